@@ -1,0 +1,47 @@
+"""The command line: arguments -> calls -> tables and pictures. Imported by nobody.
+
+A command is a module with `configure(parser)` and `run(arguments) -> exit status`. Only `run` may
+import JAX, so that `--help` answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pgjax._version import __version__
+from pgjax.cli import converge, evaluate, train
+
+COMMANDS = {"converge": converge, "train": train, "evaluate": evaluate}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; bad input is answered in one line and status 2, never with a traceback."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (ValueError, TypeError, OSError) as error:
+        message = " ".join(str(error).split())
+        print(f"pgjax {arguments.command}: error: {message}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"pgjax {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pgjax", description="Policy-gradient estimators in pure JAX that prove themselves."
+    )
+    parser.add_argument("--version", action="version", version=f"pgjax {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, module in COMMANDS.items():
+        summary = (module.__doc__ or "").strip().splitlines()[0]
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        module.configure(command)
+        command.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,319 @@
+"""Every trajectory of a small MDP with its probability, and any estimator's exact moments from it.
+
+An expectation over trajectories becomes a finite sum, so whatever maps a batch to numbers has an
+exact mean and covariance here, with no noise and no derivation: pgjax's estimators and the user's
+own code alike. An estimator that couples a batch of K is summed over the multisets of K
+trajectories with their multinomial weights, far fewer than the K-tuples; one that depends on the
+order within the batch is recognised and summed over the tuples.
+
+Computed in float64 whatever the caller's setting; returned as NumPy arrays.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import combinations_with_replacement, islice, product
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
+
+from pgjax.estimators import gradient
+from pgjax.exact import action_probabilities, in_float64, to_numpy
+from pgjax.tabular import TabularMDP
+from pgjax.types import Estimator, Moments, Params, Policy, Trajectory
+from pgjax.validation import check_positive
+
+LIMIT = 5_000_000
+"""More trajectories, or batches of them, than this are refused."""
+
+Function = Callable[[Params, Trajectory], Any]
+
+
+@in_float64
+def trajectories(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int, limit: int = LIMIT
+) -> tuple[Trajectory, Float[np.ndarray, "M"]]:
+    """All M trajectories of positive probability, as one batch, with their probabilities.
+
+    P(τ) = P(s_0) Π_t π(a_t|s_t) P(s_{t+1}|s_t,a_t).
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy.
+        horizon: H, the steps after which an episode is cut (`truncated` there).
+        limit: the largest M accepted.
+
+    Returns:
+        A batch [M, H], and the probabilities [M], which sum to one. Both float64.
+
+    Raises:
+        ValueError: M above the limit; a policy that is no distribution over the MDP's actions.
+
+    Bias: exact.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import tabular, tabular_softmax
+        >>> mdp = tabular.two_armed_bandit()
+        >>> batch, probability = trajectories(
+        ...     mdp, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)
+        >>> probability
+        array([0.35, 0.15, 0.2 , 0.3 ])
+    """
+    tables = _tables(mdp, policy, params)
+    paths = _paths(mdp, tables.probability, check_positive("horizon", horizon), limit)
+    return to_numpy(_assemble(tables, paths.states, paths.actions)), paths.probability
+
+
+@in_float64
+def moments(
+    estimator: Estimator | Function,
+    mdp: TabularMDP,
+    policy: Policy,
+    params: Params,
+    *,
+    horizon: int,
+    batch_size: int = 1,
+    limit: int = LIMIT,
+) -> Moments:
+    """The exact expectation and covariance of an estimate from a batch of K trajectories.
+
+    E[ĝ] = Σ_batches P(batch) ĝ(batch), and likewise E[ĝ ĝᵀ] − E[ĝ] E[ĝ]ᵀ.
+
+    Args:
+        estimator: an Estimator, or any function (params, batch[K,T]) -> numbers, a gradient or not,
+            that JAX can trace. Its batch carries the fields of an on-policy rollout.
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy.
+        horizon: H, the steps after which an episode is cut.
+        batch_size: K.
+        limit: the largest number of trajectories, and of batches, accepted.
+
+    Returns:
+        Moments over the flattened result, of *one* batch of K. With P parameters the covariance
+        holds P² numbers.
+
+    Raises:
+        ValueError: a horizon or batch too large to enumerate, with the count and the limit;
+            an estimate that is NaN, or depends on a batch of K in ways that cannot be summed.
+
+    Bias: exact: the mean less `exact.gradient` is the bias.
+
+    Example:
+        >>> import jax.numpy as jnp, numpy as np, pgjax
+        >>> from pgjax import exact, tabular
+        >>> mdp, policy = tabular.random_mdp(), pgjax.tabular_softmax(4, 2)
+        >>> params = jnp.ones((4, 2))
+        >>> found = moments(pgjax.reward_to_go(mdp.discount), mdp, policy, params, horizon=3)
+        >>> truth = exact.gradient(mdp, policy, params, horizon=3)
+        >>> bool(np.allclose(found.mean, truth.ravel(), rtol=0, atol=1e-12))
+        True
+    """
+    K = check_positive("batch_size", batch_size)
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params)
+    tables = _tables(mdp, policy, params)
+    paths = _paths(mdp, tables.probability, check_positive("horizon", horizon), limit)
+    if isinstance(estimator, Estimator):
+        estimate = partial(gradient, estimator, policy)
+    else:
+        estimate = estimator
+    evaluate = jax.jit(partial(_weighted_sums, estimate))
+    size = _chunk_size(estimate, params, tables, paths, K)
+    ordered = K > 1 and _depends_on_order(estimate, params, tables, paths, K)
+    # Shifting by a typical value keeps the second moment from cancelling.
+    typical = _assemble(tables, paths.states[:1].repeat(K, 0), paths.actions[:1].repeat(K, 0))
+    center = ravel_pytree(jax.jit(estimate)(params, typical))[0].astype(jnp.float64)
+    center = jnp.where(jnp.isfinite(center), center, 0)
+    mass, first, second = jnp.zeros(()), jnp.zeros(()), jnp.zeros(())
+    for members, weight in _batches(paths.probability, K, size, ordered, limit):
+        states, actions = paths.states[members], paths.actions[members]
+        sums = evaluate(params, tables, states, actions, weight, center)
+        mass, first, second = mass + sums[0], first + sums[1], second + sums[2]
+    if not np.all(np.isfinite(first)):
+        raise ValueError(
+            "the estimate is not finite on some trajectory of positive probability: "
+            f"{int(np.sum(~np.isfinite(first)))} of {np.size(first)} entries of its mean are NaN"
+        )
+    shift = first / mass
+    return to_numpy(Moments(center + shift, second / mass - jnp.outer(shift, shift)))
+
+
+class _Tables(NamedTuple):
+    """What turns indices of states and actions into a Trajectory."""
+
+    probability: Any  # [S, A]
+    reward: Any  # [S, A, S]
+    terminal: Any  # [S]
+    observation: Any  # [S, ...]
+
+
+class _Paths(NamedTuple):
+    """M trajectories as indices; after the end the last state, and action 0, repeat."""
+
+    states: np.ndarray  # [M, H + 1]
+    actions: np.ndarray  # [M, H]
+    probability: np.ndarray  # [M]
+
+
+def _tables(mdp: TabularMDP, policy: Policy, params: Params) -> _Tables:
+    probability = action_probabilities(mdp, policy, params)
+    return _Tables(probability, mdp.reward, mdp.terminal, mdp.observation)
+
+
+def _paths(mdp: TabularMDP, probability: np.ndarray, horizon: int, limit: int) -> _Paths:
+    """Breadth first: at each depth, every unfinished prefix is repeated once for each way on."""
+    edges = probability[:, :, None] * mdp.transition  # [S, A, S]
+    edges[mdp.terminal] = 0
+    count = _count(mdp, edges > 0, horizon)
+    if count > limit:
+        raise ValueError(
+            f"horizon {horizon} gives {count} trajectories, more than the limit of {limit}; "
+            "shorten the horizon, or use exact.gradient, which needs no enumeration"
+        )
+    origin, action, target = np.nonzero(edges)
+    weight = edges[origin, action, target]
+    ways, start = np.bincount(origin, minlength=mdp.num_states), np.searchsorted(
+        origin, np.arange(mdp.num_states)
+    )  # fmt: skip
+    states = np.flatnonzero(mdp.initial)[:, None]
+    actions = np.zeros((len(states), 0), int)
+    mass = mdp.initial[states[:, 0]]
+    finished = []
+    for step in range(horizon):
+        prefix = np.repeat(np.arange(len(states)), ways[states[:, -1]])
+        nth = np.arange(len(prefix)) - np.searchsorted(prefix, prefix)
+        edge = start[states[prefix, -1]] + nth
+        states = np.column_stack([states[prefix], target[edge]])
+        actions = np.column_stack([actions[prefix], action[edge]])
+        mass = mass[prefix] * weight[edge]
+        ended = mdp.terminal[states[:, -1]] | (step == horizon - 1)
+        finished.append(_padded(states[ended], actions[ended], mass[ended], horizon))
+        states, actions, mass = states[~ended], actions[~ended], mass[~ended]
+    return _Paths(*(np.concatenate(parts) for parts in zip(*finished, strict=True)))
+
+
+def _count(mdp: TabularMDP, edge: np.ndarray, horizon: int) -> int:
+    """How many paths there are, in Python integers, which do not overflow."""
+    ways = edge.sum(1).astype(object)  # [S, S]
+    paths = np.array([1] * mdp.num_states, object)
+    for _ in range(horizon):
+        paths = np.where(mdp.terminal, 1, ways @ paths)
+    return int(paths[mdp.initial > 0].sum())
+
+
+def _padded(states: np.ndarray, actions: np.ndarray, mass: np.ndarray, horizon: int) -> _Paths:
+    missing = horizon - actions.shape[1]
+    return _Paths(
+        np.pad(states, ((0, 0), (0, missing)), mode="edge").astype(np.int32),
+        np.pad(actions, ((0, 0), (0, missing))).astype(np.int32),
+        mass,
+    )
+
+
+def _assemble(tables: _Tables, states: Any, actions: Any) -> Trajectory:
+    """Indices [..., H+1] and [..., H] -> the Trajectory that a rollout would have recorded."""
+    tables = jax.tree.map(jnp.asarray, tables)
+    now, following = states[..., :-1], states[..., 1:]
+    mask = ~tables.terminal[now]
+    H = actions.shape[-1]
+    return Trajectory(
+        observation=tables.observation[now],
+        action=jnp.asarray(actions),
+        reward=jnp.where(mask, tables.reward[now, actions, following], 0),
+        log_prob=jnp.where(mask, jnp.log(jnp.where(mask, tables.probability[now, actions], 1)), 0),
+        terminated=mask & tables.terminal[following],
+        truncated=mask & (jnp.arange(H) == H - 1),
+        mask=mask,
+        final_observation=tables.observation[states[..., -1]],
+    )
+
+
+def _weighted_sums(
+    estimate: Function,
+    params: Params,
+    tables: _Tables,
+    states: Array,
+    actions: Array,
+    weight: Array,
+    center: Array,
+) -> tuple[Array, Array, Array]:
+    """Σ w, Σ w x and Σ w x xᵀ over a chunk of batches, x the estimate less its center."""
+    batches = _assemble(tables, states, actions)
+    values = jax.vmap(lambda batch: ravel_pytree(estimate(params, batch))[0])(batches)
+    centered = jnp.where(weight[:, None] > 0, values - center, 0)  # padding weighs nothing
+    weighted = weight[:, None] * centered
+    return jnp.sum(weight), jnp.sum(weighted, axis=0), weighted.T @ centered
+
+
+def _batches(
+    probability: np.ndarray, K: int, size: int, ordered: bool, limit: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Chunks of members [size, K] and weights [size], the last one padded with weight zero."""
+    M = len(probability)
+    count = M**K if ordered else math.comb(M + K - 1, K)
+    if count > limit:
+        kind = "ordered tuples" if ordered else "multisets"
+        raise ValueError(
+            f"batch_size {K} over {M} trajectories gives {count} {kind}, more than the limit of "
+            f"{limit}; shorten the horizon or the batch"
+        )
+    indices = range(M)
+    every = product(indices, repeat=K) if ordered else combinations_with_replacement(indices, K)
+    for begin in range(0, count, size):
+        here = min(size, count - begin)
+        if K == 1:
+            members = np.arange(begin, begin + here)[:, None]
+        else:
+            members = np.array(list(islice(every, here)), int)
+        weight = np.prod(probability[members], axis=1)
+        if not ordered:
+            weight = weight * _orderings(members)
+        missing = size - here
+        yield np.pad(members, ((0, missing), (0, 0))), np.pad(weight, (0, missing))
+
+
+def _orderings(members: np.ndarray) -> np.ndarray:
+    """In how many orders each sorted row can be drawn, K! / Π multiplicity!."""
+    count = np.full(len(members), float(math.factorial(members.shape[1])))
+    run = np.ones(len(members))
+    for left, right in zip(members.T[:-1], members.T[1:], strict=True):
+        run = np.where(left == right, run + 1, 1)
+        count = count / run
+    return count
+
+
+def _depends_on_order(
+    estimate: Function, params: Params, tables: _Tables, paths: _Paths, K: int
+) -> bool:
+    """Whether shuffling the rows of some random batches changes the estimate."""
+    random = np.random.default_rng(0)
+    members = random.integers(len(paths.probability), size=(32, K))
+
+    @jax.jit
+    def values(states: Any, actions: Any) -> Array:
+        batches = _assemble(tables, states, actions)
+        return jax.vmap(lambda batch: ravel_pytree(estimate(params, batch))[0])(batches)
+
+    one = values(paths.states[members], paths.actions[members])
+    for _ in range(3):
+        shuffled = random.permuted(members, axis=1)
+        other = values(paths.states[shuffled], paths.actions[shuffled])
+        if not np.allclose(one, other, rtol=1e-9, atol=1e-12, equal_nan=True):
+            return True
+    return False
+
+
+def _chunk_size(estimate: Function, params: Params, tables: _Tables, paths: _Paths, K: int) -> int:
+    """Batches per chunk, for some 64 MB of observations and estimates."""
+    one = jax.eval_shape(lambda: _assemble(tables, paths.states[:K], paths.actions[:K]))
+    result = jax.eval_shape(lambda batch: ravel_pytree(estimate(params, batch))[0], one)
+    numbers = 4 * result.size + 4 * sum(leaf.size for leaf in jax.tree.leaves(one))
+    total = len(paths.probability) if K == 1 else LIMIT
+    return int(min(max(8_000_000 // numbers, 1), 65_536, total))

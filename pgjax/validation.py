@@ -1,0 +1,179 @@
+"""Errors at the public boundary: the argument, what it was, what was needed, the usual fix.
+
+Values that are known are checked at once and raise. Values that are being traced cannot be read,
+so the same check becomes a `checkify.debug_check`: free by default, and raised by `checked`.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.experimental import checkify
+
+from pgjax.types import Trajectory
+
+Result = TypeVar("Result")
+
+
+def checked(function: Callable[..., Result]) -> Callable[..., Result]:
+    """`function`, jit-compiled, with every check on its traced values switched on.
+
+    Without it a NaN reward, an action outside the policy's range or a discount outside [0, 1] that
+    is only known at run time gives NaN or a wrong number; with it, an error that names the first
+    offending (trajectory, step). Costs one extra output per check; for debugging, not for speed.
+
+    Args:
+        function: arrays and pytrees of arrays in and out; close over policies and estimators.
+
+    Returns:
+        A function of the same arguments.
+
+    Raises:
+        ValueError: by the returned function, when a check fails.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax
+        >>> returns = pgjax.checked(pgjax.discounted_returns)
+        >>> returns(jnp.ones(3), jnp.float32(1.5))
+        Traceback (most recent call last):
+        ...
+        ValueError: discount must lie in [0, 1], got 1.5
+    """
+    checkified = jax.jit(checkify.checkify(function, errors=checkify.user_checks))
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Result:
+        error, result = checkified(*args, **kwargs)
+        message = error.get()
+        if message is not None:
+            raise ValueError(message.split(" (`check` failed)")[0])
+        return result
+
+    return run
+
+
+def is_concrete(*trees: Any) -> bool:
+    """Whether every leaf can be read now, that is, none is being traced."""
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def check_unit_interval(name: str, value: Any) -> None:
+    """`value` (a discount, a λ) lies in [0, 1] and is not NaN."""
+    if is_concrete(value):
+        array = np.asarray(value)
+        if not np.issubdtype(array.dtype, np.number):
+            raise TypeError(f"{name} must be a number in [0, 1], got {value!r}")
+        outside = ~((array >= 0) & (array <= 1))
+        if outside.any():
+            first = array[outside].flat[0] if array.ndim else array
+            raise ValueError(f"{name} must lie in [0, 1], got {first:g}")
+    else:
+        inside = jnp.all((value >= 0) & (value <= 1))
+        worst = jnp.ravel(value)[jnp.argmax(jnp.ravel(~((value >= 0) & (value <= 1))))]
+        checkify.debug_check(inside, name + " must lie in [0, 1], got {value}", value=worst)
+
+
+def check_sequence(name: str, value: jax.Array, like: tuple[str, jax.Array] | None = None) -> None:
+    """`value` is [T], and as long as the sequence `like`."""
+    if value.ndim != 1:
+        raise ValueError(
+            f"{name} must have shape [T], got {value.shape}; add a batch axis with jax.vmap, "
+            "drop a trailing one with x[:, 0]"
+        )
+    if like is not None and value.shape != like[1].shape:
+        raise ValueError(
+            f"{name} must have the shape of {like[0]}, [T] = {like[1].shape}, got {value.shape}"
+        )
+
+
+def check_scalar_or_sequence(name: str, value: jax.Array, like: tuple[str, jax.Array]) -> None:
+    """`value` is a scalar or as long as the sequence `like`."""
+    if value.ndim > 0:
+        check_sequence(name, value, like)
+
+
+def check_batch(batch: Trajectory) -> None:
+    """Every field of the batch is laid out as [N, T, ...]; traced rewards are finite."""
+    if not isinstance(batch, Trajectory):
+        raise TypeError(f"batch must be a pgjax.Trajectory, got {type(batch).__name__}")
+    shape = batch.reward.shape
+    if len(shape) != 2:
+        raise ValueError(
+            f"batch.reward must have shape [N, T], got {shape}; "
+            "give a single trajectory a leading axis: jax.tree.map(lambda x: x[None], trajectory)"
+        )
+    if shape[0] == 0:
+        raise ValueError("batch must hold at least one trajectory, got N = 0")
+    for name in ("log_prob", "terminated", "truncated", "mask", "value"):
+        field = getattr(batch, name)
+        if field is not None and field.shape != shape:
+            raise ValueError(f"batch.{name} must have shape [N, T] = {shape}, got {field.shape}")
+    for path, leaf in jax.tree.leaves_with_path((batch.observation, batch.action)):
+        if leaf.shape[:2] != shape:
+            name = ("observation", "action")[path[0].idx]
+            raise ValueError(
+                f"batch.{name} must have shape [N, T, ...] = {(*shape, ...)}, got {leaf.shape}"
+            )
+    if batch.final_value is not None and batch.final_value.shape != shape[:1]:
+        raise ValueError(
+            f"batch.final_value must have shape [N] = {shape[:1]}, got {batch.final_value.shape}"
+        )
+    for name in ("terminated", "truncated", "mask"):
+        if getattr(batch, name).dtype != jnp.bool_:
+            raise TypeError(
+                f"batch.{name} must be boolean, got {getattr(batch, name).dtype}; "
+                "compare it with zero: x > 0"
+            )
+    _check_finite("reward", batch.reward, batch.mask)
+    _check_finite("log_prob", batch.log_prob, batch.mask)
+
+
+def _check_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
+    if is_concrete(value, mask):
+        return  # reading every reward would make each eager call wait; `checked` does it
+    bad = mask & ~jnp.isfinite(value)
+    index = jnp.argmax(jnp.ravel(bad))
+    checkify.debug_check(
+        ~jnp.any(bad),
+        "batch." + name + " is {value} at trajectory {row}, step {step}",
+        value=jnp.ravel(value)[index],
+        row=index // max(value.shape[1], 1),
+        step=index % max(value.shape[1], 1),
+    )
+
+
+def check_params(params: Any) -> None:
+    """Every leaf of the parameters is floating, so that a gradient exists."""
+    for path, leaf in jax.tree.leaves_with_path(params):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)} must be floating to have a gradient, "
+                f"got {dtype}; cast it, or keep it out of the parameters"
+            )
+
+
+def check_key(key: Any) -> jax.Array:
+    """A typed key as it is; a raw uint32 key wrapped into a typed one."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        if key.shape != ():
+            raise ValueError(f"key must be a single key, got a batch of shape {key.shape}")
+        return key
+    if dtype == jnp.uint32 and key.shape == (2,):
+        return jax.random.wrap_key_data(key)
+    shown = f"{dtype}{list(key.shape)}" if dtype is not None else repr(key)
+    raise TypeError(f"key must be a jax.random key, got {shown}; make one with jax.random.key(0)")
+
+
+def check_positive(name: str, value: Any) -> int:
+    """A count: an integer of at least one."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return int(value)
