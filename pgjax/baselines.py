@@ -123,4 +123,4 @@ def leave_one_out(batch: Trajectory, target: Array) -> Array:
     N = target.shape[0]
     if N < 2:
         raise ValueError(f"leave_one_out needs a batch of at least 2 trajectories, got N = {N}")
-    return (jnp.sum(target, axis=0) - target) / (N - 1)
+    return (jnp.sum(target, axis=0, keepdims=True) - target) / (N - 1)

@@ -229,7 +229,7 @@ def _assemble(tables: _Tables, states: Any, actions: Any) -> Trajectory:
         reward=jnp.where(mask, tables.reward[now, actions, following], 0),
         log_prob=jnp.where(mask, jnp.log(jnp.where(mask, tables.probability[now, actions], 1)), 0),
         terminated=mask & tables.terminal[following],
-        truncated=mask & (jnp.arange(H) == H - 1),
+        truncated=mask & jnp.broadcast_to(jnp.arange(H) == H - 1, mask.shape),
         mask=mask,
         final_observation=tables.observation[states[..., -1]],
     )
@@ -247,7 +247,7 @@ def _weighted_sums(
     """Σ w, Σ w x and Σ w x xᵀ over a chunk of batches, x the estimate less its center."""
     batches = _assemble(tables, states, actions)
     values = jax.vmap(lambda batch: ravel_pytree(estimate(params, batch))[0])(batches)
-    centered = jnp.where(weight[:, None] > 0, values - center, 0)  # padding weighs nothing
+    centered = jnp.where(weight[:, None] > 0, values - center[None], 0)  # padding weighs nothing
     weighted = weight[:, None] * centered
     return jnp.sum(weight), jnp.sum(weighted, axis=0), weighted.T @ centered
 

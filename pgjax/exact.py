@@ -436,7 +436,8 @@ def _following(values: Array, horizon: int | None) -> Array:
 
 def _action_values(probabilities: Array, model: _Model, horizon: int | None) -> Array:
     following = _following(_values(probabilities, model, horizon), horizon)
-    return model.reward + model.discount * jnp.einsum("sat,kt->ksa", model.transition, following)
+    expected = jnp.einsum("sat,kt->ksa", model.transition, following)
+    return model.reward[None] + model.discount * expected
 
 
 def _visitation(probabilities: Array, model: _Model, discount: Array, horizon: int | None) -> Array:

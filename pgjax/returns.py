@@ -194,7 +194,7 @@ def lambda_returns(
 
 def accumulation_dtype(x: Array) -> jnp.dtype:
     """Float32 for integers, bfloat16 and float16; float64 stays."""
-    return jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.dtype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
 
 
 def _restore(x: Array, like: Array) -> Array:

@@ -61,7 +61,7 @@ def reward_to_go(discount: Discount, *, baseline: Baseline | None = None) -> Wei
     def weigh(batch: Trajectory, log_prob: Array) -> Array:
         weight = mismatched(batch, log_prob)
         time = jnp.arange(weight.shape[1], dtype=weight.dtype)
-        return jnp.asarray(discount, weight.dtype) ** time * weight
+        return (jnp.asarray(discount, weight.dtype) ** time)[None] * weight
 
     return weigh
 
