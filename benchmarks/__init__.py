@@ -1,0 +1,1 @@
+"""Speed of pgjax beside its rivals: `python -m benchmarks`, from the repository's root."""
