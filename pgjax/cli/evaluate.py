@@ -1,0 +1,48 @@
+"""Evaluate a trained policy over fresh episodes."""
+
+import argparse
+from pathlib import Path
+
+from pgjax.cli.arguments import positive_int
+from pgjax.cli.train import seed
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `pgjax evaluate`."""
+    parser.add_argument("directory", type=Path, help="the --output directory of a `pgjax train`")
+    parser.add_argument("--num-trajectories", type=positive_int, default=128, help="fresh episodes")
+    parser.add_argument("--seed", type=seed, default=0, help="of the evaluation")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Roll out the stochastic policy to the environment's own limit, and print its returns."""
+    import jax
+    import numpy as np
+
+    from pgjax.cli import saved_runs
+    from pgjax.training import evaluate
+
+    config, environment, environment_params, policy, params = saved_runs.load(arguments.directory)
+    num_steps = saved_runs.time_limit(environment_params)
+    # Training splits key(seed); folding a number in keeps evaluation apart even at equal seeds.
+    key = jax.random.fold_in(jax.random.key(arguments.seed), int.from_bytes(b"eval"))
+    returns = evaluate(
+        policy,
+        params,
+        environment,
+        key,
+        num_trajectories=arguments.num_trajectories,
+        num_steps=num_steps,
+        environment_params=environment_params,
+    )
+    returns = np.asarray(returns, np.float64)
+    print(
+        f"{config['environment']}: {returns.size} fresh episodes of at most {num_steps} steps, "
+        "stochastic policy, undiscounted return"
+    )
+    error = returns.std(ddof=1) / returns.size**0.5 if returns.size > 1 else np.nan
+    print(
+        f"mean {returns.mean():.2f}  standard error {error:.2f}  min {returns.min():g}  "
+        f"median {np.median(returns):g}  max {returns.max():g}"
+    )
+    return 0

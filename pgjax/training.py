@@ -1,0 +1,311 @@
+"""Training: one optax step, and one loop around it.
+
+Pure functions of parameters and keys; a script or the command line decides what to print and keep.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen
+from jax import Array
+from jaxtyping import Float, Key, UInt32
+
+from pgjax.estimators import gradient
+from pgjax.policies import MLP, ConvNet
+from pgjax.rollouts import rollout, spaces
+from pgjax.types import Estimator, Params, Policy, Trajectory
+from pgjax.validation import check_key, check_positive
+
+Number = float | Float[Array, ""]
+
+
+class Metrics(NamedTuple):
+    """What one update saw, all of it measured under the parameters *before* the step.
+
+    Attributes:
+        mean_return: the batch's mean undiscounted return per episode.
+        standard_error: of that mean; NaN for a batch of one.
+        mean_length: steps per episode.
+        gradient_norm: the Euclidean norm of the whole estimate of ∇J.
+        entropy: of the acting policy in nats per step, as the mean of −log π(a|s) over the actions
+            taken; that estimates the mean entropy without another pass through the network.
+    """
+
+    mean_return: Number
+    standard_error: Number
+    mean_length: Number
+    gradient_norm: Number
+    entropy: Number
+
+
+def default_network(environment: Any, environment_params: Any = None) -> linen.Module:
+    """A network that fits a gymnax environment: logits from one observation.
+
+    Images [height, width, channels] of at least 3×3 get a `ConvNet`; a `Discrete` observation is
+    one-hot encoded for an `MLP`; any other is flattened for it.
+
+    Args:
+        environment: a gymnax environment with discrete actions.
+        environment_params: its parameters; the default ones if None.
+
+    Returns:
+        A Flax module, for `flax_policy`.
+
+    Raises:
+        TypeError: actions that are not discrete.
+
+    Example:
+        >>> import gymnax
+        >>> type(default_network(gymnax.make("Breakout-MinAtar")[0])).__name__
+        'ConvNet'
+    """
+    if environment_params is None:
+        environment_params = environment.default_params
+    action_space = environment.action_space(environment_params)
+    if not isinstance(action_space, spaces.Discrete):
+        raise TypeError(
+            f"{environment.name} has actions in a {type(action_space).__name__} space, and a "
+            "softmax policy needs Discrete ones; CartPole-v1 and the MinAtar games have them"
+        )
+    num_actions = int(action_space.n)
+    observation_space = environment.observation_space(environment_params)
+    if isinstance(observation_space, spaces.Discrete):
+        return MLP(num_actions, num_categories=int(observation_space.n))
+    shape = _example_observation(environment, environment_params).shape
+    is_image = len(shape) == 3 and min(shape[:2]) >= 3
+    return ConvNet(num_actions) if is_image else MLP(num_actions)
+
+
+def initial_params(
+    policy: Policy,
+    environment: Any,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    environment_params: Any = None,
+) -> Params:
+    """The policy's parameters at the start, from the shape of the environment's observation.
+
+    Args:
+        policy: its `init` draws them.
+        environment: a gymnax environment.
+        key: from `jax.random.key`.
+        environment_params: its parameters; the default ones if None.
+
+    Returns:
+        A pytree of floating arrays.
+
+    Raises:
+        TypeError: a key that is none.
+    """
+    if environment_params is None:
+        environment_params = environment.default_params
+    example = _example_observation(environment, environment_params)
+    # Only the shape matters, and zeros keep the start independent of any draw of the environment.
+    return policy.init(check_key(key), jnp.zeros(example.shape, example.dtype))
+
+
+def update(
+    estimator: Estimator,
+    policy: Policy,
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    optimizer_state: optax.OptState,
+    batch: Trajectory,
+) -> tuple[Params, optax.OptState, Metrics]:
+    """One step of gradient ascent, θ ← θ + optimizer(ĝ).
+
+    Args:
+        estimator: weights and term.
+        policy: whose parameters are improved.
+        optimizer: from optax. It descends, so it is handed −ĝ: the only minus sign in pgjax.
+        params: of the policy.
+        optimizer_state: from `optimizer.init(params)`, then from the last update.
+        batch: [N, T] episodes, for an on-policy estimator drawn under `params`.
+
+    Returns:
+        The new parameters, the new optimizer state, and metrics of the batch.
+
+    Raises:
+        ValueError: a batch not laid out as [N, T], or empty.
+        TypeError: a parameter that is not floating, a mask that is not boolean.
+
+    Bias: ĝ has the estimator's. An adaptive optimizer such as Adam rescales it by its history, so
+        that the step's expectation is in general no multiple of ∇J.
+
+    References:
+        Kingma & Ba, Adam (2015), for the usual optimizer.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, pgjax
+        >>> policy, params = pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2))
+        >>> batch = rollout(policy, params, pgjax.tabular.random_mdp(), jax.random.key(0),
+        ...     num_trajectories=3, num_steps=5)
+        >>> optimizer = optax.sgd(0.1)
+        >>> params, state, metrics = update(
+        ...     pgjax.rloo(1.0), policy, optimizer, params, optimizer.init(params), batch)
+        >>> float(metrics.entropy)  # doctest: +ELLIPSIS
+        0.6931...
+    """
+    ascent = gradient(estimator, policy, params, batch)
+    descent = jax.tree.map(jnp.negative, ascent)
+    step, optimizer_state = optimizer.update(descent, optimizer_state, params)
+    return optax.apply_updates(params, step), optimizer_state, _metrics(batch, ascent)
+
+
+def train(
+    policy: Policy,
+    params: Params,
+    environment: Any,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    num_updates: int,
+    num_trajectories: int,
+    num_steps: int,
+    environment_params: Any = None,
+) -> Iterator[tuple[Params, Metrics]]:
+    """Roll out, estimate, ascend, again and again: a generator of parameters and metrics.
+
+    Each update draws N fresh episodes of at most T steps under the current parameters. Rollout,
+    gradient and step are compiled once, as one program; stop by leaving the loop.
+
+    Args:
+        policy: acts and is improved.
+        params: where it starts; they are left as they are.
+        environment: a gymnax environment, or a TabularMDP.
+        key: from `jax.random.key`; the same key gives the same parameters, bit by bit.
+        estimator: e.g. `pgjax.reward_to_go(1.0, baseline=pgjax.baselines.leave_one_out)`.
+        optimizer: from optax, descending as usual.
+        num_updates: how many pairs are yielded.
+        num_trajectories: N.
+        num_steps: T. Below the task's own limit the objective becomes the T-step one.
+        environment_params: of the gymnax environment; its default ones if None.
+
+    Yields:
+        The parameters after each update, and the metrics of the batch that led to them.
+
+    Raises:
+        FloatingPointError: a gradient that is not finite; the parameters yielded last are good.
+        ValueError: a count below one.
+        TypeError: a count that is no integer, a key that is none.
+
+    Bias: the estimator's, in each update.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, pgjax
+        >>> loop = train(pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2)), pgjax.tabular.random_mdp(),
+        ...     jax.random.key(0), estimator=pgjax.rloo(1.0), optimizer=optax.adam(0.1),
+        ...     num_updates=2, num_trajectories=8, num_steps=5)
+        >>> [params.shape for params, metrics in loop]
+        [(4, 2), (4, 2)]
+    """
+    check_positive("num_updates", num_updates)
+    key = check_key(key)
+    draw = partial(
+        rollout,
+        num_trajectories=check_positive("num_trajectories", num_trajectories),
+        num_steps=check_positive("num_steps", num_steps),
+        environment_params=environment_params,
+    )
+
+    @jax.jit
+    def step(params: Params, optimizer_state: optax.OptState, key: Array) -> Any:
+        batch = draw(policy, params, environment, key)
+        return update(estimator, policy, optimizer, params, optimizer_state, batch)
+
+    return _loop(step, params, optimizer.init(params), jax.random.split(key, num_updates))
+
+
+def _loop(
+    step: Any, params: Params, optimizer_state: optax.OptState, keys: Array
+) -> Iterator[tuple[Params, Metrics]]:
+    """The generator behind `train`, apart from it so that bad arguments raise at the call."""
+    for index, key in enumerate(keys, start=1):
+        params, optimizer_state, metrics = step(params, optimizer_state, key)
+        metrics = Metrics(*(float(x) for x in metrics))
+        if not np.isfinite(metrics.gradient_norm):
+            raise FloatingPointError(
+                f"update {index}: the gradient's norm is {metrics.gradient_norm}; "
+                "lower the learning rate, or find the step with pgjax.checked(pgjax.gradient)"
+            )
+        yield params, metrics
+
+
+def evaluate(
+    policy: Policy,
+    params: Params,
+    environment: Any,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    num_trajectories: int,
+    num_steps: int,
+    environment_params: Any = None,
+) -> Float[Array, "N"]:
+    """Undiscounted returns of fresh episodes under the stochastic policy, R_i = Σ_t r_it.
+
+    Args:
+        policy: acts, by sampling.
+        params: of the policy.
+        environment: a gymnax environment, or a TabularMDP.
+        key: from `jax.random.key`; use one that training did not.
+        num_trajectories: N.
+        num_steps: T; below the task's own limit it cuts episodes, and their returns with them.
+        environment_params: of the gymnax environment; its default ones if None.
+
+    Returns:
+        [N], in units of reward.
+
+    Raises:
+        ValueError: sizes below one.
+        TypeError: an environment that is neither, a key that is none.
+
+    Bias: their mean is unbiased for the undiscounted T-step objective of fixed parameters.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> evaluate(pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2)), pgjax.tabular.random_mdp(),
+        ...     jax.random.key(0), num_trajectories=3, num_steps=5).shape
+        (3,)
+    """
+
+    # Under one jit the stacked observations are never used, so XLA does not store them.
+    @jax.jit
+    def returns(params: Params, key: Array) -> Array:
+        batch = rollout(
+            policy,
+            params,
+            environment,
+            key,
+            num_trajectories=num_trajectories,
+            num_steps=num_steps,
+            environment_params=environment_params,
+        )
+        return _returns(batch)
+
+    return returns(params, check_key(key))
+
+
+def _metrics(batch: Trajectory, ascent: Any) -> Metrics:
+    returns, steps = _returns(batch), jnp.sum(batch.mask)
+    return Metrics(
+        mean_return=jnp.mean(returns),
+        standard_error=jnp.std(returns, ddof=1) / returns.size**0.5,
+        mean_length=steps / returns.size,
+        gradient_norm=optax.global_norm(ascent),
+        entropy=-jnp.sum(jnp.where(batch.mask, batch.log_prob, 0)) / jnp.maximum(steps, 1),
+    )
+
+
+def _returns(batch: Trajectory) -> Array:
+    return jnp.sum(jnp.where(batch.mask, batch.reward, 0), axis=1)
+
+
+def _example_observation(environment: Any, environment_params: Any) -> Any:
+    """Shape and dtype of one observation, without drawing it."""
+    reset = partial(environment.reset_env, params=environment_params)
+    return jax.eval_shape(lambda key: reset(key)[0], jax.random.key(0))
