@@ -1,0 +1,49 @@
+"""Strict numerics and checked annotations, for the test modules that ask for them.
+
+A module asks with `pytestmark = pytest.mark.usefixtures("strict")`. gymnax runs under neither
+strict promotion nor, everywhere, x64; modules that roll out ask for `checked_annotations` only.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import pytest
+from jaxtyping import config, install_import_hook
+
+# Left out are the modules whose dataclasses JAX rebuilds around tracers and placeholders, which no
+# annotation of theirs allows for: types, tabular and rollouts.
+ANNOTATED = ["returns", "baselines", "weights", "terms", "estimators", "policies", "exact",
+             "enumeration", "diagnostics"]  # fmt: skip
+config.update("jaxtyping_disable", True)
+install_import_hook([f"pgjax.{name}" for name in ANNOTATED], "beartype.beartype")
+
+
+@pytest.fixture(scope="module")
+def checked_annotations() -> Iterator[None]:
+    """jaxtyping and beartype hold every call to its annotations."""
+    config.update("jaxtyping_disable", False)
+    yield
+    config.update("jaxtyping_disable", True)
+
+
+@pytest.fixture(scope="module")
+def strict_numerics() -> Iterator[None]:
+    """x64; no implicit promotion of ranks or dtypes."""
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        yield
+
+
+@pytest.fixture(scope="module")
+def strict(strict_numerics: None, checked_annotations: None) -> None:
+    """Both; bad input is tested without, because the annotations would speak first."""
+
+
+@pytest.fixture(scope="module")
+def table() -> np.ndarray:
+    """[4, 2] logits of a policy that is uniform nowhere, for `tabular.random_mdp()`."""
+    return np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])

@@ -1,0 +1,274 @@
+"""Returns against a double loop in Python floats, and the laws that tie them together."""
+
+from collections.abc import Callable
+
+import chex
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis.extra import numpy as arrays
+
+from pgjax.returns import (
+    discounted_returns,
+    generalized_advantages,
+    lambda_returns,
+    td_errors,
+)
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+EPS = np.finfo(np.float64).eps
+LENGTH = 6  # one length, so that each function compiles once for all of hypothesis' examples
+unit = st.floats(0, 1, width=64)
+sequence = arrays.arrays(np.float64, LENGTH, elements=st.floats(-100, 100, width=64))
+unit_sequence = arrays.arrays(np.float64, LENGTH, elements=unit)
+jitted_returns, jitted_td, jitted_gae, jitted_lambda = map(
+    jax.jit, (discounted_returns, td_errors, generalized_advantages, lambda_returns)
+)
+
+
+def loop_returns(reward: np.ndarray, discount: np.ndarray, last: float) -> np.ndarray:
+    """G_t = Σ_k (Π_{j<k} γ_{t+j}) r_{t+k} + (Π γ) last, every t summed afresh."""
+    T = len(reward)
+    out = []
+    for t in range(T):
+        total, factor = 0.0, 1.0
+        for k in range(t, T):
+            total += factor * float(reward[k])
+            factor *= float(discount[k])
+        out.append(total + factor * last)
+    return np.array(out)
+
+
+def rounding(*arrays: np.ndarray, T: int = LENGTH) -> float:
+    """An upper bound of the rounding of two sums of T such products: 8 T² eps times the largest."""
+    return 8 * T**2 * EPS * (1 + max(np.max(np.abs(x), initial=0) for x in arrays))
+
+
+@hypothesis.given(reward=sequence, discount=unit_sequence, last=st.floats(-100, 100))
+@hypothesis.settings(deadline=None)
+def test_discounted_returns_equal_the_double_loop(
+    reward: np.ndarray, discount: np.ndarray, last: float
+) -> None:
+    found = jitted_returns(jnp.asarray(reward), jnp.asarray(discount), jnp.asarray(last))
+    expected = loop_returns(reward, discount, last)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=rounding(reward, np.array(last)))
+
+
+def test_the_double_loop_comparison_rejects_forward_discounting() -> None:
+    reward, discount = np.arange(1.0, 7.0), 0.9
+    forward = np.cumsum((discount ** np.arange(6) * reward)[::-1])[::-1]  # γ^k from the start
+    expected = loop_returns(reward, np.full(6, discount), 0.0)
+    assert np.max(np.abs(forward - expected)) > 1  # it is right at t = 0 alone
+
+
+@hypothesis.given(reward=sequence, discount=unit, last=st.floats(-100, 100))
+@hypothesis.settings(deadline=None)
+def test_a_scalar_discount_is_the_constant_sequence(
+    reward: np.ndarray, discount: float, last: float
+) -> None:
+    scalar = jitted_returns(jnp.asarray(reward), jnp.asarray(discount), jnp.asarray(last))
+    along = jitted_returns(jnp.asarray(reward), jnp.full(LENGTH, discount), jnp.asarray(last))
+    np.testing.assert_array_equal(scalar, along)
+
+
+@hypothesis.given(first=sequence, second=sequence, discount=unit_sequence, scale=st.floats(-9, 9))
+@hypothesis.settings(deadline=None)
+def test_returns_are_linear_in_the_reward(
+    first: np.ndarray, second: np.ndarray, discount: np.ndarray, scale: float
+) -> None:
+    gamma = jnp.asarray(discount)
+    whole = jitted_returns(jnp.asarray(first + scale * second), gamma)
+    parts = jitted_returns(jnp.asarray(first), gamma) + scale * jitted_returns(
+        jnp.asarray(second), gamma
+    )
+    bound = rounding(first, np.array(scale) * second) * 2
+    np.testing.assert_allclose(whole, parts, rtol=0, atol=bound)
+
+
+def test_discount_zero_leaves_the_reward_and_one_sums_it() -> None:
+    reward = jnp.array([1.0, 2.0, 4.0])
+    np.testing.assert_array_equal(discounted_returns(reward, 0.0), reward)
+    np.testing.assert_array_equal(discounted_returns(reward, 1.0), [7.0, 6.0, 4.0])
+    np.testing.assert_array_equal(discounted_returns(reward, 1, 10.0), [17.0, 16.0, 14.0])
+
+
+def test_a_zero_in_the_discounts_cuts_the_sum_there() -> None:
+    reward = jnp.array([1.0, 2.0, 4.0, 8.0])
+    cut = discounted_returns(reward, jnp.array([1.0, 0.0, 1.0, 1.0]), 100.0)
+    np.testing.assert_array_equal(cut, [3.0, 2.0, 112.0, 108.0])
+
+
+@hypothesis.given(reward=sequence, discount=unit_sequence, value=sequence, following=sequence)
+@hypothesis.settings(deadline=None)
+def test_td_errors_equal_their_definition(
+    reward: np.ndarray, discount: np.ndarray, value: np.ndarray, following: np.ndarray
+) -> None:
+    found = jitted_td(*map(jnp.asarray, (reward, discount, value, following)))
+    expected = [
+        float(r) + float(g) * float(n) - float(v)
+        for r, g, v, n in zip(reward, discount, value, following, strict=True)
+    ]
+    bound = rounding(reward, value, following, T=1)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
+
+
+@hypothesis.given(
+    reward=sequence, discount=unit_sequence, lambda_=unit_sequence, value=sequence, last=st.floats(-9, 9)
+)  # fmt: skip
+@hypothesis.settings(deadline=None)
+def test_generalized_advantages_equal_the_weighted_sum_of_td_errors(
+    reward: np.ndarray, discount: np.ndarray, lambda_: np.ndarray, value: np.ndarray, last: float
+) -> None:
+    following = np.append(value[1:], last)
+    found = jitted_gae(*map(jnp.asarray, (reward, discount, lambda_, value, following)))
+    error = reward + discount * following - value
+    expected = loop_returns(error, discount * lambda_, 0.0)
+    bound = rounding(reward, value, following) * 3
+    np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
+
+
+@hypothesis.given(reward=sequence, discount=unit_sequence, value=sequence, last=st.floats(-9, 9))
+@hypothesis.settings(deadline=None)
+def test_advantage_with_lambda_one_plus_value_is_the_return(
+    reward: np.ndarray, discount: np.ndarray, value: np.ndarray, last: float
+) -> None:
+    following = np.append(value[1:], last)
+    ones = jnp.ones(LENGTH)
+    advantage = jitted_gae(*map(jnp.asarray, (reward, discount, ones, value, following)))
+    expected = jitted_returns(jnp.asarray(reward), jnp.asarray(discount), jnp.asarray(last))
+    bound = rounding(reward, value, following) * 3
+    np.testing.assert_allclose(advantage + value, expected, rtol=0, atol=bound)
+
+
+@hypothesis.given(reward=sequence, discount=unit_sequence, value=sequence, last=st.floats(-9, 9))
+@hypothesis.settings(deadline=None)
+def test_advantage_with_lambda_zero_is_the_td_error(
+    reward: np.ndarray, discount: np.ndarray, value: np.ndarray, last: float
+) -> None:
+    inputs = [jnp.asarray(x) for x in (reward, discount, value, np.append(value[1:], last))]
+    zeros = jnp.zeros(LENGTH)
+    advantage = jitted_gae(inputs[0], inputs[1], zeros, *inputs[2:])
+    np.testing.assert_array_equal(advantage, jitted_td(*inputs))
+
+
+@hypothesis.given(
+    reward=sequence, discount=unit_sequence, lambda_=unit, value=sequence, last=st.floats(-9, 9)
+)
+@hypothesis.settings(deadline=None)
+def test_lambda_return_is_advantage_plus_value(
+    reward: np.ndarray, discount: np.ndarray, lambda_: float, value: np.ndarray, last: float
+) -> None:
+    following = np.append(value[1:], last)
+    mixing = jnp.full(LENGTH, lambda_)
+    rewards, discounts, values, next_values = map(jnp.asarray, (reward, discount, value, following))
+    advantage = jitted_gae(rewards, discounts, mixing, values, next_values)
+    found = jitted_lambda(rewards, discounts, mixing, next_values)
+    bound = rounding(reward, value, following) * 4
+    np.testing.assert_allclose(found, advantage + values, rtol=0, atol=bound)
+
+
+def test_lambda_zero_leaves_one_step_and_lambda_one_leaves_the_return() -> None:
+    reward, following = jnp.array([1.0, 2.0]), jnp.array([4.0, 8.0])
+    np.testing.assert_array_equal(lambda_returns(reward, 0.5, 0.0, following), [3.0, 6.0])
+    np.testing.assert_array_equal(
+        lambda_returns(reward, 0.5, 1.0, following), discounted_returns(reward, 0.5, 8.0)
+    )
+
+
+FUNCTIONS: dict[str, Callable] = {
+    "discounted_returns": lambda r, v: discounted_returns(r, 0.5, jnp.ones((), r.dtype)),
+    "td_errors": lambda r, v: td_errors(r, 0.5, v, v),
+    "generalized_advantages": lambda r, v: generalized_advantages(r, 0.5, 0.5, v, v),
+    "lambda_returns": lambda r, v: lambda_returns(r, 0.5, 0.5, v),
+}
+each_function = pytest.mark.parametrize("name", FUNCTIONS)
+
+
+@each_function
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
+def test_a_floating_reward_gets_its_dtype_back(name: str, dtype: np.dtype) -> None:
+    # Numbers that even bfloat16 holds exactly, and results that it holds exactly.
+    reward, value = jnp.array([1.0, 2.0, 4.0]), jnp.array([2.0, 1.0, 0.0])
+    found = FUNCTIONS[name](reward.astype(dtype), value.astype(dtype))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(
+        found.astype(jnp.float64), FUNCTIONS[name](reward, value).astype(dtype).astype(jnp.float64)
+    )
+
+
+@each_function
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.int8, jnp.uint8])
+def test_an_integer_reward_becomes_float32(name: str, dtype: np.dtype) -> None:
+    reward, value = jnp.array([1, 0, 1]).astype(dtype), jnp.array([2.0, 1.0, 0.0])
+    found = FUNCTIONS[name](reward, value)
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(
+        found.astype(jnp.float64), FUNCTIONS[name](jnp.array([1.0, 0.0, 1.0]), value)
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_a_long_low_precision_return_is_right_to_its_last_bit(dtype: np.dtype) -> None:
+    reward = jnp.ones(5000, dtype)
+    truth = geometric_returns(0.999, 5000)
+    found = discounted_returns(reward, 0.999).astype(jnp.float64)
+    half_unit = float(jnp.finfo(dtype).eps) / 2
+    # The sum in float32 is off by less than T eps32 ≈ 6e-4 relative, the cast by half a unit.
+    np.testing.assert_allclose(found, truth, rtol=half_unit + 5000 * np.finfo(np.float32).eps)
+
+
+def test_the_long_low_precision_bound_rejects_accumulation_in_bfloat16() -> None:
+    total = ml_dtypes.bfloat16(0)
+    for _ in range(5000):
+        total = ml_dtypes.bfloat16(1) + ml_dtypes.bfloat16(0.999) * total
+    truth = geometric_returns(0.999, 5000)[0]
+    assert abs(float(total) / truth - 1) > 0.5
+
+
+def geometric_returns(discount: float, T: int) -> np.ndarray:
+    """Σ_{k<T−t} γ^k in closed form."""
+    return (1 - discount ** np.arange(T, 0, -1)) / (1 - discount)
+
+
+@each_function
+def test_an_empty_sequence_has_an_empty_result(name: str) -> None:
+    empty = jnp.zeros(0)
+    assert FUNCTIONS[name](empty, empty).shape == (0,)
+    assert FUNCTIONS[name](empty.astype(jnp.int32), empty).dtype == jnp.float32
+
+
+@each_function
+def test_vmap_equals_the_loop_over_rows(name: str) -> None:
+    reward = jnp.asarray(np.random.default_rng(0).normal(size=(5, 7)))
+    value = jnp.asarray(np.random.default_rng(1).normal(size=(5, 7)))
+    rows = [FUNCTIONS[name](r, v) for r, v in zip(reward, value, strict=True)]
+    np.testing.assert_allclose(
+        jax.vmap(FUNCTIONS[name])(reward, value), rows, rtol=4 * EPS, atol=4 * EPS
+    )
+
+
+class WithAndWithoutJit(chex.TestCase):
+    """The same numbers compiled and not."""
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_returns_do_not_depend_on_jit(self) -> None:
+        reward = jnp.array([1.0, 2.0, 4.0])
+        for function in FUNCTIONS.values():
+            plain = function(reward, reward)
+            found = self.variant(function)(reward, reward)
+            np.testing.assert_allclose(found, plain, rtol=4 * EPS)
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_the_discount_may_be_traced(self) -> None:
+        found = self.variant(discounted_returns)(jnp.ones(3), jnp.asarray(0.5))
+        np.testing.assert_array_equal(found, [1.75, 1.5, 1.0])
+
+
+def test_the_gradient_of_a_return_is_its_discount() -> None:
+    slope = jax.grad(lambda r: discounted_returns(r, 0.5)[0])(jnp.zeros(4))
+    np.testing.assert_array_equal(slope, [1.0, 0.5, 0.25, 0.125])
