@@ -72,6 +72,34 @@ def trajectories(
 
 
 @in_float64
+def count(mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int) -> int:
+    """How many trajectories of positive probability there are, M, without listing them.
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy.
+        horizon: H, the steps after which an episode is cut.
+
+    Returns:
+        M, of any size.
+
+    Raises:
+        ValueError: a horizon below one; a policy that is no distribution over the MDP's actions.
+
+    Bias: exact.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import tabular, tabular_softmax
+        >>> count(tabular.chain(), tabular_softmax(7, 2), jnp.zeros((7, 2)), horizon=60)
+        345274638254210627387564060263888
+    """
+    edges = _edges(mdp, action_probabilities(mdp, policy, params))
+    return _count(mdp, edges > 0, check_positive("horizon", horizon))
+
+
+@in_float64
 def moments(
     estimator: Estimator | Function,
     mdp: TabularMDP,
@@ -169,12 +197,11 @@ def _tables(mdp: TabularMDP, policy: Policy, params: Params) -> _Tables:
 
 def _paths(mdp: TabularMDP, probability: np.ndarray, horizon: int, limit: int) -> _Paths:
     """Breadth first: at each depth, every unfinished prefix is repeated once for each way on."""
-    edges = probability[:, :, None] * mdp.transition  # [S, A, S]
-    edges[mdp.terminal] = 0
-    count = _count(mdp, edges > 0, horizon)
-    if count > limit:
+    edges = _edges(mdp, probability)
+    total = _count(mdp, edges > 0, horizon)
+    if total > limit:
         raise ValueError(
-            f"horizon {horizon} gives {count} trajectories, more than the limit of {limit}; "
+            f"horizon {horizon} gives {total} trajectories, more than the limit of {limit}; "
             "shorten the horizon, or use exact.gradient, which needs no enumeration"
         )
     origin, action, target = np.nonzero(edges)
@@ -197,6 +224,13 @@ def _paths(mdp: TabularMDP, probability: np.ndarray, horizon: int, limit: int) -
         finished.append(_padded(states[ended], actions[ended], mass[ended], horizon))
         states, actions, mass = states[~ended], actions[~ended], mass[~ended]
     return _Paths(*(np.concatenate(parts) for parts in zip(*finished, strict=True)))
+
+
+def _edges(mdp: TabularMDP, probability: np.ndarray) -> np.ndarray:
+    """[S, A, S] probability of each way on, none from a terminal state."""
+    edges = probability[:, :, None] * mdp.transition
+    edges[mdp.terminal] = 0
+    return edges
 
 
 def _count(mdp: TabularMDP, edge: np.ndarray, horizon: int) -> int:

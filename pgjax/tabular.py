@@ -1,6 +1,7 @@
 """TabularMDP: a finite Markov decision process as arrays, and small ones with names."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -238,7 +239,7 @@ class NamedMDP(NamedTuple):
 
 
 NAMED: dict[str, NamedMDP] = {
-    "random": NamedMDP(random_mdp, 6),
+    "random": NamedMDP(partial(random_mdp, 1), 6),
     "bandit": NamedMDP(two_armed_bandit, 1),
     "corridor": NamedMDP(short_corridor, 10),
     "chain": NamedMDP(chain, 8),

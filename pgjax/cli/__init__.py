@@ -7,6 +7,7 @@ import JAX, so that `--help` answers at once.
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from pgjax._version import __version__
 from pgjax.cli import converge, evaluate, train
@@ -28,8 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a bad argument in one line instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Name the argument and where to read on, and leave with status 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pgjax", description="Policy-gradient estimators in pure JAX that prove themselves."
     )
     parser.add_argument("--version", action="version", version=f"pgjax {__version__}")

@@ -1,0 +1,219 @@
+"""Draw the error of sample gradients against N, and hold each estimator to its exact bias."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pgjax.cli.arguments import positive_int, unit_interval
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pgjax.convergence import Point, Verdict
+    from pgjax.tabular import TabularMDP
+
+ALPHA = 1e-6
+"""The stated rate of false alarms of each verdict."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments; JAX is not imported here."""
+    parser.add_argument(
+        "--mdp",
+        default="random",
+        metavar="NAME|FILE",
+        help="random, bandit, corridor, chain, gridworld, or a .npz file that holds a TabularMDP",
+    )
+    parser.add_argument("--horizon", type=positive_int, help="steps H (default: the MDP's own)")
+    parser.add_argument(
+        "--discount", type=unit_interval, help="γ in [0, 1] (default: the MDP's own)"
+    )
+    parser.add_argument(
+        "--trajectories", type=positive_int, default=2**18, help="the last N, a power of two"
+    )
+    parser.add_argument("--hidden", type=positive_int, default=8, help="width of the Flax policy")
+    parser.add_argument("--seed", type=int, default=0, help="of the policy and the rollouts")
+    parser.add_argument(
+        "--output", type=Path, default=Path("convergence.png"), help="where the picture goes"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Converge, print the table, draw the picture; status 0 if every verdict is as it should."""
+    start = time.perf_counter()
+    _check_arguments(arguments)
+    import jax
+    from rich.console import Console
+
+    from pgjax import convergence, exact, plots
+
+    console = Console()
+    mdp, horizon = _mdp(arguments)
+    policy_key, rollout_key = jax.random.split(jax.random.key(arguments.seed))
+    policy, params = convergence.flax_policy_for(mdp, arguments.hidden, policy_key)
+    settings: dict[str, Any] = {"mdp": mdp, "policy": policy, "params": params, "horizon": horizon}
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    console.print(
+        f"[bold]{arguments.mdp}[/bold]: {mdp.num_states} states, {mdp.num_actions} actions, "
+        f"γ = {mdp.discount:g}, at most {horizon} steps; Flax MLP of {num_parameters} parameters"
+    )
+    with console.status("exact expectations and covariances"):
+        rows = convergence.contenders(**settings)
+        console.print(f"exact: J = {exact.objective(**settings):.6g}, {_sigma(rows)}")
+    points = _stream(console, rows, settings, rollout_key, arguments.trajectories)
+    last = {name: history[-1] for name, history in points.items()}
+    verdicts = {
+        name: convergence.judge(point, num_parameters=num_parameters, alpha=ALPHA)
+        for name, point in last.items()
+    }
+    is_exact = rows[0].covariance is not None
+    console.print(_table(last, verdicts, is_exact))
+    plots.convergence(
+        points, is_exact=is_exact, title=f"{arguments.mdp}, γ = {mdp.discount:g}, H = {horizon}"
+    ).savefig(arguments.output, dpi=150)
+    console.print(f"picture: {arguments.output}", soft_wrap=True)
+    return _conclude(console, last, verdicts, time.perf_counter() - start)
+
+
+def _check_arguments(arguments: argparse.Namespace) -> None:
+    """Before any work, not after it."""
+    output, trajectories = arguments.output, arguments.trajectories
+    if trajectories & (trajectories - 1) or trajectories < 256:
+        raise ValueError(
+            f"--trajectories must be a power of two of at least 256, got {trajectories}"
+        )
+    if output.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"--output must end in .png, .pdf or .svg, got {output}")
+    if not output.parent.is_dir():
+        raise ValueError(f"--output must lie in a folder that exists, got {output}")
+
+
+def _mdp(arguments: argparse.Namespace) -> "tuple[TabularMDP, int]":
+    import difflib
+    from dataclasses import replace
+
+    from pgjax import tabular
+
+    name: str = arguments.mdp
+    if name in tabular.NAMED:
+        mdp, horizon = tabular.NAMED[name].make(), tabular.NAMED[name].horizon
+    elif name.endswith(".npz"):
+        mdp, horizon = tabular.load(name), None
+    else:
+        near = difflib.get_close_matches(name, tabular.NAMED, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(
+            f"--mdp {name} is unknown; {hint}"
+            f"known are {', '.join(tabular.NAMED)}, or a path that ends in .npz"
+        )
+    horizon = arguments.horizon or horizon
+    if horizon is None:
+        raise ValueError("--horizon is needed for an MDP from a file")
+    if arguments.discount is not None:
+        mdp = replace(mdp, discount=arguments.discount)
+    return mdp, horizon
+
+
+def _stream(
+    console: "Console", rows: Any, settings: dict[str, Any], key: Any, trajectories: int
+) -> "dict[str, list[Point]]":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from pgjax import convergence
+
+    points: dict[str, list[Point]] = {row.name: [] for row in rows}
+    columns = (
+        TextColumn("trajectories"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=console.is_terminal) as progress:
+        task = progress.add_task("compiling", total=trajectories)
+        stream = convergence.converge(**settings, rows=rows, key=key, max_trajectories=trajectories)
+        for seen, found in stream:
+            for name, point in (found or {}).items():
+                points[name].append(point)
+            latest = ", ".join(f"{history[-1].error:.1%}" for history in points.values())
+            progress.update(task, completed=seen, description=f"errors {latest}")
+    return points
+
+
+def _table(points: "dict[str, Point]", verdicts: "dict[str, Verdict]", is_exact: bool) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    N = next(iter(points.values())).num_trajectories
+    covariance = "tr Σ" if is_exact else "tr Σ̂"
+    table = Table(
+        title=f"N = {N:,}",
+        caption="error ‖ĝ−∇J‖, s.e. √(tr Σ̂/N), exact bias ‖Eĝ−∇J‖ and "
+        f"RMSE √(bias² + {covariance}/N) as shares of ‖∇J‖; "
+        "max|z| over the parameters, in standard errors",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("estimator", no_wrap=True)
+    for head in ("error", "cosine", "s.e.", "bias", "RMSE", "max|z|"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for name, point in points.items():
+        verdict = verdicts[name]
+        table.add_row(
+            name,
+            _percent(point.error),
+            f"{point.cosine:.4f}",
+            _percent(point.standard_error),
+            _percent(point.bias) if verdict.is_biased else "none",
+            _percent(point.rmse),
+            f"{point.largest_z:.1f}",
+            _word(verdict),
+        )
+    return table
+
+
+def _percent(share: float) -> str:
+    """Three significant digits: errors span orders of magnitude."""
+    return f"{100 * share:.3g}%"
+
+
+def _word(verdict: "Verdict") -> str:
+    """What stood to be shown, and whether it was."""
+    if verdict.is_biased:
+        word = "unseen" if verdict.within else "shown"
+    else:
+        word = "within" if verdict.within else "off"
+    return f"[green]✓ {word}[/green]" if verdict.passed else f"[red]✗ {word}[/red]"
+
+
+def _sigma(rows: Any) -> str:
+    from pgjax.convergence import ENUMERABLE
+
+    if rows[0].covariance is None:
+        return f"Σ from the sample (more than {ENUMERABLE:,} trajectories to enumerate)"
+    return "Σ by enumerating every trajectory"
+
+
+def _conclude(
+    console: "Console",
+    points: "dict[str, Point]",
+    verdicts: "dict[str, Verdict]",
+    seconds: float,
+) -> int:
+    threshold = next(iter(verdicts.values())).threshold
+    console.print(
+        f"verdict: an unbiased estimator lies within {threshold:.2f} standard errors of ∇J in "
+        f"every parameter (false alarm {ALPHA:g} each), a biased one does not"
+    )
+    for name, verdict in verdicts.items():
+        if verdict.is_biased and verdict.within:
+            console.print(
+                f"{name}: too few trajectories to see its bias of {points[name].bias:.2%}; "
+                f"about {verdict.needed:,} would do"
+            )
+    passed = all(verdict.passed for verdict in verdicts.values())
+    word = "[green]PASS[/green]" if passed else "[red]FAIL[/red]"
+    console.print(f"{word} in {seconds:.1f} s")
+    return 0 if passed else 1

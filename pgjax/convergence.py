@@ -1,0 +1,312 @@
+"""The convergence experiment: sample gradients of a growing N against the exact gradient.
+
+Trajectories stream through the same rollout as any environment's, in chunks of fixed size, so that
+memory does not grow with N. Every estimator sees the same trajectories.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
+from scipy import stats
+
+from pgjax import baselines, diagnostics, enumeration, estimators, exact, policies
+from pgjax.diagnostics import RunningMoments
+from pgjax.rollouts import rollout
+from pgjax.tabular import TabularMDP
+from pgjax.types import Estimator, Params, Policy
+from pgjax.validation import check_positive
+
+FIRST = 2**8
+"""The smallest N reported, and the number of trajectories whose moments are merged at a time."""
+CHUNK = 2**12
+"""Trajectories rolled out at once; the memory bound."""
+ENUMERABLE = 200_000
+"""With more trajectories than this, Σ comes from the sample instead of from enumeration."""
+
+
+class Contender(NamedTuple):
+    """An estimator under test, and what is exactly known of it.
+
+    Attributes:
+        name: as tables and pictures print it.
+        estimator: weights and term.
+        mean: [P] its exact expectation.
+        covariance: [P, P] exact, of one trajectory; None where there are too many to enumerate.
+    """
+
+    name: str
+    estimator: Estimator
+    mean: Float[np.ndarray, "P"]
+    covariance: Float[np.ndarray, "P P"] | None
+
+
+class Point(NamedTuple):
+    """One estimator at one N; every length is relative to ‖∇J‖.
+
+    Attributes:
+        num_trajectories: N.
+        error: ‖ĝ − ∇J‖.
+        cosine: of ĝ and ∇J.
+        standard_error: √(tr Σ̂ / N), Σ̂ from the sample.
+        bias: ‖E ĝ − ∇J‖, exact.
+        deviation: √(tr Σ / N), Σ exact where known, else from the sample.
+        rmse: √(bias² + deviation²), the root of the mean squared error.
+        largest_z: the largest |ĝ_p − ∇J_p| over the parameters, in standard errors.
+        expected_z: the largest |E ĝ_p − ∇J_p| over the parameters, in standard errors.
+    """
+
+    num_trajectories: int
+    error: float
+    cosine: float
+    standard_error: float
+    bias: float
+    deviation: float
+    rmse: float
+    largest_z: float
+    expected_z: float
+
+
+class Verdict(NamedTuple):
+    """Whether an estimator behaved as its exact bias says.
+
+    Attributes:
+        is_biased: its exact bias is not zero.
+        within: the sample gradient is within `threshold` standard errors in every parameter.
+        threshold: of the two-sided normal test, `alpha` split over the parameters.
+        needed: trajectories after which its bias goes unseen once in a thousand; 0 without one.
+    """
+
+    is_biased: bool
+    within: bool
+    threshold: float
+    needed: int
+
+    @property
+    def passed(self) -> bool:
+        """Unbiased and within, or biased and found out."""
+        return self.within != self.is_biased
+
+
+def flax_policy_for(mdp: TabularMDP, hidden: int, key: Array) -> tuple[Policy, Params]:
+    """A Flax MLP policy on the MDP's observations, at parameters away from the uniform policy.
+
+    Args:
+        mdp: S states, A actions.
+        hidden: width of the one hidden layer.
+        key: from `jax.random.key`.
+
+    Returns:
+        The policy, and its initial parameters with normal noise of deviation 0.5 added.
+
+    Bias: does not apply.
+    """
+    policy = policies.flax_policy(policies.MLP(mdp.num_actions, (hidden,)))
+    init_key, noise_key = jax.random.split(key)
+    flat, unravel = ravel_pytree(policy.init(init_key, jnp.asarray(mdp.observation[0])))
+    return policy, unravel(flat + 0.5 * jax.random.normal(noise_key, flat.shape, flat.dtype))
+
+
+def contenders(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int
+) -> tuple[Contender, ...]:
+    """The four classic estimators with their exact expectations and, if enumerable, covariances.
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy, P numbers in all.
+        horizon: H.
+
+    Returns:
+        Total return, reward-to-go, the same with V as a baseline, the same without γ^t.
+
+    Raises:
+        ValueError: as for `exact.gradient`.
+
+    Bias: the expectations are exact, by dynamic programming, and do not use the estimators.
+    """
+    settings: dict[str, Any] = {"mdp": mdp, "policy": policy, "params": params, "horizon": horizon}
+    truth = _flat(exact.gradient(**settings))
+    value = baselines.state_value(observation_values(**settings))
+    rows = {
+        "total return": (estimators.reinforce(mdp.discount), truth),
+        "reward-to-go": (estimators.reward_to_go(mdp.discount), truth),
+        "reward-to-go, V(s)": (estimators.reward_to_go(mdp.discount, baseline=value), truth),
+        "reward-to-go, no γ^t": (
+            estimators.mismatched_reward_to_go(mdp.discount),
+            _flat(exact.mismatched_gradient(**settings)),
+        ),
+    }
+    is_small = enumeration.count(mdp, policy, params, horizon=horizon) <= ENUMERABLE
+
+    def covariance(estimator: Estimator) -> np.ndarray | None:
+        return enumeration.moments(estimator, **settings).covariance if is_small else None
+
+    return tuple(
+        Contender(name, estimator, mean, covariance(estimator))
+        for name, (estimator, mean) in rows.items()
+    )
+
+
+def observation_values(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int
+) -> Callable[[Array], Array]:
+    """V as a function of the observation: averaged, by visits, over time and look-alike states.
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy.
+        horizon: H.
+
+    Returns:
+        One observation -> scalar; zero where no state looks like it.
+
+    Bias: exact. As a baseline it is unbiased, like any function of the observation.
+    """
+    visits = exact.visitation(mdp, policy, params, horizon=horizon)
+    values = exact.state_values(mdp, policy, params, horizon=horizon)
+    rows = mdp.observation.reshape(mdp.num_states, -1)
+    alike = np.all(rows[:, None] == rows[None], axis=-1)
+    weight = alike @ visits.sum(0)
+    table = alike @ (visits * values).sum(0) / np.where(weight > 0, weight, 1)
+
+    def value(observation: Array) -> Array:
+        same = jnp.all(jnp.asarray(rows) == jnp.ravel(observation), axis=-1)
+        return jnp.asarray(table)[jnp.argmax(same)]
+
+    return value
+
+
+def converge(
+    mdp: TabularMDP,
+    policy: Policy,
+    params: Params,
+    key: Array,
+    rows: Sequence[Contender],
+    *,
+    horizon: int,
+    max_trajectories: int,
+) -> Iterator[tuple[int, dict[str, Point] | None]]:
+    """Stream trajectories, N = 2^8, 2^9, … up to the largest power of two that is wanted.
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy.
+        key: from `jax.random.key`.
+        rows: from `contenders`.
+        horizon: H.
+        max_trajectories: the last N, a power of two of at least 2^8.
+
+    Yields:
+        After each chunk the trajectories so far and, where N is a power of two, each contender's
+        Point, by name; else None.
+
+    Raises:
+        ValueError: a number of trajectories that is no power of two, or below 2^8.
+
+    Bias: the sample means are their estimators'; merged in float64.
+    """
+    last = check_positive("max_trajectories", max_trajectories)
+    if last < FIRST or last & (last - 1):
+        raise ValueError(f"max_trajectories must be a power of two of at least {FIRST}, got {last}")
+    truth = _flat(exact.gradient(mdp, policy, params, horizon=horizon))
+    chunk = partial(_chunk, mdp, policy, tuple(row.estimator for row in rows), horizon)
+    sample = jax.jit(partial(chunk, min(CHUNK, last)))
+    running: list[RunningMoments] | None = None
+    seen = 0
+    while seen < last:
+        key, chunk_key = jax.random.split(key)
+        segments = jax.tree.map(lambda x: np.asarray(x, np.float64), sample(params, chunk_key))
+        for index in range(min(CHUNK, last) // FIRST):
+            here = jax.tree.map(lambda x, i=index: x[i], segments)
+            merged = here if running is None else map(diagnostics.merge, running, here)
+            running = list(merged)
+            seen += FIRST
+            if seen & (seen - 1) == 0:
+                points = {
+                    row.name: _point(row, moments, truth)
+                    for row, moments in zip(rows, running, strict=True)
+                }
+                yield seen, points
+        yield seen, None
+
+
+def judge(point: Point, *, num_parameters: int, alpha: float) -> Verdict:
+    """Hold an estimator to its exact bias with chex, at a stated rate of false alarms.
+
+    Args:
+        point: where it stands at the last N.
+        num_parameters: P.
+        alpha: probability of calling a correct estimator wrong, by the normal approximation.
+
+    Returns:
+        A Verdict.
+
+    Bias: the test is two-sided and normal in each parameter, with alpha / P each (Bonferroni).
+    """
+    threshold = float(stats.norm.isf(alpha / (2 * num_parameters)))
+    try:
+        chex.assert_trees_all_close(point.largest_z, 0.0, atol=threshold, rtol=0)
+        within = True
+    except AssertionError:
+        within = False
+    is_biased = point.bias > 1e-9
+    # Expected three standard errors beyond the threshold, a bias goes unseen once in a thousand.
+    share = (threshold + 3) / point.expected_z if is_biased else 0.0
+    return Verdict(is_biased, within, threshold, int(np.ceil(point.num_trajectories * share**2)))
+
+
+def _chunk(
+    mdp: TabularMDP,
+    policy: Policy,
+    estimators_: tuple[Estimator, ...],
+    horizon: int,
+    num_trajectories: int,
+    params: Params,
+    key: Array,
+) -> list[RunningMoments]:
+    """Moments of each run of FIRST trajectories, one RunningMoments an estimator."""
+    batch = rollout(policy, params, mdp, key, num_trajectories=num_trajectories, num_steps=horizon)
+
+    def moments(estimator: Estimator) -> RunningMoments:
+        gradients = estimators.per_trajectory_gradients(estimator, policy, params, batch)
+        flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(gradients)
+        return jax.vmap(diagnostics.running_moments)(flat.reshape(-1, FIRST, flat.shape[1]))
+
+    return [moments(estimator) for estimator in estimators_]
+
+
+def _point(row: Contender, moments: RunningMoments, truth: np.ndarray) -> Point:
+    mean, N = np.asarray(moments.mean), float(moments.num_samples)
+    sampled = np.asarray(diagnostics.variance(moments))
+    known = sampled if row.covariance is None else np.diag(row.covariance)
+    scale = float(np.linalg.norm(truth)) or 1.0
+    bias = float(np.linalg.norm(row.mean - truth)) / scale
+    deviation = float(np.sqrt(known.sum() / N)) / scale
+    # Single-precision samples carry rounding of their own, where a variance is nearly zero.
+    error_bar = np.maximum(np.sqrt(known.clip(0) / N), 1e-5 * scale)
+    return Point(
+        num_trajectories=int(N),
+        error=float(np.linalg.norm(mean - truth)) / scale,
+        cosine=float(mean @ truth / (np.linalg.norm(mean) * scale)) if mean.any() else 0.0,
+        standard_error=float(np.sqrt(sampled.sum() / N)) / scale,
+        bias=bias,
+        deviation=deviation,
+        rmse=float(np.hypot(bias, deviation)),
+        largest_z=float(np.max(np.abs(mean - truth) / error_bar)),
+        expected_z=float(np.max(np.abs(row.mean - truth) / error_bar)),
+    )
+
+
+def _flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
