@@ -133,6 +133,8 @@ def check_batch(batch: Trajectory) -> None:
 
 
 def _check_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
+    if value.size == 0:
+        return
     if is_concrete(value, mask):
         return  # reading every reward would make each eager call wait; `checked` does it
     bad = mask & ~jnp.isfinite(value)
