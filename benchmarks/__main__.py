@@ -1,0 +1,65 @@
+"""`python -m benchmarks`: time pgjax beside its rivals, print one table, save one JSON file."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import report
+from benchmarks.harness import FULL, QUICK, Row, run_row
+from benchmarks.rows import ROWS
+
+QUICK_REPEATS = 3
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the rows asked for."""
+    arguments = _parser().parse_args(argv)
+    # Wide enough for the table where there is no terminal to ask.
+    console = Console(width=None if Console().is_terminal else 180)
+    chosen = _chosen(arguments.only)
+    if arguments.list:
+        for row in chosen:
+            console.print(f"{row.name:20} {row.what}", highlight=False)
+        return
+    scale = QUICK if arguments.quick else FULL
+    repeats = arguments.repeats or (QUICK_REPEATS if arguments.quick else None)
+    results = []
+    for row in chosen:
+        console.print(f"{row.name}: {row.what} …", highlight=False)
+        results.append(run_row(row, scale, repeats))
+    report.print_table(console, results)
+    path = arguments.output or report.default_path()
+    report.save(path, results, scale)
+    console.print(f"Saved {path}", highlight=False, soft_wrap=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    names = [row.name for row in ROWS]
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", choices=names, help="one row; may be repeated"
+    )
+    parser.add_argument("--repeats", type=_at_least_one, help="rounds of every row")
+    parser.add_argument("--quick", action="store_true", help="small sizes, three rounds")
+    parser.add_argument(
+        "--output", type=Path, help="JSON file (benchmarks/results/<date>-<device>)"
+    )
+    parser.add_argument("--list", action="store_true", help="name the rows and stop")
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"needs an integer of at least 1, got {value}")
+    return value
+
+
+def _chosen(names: Sequence[str] | None) -> list[Row]:
+    return [row for row in ROWS if names is None or row.name in names]
+
+
+if __name__ == "__main__":
+    main()
