@@ -4,6 +4,7 @@ All three derivations ascend J, sum over time and average over trajectories.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -115,10 +116,10 @@ def surrogate(
 
     Bias: the estimator's.
     """
+    params, batch = _admit(params, batch)
     log_prob, weight = _evaluate(estimator, policy, params, batch)
-    return jnp.mean(jax.vmap(_trajectory_term, (None, 0, 0, 0, 0))(
-        estimator, log_prob, batch.log_prob, weight, batch.mask
-    ))  # fmt: skip
+    term = partial(_trajectory_term, estimator)
+    return jnp.mean(jax.vmap(term)(log_prob, batch.log_prob, weight, batch.mask))
 
 
 def gradient(
@@ -141,7 +142,8 @@ def gradient(
 
     Bias: the estimator's.
     """
-    return jax.grad(surrogate, argnums=2)(estimator, policy, _floating(params), batch)
+    params, batch = _admit(params, batch)
+    return jax.grad(surrogate, argnums=2)(estimator, policy, params, batch)
 
 
 def per_trajectory_gradients(
@@ -168,7 +170,7 @@ def per_trajectory_gradients(
 
     Bias: the estimator's. The samples are independent if the weights do not couple the batch.
     """
-    params = _floating(params)
+    params, batch = _admit(params, batch)
     _, weight = _evaluate(estimator, policy, params, batch)
 
     def term(params: Params, trajectory: Trajectory, weight: Array) -> Array:
@@ -194,6 +196,8 @@ def log_probs(policy: Policy, params: Params, batch: Trajectory) -> Float[Array,
 
     Bias: exact.
     """
+    if batch.mask.size == 0:  # a check inside the policy cannot be mapped over no rows
+        return jnp.zeros_like(batch.log_prob)
     # Double where: a dead row evaluates the policy at a live one (or at zeros), so that garbage
     # after the end reaches neither the value nor, as NaN · 0, the gradient.
     observation, action = jax.tree.map(
@@ -206,7 +210,6 @@ def log_probs(policy: Policy, params: Params, batch: Trajectory) -> Float[Array,
 def _evaluate(
     estimator: Estimator, policy: Policy, params: Params, batch: Trajectory
 ) -> tuple[Array, Array]:
-    check_batch(batch)
     log_prob = log_probs(policy, params, batch)
     weight = estimator.weights(_without_garbage(batch), jax.lax.stop_gradient(log_prob))
     if weight.shape != batch.mask.shape:
@@ -243,6 +246,7 @@ def _without_garbage(batch: Trajectory) -> Trajectory:
 
 def _alive_or_first(mask: Array, x: Array) -> Array:
     """`x` while the episode lasts, then its first entry (zeros if the episode has no step)."""
+    x = jnp.asarray(x)
     mask = mask.reshape(mask.shape + (1,) * (x.ndim - 2))
     zero = jnp.zeros((), x.dtype)
     return jnp.where(mask, x, jnp.where(mask[:, :1], x[:, :1], zero))
@@ -252,6 +256,8 @@ def _rows(x: Array) -> Array:
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
-def _floating(params: Params) -> Params:
+def _admit(params: Params, batch: Trajectory) -> tuple[Params, Trajectory]:
+    """Validated, and as JAX arrays: NumPy's float64 is welcome whatever the x64 setting."""
     check_params(params)
-    return params
+    check_batch(batch)
+    return jax.tree.map(jnp.asarray, (params, batch))
