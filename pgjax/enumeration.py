@@ -153,16 +153,16 @@ def moments(
     else:
         estimate = estimator
     evaluate = jax.jit(partial(_weighted_sums, estimate))
-    size = _chunk_size(estimate, params, tables, paths, K)
+    P, size = _sizes(estimate, params, tables, paths, K)
     ordered = K > 1 and _depends_on_order(estimate, params, tables, paths, K)
-    # Shifting by a typical value keeps the second moment from cancelling.
-    typical = _assemble(tables, paths.states[:1].repeat(K, 0), paths.actions[:1].repeat(K, 0))
-    center = ravel_pytree(jax.jit(estimate)(params, typical))[0].astype(jnp.float64)
-    center = jnp.where(jnp.isfinite(center), center, 0)
-    mass, first, second = jnp.zeros(()), jnp.zeros(()), jnp.zeros(())
+    center, shifted = jnp.zeros(P), False
+    mass = first = second = jnp.zeros(())
     for members, weight in _batches(paths.probability, K, size, ordered, limit):
-        states, actions = paths.states[members], paths.actions[members]
-        sums = evaluate(params, tables, states, actions, weight, center)
+        chunk = params, tables, paths.states[members], paths.actions[members]
+        if not shifted:  # by a typical value, which keeps the second moment from cancelling
+            total, typical, _ = evaluate(*chunk, weight, center)
+            center, shifted = jnp.where(jnp.isfinite(typical), typical / total, 0), True
+        sums = evaluate(*chunk, weight, center)
         mass, first, second = mass + sums[0], first + sums[1], second + sums[2]
     if not np.all(np.isfinite(first)):
         raise ValueError(
@@ -344,10 +344,12 @@ def _depends_on_order(
     return False
 
 
-def _chunk_size(estimate: Function, params: Params, tables: _Tables, paths: _Paths, K: int) -> int:
-    """Batches per chunk, for some 64 MB of observations and estimates."""
+def _sizes(
+    estimate: Function, params: Params, tables: _Tables, paths: _Paths, K: int
+) -> tuple[int, int]:
+    """Numbers in an estimate; batches per chunk, for some 64 MB of observations and estimates."""
     one = jax.eval_shape(lambda: _assemble(tables, paths.states[:K], paths.actions[:K]))
     result = jax.eval_shape(lambda batch: ravel_pytree(estimate(params, batch))[0], one)
     numbers = 4 * result.size + 4 * sum(leaf.size for leaf in jax.tree.leaves(one))
     total = len(paths.probability) if K == 1 else LIMIT
-    return int(min(max(8_000_000 // numbers, 1), 65_536, total))
+    return result.size, int(min(max(8_000_000 // numbers, 1), 65_536, total))
