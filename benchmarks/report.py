@@ -105,8 +105,8 @@ def quantity(value: float, unit: str) -> str:
     """Three digits and an SI prefix, 0.00123 s is 1.23 ms; a unit with a space keeps its own."""
     for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m")):
         if value >= factor:
-            return f"{value / factor:.3g} {prefix}{unit}"
-    return f"{value / 1e-6:.3g} µ{unit}"
+            return f"{value / factor:.3g} {(prefix + unit).strip()}"
+    return f"{value * 1e6:.3g} µ{unit}"
 
 
 def _row(result: Result) -> dict[str, Any]:
