@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen
 from jax import Array
@@ -32,8 +31,7 @@ class Metrics(NamedTuple):
         standard_error: of that mean; NaN for a batch of one.
         mean_length: steps per episode.
         gradient_norm: the Euclidean norm of the whole estimate of ∇J.
-        entropy: of the acting policy in nats per step, as the mean of −log π(a|s) over the actions
-            taken; that estimates the mean entropy without another pass through the network.
+        entropy: H(π(·|s)) in nats, the mean over the steps of the batch.
     """
 
     mean_return: Number
@@ -140,20 +138,24 @@ def update(
         Kingma & Ba, Adam (2015), for the usual optimizer.
 
     Example:
-        >>> import jax, jax.numpy as jnp, optax, pgjax
+        >>> import functools, jax, jax.numpy as jnp, optax, pgjax
         >>> policy, params = pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2))
         >>> batch = rollout(policy, params, pgjax.tabular.random_mdp(), jax.random.key(0),
         ...     num_trajectories=3, num_steps=5)
         >>> optimizer = optax.sgd(0.1)
-        >>> params, state, metrics = update(
-        ...     pgjax.rloo(1.0), policy, optimizer, params, optimizer.init(params), batch)
+        >>> step = jax.jit(functools.partial(update, pgjax.rloo(1.0), policy, optimizer))
+        >>> params, state, metrics = step(params, optimizer.init(params), batch)
         >>> float(metrics.entropy)  # doctest: +ELLIPSIS
         0.6931...
     """
     ascent = gradient(estimator, policy, params, batch)
     descent = jax.tree.map(jnp.negative, ascent)
     step, optimizer_state = optimizer.update(descent, optimizer_state, params)
-    return optax.apply_updates(params, step), optimizer_state, _metrics(batch, ascent)
+    return (
+        optax.apply_updates(params, step),
+        optimizer_state,
+        _metrics(policy, params, batch, ascent),
+    )
 
 
 def train(
@@ -190,7 +192,8 @@ def train(
         The parameters after each update, and the metrics of the batch that led to them.
 
     Raises:
-        FloatingPointError: a gradient that is not finite; the parameters yielded last are good.
+        FloatingPointError: a log-probability, reward, gradient or parameter that is not finite,
+            naming it and the update; what was yielded before is finite.
         ValueError: a count below one.
         TypeError: a count that is no integer, a key that is none.
 
@@ -216,7 +219,8 @@ def train(
     @jax.jit
     def step(params: Params, optimizer_state: optax.OptState, key: Array) -> Any:
         batch = draw(policy, params, environment, key)
-        return update(estimator, policy, optimizer, params, optimizer_state, batch)
+        updated = update(estimator, policy, optimizer, params, optimizer_state, batch)
+        return updated, _finite(batch, *updated)
 
     return _loop(step, params, optimizer.init(params), jax.random.split(key, num_updates))
 
@@ -226,13 +230,14 @@ def _loop(
 ) -> Iterator[tuple[Params, Metrics]]:
     """The generator behind `train`, apart from it so that bad arguments raise at the call."""
     for index, key in enumerate(keys, start=1):
-        params, optimizer_state, metrics = step(params, optimizer_state, key)
-        metrics = Metrics(*(float(x) for x in metrics))
-        if not np.isfinite(metrics.gradient_norm):
+        (params, optimizer_state, metrics), finite = step(params, optimizer_state, key)
+        bad = [name for name, is_finite in finite.items() if not is_finite]
+        if bad:
             raise FloatingPointError(
-                f"update {index}: the gradient's norm is {metrics.gradient_norm}; "
-                "lower the learning rate, or find the step with pgjax.checked(pgjax.gradient)"
+                f"update {index}: not finite: {', '.join(bad)}; "
+                "lower the learning rate, or find the cause with pgjax.checked"
             )
+        metrics = Metrics(*(float(x) for x in metrics))
         yield params, metrics
 
 
@@ -290,19 +295,35 @@ def evaluate(
     return returns(params, check_key(key))
 
 
-def _metrics(batch: Trajectory, ascent: Any) -> Metrics:
+def _metrics(policy: Policy, params: Params, batch: Trajectory, ascent: Params) -> Metrics:
     returns, steps = _returns(batch), jnp.sum(batch.mask)
+    entropy = jax.vmap(jax.vmap(partial(policy.entropy, params)))(batch.observation)
     return Metrics(
         mean_return=jnp.mean(returns),
         standard_error=jnp.std(returns, ddof=1) / returns.size**0.5,
         mean_length=steps / returns.size,
-        gradient_norm=optax.global_norm(ascent),
-        entropy=-jnp.sum(jnp.where(batch.mask, batch.log_prob, 0)) / jnp.maximum(steps, 1),
+        gradient_norm=optax.tree.norm(ascent),
+        # The mean of −log π(a|s) would be free, but noisy: it can exceed log A.
+        entropy=jnp.sum(jnp.where(batch.mask, entropy, 0)) / jnp.maximum(steps, 1),
     )
 
 
 def _returns(batch: Trajectory) -> Array:
     return jnp.sum(jnp.where(batch.mask, batch.reward, 0), axis=1)
+
+
+def _finite(
+    batch: Trajectory, params: Params, optimizer_state: optax.OptState, metrics: Metrics
+) -> dict[str, Array]:
+    """Which stages of an update gave numbers."""
+    # The gradient alone would not do: a NaN in the policy hides behind a weight of zero.
+    leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]
+    return {
+        "log-probability": jnp.all(jnp.isfinite(jnp.where(batch.mask, batch.log_prob, 0))),
+        "reward": jnp.isfinite(metrics.mean_return),
+        "gradient": jnp.isfinite(metrics.gradient_norm),
+        "optimizer step": jnp.all(jnp.stack(leaves)),
+    }
 
 
 def _example_observation(environment: Any, environment_params: Any) -> Any:

@@ -94,10 +94,10 @@ def _num_steps(asked: int | None, limit: int) -> int:
     num_steps = asked or min(limit, MAX_DEFAULT_STEPS)
     if num_steps < limit:
         print(
-            f"episodes are cut after {num_steps} of {limit} steps: "
-            f"the objective is the return of the first {num_steps}"
+            f"episodes are cut after {num_steps} steps, before the environment's limit of {limit}: "
+            "the objective is the return up to there"
         )
-    return min(num_steps, limit)
+    return min(num_steps, limit)  # no episode lasts longer, whatever was asked
 
 
 def _loop(
