@@ -1,0 +1,229 @@
+"""`pgjax train` and `pgjax evaluate`: what they leave behind, and how they answer bad input."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from pgjax import plots, training
+from pgjax.cli import main, saved_runs
+
+TRAIN = ["train", "DeepSea-bsuite", "--updates", "3", "--num-trajectories", "4"]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A finished run."""
+    directory = tmp_path_factory.mktemp("runs") / "deep" / "sea"
+    assert main([*TRAIN, "--output", str(directory)]) == 0
+    return directory
+
+
+def copy(directory, tmp_path):
+    for name in saved_runs.FILES:
+        (tmp_path / name).write_bytes((directory / name).read_bytes())
+    return tmp_path
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def the_error(capsys):
+    """The one line on standard error."""
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def leaves_equal(first, second):
+    return jax.tree.structure(first) == jax.tree.structure(second) and all(
+        np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (first, second)), strict=True)
+    )
+
+
+def test_a_run_leaves_its_four_files_and_one_log_line_for_each_update(directory):
+    assert set(contents(directory)) == set(saved_runs.FILES)
+    rows = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == [1, 2, 3]
+    # DeepSea's episodes last eight steps, always.
+    assert [row["environment_steps"] for row in rows] == [32, 64, 96]
+    assert all(0 < row["entropy"] <= np.log(2) + 1e-6 for row in rows)
+    assert all(row["gradient_norm"] > 0 for row in rows)
+    assert (directory / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_config_states_every_setting_of_the_objective(directory):
+    config = json.loads((directory / "config.json").read_text())
+    assert config["settings"] == {
+        "updates": 3,
+        "num_trajectories": 4,
+        "num_steps": 8,
+        "discount": 1.0,
+        "learning_rate": 0.01,
+        "baseline": "leave-one-out",
+    }
+    assert config["environment"] == "DeepSea-bsuite"
+    assert config["versions"]["jax"] == jax.__version__
+
+
+def test_saved_parameters_load_back_equal(directory, tmp_path):
+    *_, policy, params = saved_runs.load(directory)
+    saved_runs.write_params(copy(directory, tmp_path), jax.tree.map(lambda x: x + 1, params))
+    *_, again = saved_runs.load(tmp_path)
+    assert leaves_equal(again, jax.tree.map(lambda x: x + 1, params))
+    assert not leaves_equal(again, params)
+    assert policy.sample(params, jax.random.key(0), np.zeros((8, 8)))[0] in (0, 1)
+
+
+def test_a_second_run_loses_nothing_unless_told_to_and_then_repeats_the_parameters(
+    directory, tmp_path, capsys
+):
+    before = contents(copy(directory, tmp_path))
+    arguments = [*TRAIN, "--output", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "already holds config.json" in the_error(capsys)
+    assert contents(tmp_path) == before
+    assert main([*arguments, "--overwrite"]) == 0
+    assert contents(tmp_path)["params.msgpack"] == before["params.msgpack"]
+
+
+def test_evaluation_repeats_itself_and_another_seed_draws_other_episodes(directory, capsys):
+    def evaluated(*arguments):
+        assert main(["evaluate", str(directory), "--num-trajectories", "32", *arguments]) == 0
+        return capsys.readouterr().out
+
+    first, again, other = evaluated(), evaluated(), evaluated("--seed", "1")
+    assert "32 fresh episodes of at most 8 steps" in first
+    assert all(word in first for word in ("mean", "standard error", "min", "median", "max"))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), FloatingPointError("update 3: bad")])
+def test_a_run_that_stops_early_keeps_its_last_good_parameters(stop, tmp_path, capsys, monkeypatch):
+    yielded = []
+
+    def stopping(policy, params, *arguments, **settings):
+        for shift in (1.0, 2.0):
+            yielded.append(jax.tree.map(lambda x, shift=shift: x + shift, params))
+            yield yielded[-1], training.Metrics(0.5, float("nan"), 8.0, 1.0, 0.6)
+        raise stop
+
+    monkeypatch.setattr(training, "train", stopping)
+    status = main([*TRAIN, "--output", str(tmp_path)])
+    assert status == (130 if isinstance(stop, KeyboardInterrupt) else 1)
+    assert ("interrupted" if status == 130 else "update 3: bad") in the_error(capsys)
+    *_, params = saved_runs.load(tmp_path)
+    assert leaves_equal(params, yielded[-1])
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["standard_error"] for row in rows] == [None, None]
+    assert (tmp_path / "learning_curve.png").exists()
+
+
+def test_a_divergent_rate_stops_with_the_update_named(tmp_path, capsys):
+    # The first step overflows the logits. The second batch then has equal returns, so a gradient
+    # of zero: the NaN shows in the log-probabilities alone.
+    status = main([*TRAIN, "--learning-rate", "1e38", "--output", str(tmp_path)])
+    assert status == 1
+    assert "update 2: not finite: log-probability" in the_error(capsys)
+    *_, params = saved_runs.load(tmp_path)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["CartPole"], "unknown environment 'CartPole'; did you mean CartPole-v1"),
+        (["breakout-minatar"], "did you mean Breakout-MinAtar"),
+        (["qqq"], "known: CartPole-v1, "),
+        ([""], "unknown environment ''"),
+        (["Pendulum-v1"], "Pendulum-v1 has actions in a Box space"),
+        (["MNISTBandit-bsuite"], "downloads a data set"),
+        (["CartPole-v1", "--num-trajectories", "1"], "needs --num-trajectories of at least 2"),
+    ],
+)
+def test_what_cannot_be_trained_is_answered_in_one_line(arguments, expected, tmp_path, capsys):
+    assert main(["train", *arguments, "--output", str(tmp_path / "run")]) == 2
+    error = the_error(capsys)
+    assert error.startswith("pgjax train: error: ")
+    assert expected in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--updates", "0"],
+        ["--num-steps", "many"],
+        ["--discount", "1.5"],
+        ["--learning-rate", "-1"],
+        ["--learning-rate", "nan"],
+        ["--seed", "-1"],
+        ["--seed", str(2**32)],
+        ["--baseline", "mean"],
+    ],
+)
+def test_bad_numbers_are_named_and_never_reach_the_run(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "CartPole-v1", *arguments])
+    assert stopped.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {arguments[0]}" in last
+    assert arguments[1] in last
+
+
+def test_a_directory_without_a_run_is_named(tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere holds no saved run: config.json and params.msgpack missing" in the_error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("params.msgpack", b"\xc1garbage", "params.msgpack is not a parameter file"),
+        ("params.msgpack", b"", "params.msgpack is not a parameter file"),
+        ("config.json", b"{", "config.json is not the config of a saved run"),
+        ("config.json", b"[]", "config.json is not the config of a saved run"),
+        ("config.json", b"\xff\xfe", "config.json is not the config of a saved run"),
+    ],
+)
+def test_corrupt_files_are_named(name, content, expected, directory, tmp_path, capsys):
+    (copy(directory, tmp_path) / name).write_bytes(content)
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert expected in the_error(capsys)
+
+
+def test_parameters_of_another_network_are_refused(directory, tmp_path, capsys):
+    copy(directory, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["network"]["hidden"] = [8]
+    saved_runs.write_config(tmp_path, config)
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "does not fit the network of config.json" in the_error(capsys)
+
+
+def test_the_curve_shows_every_update_with_its_standard_error():
+    rows = [
+        {"update": i, "environment_steps": 10 * i, "mean_return": i**2, "standard_error": 0.5}
+        for i in (1, 2, 3)
+    ]
+    (axes,) = plots.learning_curve(rows, title="title").axes
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[1, 1], [2, 4], [3, 9]])
+    band = axes.collections[0].get_paths()[0].get_extents()
+    assert (band.y0, band.y1) == (0.5, 9.5)
+
+
+def test_help_needs_neither_jax_nor_gymnax_nor_matplotlib():
+    program = (
+        "import sys; from pgjax.cli import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "print(sorted({'jax', 'gymnax', 'matplotlib', 'rich', 'optax'} & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.splitlines()[-1] == "[]"
+    assert "--learning-rate" in answer.stdout

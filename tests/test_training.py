@@ -1,0 +1,187 @@
+"""Laws of training: the step is an ascent, the loop is one program, and both are reproducible."""
+
+from dataclasses import replace
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from pgjax import baselines, enumeration, exact, tabular
+from pgjax.estimators import gradient, reward_to_go
+from pgjax.policies import MLP, ConvNet, flax_policy, tabular_softmax
+from pgjax.rollouts import rollout
+from pgjax.training import default_network, evaluate, initial_params, train, update
+from pgjax.types import Trajectory
+
+HORIZON = 6
+MDP = tabular.random_mdp()
+POLICY = tabular_softmax(4, 2)
+ESTIMATOR = reward_to_go(MDP.discount, baseline=baselines.leave_one_out)
+
+
+def start():
+    return jnp.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Eight episodes, some of which terminate and some of which the last step cuts."""
+    return rollout(POLICY, start(), MDP, jax.random.key(0), num_trajectories=8, num_steps=HORIZON)
+
+
+def run(estimator=ESTIMATOR, optimizer=None, num_updates=3, num_trajectories=16):
+    return train(
+        POLICY,
+        start(),
+        MDP,
+        jax.random.key(0),
+        estimator=estimator,
+        optimizer=optimizer or optax.adam(0.1),
+        num_updates=num_updates,
+        num_trajectories=num_trajectories,
+        num_steps=HORIZON,
+    )
+
+
+@jax.jit
+def step(batch):
+    """One update by plain gradient ascent, at a rate of 0.1."""
+    optimizer = optax.sgd(0.1)
+    return update(ESTIMATOR, POLICY, optimizer, start(), optimizer.init(start()), batch)
+
+
+def test_expected_sgd_step_is_the_exact_gradient():
+    horizon = 3
+    batch, probability = enumeration.trajectories(MDP, POLICY, start(), horizon=horizon)
+    optimizer, estimator = optax.sgd(1.0), reward_to_go(MDP.discount)
+
+    def stepped(trajectory):
+        one = jax.tree.map(lambda x: x[None], trajectory)
+        return update(estimator, POLICY, optimizer, start(), optimizer.init(start()), one)[0]
+
+    expected = jnp.tensordot(probability, jax.jit(jax.vmap(stepped))(batch) - start(), 1)
+    truth = exact.gradient(MDP, POLICY, start(), horizon=horizon)
+    # Float32 sums of a few hundred terms of order one.
+    np.testing.assert_allclose(expected, truth, rtol=0, atol=1e-5)
+
+
+def test_sgd_step_is_the_rate_times_the_estimate_upwards(batch):
+    params, _, metrics = step(batch)
+    ascent = jax.jit(gradient, static_argnums=(0, 1))(ESTIMATOR, POLICY, start(), batch)
+    np.testing.assert_allclose(params, start() + 0.1 * ascent, rtol=1e-6)
+    assert metrics.gradient_norm == pytest.approx(float(jnp.linalg.norm(ascent)), rel=1e-6)
+
+
+def test_training_ascends_the_exact_objective():
+    before = exact.objective(MDP, POLICY, start(), horizon=HORIZON)
+    *_, (params, _) = run(num_updates=20, num_trajectories=64)
+    assert exact.objective(MDP, POLICY, params, horizon=HORIZON) > before + 0.2
+
+
+def test_one_trace_serves_every_update_and_the_same_key_gives_the_same_bits():
+    traces = []
+
+    def weights(batch, log_prob):
+        traces.append(batch.reward.shape)
+        return ESTIMATOR.weights(batch, log_prob)
+
+    first = [np.asarray(params) for params, _ in run(estimator=ESTIMATOR._replace(weights=weights))]
+    assert traces == [(16, HORIZON)]
+    again = [np.asarray(params) for params, _ in run()]
+    np.testing.assert_array_equal(first, again)
+
+
+def test_metrics_are_of_the_episodes_and_garbage_after_their_end_changes_nothing():
+    mask = jnp.array([[True, True, True], [True, False, False]])
+    batch = Trajectory(
+        observation=jnp.where(mask[:, :, None], jax.nn.one_hot(0, 4), jnp.nan),
+        action=jnp.zeros((2, 3), int),
+        reward=jnp.array([[1.0, 2.0, 3.0], [4.0, jnp.nan, jnp.nan]]),
+        log_prob=jnp.array([[-0.5, -0.5, -0.5], [-0.5, jnp.nan, jnp.nan]]),
+        terminated=jnp.array([[False, False, True], [True, True, True]]),
+        truncated=jnp.zeros((2, 3), bool),
+        mask=mask,
+        final_observation=jnp.zeros((2, 4)),
+    )
+    params, _, metrics = step(batch)
+    assert metrics.mean_return == 5
+    assert metrics.standard_error == pytest.approx(1)  # returns 6 and 4: √2 / √2
+    assert metrics.mean_length == 2
+    entropy = POLICY.entropy(start(), jax.nn.one_hot(0, 4))
+    assert metrics.entropy == pytest.approx(float(entropy), rel=1e-6)
+    clean, _, _ = step(replace(batch, reward=jnp.where(mask, batch.reward, 0)))
+    np.testing.assert_array_equal(params, clean)
+
+
+def test_an_end_and_a_cut_differ_only_where_a_value_follows(batch):
+    swapped = replace(batch, terminated=batch.truncated, truncated=batch.terminated)
+    assert jnp.any(batch.terminated)
+    assert jnp.any(batch.truncated & ~batch.terminated)
+    # The task's own limit ends the sum: without values neither flag enters the step.
+    np.testing.assert_array_equal(step(batch)[0], step(swapped)[0])
+    with_value = [step(b.replace(final_value=jnp.ones(8)))[0] for b in (batch, swapped)]
+    assert not np.allclose(with_value[0], with_value[1], rtol=1e-3)
+
+
+def test_each_batch_is_fresh_and_parameters_that_overflow_are_never_yielded():
+    # At a rate of zero only the batches can differ; an infinite one then spoils the fourth step.
+    loop = run(
+        optimizer=optax.sgd(lambda count: jnp.where(jnp.asarray(count) < 3, 0.0, jnp.inf)),
+        num_updates=5,
+    )
+    found = [next(loop) for _ in range(3)]
+    with pytest.raises(FloatingPointError, match="update 4: not finite: optimizer step"):
+        next(loop)
+    assert len({float(metrics.mean_return) for _, metrics in found}) == 3
+    for params, _ in found:
+        np.testing.assert_array_equal(params, start())
+
+
+def test_mean_evaluated_return_is_the_undiscounted_objective():
+    returns = evaluate(
+        POLICY, start(), MDP, jax.random.key(7), num_trajectories=4096, num_steps=HORIZON
+    )
+    undiscounted = replace(MDP, discount=1.0)
+    truth = exact.objective(undiscounted, POLICY, start(), horizon=HORIZON)
+    error = returns.std(ddof=1) / 64
+    assert error < 0.05
+    assert abs(returns.mean() - truth) < 5 * error  # false alarm: 6e-7
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("CartPole-v1", MLP(2)),
+        ("Breakout-MinAtar", ConvNet(3)),
+        ("Catch-bsuite", MLP(3)),
+        ("FrozenLake-misc", MLP(4, num_categories=16)),
+        ("FourRooms-misc", MLP(4)),
+    ],
+)
+def test_default_network_fits_observations_and_actions(name, network):
+    environment, environment_params = gymnax.make(name)
+    assert default_network(environment) == network
+    policy = flax_policy(network)
+
+    def probabilities(key):
+        params = initial_params(policy, environment, key)
+        observation, _ = environment.reset_env(key, environment_params)
+        return jax.nn.softmax(network.apply(params, observation))
+
+    (num_actions,) = jax.eval_shape(probabilities, jax.random.key(0)).shape
+    assert num_actions == environment.num_actions
+
+
+def test_continuous_actions_are_refused():
+    with pytest.raises(TypeError, match="Pendulum-v1 has actions in a Box space"):
+        default_network(gymnax.make("Pendulum-v1")[0])
+
+
+def test_bad_counts_are_refused_before_the_loop_starts():
+    with pytest.raises(ValueError, match="num_updates must be at least 1, got 0"):
+        run(num_updates=0)
+    with pytest.raises(TypeError, match=r"num_trajectories must be an integer, got 2\.5"):
+        run(num_trajectories=2.5)  # pyright: ignore[reportArgumentType]
