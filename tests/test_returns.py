@@ -118,8 +118,12 @@ def test_td_errors_equal_their_definition(
 
 
 @hypothesis.given(
-    reward=sequence, discount=unit_sequence, lambda_=unit_sequence, value=sequence, last=st.floats(-9, 9)
-)  # fmt: skip
+    reward=sequence,
+    discount=unit_sequence,
+    lambda_=unit_sequence,
+    value=sequence,
+    last=st.floats(-9, 9),
+)
 @hypothesis.settings(deadline=None)
 def test_generalized_advantages_equal_the_weighted_sum_of_td_errors(
     reward: np.ndarray, discount: np.ndarray, lambda_: np.ndarray, value: np.ndarray, last: float

@@ -1,0 +1,704 @@
+"""Every estimator, held to its exact expectation; one table of estimators drives every law.
+
+Expectations are sums over all trajectories of a small MDP (`pgjax.enumeration`), compared with
+dynamic programming (`pgjax.exact`), which knows no estimator. The MDP has what makes known mistakes
+show: γ < 1, episodes of different lengths, random transitions, a reward on the last step, an
+asymmetric start, and a policy that is uniform nowhere.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import (
+    Estimator,
+    Trajectory,
+    baselines,
+    enumeration,
+    estimators,
+    exact,
+    tabular,
+    terms,
+    weights,
+)
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+MDP = tabular.random_mdp()
+POLICY = pgjax.tabular_softmax(4, 2)
+GAMMA = MDP.discount
+HORIZON = 3
+CRITIC = np.array([0.7, -1.3, 0.4, 2.0])  # a value of each state, and a wrong one
+PER_TIME = np.array([0.4, -0.7, 1.1, 0.2, -0.3])
+TOLERANCE = 1e-10
+
+
+def critic(observation: Any) -> Any:
+    return observation @ jnp.asarray(CRITIC, observation.dtype)
+
+
+def with_value(weigh: weights.Weights) -> weights.Weights:
+    """A critic's opinion written into the batch beforehand."""
+
+    def weigh_with_value(batch: Trajectory, log_prob: Any) -> Any:
+        value = jax.vmap(jax.vmap(critic))(batch.observation)
+        return weigh(batch.replace(value=value), log_prob)
+
+    return weigh_with_value
+
+
+# The exact expectation, flat, of the true gradient and the mismatched one.
+Expectation = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def unbiased(gradient: np.ndarray, mismatched: np.ndarray) -> np.ndarray:
+    return gradient
+
+
+def mismatch(gradient: np.ndarray, mismatched: np.ndarray) -> np.ndarray:
+    return mismatched
+
+
+class Row(NamedTuple):
+    """An estimator: how to make it for T steps, the K it needs, what it is on average."""
+
+    make: Callable[[int], Estimator]
+    covers: str  # public names, beside that of the estimator, whose row this is
+    batch_size: int = 1
+    expectation: Expectation = unbiased
+
+
+def score(weigh: weights.Weights) -> Estimator:
+    return Estimator(weigh, terms.score)
+
+
+ROWS: dict[str, Row] = {
+    "reinforce": Row(lambda T: pgjax.reinforce(GAMMA), "reinforce total_return score"),
+    "reward_to_go": Row(lambda T: pgjax.reward_to_go(GAMMA), "reward_to_go score"),
+    "constant": Row(
+        lambda T: pgjax.reward_to_go(GAMMA, baseline=baselines.constant(1.7)), "constant"
+    ),
+    "constant_total": Row(
+        lambda T: pgjax.reinforce(GAMMA, baseline=baselines.constant(1.7)), "constant"
+    ),
+    "per_time_step": Row(
+        lambda T: pgjax.reward_to_go(
+            GAMMA, baseline=baselines.per_time_step(jnp.asarray(PER_TIME[:T]))
+        ),
+        "per_time_step",
+    ),
+    "state_value": Row(
+        lambda T: pgjax.reward_to_go(GAMMA, baseline=baselines.state_value(critic)), "state_value"
+    ),
+    "state_value_total": Row(
+        lambda T: pgjax.reinforce(GAMMA, baseline=baselines.state_value(critic)), "state_value"
+    ),
+    "recorded_value": Row(
+        lambda T: score(with_value(weights.reward_to_go(GAMMA, baseline=baselines.recorded_value))),
+        "recorded_value",
+    ),
+    "rloo": Row(lambda T: pgjax.rloo(GAMMA), "rloo leave_one_out", 2),
+    "leave_one_out": Row(
+        lambda T: pgjax.reward_to_go(GAMMA, baseline=baselines.leave_one_out), "leave_one_out", 2
+    ),
+    "importance_ratio": Row(
+        lambda T: Estimator(
+            weights.reward_to_go(GAMMA, baseline=baselines.state_value(critic)),
+            terms.importance_ratio,
+        ),
+        "importance_ratio",
+    ),
+    # Own sample included: the mean over N shrinks the gradient by (N − 1)/N, here 1/2.
+    "batch_mean": Row(
+        lambda T: pgjax.reward_to_go(GAMMA, baseline=baselines.batch_mean),
+        "batch_mean",
+        2,
+        lambda gradient, mismatched: gradient / 2,
+    ),
+    "batch_mean_total": Row(
+        lambda T: pgjax.reinforce(GAMMA, baseline=baselines.batch_mean),
+        "batch_mean",
+        2,
+        lambda gradient, mismatched: gradient / 2,
+    ),
+    "mismatched": Row(
+        lambda T: pgjax.mismatched_reward_to_go(GAMMA),
+        "mismatched_reward_to_go",
+        1,
+        mismatch,
+    ),
+    "mismatched_leave_one_out": Row(
+        lambda T: pgjax.mismatched_reward_to_go(GAMMA, baseline=baselines.leave_one_out),
+        "mismatched_reward_to_go",
+        2,
+        mismatch,
+    ),
+    "mismatched_batch_mean": Row(
+        lambda T: pgjax.mismatched_reward_to_go(GAMMA, baseline=baselines.batch_mean),
+        "mismatched_reward_to_go batch_mean",
+        2,
+        lambda gradient, mismatched: mismatched / 2,
+    ),
+}
+each_row = pytest.mark.parametrize("name", ROWS)
+
+
+# Mistakes that have been made in real code; each must fail the check that the rows pass.
+def steps(batch: Trajectory) -> Any:
+    return jnp.broadcast_to(jnp.arange(batch.reward.shape[1]), batch.reward.shape).astype(float)
+
+
+def to_go(batch: Trajectory) -> Any:
+    return weights.returns_to_go(batch, GAMMA)
+
+
+def right(batch: Trajectory) -> Any:
+    return GAMMA ** steps(batch) * to_go(batch)
+
+
+def total(batch: Trajectory) -> Any:
+    return jnp.broadcast_to(to_go(batch)[:, :1], batch.reward.shape)
+
+
+def length(batch: Trajectory) -> Any:
+    return jnp.sum(batch.mask, axis=1, keepdims=True).astype(float)
+
+
+def discounted_past(batch: Trajectory) -> Any:
+    backwards = jax.vmap(partial(pgjax.discounted_returns, discount=GAMMA))(batch.reward[:, ::-1])
+    return backwards[:, ::-1]
+
+
+def over_batch(function: Callable, x: Any) -> Any:
+    return jnp.broadcast_to(function(x, axis=0, keepdims=True), x.shape)
+
+
+MISTAKES: dict[str, tuple[int, Callable[[Trajectory], Any]]] = {
+    "gamma_to_the_t_missing": (1, to_go),
+    "gamma_to_the_2t": (1, lambda b: GAMMA ** steps(b) * right(b)),
+    "reward_shifted_by_one": (1, lambda b: right(b) - GAMMA ** steps(b) * b.reward),
+    "last_reward_dropped": (
+        1,
+        lambda b: right(b.replace(reward=jnp.where(b.terminated, 0, b.reward))),
+    ),
+    "rewards_of_the_past": (1, discounted_past),
+    "divided_by_episode_length": (1, lambda b: right(b) / length(b)),
+    "mean_over_time": (1, lambda b: right(b) / HORIZON),
+    "discount_ignored": (1, lambda b: weights.returns_to_go(b, 1.0)),
+    "action_dependent_baseline": (
+        1,
+        lambda b: right(b) - GAMMA ** steps(b) * b.action.astype(float),
+    ),
+    "baseline_of_the_next_reward": (1, lambda b: right(b) - b.reward),
+    "only_completed_episodes": (
+        1,
+        lambda b: right(b) * jnp.any(b.terminated, axis=1, keepdims=True).astype(float),
+    ),
+    "truncated_step_dropped": (1, lambda b: jnp.where(b.truncated, 0, right(b))),
+    "own_sample_in_baseline": (2, lambda b: total(b) - over_batch(jnp.mean, total(b))),
+    "best_of_batch_as_baseline": (2, lambda b: total(b) - over_batch(jnp.max, total(b))),
+    "divided_by_batch_deviation": (
+        2,
+        lambda b: (
+            (total(b) - over_batch(jnp.mean, total(b))) / (over_batch(jnp.std, total(b)) + 1e-3)
+        ),
+    ),
+    "self_normalised_lengths": (2, lambda b: right(b) / over_batch(jnp.mean, length(b) + steps(b))),
+}
+
+Estimate = Callable[[Any, Trajectory], Any]
+
+
+def wrong_policy(change: Callable[[Any], Any]) -> Estimate:
+    """Right weights, but the score of another log-probability than that of the acting policy."""
+    log_prob = POLICY.log_prob
+    policy = POLICY._replace(log_prob=lambda params, s, a: change(log_prob)(params, s, a))
+    return partial(pgjax.gradient, pgjax.reward_to_go(GAMMA), policy)
+
+
+WRONG_SCORES: dict[str, Estimate] = {
+    "log_of_probability_plus_epsilon": wrong_policy(
+        lambda log_prob: lambda params, s, a: jnp.log(jnp.exp(log_prob(params, s, a)) + 1e-2)
+    ),
+    "temperature_not_scored": wrong_policy(
+        lambda log_prob: lambda params, s, a: log_prob(2.0 * params, s, a)
+    ),
+    "score_of_the_probability": wrong_policy(
+        lambda log_prob: lambda params, s, a: jnp.exp(log_prob(params, s, a))
+    ),
+}
+MISTAKEN = [*MISTAKES, *WRONG_SCORES]
+
+
+def expectations(estimates: dict[str, Estimate], table: np.ndarray, K: int) -> dict[str, Any]:
+    """Every estimate's exact expectation for batches of K, in one pass over all batches."""
+
+    def all_of_them(params: Any, batch: Trajectory) -> list[Any]:
+        return [jnp.ravel(estimate(params, batch)) for estimate in estimates.values()]
+
+    found = enumeration.moments(all_of_them, MDP, POLICY, table, horizon=HORIZON, batch_size=K)
+    return dict(zip(estimates, found.mean.reshape(len(estimates), -1), strict=True))
+
+
+def estimate_of(estimator: Estimator) -> Estimate:
+    return partial(pgjax.gradient, estimator, POLICY)
+
+
+@pytest.fixture(scope="module")
+def truth(strict: None, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """∇J and the mismatched gradient, flat."""
+    true = exact.gradient(MDP, POLICY, table, horizon=HORIZON)
+    mismatched = exact.mismatched_gradient(MDP, POLICY, table, horizon=HORIZON)
+    return true.ravel(), mismatched.ravel()
+
+
+@pytest.fixture(scope="module")
+def means(strict: None, table: np.ndarray) -> dict[str, np.ndarray]:
+    """Exact expectations of the rows and of the mistakes."""
+    found = {}
+    for K in (1, 2):
+        estimates = {
+            name: estimate_of(row.make(HORIZON))
+            for name, row in ROWS.items()
+            if row.batch_size == K
+        }
+        for name, (size, weigh) in MISTAKES.items():
+            if size == K:
+                estimates[f"not {name}"] = estimate_of(
+                    score(lambda batch, log_prob, weigh=weigh: weigh(batch))
+                )
+        if K == 1:
+            estimates |= {f"not {name}": estimate for name, estimate in WRONG_SCORES.items()}
+        found |= expectations(estimates, table, K)
+    return found
+
+
+@each_row
+def test_the_expectation_is_the_stated_one(
+    name: str, means: dict[str, np.ndarray], truth: tuple[np.ndarray, np.ndarray]
+) -> None:
+    expected = ROWS[name].expectation(*truth)
+    np.testing.assert_allclose(means[name], expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("mistake", MISTAKEN)
+def test_the_same_check_rejects_known_mistakes(
+    mistake: str, means: dict[str, np.ndarray], truth: tuple[np.ndarray, np.ndarray]
+) -> None:
+    deviation = np.max(np.abs(means[f"not {mistake}"] - truth[0]))
+    # Each is off by at least one part in a hundred of the gradient, 10^8 times the tolerance.
+    assert deviation > 1e-2 * np.linalg.norm(truth[0])
+
+
+@pytest.mark.parametrize("name", [n for n, row in ROWS.items() if row.expectation is not unbiased])
+def test_the_biased_rows_are_not_unbiased(
+    name: str, means: dict[str, np.ndarray], truth: tuple[np.ndarray, np.ndarray]
+) -> None:
+    assert np.max(np.abs(means[name] - truth[0])) > 1e-2 * np.linalg.norm(truth[0])
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_a_batch_mean_with_its_own_sample_shrinks_the_gradient_exactly(
+    size: int, table: np.ndarray
+) -> None:
+    estimator = pgjax.reinforce(GAMMA, baseline=baselines.batch_mean)
+    found = enumeration.moments(
+        estimator, tabular.two_armed_bandit(GAMMA), pgjax.tabular_softmax(3, 2), table[:3],
+        horizon=1, batch_size=size,
+    )  # fmt: skip
+    true = exact.gradient(
+        tabular.two_armed_bandit(GAMMA), pgjax.tabular_softmax(3, 2), table[:3], horizon=1
+    )
+    expected = true.ravel() * (size - 1) / size
+    np.testing.assert_allclose(found.mean, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_the_importance_ratio_is_biased_off_policy_and_its_weights_do_not_know(
+    table: np.ndarray, truth: tuple[np.ndarray, np.ndarray]
+) -> None:
+    estimate = estimate_of(ROWS["importance_ratio"].make(HORIZON))
+    elsewhere = 2 * table[:, ::-1]
+
+    def off_policy(behaviour: Any, batch: Trajectory) -> Any:
+        return estimate(jnp.asarray(table), batch)
+
+    found = enumeration.moments(off_policy, MDP, POLICY, elsewhere, horizon=HORIZON)
+    assert np.max(np.abs(found.mean - truth[0])) > 1e-2 * np.linalg.norm(truth[0])
+
+
+def public(module: Any) -> set[str]:
+    return {
+        name
+        for name, item in vars(module).items()
+        if inspect.isfunction(item)
+        and item.__module__ == module.__name__
+        and not name.startswith("_")
+    }
+
+
+def test_every_public_estimator_weight_term_and_baseline_has_a_row() -> None:
+    made = {
+        name
+        for module in (estimators, weights)
+        for name in public(module)
+        if inspect.signature(getattr(module, name)).return_annotation
+        in (Estimator, weights.Weights)
+    }
+    assert {"reinforce", "reward_to_go", "rloo", "total_return"} <= made
+    named = made | public(baselines) | public(terms)
+    covered = {word for row in ROWS.values() for word in row.covers.split()}
+    assert named - covered == set()
+    assert covered - named == set()
+
+
+# From here on, laws that hold on any batch: six episodes of one, two and three steps, with values.
+
+
+DERIVATIONS = (pgjax.surrogate, pgjax.gradient, pgjax.per_trajectory_gradients)
+SURROGATE, GRADIENT, EACH = range(3)
+
+
+def derived(
+    T: int, derivations: tuple[Callable, ...] = DERIVATIONS
+) -> Callable[[Any, Trajectory], dict[str, Any]]:
+    """The derivations of every row, compiled together."""
+
+    @jax.jit
+    def derive(params: Any, batch: Trajectory) -> dict[str, Any]:
+        return {
+            name: tuple(derive(row.make(T), POLICY, params, batch) for derive in derivations)
+            for name, row in ROWS.items()
+        }
+
+    return derive
+
+
+derive_three = derived(3)
+
+
+@pytest.fixture(scope="module")
+def episodes(strict: None, table: np.ndarray) -> Trajectory:
+    batch, _ = enumeration.trajectories(MDP, POLICY, table, horizon=HORIZON)
+    lasts = np.sum(batch.mask, axis=1)
+    rows = np.concatenate([np.flatnonzero(lasts == n)[[0, -1]] for n in (1, 2, 3)])
+    chosen = jax.tree.map(lambda x: jnp.asarray(x[rows]), batch)
+    assert sorted(np.sum(chosen.mask, axis=1)) == [1, 1, 2, 2, 3, 3]
+    assert not np.all(np.any(chosen.terminated, axis=1))
+    return chosen.replace(
+        value=chosen.observation @ jnp.asarray(CRITIC),
+        final_value=jnp.arange(1.0, 7.0),
+    )
+
+
+@pytest.fixture(scope="module")
+def results(episodes: Trajectory, table: np.ndarray) -> dict[str, Any]:
+    return derive_three(jnp.asarray(table), episodes)
+
+
+@each_row
+def test_per_trajectory_gradients_average_to_the_batch_gradient(
+    name: str, results: dict[str, Any]
+) -> None:
+    each = np.asarray(results[name][EACH])
+    assert each.shape == (6, 4, 2)
+    np.testing.assert_allclose(each.mean(0), results[name][GRADIENT], rtol=0, atol=1e-14)
+
+
+def test_a_loss_vmapped_over_single_trajectories_would_lose_the_coupling(
+    episodes: Trajectory, table: np.ndarray, results: dict[str, Any]
+) -> None:
+    estimate = estimate_of(ROWS["batch_mean"].make(3))
+    alone = jax.vmap(
+        lambda one: estimate(jnp.asarray(table), jax.tree.map(lambda x: x[None], one))
+    )(episodes)
+    np.testing.assert_array_equal(alone, np.zeros((6, 4, 2)))  # each is its own mean
+    assert np.max(np.abs(results["batch_mean"][GRADIENT])) > 1e-2
+
+
+@each_row
+def test_the_gradient_is_that_of_the_surrogate_by_finite_differences(
+    name: str, episodes: Trajectory, table: np.ndarray, results: dict[str, Any]
+) -> None:
+    direction = np.random.default_rng(5).normal(size=(4, 2))
+    h = 1e-5  # the central difference is off by h² f''' / 6 + eps f / h, below 1e-8 here
+    ahead, behind = (
+        derive_three(jnp.asarray(table + s * h * direction), episodes) for s in (1, -1)
+    )
+    # No weight in the table depends on the parameters, so this holds for each of them.
+    slope = (ahead[name][SURROGATE] - behind[name][SURROGATE]) / (2 * h)
+    found = np.sum(np.asarray(results[name][GRADIENT]) * direction)
+    np.testing.assert_allclose(found, slope, rtol=0, atol=1e-8)
+
+
+@each_row
+def test_permuting_trajectories_permutes_their_gradients_and_keeps_the_mean(
+    name: str, episodes: Trajectory, table: np.ndarray, results: dict[str, Any]
+) -> None:
+    order = np.array([3, 5, 0, 1, 4, 2])
+    moved = derive_three(jnp.asarray(table), jax.tree.map(lambda x: x[order], episodes))[name]
+    np.testing.assert_allclose(moved[EACH], results[name][EACH][order], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(moved[GRADIENT], results[name][GRADIENT], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(moved[SURROGATE], results[name][SURROGATE], rtol=0, atol=1e-13)
+
+
+def spoiled(batch: Trajectory) -> Trajectory:
+    """Garbage wherever no episode lasts: NaN, infinity, actions and flags that make no sense."""
+    dead = ~batch.mask
+    return batch.replace(
+        observation=jnp.where(dead[..., None], jnp.nan, batch.observation),
+        action=jnp.where(dead, 10**6, batch.action),
+        reward=jnp.where(dead, jnp.inf, batch.reward),
+        log_prob=jnp.where(dead, -jnp.inf, batch.log_prob),
+        terminated=batch.terminated ^ dead,
+        truncated=batch.truncated ^ dead,
+        value=None if batch.value is None else jnp.where(dead, jnp.nan, batch.value),
+        final_observation=jnp.full_like(batch.final_observation, jnp.nan),
+        final_value=jnp.where(jnp.any(batch.terminated, axis=1), jnp.nan, batch.final_value),
+    )
+
+
+@each_row
+def test_garbage_after_the_end_changes_no_bit(
+    name: str, episodes: Trajectory, table: np.ndarray, results: dict[str, Any]
+) -> None:
+    found = derive_three(jnp.asarray(table), spoiled(episodes))[name]
+    for one, other in zip(found, results[name], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@each_row
+def test_garbage_before_the_end_does_change_the_result(
+    name: str, episodes: Trajectory, table: np.ndarray
+) -> None:
+    reward = episodes.reward.at[0, 0].set(jnp.nan)
+    found = derive_three(jnp.asarray(table), episodes.replace(reward=reward))[name]
+    assert np.any(np.isnan(found[GRADIENT]))
+
+
+@pytest.fixture(scope="module")
+def padded_results(episodes: Trajectory, table: np.ndarray) -> dict[str, Any]:
+    """The same episodes in five columns, the last two of them garbage."""
+
+    def wider(x: Any) -> Any:
+        return jnp.pad(x, ((0, 0), (0, 2)) + ((0, 0),) * (x.ndim - 2))
+
+    fields = ("observation", "action", "reward", "log_prob", "terminated", "truncated", "mask",
+              "value")  # fmt: skip
+    wide = episodes.replace(**{name: wider(getattr(episodes, name)) for name in fields})
+    return derived(5, (pgjax.gradient,))(jnp.asarray(table), spoiled(wide))
+
+
+@each_row
+def test_padding_to_more_steps_changes_nothing(
+    name: str, results: dict[str, Any], padded_results: dict[str, Any]
+) -> None:
+    # Another number of columns may sum in another order: a few eps of numbers below ten.
+    (found,) = padded_results[name]
+    np.testing.assert_allclose(found, results[name][GRADIENT], rtol=0, atol=1e-13)
+
+
+@each_row
+def test_an_empty_row_counts_in_the_mean_and_adds_nothing(
+    name: str, episodes: Trajectory, table: np.ndarray
+) -> None:
+    gone = episodes.replace(mask=episodes.mask.at[5].set(False))
+    found = derive_three(jnp.asarray(table), spoiled(gone))[name]
+    np.testing.assert_array_equal(found[EACH][5], np.zeros((4, 2)))
+    assert np.all(np.isfinite(found[GRADIENT]))
+    np.testing.assert_allclose(found[GRADIENT], found[EACH].mean(0), rtol=0, atol=1e-14)
+
+
+def test_no_step_at_all_gives_a_zero_gradient(episodes: Trajectory, table: np.ndarray) -> None:
+    fields = ("observation", "action", "reward", "log_prob", "terminated", "truncated", "mask",
+              "value")  # fmt: skip
+    none = episodes.replace(**{name: getattr(episodes, name)[:, :0] for name in fields})
+    for name, (value, gradient, each) in derived(0)(jnp.asarray(table), none).items():
+        assert value == 0, name
+        np.testing.assert_array_equal(gradient, np.zeros((4, 2)))
+        np.testing.assert_array_equal(each, np.zeros((6, 4, 2)))
+
+
+def test_on_policy_the_importance_ratio_has_the_gradient_of_the_score(
+    results: dict[str, Any],
+) -> None:
+    ratio, score = (results[name][GRADIENT] for name in ("importance_ratio", "state_value"))
+    np.testing.assert_allclose(ratio, score, rtol=0, atol=1e-14)
+
+
+def test_the_gradient_has_the_dtype_of_the_parameters(
+    episodes: Trajectory, table: np.ndarray, results: dict[str, Any]
+) -> None:
+    dtype = jnp.float32
+    assert all(x.dtype == jnp.float64 for x in jax.tree.leaves(results))
+
+    def cast(x: Any) -> Any:
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    derive = derived(3, (pgjax.gradient,))
+    found = derive(jnp.asarray(table, dtype), jax.tree.map(cast, episodes))
+    for name, (gradient,) in found.items():
+        assert gradient.dtype == dtype, name
+        # Sums of three terms of size ten in a mean of six: a hundred eps is ample.
+        bound = 100 * jnp.finfo(dtype).eps
+        np.testing.assert_allclose(gradient, results[name][GRADIENT], rtol=bound, atol=bound)
+
+
+def test_weights_are_constants_even_if_they_depend_on_the_parameters(
+    episodes: Trajectory, table: np.ndarray
+) -> None:
+    params = jnp.asarray(table)
+    log_prob = pgjax.log_probs(POLICY, params, episodes)
+    depending = score(lambda batch, log_prob: log_prob**2)
+    constant = score(lambda batch, _: log_prob**2)
+    one, other = (pgjax.gradient(e, POLICY, params, episodes) for e in (depending, constant))
+    np.testing.assert_array_equal(one, other)
+    one, other = (
+        pgjax.per_trajectory_gradients(e, POLICY, params, episodes) for e in (depending, constant)
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+def test_log_probs_are_those_of_the_policy_and_zero_after_the_end(
+    episodes: Trajectory, table: np.ndarray
+) -> None:
+    found = np.asarray(pgjax.log_probs(POLICY, jnp.asarray(table), spoiled(episodes)))
+    probability = exact.action_probabilities(MDP, POLICY, table)
+    for i, t in np.ndindex(*found.shape):
+        state = int(np.argmax(episodes.observation[i, t]))
+        expected = np.log(probability[state, episodes.action[i, t]]) if episodes.mask[i, t] else 0
+        np.testing.assert_allclose(found[i, t], expected, rtol=0, atol=1e-14)
+
+
+def test_an_observation_may_be_a_tree(episodes: Trajectory, table: np.ndarray) -> None:
+    def split(x: Any) -> dict[str, Any]:
+        return {"left": x[..., :2], "right": x[..., 2:]}
+
+    policy = pgjax.softmax_policy(
+        lambda key, observation: jnp.zeros((4, 2)),
+        lambda params, x: jnp.concatenate([x["left"], x["right"]]) @ params,
+    )
+    batch = episodes.replace(
+        observation=split(episodes.observation), final_observation=split(episodes.final_observation)
+    )
+    estimator = pgjax.rloo(GAMMA)
+    found = pgjax.gradient(estimator, policy, jnp.asarray(table), batch)
+    expected = pgjax.gradient(estimator, POLICY, jnp.asarray(table), episodes)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "derive", [pgjax.surrogate, pgjax.gradient, pgjax.per_trajectory_gradients]
+)
+def test_new_data_of_the_same_shape_does_not_recompile(
+    derive: Callable, episodes: Trajectory, table: np.ndarray
+) -> None:
+    chex.clear_trace_counter()  # it counts by name
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def compiled(params: Any, discount: Any, batch: Trajectory) -> Any:
+        return derive(pgjax.rloo(discount), POLICY, params, batch)
+
+    first = compiled(jnp.asarray(table), jnp.asarray(0.8), episodes)
+    second = compiled(
+        jnp.asarray(table + 1.0), jnp.asarray(0.9), episodes.replace(reward=episodes.reward + 1.0)
+    )
+    assert np.any(np.asarray(first) != np.asarray(second))
+    assert compiled._cache_size() == 1
+
+
+# Truncation against termination.
+
+
+def cut_after(horizon: int, remaining: int | None, table: np.ndarray) -> tuple[Any, np.ndarray]:
+    """E[reward-to-go of episodes cut at `horizon`, V with `remaining` steps after it], and V."""
+    values = exact.state_values(MDP, POLICY, table, horizon=remaining)
+    value = values if remaining is None else values[0]
+
+    def estimate(params: Any, batch: Trajectory) -> Any:
+        # Even a terminal state gets a value here: it must not be read.
+        final_value = batch.final_observation @ jnp.asarray(np.where(MDP.terminal, 1e3, value))
+        complete = batch.replace(final_value=final_value)
+        return pgjax.gradient(pgjax.reward_to_go(GAMMA), POLICY, params, complete)
+
+    return enumeration.moments(estimate, MDP, POLICY, table, horizon=horizon).mean, value
+
+
+@pytest.mark.parametrize("longer", [5, None])
+def test_a_right_final_value_completes_the_gradient_of_the_steps_before_the_cut(
+    longer: int | None, table: np.ndarray
+) -> None:
+    # ∇J of the longer objective splits at the cut H: the scores before it, weighed with returns
+    # that V completes, and γ^H E[∇V(s_H)] for the decisions after it, of which the batch has none.
+    # The second part is the gradient of an MDP that starts where the episodes were cut.
+    horizon = 2
+    remaining = None if longer is None else longer - horizon
+    found, _ = cut_after(horizon, remaining, table)
+    probability = exact.action_probabilities(MDP, POLICY, table)
+    step = np.einsum("sa,sat->st", probability, MDP.transition)
+    alive = MDP.initial
+    for _ in range(horizon):
+        alive = np.where(MDP.terminal, 0, alive @ step)
+    later = exact.gradient(
+        MDP.replace(initial=alive / alive.sum()), POLICY, table, horizon=remaining
+    )
+    whole = exact.gradient(MDP, POLICY, table, horizon=longer)
+    expected = whole - GAMMA**horizon * alive.sum() * later
+    np.testing.assert_allclose(found, expected.ravel(), rtol=0, atol=TOLERANCE)
+    # The control: bootstrapping matters, it is not the gradient of the two-step objective.
+    short = exact.gradient(MDP, POLICY, table, horizon=horizon)
+    assert np.max(np.abs(found - short.ravel())) > 1e-2 * np.linalg.norm(short)
+
+
+def one_step(terminated: bool, truncated: bool, final_value: Any) -> Trajectory:
+    return Trajectory(
+        observation=jnp.eye(4)[None, :1],
+        action=jnp.array([[1]]),
+        reward=jnp.array([[2.0]]),
+        log_prob=jnp.zeros((1, 1)),
+        terminated=jnp.array([[terminated]]),
+        truncated=jnp.array([[truncated]]),
+        mask=jnp.ones((1, 1), bool),
+        final_observation=jnp.eye(4)[:1],
+        final_value=None if final_value is None else jnp.array([final_value]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("terminated", "truncated", "final_value", "expected"),
+    [
+        (False, True, 10.0, 2.0 + GAMMA * 10.0),
+        (True, False, 10.0, 2.0),
+        (True, True, 10.0, 2.0),  # both at once: the episode ended
+        (False, False, 10.0, 2.0 + GAMMA * 10.0),  # still running at the last column
+        (False, True, None, 2.0),
+        (True, False, None, 2.0),
+        (True, False, np.nan, 2.0),
+    ],
+)
+def test_only_what_did_not_terminate_is_bootstrapped(
+    terminated: bool, truncated: bool, final_value: float | None, expected: float
+) -> None:
+    found = weights.returns_to_go(one_step(terminated, truncated, final_value), GAMMA)
+    np.testing.assert_allclose(found, [[expected]], rtol=1e-15)
+
+
+def test_the_bootstrap_follows_the_last_step_of_each_episode_not_the_last_column(
+    episodes: Trajectory,
+) -> None:
+    cut = episodes.replace(
+        terminated=jnp.zeros_like(episodes.terminated), reward=jnp.zeros_like(episodes.reward)
+    )
+    found = np.asarray(weights.returns_to_go(cut, GAMMA))
+    lasts = np.sum(cut.mask, axis=1)
+    for i, last in enumerate(lasts):
+        expected = [GAMMA ** (last - t) * (i + 1.0) if t < last else 0.0 for t in range(3)]
+        np.testing.assert_allclose(found[i], expected, rtol=1e-14)
