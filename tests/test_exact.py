@@ -1,0 +1,316 @@
+"""The oracle against independent oracles: itself in another form, closed forms, brute force."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.flatten_util import ravel_pytree
+
+import pgjax
+from pgjax import TabularMDP, exact, tabular
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+TOLERANCE = 1e-10
+
+
+class Case(NamedTuple):
+    """An MDP, a policy on it, and parameters that are uniform nowhere."""
+
+    mdp: TabularMDP
+    policy: pgjax.Policy
+    params: Any
+
+
+def noisy(params: Any) -> Any:
+    """Every leaf a little off, in float64, whatever it was."""
+    leaves, tree = jax.tree.flatten(params)
+    random = np.random.default_rng(7)
+    return tree.unflatten([np.asarray(x) + 0.5 * random.normal(size=x.shape) for x in leaves])
+
+
+def flax_case(module: Any) -> Case:
+    # Flax promotes its float32 parameters with the observation by itself, in its own way.
+    with jax.numpy_dtype_promotion("standard"):
+        policy = pgjax.flax_policy(module)
+        params = policy.init(jax.random.key(0), jnp.zeros(4))
+    return Case(tabular.random_mdp(), policy, noisy(params))
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "tabular": lambda: Case(
+        tabular.random_mdp(), pgjax.tabular_softmax(4, 2), noisy(np.zeros((4, 2)))
+    ),
+    "undiscounted": lambda: Case(
+        tabular.chain(3, discount=1.0), pgjax.tabular_softmax(5, 2), noisy(np.zeros((5, 2)))
+    ),
+    "aliased": lambda: Case(
+        tabular.short_corridor(),
+        pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params * s),
+        np.array([-0.3, 0.4]),
+    ),
+    "linen": lambda: flax_case(pgjax.MLP(num_actions=2, hidden=(3,))),
+    "nnx": lambda: flax_case(lambda rngs: nnx.Linear(4, 2, rngs=rngs)),
+}
+HORIZONS = [1, 3, 6, None]
+# Each pair compiles anew, and networks are slow to compile: they get one horizon of each kind.
+each_case_and_horizon = pytest.mark.parametrize(
+    ("name", "horizon"),
+    [(n, h) for n in CASES for h in HORIZONS if n not in ("linen", "nnx") or h in (3, None)],
+)
+
+
+@pytest.fixture(scope="module")
+def cases(strict: None) -> dict[str, Case]:
+    return {name: make() for name, make in CASES.items()}
+
+
+def flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+@each_case_and_horizon
+def test_both_forms_of_the_gradient_agree(
+    name: str, horizon: int | None, cases: dict[str, Case]
+) -> None:
+    found = exact.gradient(*cases[name], horizon=horizon)
+    other = exact.differentiated_gradient(*cases[name], horizon=horizon)
+    assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(found))
+    np.testing.assert_allclose(flat(found), flat(other), rtol=0, atol=TOLERANCE)
+    if horizon in (6, None):  # zero would agree with zero, as it does in very short episodes
+        assert np.max(np.abs(flat(found))) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "horizon"),
+    [
+        ("tabular", 3),
+        ("tabular", None),
+        ("undiscounted", None),
+        ("aliased", 6),
+        ("aliased", None),
+        ("linen", None),
+        ("nnx", 3),
+    ],
+)
+def test_both_forms_of_the_hessian_agree_and_are_symmetric(
+    name: str, horizon: int | None, cases: dict[str, Case]
+) -> None:
+    found = exact.hessian(*cases[name], horizon=horizon)
+    other = exact.differentiated_hessian(*cases[name], horizon=horizon)
+    scale = max(1.0, float(np.max(np.abs(found))))
+    np.testing.assert_allclose(found, other, rtol=0, atol=TOLERANCE * scale)
+    np.testing.assert_allclose(found, found.T, rtol=0, atol=TOLERANCE * scale)
+    assert np.max(np.abs(found)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "horizon"),
+    [("tabular", 3), ("undiscounted", None), ("aliased", None), ("linen", None), ("nnx", 3)],
+)
+def test_the_gradient_is_the_slope_of_the_objective_by_finite_differences(
+    name: str, horizon: int | None, cases: dict[str, Case]
+) -> None:
+    mdp, policy, params = cases[name]
+    vector, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
+    direction = np.random.default_rng(3).normal(size=vector.shape)
+    direction /= np.linalg.norm(direction)
+    h = 1e-4
+
+    def at(step: float) -> float:
+        return float(
+            exact.objective(mdp, policy, unravel(vector + step * direction), horizon=horizon)
+        )
+
+    # Richardson's combination of two central differences: off by O(h⁴) and by eps |J| / h, where
+    # |J| < 30 in these cases: below 1e-9 with room for the fifth derivative.
+    slope = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
+    found = flat(exact.gradient(mdp, policy, params, horizon=horizon)) @ direction
+    np.testing.assert_allclose(found, slope, rtol=0, atol=1e-9)
+
+
+@each_case_and_horizon
+def test_values_and_action_values_obey_bellman(
+    name: str, horizon: int | None, cases: dict[str, Case]
+) -> None:
+    mdp, policy, params = cases[name]
+    V = exact.state_values(mdp, policy, params, horizon=horizon)
+    Q = exact.action_values(mdp, policy, params, horizon=horizon)
+    pi = exact.action_probabilities(mdp, policy, params)
+    following = V if horizon is None else np.concatenate([V[1:], np.zeros_like(V[:1])])
+    alive = np.where(mdp.terminal, 0.0, following)
+    target = mdp.reward + mdp.discount * alive[..., None, None, :]
+    expected = np.einsum("sat,...sat->...sa", mdp.transition, target)
+    expected = np.where(mdp.terminal[:, None], 0.0, expected)
+    np.testing.assert_allclose(Q, expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(V, np.sum(pi * Q, axis=-1), rtol=0, atol=TOLERANCE)
+    J = exact.objective(mdp, policy, params, horizon=horizon)
+    start = V if horizon is None else V[0]
+    np.testing.assert_allclose(J, mdp.initial @ start, rtol=0, atol=TOLERANCE)
+
+
+@each_case_and_horizon
+def test_visitation_pays_the_objective_and_flows(
+    name: str, horizon: int | None, cases: dict[str, Case]
+) -> None:
+    mdp, policy, params = cases[name]
+    visits = exact.visitation(mdp, policy, params, horizon=horizon)
+    total = visits if horizon is None else visits.sum(0)
+    pi = exact.action_probabilities(mdp, policy, params)
+    expected_reward = np.einsum("sa,sat,sat->s", pi, mdp.transition, mdp.reward)
+    J = exact.objective(mdp, policy, params, horizon=horizon)
+    np.testing.assert_allclose(total @ expected_reward, J, rtol=0, atol=TOLERANCE)
+    np.testing.assert_array_equal(total[mdp.terminal], 0)
+
+
+def test_a_long_horizon_approaches_the_infinite_one(cases: dict[str, Case]) -> None:
+    # The rest of the sum is at most γ^H times the largest value, 0.8^150 < 3e-15.
+    for function in (exact.objective, exact.gradient):
+        near = function(*cases["tabular"], horizon=150)
+        np.testing.assert_allclose(
+            near, function(*cases["tabular"], horizon=None), rtol=0, atol=1e-12
+        )
+
+
+def test_the_mismatched_gradient_is_the_gradient_only_without_discount(
+    cases: dict[str, Case],
+) -> None:
+    for horizon in (3, None):
+        for name, differs in (("tabular", True), ("undiscounted", False)):
+            true = exact.gradient(*cases[name], horizon=horizon)
+            found = exact.mismatched_gradient(*cases[name], horizon=horizon)
+            gap = np.max(np.abs(found - true))
+            assert gap > 1e-2 if differs else gap < TOLERANCE
+
+
+def test_the_mismatched_gradient_weighs_states_without_their_discount(
+    cases: dict[str, Case],
+) -> None:
+    mdp, policy, params = cases["tabular"]
+    visits = exact.visitation(mdp.replace(discount=1.0), policy, params, horizon=3)
+    Q = exact.action_values(mdp, policy, params, horizon=3)
+    pi = exact.action_probabilities(mdp, policy, params)
+    advantage = Q - np.sum(pi * Q, axis=-1, keepdims=True)
+    expected = np.einsum("ks,sa,ksa->sa", visits, pi, advantage)  # ∇π = π (e − π) for a softmax
+    found = exact.mismatched_gradient(mdp, policy, params, horizon=3)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_two_armed_bandit_in_closed_form() -> None:
+    mdp, policy = tabular.two_armed_bandit(), pgjax.tabular_softmax(3, 2)
+    params = np.zeros((3, 2))
+    params[0] = [0.2, -0.5]
+    p = 1 / (1 + np.exp(-0.7))  # of the first arm
+    J = exact.objective(mdp, policy, params, horizon=1)
+    np.testing.assert_allclose(J, 0.3 * p + 0.6 * (1 - p), rtol=1e-14)
+    slope = p * (1 - p) * (0.3 - 0.6)
+    gradient = exact.gradient(mdp, policy, params, horizon=None)
+    expected = [[slope, -slope], [0, 0], [0, 0]]
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-15)
+    curvature = exact.hessian(mdp, policy, params, horizon=None)
+    np.testing.assert_allclose(curvature[0, 0], slope * (1 - 2 * p), rtol=1e-13)
+
+
+def corridor(probability_of_right: float) -> Case:
+    policy = pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params * s)
+    p = probability_of_right
+    return Case(tabular.short_corridor(), policy, np.array([0.0, np.log(p / (1 - p))]))
+
+
+def test_the_short_corridor_has_sutton_and_bartos_optimum() -> None:
+    # Solving Example 13.1 by hand: V = 2 (p − 2) / (p (1 − p)), largest at p = 2 − √2.
+    for p in (0.05, 0.3, 0.9):
+        expected = 2 * (p - 2) / (p * (1 - p))
+        J = exact.objective(*corridor(p), horizon=None)
+        np.testing.assert_allclose(J, expected, rtol=1e-12)
+    best = corridor(2 - np.sqrt(2))
+    J = exact.objective(*best, horizon=None)
+    np.testing.assert_allclose(J, -2 * (3 + 2 * np.sqrt(2)), rtol=1e-12)
+    np.testing.assert_allclose(exact.gradient(*best, horizon=None), [0, 0], rtol=0, atol=1e-12)
+    curvature = exact.hessian(*best, horizon=None)
+    assert np.max(np.linalg.eigvalsh(curvature)) < 1e-10  # a maximum; one direction is flat
+    assert np.min(np.linalg.eigvalsh(curvature)) < -1
+
+
+def test_undiscounted_visits_sum_to_the_expected_length() -> None:
+    case = corridor(0.4)
+    visits = exact.visitation(*case, horizon=None)
+    J = exact.objective(*case, horizon=None)  # −1 a step
+    np.testing.assert_allclose(visits.sum(), -J, rtol=1e-12)
+
+
+def continuing(discount: float) -> TabularMDP:
+    transition = np.array([[[0.1, 0.9], [0.6, 0.4]], [[0.5, 0.5], [1.0, 0.0]]])
+    reward = np.arange(8.0).reshape(2, 2, 2)
+    return TabularMDP(transition, reward, [0.3, 0.7], [False, False], discount)
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.5, 0.99])
+def test_visits_of_a_continuing_task_sum_to_the_effective_horizon(discount: float) -> None:
+    visits = exact.visitation(
+        continuing(discount), pgjax.tabular_softmax(2, 2), np.eye(2), horizon=None
+    )
+    np.testing.assert_allclose(visits.sum(), 1 / (1 - discount), rtol=1e-12)
+
+
+def test_only_unreachable_states_that_need_not_end_have_no_value() -> None:
+    # From state 0 the episode ends; states 1 and 2 go round and round, and nothing leads there
+    # but state 3, which nothing reaches either.
+    transition = np.zeros((5, 1, 5))
+    for now, following in enumerate([4, 2, 1, 1, 4]):
+        transition[now, 0, following] = 1
+    mdp = TabularMDP(transition, np.ones((5, 1, 5)), np.eye(5)[0], np.arange(5) == 4, 1.0)
+    case = (mdp, pgjax.tabular_softmax(5, 1), np.zeros((5, 1)))
+    assert exact.objective(*case, horizon=None) == 1
+    np.testing.assert_array_equal(
+        exact.state_values(*case, horizon=None), [1, np.nan, np.nan, np.nan, 0]
+    )
+    Q = exact.action_values(*case, horizon=None)[:, 0]
+    np.testing.assert_array_equal(Q, [1, np.nan, np.nan, np.nan, 0])
+    np.testing.assert_array_equal(
+        exact.state_values(*case, horizon=2), [[1, 2, 2, 2, 0], [1, 1, 1, 1, 0]]
+    )
+
+
+def test_an_episode_that_need_not_end_is_refused_by_the_name_of_its_state() -> None:
+    case = (continuing(1.0), pgjax.tabular_softmax(2, 2), np.eye(2))
+    with pytest.raises(ValueError, match=r"from state 0 it need not.*give a horizon or a discount"):
+        exact.objective(*case, horizon=None)
+    assert np.isfinite(exact.objective(*case, horizon=3))
+    with pytest.raises(ValueError, match="from state 0"):
+        exact.mismatched_gradient(continuing(0.9), *case[1:], horizon=None)
+
+
+@pytest.mark.parametrize(
+    "function", [exact.objective, exact.gradient, exact.state_values, exact.hessian]
+)
+def test_results_are_float64_numpy_whatever_the_setting(function: Callable) -> None:
+    case = (tabular.random_mdp(), pgjax.tabular_softmax(4, 2))
+    table = np.linspace(-1, 1, 8).reshape(4, 2).astype(np.float32)
+    wide = function(*case, table, horizon=3)
+    with jax.enable_x64(False):
+        found = function(*case, table, horizon=3)
+    assert isinstance(found, np.ndarray | np.float64)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, wide)
+
+
+def test_another_mdp_of_the_same_shape_does_not_recompile() -> None:
+    traced = []
+
+    def logits(params: Any, observation: Any) -> Any:
+        traced.append(observation)
+        return observation @ params
+
+    policy = pgjax.softmax_policy(lambda key, s: jnp.zeros((4, 2)), logits)
+    table = np.eye(4)[:, :2]
+    first = exact.gradient(tabular.random_mdp(0), policy, table, horizon=3)
+    before = len(traced)
+    assert before > 0
+    second = exact.gradient(tabular.random_mdp(1, discount=0.5), policy, table + 1, horizon=3)
+    assert np.any(first != second)
+    assert len(traced) == before
