@@ -5,6 +5,7 @@ from . import diagnostics as diagnostics
 from . import enumeration as enumeration
 from . import exact as exact
 from . import rollouts as rollouts
+from . import suite as suite
 from . import tabular as tabular
 from . import terms as terms
 from . import training as training
@@ -31,6 +32,7 @@ from .tabular import TabularMDP as TabularMDP
 from .types import Estimator as Estimator
 from .types import Moments as Moments
 from .types import Policy as Policy
+from .types import Spread as Spread
 from .types import Trajectory as Trajectory
 from .validation import checked as checked
 

@@ -23,7 +23,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
 from pgjax.estimators import gradient
-from pgjax.exact import action_probabilities, in_float64, to_numpy
+from pgjax.exact.dynamics import action_probabilities, in_float64, to_numpy
 from pgjax.tabular import TabularMDP
 from pgjax.types import Estimator, Moments, Params, Policy, Trajectory
 from pgjax.validation import check_positive

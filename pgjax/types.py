@@ -91,3 +91,20 @@ class Moments(NamedTuple):
 
     mean: Float[Any, "P"]
     covariance: Float[Any, "P P"]
+
+    @property
+    def total_variance(self) -> Float[Any, ""]:
+        """Trace of the covariance, tr Σ."""
+        return self.covariance.trace()
+
+
+class Spread(NamedTuple):
+    """Exact mean and total variance of an estimate, where P² numbers would be too many.
+
+    Attributes:
+        mean: [P] the expectation.
+        total_variance: tr Σ of one estimate.
+    """
+
+    mean: Float[Any, "P"]
+    total_variance: Float[Any, ""]

@@ -36,13 +36,14 @@ def run(arguments: argparse.Namespace) -> int:
         environment_params=environment_params,
     )
     returns = np.asarray(returns, np.float64)
+    plural = "s" if returns.size > 1 else ""
     print(
-        f"{config['environment']}: {returns.size} fresh episodes of at most {num_steps} steps, "
+        f"{config['environment']}: {returns.size} fresh episode{plural} of at most {num_steps} steps, "
         "stochastic policy, undiscounted return"
     )
-    error = returns.std(ddof=1) / returns.size**0.5 if returns.size > 1 else np.nan
+    error = f"{returns.std(ddof=1) / returns.size**0.5:.2g}" if returns.size > 1 else "unknown"
     print(
-        f"mean {returns.mean():.2f}  standard error {error:.2f}  min {returns.min():g}  "
+        f"mean {returns.mean():.5g}  standard error {error}  min {returns.min():g}  "
         f"median {np.median(returns):g}  max {returns.max():g}"
     )
     return 0

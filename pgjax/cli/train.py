@@ -199,8 +199,10 @@ def _reporter(updates: int) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def _line(row: dict[str, Any]) -> str:
+    error = row["standard_error"]
+    spread = f" ± {error:.2g}" if math.isfinite(error) else ""  # a single episode has none
     return (
-        f"return {row['mean_return']:.4g} ± {row['standard_error']:.2g}  "
+        f"return {row['mean_return']:.4g}{spread}  "
         f"gradient norm {row['gradient_norm']:.3g}  entropy {row['entropy']:.3f}"
     )
 

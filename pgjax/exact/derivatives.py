@@ -1,0 +1,193 @@
+"""∇J and ∇²J, twice: assembled as the theorem says, and by differentiating the dynamic program."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float, PyTree
+
+from pgjax.exact.dynamics import (
+    Model,
+    action_values_over_time,
+    backward,
+    in_float64,
+    kernel_under,
+    objective_under,
+    one_step_later,
+    prepare,
+    probabilities_under,
+    to_numpy,
+    visits_over_time,
+)
+from pgjax.tabular import TabularMDP
+from pgjax.types import Params, Policy
+
+
+@in_float64
+def gradient(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
+) -> PyTree[Float[np.ndarray, "..."]]:
+    """∇J in the theorem's form, Σ_t Σ_s γ^t P(s_t = s) Σ_a ∇π(a|s) Q_t(s, a).
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy.
+        horizon: H, or None.
+
+    Returns:
+        A pytree like params, float64.
+
+    Raises:
+        ValueError: as for `objective`.
+        TypeError: a parameter that is not floating.
+
+    Bias: exact.
+
+    References:
+        Sutton et al. (2000), theorem 1; here for any horizon.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import tabular, tabular_softmax
+        >>> mdp = tabular.two_armed_bandit()
+        >>> gradient(mdp, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)[0]
+        array([-0.075,  0.075])
+    """
+    model, params = prepare(mdp, policy, params, horizon)
+    return to_numpy(_gradient(policy, horizon, params, model, model.discount))
+
+
+@in_float64
+def mismatched_gradient(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
+) -> PyTree[Float[np.ndarray, "..."]]:
+    """What reward-to-go without γ^t estimates, Σ_t Σ_s P(s_t = s) Σ_a ∇π(a|s) Q_t(s, a).
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy.
+        horizon: H, or None; without one, episodes must end with probability one even if γ < 1.
+
+    Returns:
+        A pytree like params, float64.
+
+    Raises:
+        ValueError: as for `objective`; no horizon and visits without bound.
+        TypeError: a parameter that is not floating.
+
+    Bias: differs from ∇J when γ < 1; the difference is the estimator's exact bias.
+
+    References:
+        Nota & Thomas (2020), eq. 3.
+    """
+    undiscounted = replace(mdp, discount=1.0)
+    prepare(undiscounted, policy, params, horizon)
+    model, params = prepare(mdp, policy, params, horizon)
+    return to_numpy(_gradient(policy, horizon, params, model, jnp.ones(())))
+
+
+@in_float64
+def hessian(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
+) -> Float[np.ndarray, "P P"]:
+    """∇²J in the theorem's form, over the flattened parameters.
+
+    Σ_t Σ_s γ^t P(s_t = s) Σ_a [∇²π Q_t + ∇π ∇Q_tᵀ + ∇Q_t ∇πᵀ], with ∇Q from its own Bellman
+    equation, ∇V_t = Σ_a (∇π Q_t + π ∇Q_t).
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy, P numbers in all.
+        horizon: H, or None.
+
+    Returns:
+        [P, P], float64; the order of `jax.flatten_util.ravel_pytree(params)`.
+
+    Raises:
+        ValueError: as for `objective`.
+        TypeError: a parameter that is not floating.
+
+    Bias: exact.
+
+    References:
+        Furmston, Lever & Barber, Approximate Newton Methods for Policy Search in MDPs (2016),
+        theorem 3 is this sum in another arrangement.
+    """
+    model, params = prepare(mdp, policy, params, horizon)
+    return to_numpy(_hessian(policy, horizon, params, model))
+
+
+@in_float64
+def differentiated_gradient(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
+) -> PyTree[Float[np.ndarray, "..."]]:
+    """∇J by differentiating the dynamic program itself; equal to `gradient`.
+
+    Args, Returns, Raises: as for `gradient`.
+
+    Bias: exact.
+    """
+    model, params = prepare(mdp, policy, params, horizon)
+    return to_numpy(jax.grad(objective_under, argnums=2)(policy, horizon, params, model))
+
+
+@in_float64
+def differentiated_hessian(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
+) -> Float[np.ndarray, "P P"]:
+    """∇²J by differentiating the dynamic program twice; equal to `hessian`.
+
+    Args, Returns, Raises: as for `hessian`.
+
+    Bias: exact.
+    """
+    model, params = prepare(mdp, policy, params, horizon)
+    flat, unravel = ravel_pytree(params)
+    curvature = jax.hessian(lambda flat: objective_under(policy, horizon, unravel(flat), model))
+    return to_numpy(curvature(flat))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _gradient(
+    policy: Policy, horizon: int | None, params: Params, model: Model, state_discount: Array
+) -> Params:
+    probabilities = probabilities_under(policy, params, model)
+    credit = jnp.einsum(
+        "ks,ksa->sa",
+        visits_over_time(probabilities, model, state_discount, horizon),
+        action_values_over_time(probabilities, model, horizon),
+    )
+    return jax.grad(lambda params: jnp.sum(credit * probabilities_under(policy, params, model)))(
+        params
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _hessian(policy: Policy, horizon: int | None, params: Params, model: Model) -> Array:
+    flat, unravel = ravel_pytree(params)
+
+    def table(flat: Array) -> Array:
+        return probabilities_under(policy, unravel(flat), model)
+
+    probabilities = table(flat)
+    slope = jax.jacobian(table)(flat)  # [S, A, P]
+    visits = visits_over_time(probabilities, model, model.discount, horizon)
+    values = action_values_over_time(probabilities, model, horizon)
+    value_slope = backward(
+        kernel_under(probabilities, model, model.discount),
+        jnp.einsum("sap,ksa->ksp", slope, values),
+        horizon,
+    )
+    action_value_slope = model.discount * jnp.einsum(
+        "sat,ktp->ksap", model.transition, one_step_later(value_slope, horizon)
+    )
+    cross = jnp.einsum("ks,sap,ksaq->pq", visits, slope, action_value_slope)
+    credit = jnp.einsum("ks,ksa->sa", visits, values)
+    return jax.hessian(lambda flat: jnp.sum(credit * table(flat)))(flat) + cross + cross.T

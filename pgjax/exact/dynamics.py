@@ -1,0 +1,207 @@
+"""The dynamic program that everything exact is read from, and its float64 setting.
+
+A finite and the infinite horizon are one case: arrays [K, S, ...] with K = H, or with K = 1,
+stationary.
+"""
+
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from pgjax.tabular import TabularMDP
+from pgjax.types import Params, Policy
+from pgjax.validation import check_params, check_positive
+
+
+class Model(NamedTuple):
+    """What the mathematics needs of an MDP: terminal rows empty, improper states cut out."""
+
+    transition: Array  # [S, A, S], zero from and into terminal states
+    reward: Array  # [S, A], expected, zero in terminal states
+    initial: Array  # [S]
+    observation: Array  # [S, ...]
+    discount: Array
+
+
+def in_float64(function: Callable) -> Callable:
+    """Run under a local x64 setting, whatever the caller's."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with jax.enable_x64(True):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def to_numpy(tree: Any) -> Any:
+    """NumPy leaves; outside the x64 setting a JAX reduction would cut float64 to float32."""
+    return jax.tree.map(lambda x: np.asarray(x)[()], tree)
+
+
+@in_float64
+def action_probabilities(
+    mdp: TabularMDP, policy: Policy, params: Params
+) -> Float[np.ndarray, "S A"]:
+    """π(a|s) for every state, from the policy's own log-probabilities.
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy.
+
+    Returns:
+        [S, A], a float64 NumPy array.
+
+    Raises:
+        ValueError: they do not sum to one (a policy over another number of actions, say).
+
+    Bias: exact.
+    """
+    params = jax.tree.map(as_float64, params)
+    table = np.asarray(log_prob_table(policy, params, mdp.observation, mdp.num_actions))
+    probabilities = np.exp(table)
+    off = np.abs(probabilities.sum(-1) - 1)
+    if not np.all(off < 1e-4):  # also caught: NaN
+        state = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
+        raise ValueError(
+            f"policy.log_prob must be a distribution over the MDP's {mdp.num_actions} actions; in "
+            f"state {state} the probabilities are {probabilities[state]}, "
+            f"which sum to {probabilities[state].sum():g}"
+        )
+    return probabilities
+
+
+def prepare(
+    mdp: TabularMDP, policy: Policy, params: Params, horizon: int | None
+) -> tuple[Model, Params]:
+    """The checked MDP as arrays, and the parameters in float64."""
+    if not isinstance(mdp, TabularMDP):
+        raise TypeError(f"mdp must be a pgjax.TabularMDP, got {type(mdp).__name__}")
+    if horizon is not None:
+        check_positive("horizon", horizon)
+    check_params(params)
+    proper = proper_states(mdp, policy, params, horizon)
+    alive = ~mdp.terminal
+    kept = mdp.transition * (alive & proper)[:, None, None]
+    model = Model(
+        transition=jnp.asarray(kept * (alive & proper)),
+        reward=jnp.asarray(np.sum(kept * mdp.reward, axis=-1)),
+        initial=jnp.asarray(mdp.initial),
+        observation=jnp.asarray(mdp.observation),
+        discount=jnp.asarray(mdp.discount),
+    )
+    return model, jax.tree.map(as_float64, params)
+
+
+def proper_states(
+    mdp: TabularMDP, policy: Policy, params: Params, horizon: int | None
+) -> np.ndarray:
+    """[S] states with a finite value: all, or with γ = 1 and no horizon those sure to end."""
+    probabilities = action_probabilities(mdp, policy, params)
+    if horizon is not None or mdp.discount < 1:
+        return np.ones(mdp.num_states, bool)
+    edge = np.einsum("sa,sat->st", probabilities, mdp.transition) > 0
+    edge[mdp.terminal] = False
+    can_end = _closure(mdp.terminal, edge.T)
+    proper = ~_closure(~can_end, edge.T)  # cannot even reach a state that cannot end
+    reachable = _closure(mdp.initial > 0, edge)
+    if np.any(reachable & ~proper):
+        state = np.flatnonzero(reachable & ~proper)[0]
+        raise ValueError(
+            f"with discount 1 and no horizon every episode must end, but from state {state} it "
+            "need not under this policy; give a horizon or a discount below 1"
+        )
+    return proper
+
+
+def _closure(start: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    """[S] whatever can be reached along edge[from, to], the start included."""
+    reached = start
+    while True:
+        more = reached | (reached @ edge)
+        if np.array_equal(more, reached):
+            return reached
+        reached = more
+
+
+def as_float64(x: Any) -> Array:
+    """A float64 JAX array, under the x64 setting."""
+    return jnp.asarray(x, jnp.float64)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def log_prob_table(policy: Policy, params: Params, observation: Array, num_actions: int) -> Array:
+    """[S, A] log π(a|s)."""
+    over_actions = jax.vmap(policy.log_prob, (None, None, 0))
+    return jax.vmap(over_actions, (None, 0, None))(params, observation, jnp.arange(num_actions))
+
+
+def probabilities_under(policy: Policy, params: Params, model: Model) -> Array:
+    """[S, A] π(a|s), differentiable in the parameters."""
+    return jnp.exp(log_prob_table(policy, params, model.observation, model.reward.shape[1]))
+
+
+def kernel_under(probabilities: Array, model: Model, discount: Array) -> Array:
+    """[S, S] discount · P(s_{t+1} = s', episode goes on | s_t = s)."""
+    return discount * jnp.einsum("sa,sat->st", probabilities, model.transition)
+
+
+def backward(kernel: Array, source: Array, horizon: int | None) -> Array:
+    """x_k = source_k + kernel x_{k+1} for source [K, S, ...]; a linear solve where K is eternal."""
+    if horizon is None:
+        flat = source[0].reshape(source.shape[1], -1)
+        solution = jnp.linalg.solve(jnp.eye(kernel.shape[0]) - kernel, flat)
+        return solution.reshape(source.shape)
+
+    def step(following: Array, source: Array) -> tuple[Array, Array]:
+        x = source + jnp.tensordot(kernel, following, 1)
+        return x, x
+
+    return jax.lax.scan(step, jnp.zeros_like(source[0]), source, reverse=True)[1]
+
+
+def values_over_time(probabilities: Array, model: Model, horizon: int | None) -> Array:
+    """[K, S] V_k(s)."""
+    source = jnp.sum(probabilities * model.reward, axis=-1)
+    stationary = jnp.broadcast_to(source, (horizon or 1, *source.shape))
+    return backward(kernel_under(probabilities, model, model.discount), stationary, horizon)
+
+
+def one_step_later(values: Array, horizon: int | None) -> Array:
+    """What stands one step later: the same where time does not count, zero after the horizon."""
+    return values if horizon is None else jnp.concatenate([values[1:], jnp.zeros_like(values[:1])])
+
+
+def action_values_over_time(probabilities: Array, model: Model, horizon: int | None) -> Array:
+    """[K, S, A] Q_k(s, a)."""
+    following = one_step_later(values_over_time(probabilities, model, horizon), horizon)
+    expected = jnp.einsum("sat,kt->ksa", model.transition, following)
+    return model.reward[None] + model.discount * expected
+
+
+def visits_over_time(
+    probabilities: Array, model: Model, discount: Array, horizon: int | None
+) -> Array:
+    """[K, S] discounted probability of being in s, summed over time where K is eternal."""
+    kernel = kernel_under(probabilities, model, discount).T
+    if horizon is None:
+        return jnp.linalg.solve(jnp.eye(kernel.shape[0]) - kernel, model.initial)[None]
+
+    def step(now: Array, _: None) -> tuple[Array, Array]:
+        return kernel @ now, now
+
+    return jax.lax.scan(step, model.initial, length=horizon)[1]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def objective_under(policy: Policy, horizon: int | None, params: Params, model: Model) -> Array:
+    """J, differentiable in the parameters."""
+    probabilities = probabilities_under(policy, params, model)
+    return model.initial @ values_over_time(probabilities, model, horizon)[0]

@@ -1,0 +1,281 @@
+"""The matrix-valued Bellman equation: an estimate's first two moments, by recursion.
+
+An estimate from one trajectory is built up backwards from the end of the episode, by a recursion
+that is affine in what follows; so the first two moments of what follows, state by state, are all it
+takes. With c = ∇log π(a|s), G = r + γ G' the return, and primes for one step on:
+
+- reward-to-go: X = c (G − b) + δ X', δ = γ, or 1 without γ^t. Carried are E[G], E[G²], E[X], E[G X]
+  and E[X Xᵀ].
+- total return: X = G Z − D, of the sums Z = c + Z' and D = b c + D'. Carried are E[G], E[G²],
+  E[G^k Z], E[G^k D], E[G^k Z Zᵀ], E[G^k Z Dᵀ] and E[D Dᵀ], for the k that E[X Xᵀ] leads to.
+
+(r + γ G')^k is expanded by the binomial theorem. Over a horizon the recursion is a scan; without
+one, each moment solves its own linear equation once those that it depends on are known.
+
+A covariance takes S·P² numbers. Where its trace is enough, outer products become inner ones, S·P
+suffice, and of the score only the parameters that a state can touch are kept.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import comb
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from pgjax.exact.dynamics import action_probabilities, prepare
+from pgjax.tabular import TabularMDP
+from pgjax.types import Params, Policy
+
+
+class Steps(NamedTuple):
+    """One step of the process under the policy, over the B states that can follow each state."""
+
+    successor: Any  # [S, B]
+    probability: Any  # [S, A, B] π(a|s) P(s'|s, a), zero from terminal states
+    reward: Any  # [S, A, B]
+    score: Any  # [S, A, K] ∇log π(a|s), on the support
+    support: Any  # [S, K] which of the P parameters these are
+    initial: Any  # [S]
+    discount: Any
+    baseline: Any  # [S]
+
+
+Carried = dict[str, Array]
+"""Moments of what follows each state: [S], [S, P], and [S, P, P], or [S] for its trace."""
+
+Product = Callable[[Array, Array, Array], Array]
+"""Σ_a weight[S,A] x[S,A,K] yᵀ[S,A,K], or its trace."""
+
+
+class Estimate(NamedTuple):
+    """An estimate as a recursion.
+
+    Attributes:
+        layout: (discount) -> each carried moment's rank in P, and the factor of itself one step on,
+            in an order in which each depends on none that comes later.
+        step: (steps, P, product, carried) -> carried, one step earlier.
+        result: (carried) -> E[X] [S, P] and E[X Xᵀ], or its trace, for every first state.
+        must_end: whether, without a horizon, episodes must end even if γ < 1.
+    """
+
+    layout: Callable[[Array], dict[str, tuple[int, Array]]]
+    step: Callable[[Steps, int, Product, Carried], Carried]
+    result: Callable[[Carried], tuple[Array, Array]]
+    must_end: bool
+
+
+def steps_of(
+    mdp: TabularMDP,
+    policy: Policy,
+    params: Params,
+    horizon: int | None,
+    baseline: Any,
+    full: bool,
+) -> tuple[Steps, int]:
+    """The process under the policy, and P; the whole score if full, else what is not zero of it."""
+    model, params = prepare(mdp, policy, params, horizon)
+    offset = np.asarray(baseline, np.float64)
+    if offset.shape not in ((), (mdp.num_states,)):
+        raise ValueError(
+            f"baseline must be a scalar or have shape [S] = {(mdp.num_states,)}, got {offset.shape}"
+        )
+    flat, unravel = ravel_pytree(params)
+
+    @jax.jit
+    def scores(flat: Array) -> Array:
+        def log_prob(flat: Array, observation: Array, action: Array) -> Array:
+            return policy.log_prob(unravel(flat), observation, action)
+
+        over_actions = jax.vmap(jax.grad(log_prob), (None, None, 0))
+        over_states = jax.vmap(over_actions, (None, 0, None))
+        return over_states(flat, model.observation, jnp.arange(mdp.num_actions))
+
+    joint = action_probabilities(mdp, policy, params)[:, :, None] * mdp.transition
+    joint[mdp.terminal] = 0
+    score = np.asarray(scores(flat))
+    touched = np.ones((mdp.num_states, flat.size), bool) if full else np.any(score != 0, axis=1)
+    successor, support = _ragged(np.any(joint > 0, axis=1)), _ragged(touched)
+    fields = Steps(
+        successor=successor,
+        probability=np.take_along_axis(joint, successor[:, None], axis=2),
+        reward=np.take_along_axis(mdp.reward, successor[:, None], axis=2),
+        score=np.take_along_axis(score, support[:, None], axis=2),
+        support=support,
+        initial=mdp.initial,
+        discount=mdp.discount,
+        baseline=np.broadcast_to(offset, (mdp.num_states,)),
+    )
+    return jax.tree.map(jnp.asarray, fields), flat.size
+
+
+def _ragged(present: np.ndarray) -> np.ndarray:
+    """[S, W] the columns present in each row, then absent ones, which weigh nothing."""
+    width = max(int(present.sum(1).max()), 1)
+    return np.argsort(~present, axis=1, kind="stable")[:, :width]
+
+
+def solve(
+    estimate: Estimate, P: int, horizon: int | None, full: bool, steps: Steps
+) -> tuple[Array, Array]:
+    """E[X], and Cov[X] or its trace, from the initial distribution."""
+    S = steps.initial.shape[0]
+    layout = estimate.layout(steps.discount)
+    shapes = {0: (S,), 1: (S, P), 2: (S, P, P) if full else (S,)}
+    carried = {name: jnp.zeros(shapes[rank]) for name, (rank, _) in layout.items()}
+    step = partial(estimate.step, steps, P, _outer if full else _inner)
+    if horizon is not None:
+        carried, _ = jax.lax.scan(lambda x, _: (step(x), None), carried, length=horizon)
+    else:
+        kernel = jnp.zeros((S, S)).at[jnp.arange(S)[:, None], steps.successor]
+        kernel = kernel.add(jnp.sum(steps.probability, axis=1))
+        for name, (_, rate) in layout.items():
+            source = step(carried)[name]  # all but its own share, which is still zero
+            solution = jnp.linalg.solve(jnp.eye(S) - rate * kernel, source.reshape(S, -1))
+            carried = carried | {name: solution.reshape(source.shape)}
+    mean, second = (jnp.tensordot(steps.initial, x, 1) for x in estimate.result(carried))
+    return mean, second - (jnp.outer(mean, mean) if full else mean @ mean)
+
+
+def _layout_reward_to_go(discount: Array, *, matched: bool) -> dict[str, tuple[int, Array]]:
+    delta = discount if matched else jnp.ones(())
+    return {
+        "G1": (0, discount),
+        "G2": (0, discount**2),
+        "X0": (1, delta),
+        "X1": (1, delta * discount),
+        "XX": (2, delta**2),
+    }
+
+
+def _step_reward_to_go(
+    steps: Steps, P: int, product: Product, carried: Carried, *, matched: bool
+) -> Carried:
+    delta = steps.discount if matched else jnp.ones(())
+    c, b = steps.score, steps.baseline[:, None]
+    returns, x = _returns(carried), (carried["X0"], carried["X1"])
+    mass = [_power(steps, k, returns) for k in range(3)]
+    along = [_power(steps, k, x, steps.support) for k in range(2)]
+    centered = [mass[k + 1] - b * mass[k] for k in range(2)]  # E[G^k (G − b)]
+    cross = product(jnp.ones_like(b), c, along[1] - b[..., None] * along[0])
+    square = product(centered[1] - b * centered[0], c, c)
+    return {
+        "G1": jnp.sum(mass[1], axis=1),
+        "G2": jnp.sum(mass[2], axis=1),
+        "X0": _place(steps, P, centered[0]) + delta * _flow(steps, 0, x),
+        "X1": _place(steps, P, centered[1]) + delta * _flow(steps, 1, x),
+        "XX": square + delta * _twice(cross) + delta**2 * _flow(steps, 0, (carried["XX"],)),
+    }
+
+
+def _layout_total_return(discount: Array) -> dict[str, tuple[int, Array]]:
+    powers = {"G1": (0, discount), "G2": (0, discount**2)}
+    sums = {f"{x}{k}": (1, discount**k) for x, top in _SUMS for k in range(top + 1)}
+    pairs = {f"{xy}{k}": (2, discount**k) for xy, top in _PAIRS for k in range(top + 1)}
+    return powers | sums | pairs
+
+
+def _step_total_return(steps: Steps, P: int, product: Product, carried: Carried) -> Carried:
+    c, returns = steps.score, _returns(carried)
+    own = {"Z": jnp.ones_like(steps.baseline)[:, None], "D": steps.baseline[:, None]}
+    mass = [_power(steps, k, returns) for k in range(3)]
+    new = {"G1": jnp.sum(mass[1], axis=1), "G2": jnp.sum(mass[2], axis=1)}
+    along = {}
+    for x, top in _SUMS:
+        following = [carried[f"{x}{k}"] for k in range(top + 1)]
+        for k in range(top + 1):
+            along[x, k] = _power(steps, k, following, steps.support)
+            new[f"{x}{k}"] = _place(steps, P, own[x] * mass[k]) + _flow(steps, k, following)
+    for (x, y), top in _PAIRS:
+        following = [carried[f"{x}{y}{k}"] for k in range(top + 1)]
+        for k in range(top + 1):
+            new[f"{x}{y}{k}"] = (
+                product(own[x] * own[y] * mass[k], c, c)
+                + product(own[x], c, along[y, k])
+                + product(own[y], along[x, k], c)
+                + _flow(steps, k, following)
+            )
+    return new
+
+
+_SUMS = (("Z", 2), ("D", 1))
+_PAIRS = (("ZZ", 2), ("ZD", 1), ("DD", 0))
+"""E[G^k x y], up to the k that E[(G Z − D)(G Z − D)ᵀ] leads to."""
+
+REWARD_TO_GO, MISMATCHED = (
+    Estimate(
+        partial(_layout_reward_to_go, matched=matched),
+        partial(_step_reward_to_go, matched=matched),
+        lambda carried: (carried["X0"], carried["XX"]),
+        must_end=not matched,
+    )
+    for matched in (True, False)
+)
+TOTAL_RETURN = Estimate(
+    _layout_total_return,
+    _step_total_return,
+    lambda carried: (
+        carried["Z1"] - carried["D0"],
+        carried["ZZ2"] - _twice(carried["ZD1"]) + carried["DD0"],
+    ),
+    must_end=True,
+)
+
+
+def _returns(carried: Carried) -> tuple[Array, Array, Array]:
+    return jnp.ones_like(carried["G1"]), carried["G1"], carried["G2"]
+
+
+def _power(steps: Steps, k: int, following: Sequence[Array], columns: Array | None = None) -> Array:
+    """π(a|s) E[(r + γ G')^k x' | s, a], [S, A, ...], from following[j] = E[G^j x | s].
+
+    Args:
+        steps: of the process.
+        k: the power.
+        following: for j up to k at least.
+        columns: [S, K] the parameters wanted of each x'; all if None.
+    """
+    total = jnp.zeros(())
+    for j in range(k + 1):
+        weight = comb(k, j) * steps.reward ** (k - j) * steps.discount**j * steps.probability
+        x = following[j]
+        if columns is None:
+            x = x[steps.successor]
+        else:
+            x = x[steps.successor[:, :, None], columns[:, None, :]]
+        total = total + jnp.einsum("sab,sb...->sa...", weight, x)
+    return total
+
+
+def _flow(steps: Steps, k: int, following: Sequence[Array]) -> Array:
+    """E[(r + γ G')^k x' | s], [S, ...]: `_power` summed over actions before x' is touched."""
+    total = jnp.zeros(())
+    for j in range(k + 1):
+        weight = comb(k, j) * steps.reward ** (k - j) * steps.discount**j * steps.probability
+        x = following[j][steps.successor]
+        total = total + jnp.einsum("sb,sb...->s...", jnp.sum(weight, axis=1), x)
+    return total
+
+
+def _place(steps: Steps, P: int, weight: Array) -> Array:
+    """Σ_a weight[S,A] ∇log π(a|s), [S, P], spread from the support."""
+    S = weight.shape[0]
+    x = jnp.einsum("sa,sak->sk", weight, steps.score)
+    return jnp.zeros((S, P)).at[jnp.arange(S)[:, None], steps.support].add(x)
+
+
+def _outer(weight: Array, x: Array, y: Array) -> Array:
+    return jnp.einsum("sap,saq->spq", weight[..., None] * x, y)
+
+
+def _inner(weight: Array, x: Array, y: Array) -> Array:
+    return jnp.einsum("sap,sap->s", weight[..., None] * x, y)
+
+
+def _twice(x: Array) -> Array:
+    """X + Xᵀ, or the trace of it."""
+    return x + jnp.swapaxes(x, 1, 2) if x.ndim == 3 else 2 * x
