@@ -33,7 +33,8 @@ def main() -> int:
         means.append(numbers["mean"])
         print(
             f"{seed:>4}  {numbers['mean']:>14.2f}  {numbers['standard error']:>14.2f}  "
-            f"{numbers['min']:>3g}  {numbers['median']:>6g}  {numbers['max']:>3g}  {seconds:>13.1f}",
+            f"{numbers['min']:>3g}  {numbers['median']:>6g}  {numbers['max']:>3g}  "
+            f"{seconds:>13.1f}",
             flush=True,
         )
     reached = sum(mean >= THRESHOLD for mean in means)

@@ -62,7 +62,7 @@ def test_config_states_every_setting_of_the_objective(directory):
         "num_trajectories": 4,
         "num_steps": 8,
         "discount": 1.0,
-        "learning_rate": 0.01,
+        "learning_rate": 0.005,
         "baseline": "leave-one-out",
     }
     assert config["environment"] == "DeepSea-bsuite"

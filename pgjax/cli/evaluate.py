@@ -36,9 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
         environment_params=environment_params,
     )
     returns = np.asarray(returns, np.float64)
-    plural = "s" if returns.size > 1 else ""
+    episodes = "1 fresh episode" if returns.size == 1 else f"{returns.size} fresh episodes"
     print(
-        f"{config['environment']}: {returns.size} fresh episode{plural} of at most {num_steps} steps, "
+        f"{config['environment']}: {episodes} of at most {num_steps} steps, "
         "stochastic policy, undiscounted return"
     )
     error = f"{returns.std(ddof=1) / returns.size**0.5:.2g}" if returns.size > 1 else "unknown"
