@@ -24,7 +24,7 @@ LEVELS = [
     {"weights", "terms", "diagnostics"},
     {"estimators"},
     {"exact.dynamics"},
-    {"exact.values"},
+    {"exact.values", "exact.recursion"},
     {"exact.derivatives", "exact.moments"},
     {"exact"},
     {"enumeration", "rollouts"},

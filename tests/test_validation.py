@@ -1,0 +1,290 @@
+"""Bad input: an error at the public boundary that names the argument, what it was, what was needed.
+
+Annotations are not checked here: they would speak before the library does.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import Trajectory, baselines, enumeration, exact, tabular
+from pgjax.returns import discounted_returns, generalized_advantages, lambda_returns, td_errors
+
+POLICY = pgjax.tabular_softmax(4, 2)
+PARAMS = jnp.zeros((4, 2))
+SIZES = {"num_trajectories": 2, "num_steps": 3}
+
+
+def batch(N: int = 2, T: int = 3) -> Trajectory:
+    return Trajectory(
+        observation=jnp.ones((N, T, 4)) / 4,
+        action=jnp.zeros((N, T), int),
+        reward=jnp.ones((N, T)),
+        log_prob=jnp.zeros((N, T)),
+        terminated=jnp.zeros((N, T), bool),
+        truncated=jnp.zeros((N, T), bool),
+        mask=jnp.ones((N, T), bool),
+        final_observation=jnp.zeros((N, 4)),
+    )
+
+
+@pytest.mark.parametrize(("discount", "shown"), [(1.5, "1.5"), (-0.1, "-0.1"), (np.nan, "nan")])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda discount: discounted_returns(jnp.ones(3), discount),
+        lambda discount: td_errors(jnp.ones(3), discount, jnp.ones(3), jnp.ones(3)),
+        pgjax.reinforce,
+        pgjax.reward_to_go,
+        pgjax.mismatched_reward_to_go,
+        pgjax.rloo,
+        lambda discount: tabular.random_mdp(discount=discount),
+    ],
+)
+def test_a_discount_outside_the_unit_interval_is_named(
+    function: Any, discount: float, shown: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"discount must lie in \[0, 1\], got {shown}"):
+        function(discount)
+
+
+def test_one_bad_discount_in_a_sequence_is_named() -> None:
+    with pytest.raises(ValueError, match=r"discount must lie in \[0, 1\], got 1.5"):
+        discounted_returns(jnp.ones(3), jnp.array([0.5, 1.5, 1.0]))
+
+
+def test_a_traced_discount_is_checked_on_request() -> None:
+    checked = pgjax.checked(discounted_returns)
+    np.testing.assert_array_equal(checked(jnp.ones(3), jnp.float32(0.5)), [1.75, 1.5, 1.0])
+    with pytest.raises(ValueError, match=r"discount must lie in \[0, 1\], got 1.5"):
+        checked(jnp.ones(3), jnp.float32(1.5))
+
+
+def test_a_discount_that_is_no_number_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="discount must be a number"):
+        pgjax.reinforce("0.9")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("function", [generalized_advantages, lambda_returns])
+def test_a_lambda_outside_the_unit_interval_is_named(function: Any) -> None:
+    values = [jnp.ones(3)] * (2 if function is generalized_advantages else 1)
+    with pytest.raises(ValueError, match=r"lambda_ must lie in \[0, 1\], got 2"):
+        function(jnp.ones(3), 0.9, 2.0, *values)
+
+
+def test_a_column_against_a_row_is_refused_with_both_shapes() -> None:
+    with pytest.raises(ValueError, match=r"reward must have shape \[T\], got \(3, 1\)"):
+        discounted_returns(jnp.ones((3, 1)), 0.9)
+    with pytest.raises(ValueError, match=r"value must .*got \(3, 1\)"):
+        td_errors(jnp.ones(3), 0.9, jnp.ones((3, 1)), jnp.ones(3))
+    with pytest.raises(ValueError, match=r"next_value must .*\[T\] = \(3,\), got \(4,\)"):
+        td_errors(jnp.ones(3), 0.9, jnp.ones(3), jnp.ones(4))
+    with pytest.raises(ValueError, match=r"bootstrap_value must be a scalar, got shape \(3,\)"):
+        discounted_returns(jnp.ones(3), 0.9, jnp.ones(3))
+
+
+def test_boolean_and_integer_rewards_are_counted_in_float32() -> None:
+    for reward in (jnp.array([True, False, True]), jnp.array([1, 0, 1])):
+        found = discounted_returns(reward, 0.5)
+        assert found.dtype == jnp.float32
+        np.testing.assert_array_equal(found, [1.25, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("under", [pgjax.surrogate, pgjax.gradient, pgjax.per_trajectory_gradients])
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (lambda b: None, TypeError, r"batch must be a pgjax.Trajectory, got NoneType"),
+        (lambda b: jax.tree.map(lambda x: x[0], b), ValueError, r"\[N, T\], got \(3,\)"),
+        (lambda b: jax.tree.map(lambda x: x[:0], b), ValueError, r"at least one .*N = 0"),
+        (lambda b: b.replace(reward=b.reward[..., None]), ValueError, r"got \(2, 3, 1\)"),
+        (lambda b: b.replace(mask=b.mask[:, :1]), ValueError, r"batch.mask .*got \(2, 1\)"),
+        (lambda b: b.replace(log_prob=b.log_prob[..., None]), ValueError, r"batch.log_prob"),
+        (lambda b: b.replace(value=jnp.ones(2)), ValueError, r"batch.value .*got \(2,\)"),
+        (lambda b: b.replace(action=b.action[:1]), ValueError, r"batch.action .*got \(1, 3\)"),
+        (lambda b: b.replace(observation=b.final_observation), ValueError, r"batch.observation"),
+        (lambda b: b.replace(final_value=b.reward), ValueError, r"batch.final_value .*\[N\]"),
+        (lambda b: b.replace(mask=b.reward), TypeError, r"batch.mask must be boolean, got float32"),
+        (lambda b: b.replace(terminated=b.action), TypeError, r"batch.terminated .*got int32"),
+    ],
+)
+def test_a_batch_laid_out_wrongly_is_refused(
+    under: Any, bad: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        under(pgjax.reinforce(0.9), POLICY, PARAMS, bad(batch()))
+
+
+def test_an_integer_parameter_is_named_by_its_path() -> None:
+    policy = pgjax.softmax_policy(lambda key, s: {}, lambda params, s: params["w"] * 1.0)
+    params = {"w": jnp.zeros(2), "steps": jnp.array(3)}
+    for derive in (pgjax.gradient, pgjax.per_trajectory_gradients):
+        with pytest.raises(TypeError, match=r"params\['steps'\] must be floating .*got int32"):
+            derive(pgjax.reinforce(0.9), policy, params, batch())
+
+
+def test_the_parts_of_an_estimator_must_keep_the_shape() -> None:
+    short = pgjax.Estimator(lambda batch, log_prob: log_prob[:, :1], pgjax.terms.score)
+    with pytest.raises(ValueError, match=r"estimator.weights .*\(2, 3\), got \(2, 1\)"):
+        pgjax.gradient(short, POLICY, PARAMS, batch())
+    summed = pgjax.reinforce(0.9)._replace(
+        term=lambda log_prob, _, weight: jnp.sum(log_prob * weight)
+    )
+    with pytest.raises(ValueError, match=r"estimator.term .*\(3,\), got \(\)"):
+        pgjax.gradient(summed, POLICY, PARAMS, batch())
+
+
+def test_baselines_say_what_they_lack() -> None:
+    with pytest.raises(ValueError, match="at least 2 trajectories, got N = 1"):
+        pgjax.gradient(pgjax.rloo(0.9), POLICY, PARAMS, batch(N=1))
+    with pytest.raises(ValueError, match=r"batch.value is None"):
+        pgjax.gradient(
+            pgjax.reward_to_go(0.9, baseline=baselines.recorded_value), POLICY, PARAMS, batch()
+        )
+    baseline = baselines.per_time_step(jnp.ones(4))
+    with pytest.raises(ValueError, match=r"per_time_step .*\(3,\), got \(4,\)"):
+        pgjax.gradient(pgjax.reward_to_go(0.9, baseline=baseline), POLICY, PARAMS, batch())
+
+
+@pytest.mark.parametrize("field", ["reward", "log_prob"])
+def test_the_checked_mode_names_the_first_number_that_is_none(field: str) -> None:
+    gradient = pgjax.checked(lambda params, b: pgjax.gradient(pgjax.rloo(0.9), POLICY, params, b))
+    good = batch()
+    np.testing.assert_array_equal(
+        gradient(PARAMS, good), pgjax.gradient(pgjax.rloo(0.9), POLICY, PARAMS, good)
+    )
+    bad = good.replace(**{field: getattr(good, field).at[1, 2].set(jnp.nan)})
+    with pytest.raises(ValueError, match=f"batch.{field} is nan at trajectory 1, step 2"):
+        gradient(PARAMS, bad)
+    after_the_end = bad.replace(mask=bad.mask.at[1, 2].set(False))
+    assert np.all(np.isfinite(gradient(PARAMS, after_the_end)))
+
+
+@pytest.mark.parametrize("action", [2, -1, 10**6])
+def test_an_action_out_of_range_is_an_error_and_nan_when_traced(action: int) -> None:
+    seen = jnp.eye(4)[0]
+    with pytest.raises(ValueError, match=rf"action must lie in 0..1, got {action}"):
+        POLICY.log_prob(PARAMS, seen, jnp.asarray(action))
+    assert np.isnan(jax.jit(POLICY.log_prob)(PARAMS, seen, jnp.asarray(action)))
+    with pytest.raises(ValueError, match=rf"action {action} is outside 0..1"):
+        pgjax.checked(POLICY.log_prob)(PARAMS, seen, jnp.asarray(action))
+
+
+def test_a_state_without_a_legal_action_is_named() -> None:
+    policy = pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params)
+    nowhere = jnp.full(2, -jnp.inf)
+    assert np.isnan(jax.jit(policy.log_prob)(nowhere, jnp.zeros(1), 0))
+    with pytest.raises(ValueError, match="state has no legal action"):
+        pgjax.checked(policy.log_prob)(nowhere, jnp.zeros(1), 0)
+
+
+def test_policies_name_a_wrong_observation_or_parameter() -> None:
+    with pytest.raises(ValueError, match=r"observation must be one-hot .*\(4,\), got \(3,\)"):
+        POLICY.log_prob(PARAMS, jnp.zeros(3), 0)
+    with pytest.raises(ValueError, match=r"params must have shape .*\(4, 2\), got \(2, 4\)"):
+        POLICY.log_prob(PARAMS.T, jnp.zeros(4), 0)
+    linen = pgjax.flax_policy(pgjax.MLP(num_actions=2))
+    params = linen.init(jax.random.key(0), jnp.zeros(4))
+    with pytest.raises(ValueError, match=r"must hold the 'params' collection, got \['Dense_0'"):
+        linen.log_prob(params["params"], jnp.zeros(4), 0)
+    flat = pgjax.softmax_policy(lambda key, s: PARAMS, lambda params, s: params)
+    with pytest.raises(ValueError, match=r"logits must have shape \[A\] .*got \(4, 2\)"):
+        flat.log_prob(PARAMS, jnp.zeros(4), 0)
+    with pytest.raises(TypeError, match=r"module must be a flax.linen module.*got 3"):
+        pgjax.flax_policy(3)
+    for count in (0, -1):
+        with pytest.raises(ValueError, match=f"num_actions must be at least 1, got {count}"):
+            pgjax.tabular_softmax(4, count)
+    with pytest.raises(TypeError, match=r"num_states must be an integer, got 2\.5"):
+        pgjax.tabular_softmax(2.5, 2)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"ConvNet needs an image .*\(4,\)"):
+        pgjax.flax_policy(pgjax.ConvNet(num_actions=2)).init(jax.random.key(0), jnp.zeros(4))
+
+
+def test_rollout_refuses_what_is_no_environment_key_or_size() -> None:
+    mdp = tabular.random_mdp()
+    key = jax.random.key(0)
+    with pytest.raises(TypeError, match=r"environment must be .*got tuple; gymnax.make"):
+        pgjax.rollout(POLICY, PARAMS, ("x", "y"), key, **SIZES)  # pyright: ignore
+    for bad, shown in ((0, "0"), (jnp.zeros(3), "float32"), (None, "None")):
+        with pytest.raises(TypeError, match=rf"key must be a jax.random key, got {shown}"):
+            pgjax.rollout(POLICY, PARAMS, mdp, bad, **SIZES)  # pyright: ignore
+    with pytest.raises(ValueError, match=r"key must be a single key.*\(2,\)"):
+        pgjax.rollout(POLICY, PARAMS, mdp, jax.random.split(key), **SIZES)
+    for name in SIZES:
+        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+            pgjax.rollout(POLICY, PARAMS, mdp, key, **(SIZES | {name: 0}))
+        with pytest.raises(TypeError, match=f"{name} must be an integer, got True"):
+            pgjax.rollout(POLICY, PARAMS, mdp, key, **(SIZES | {name: True}))
+
+
+GOOD: dict[str, Any] = {
+    "transition": np.full((3, 2, 3), 1 / 3),
+    "reward": np.ones((3, 2, 3)),
+    "initial": np.array([0.5, 0.5, 0.0]),
+    "terminal": np.array([False, False, True]),
+    "discount": 0.9,
+}
+
+
+def changed(array: np.ndarray, where: tuple, value: float) -> np.ndarray:
+    array = array.copy()
+    array[where] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"transition": changed(GOOD["transition"], (1, 0, 2), 0.5)},
+            r"state 1, action 0\) must sum",
+        ),
+        (
+            {"transition": changed(GOOD["transition"], (0, 1, 2), -1)},
+            r"state 0, action 1\).*negative",
+        ),
+        ({"transition": changed(GOOD["transition"], (0, 1, 2), np.nan)}, r"state 0, action 1\)"),
+        ({"transition": np.ones((3, 2))}, r"transition must have shape \[S, A, S\], got \(3, 2\)"),
+        ({"reward": np.ones((3, 2))}, r"reward must have shape .*\(3, 2, 3\), got \(3, 2\)"),
+        (
+            {"reward": changed(GOOD["reward"], (0, 1, 2), np.nan)},
+            r"reward\[0, 1, 2\] must be finite",
+        ),
+        ({"initial": np.ones(3)}, r"initial must sum to 1, got 3"),
+        ({"initial": np.eye(3)[2]}, r"initial must be zero on terminal states.*state 2"),
+        ({"initial": np.ones(2) / 2}, r"initial must have shape .*got \(2,\)"),
+        ({"terminal": np.zeros(3)}, r"terminal must be boolean .*got float64"),
+        ({"discount": 1.01}, r"discount must lie in \[0, 1\], got 1.01"),
+        ({"observation": np.ones((2, 3))}, r"one row for each of the 3 states, got \(2, 3\)"),
+    ],
+)
+def test_an_mdp_names_the_state_and_action_that_are_wrong(
+    change: dict[str, Any], message: str
+) -> None:
+    assert tabular.TabularMDP(**GOOD).num_states == 3
+    with pytest.raises(ValueError, match=message):
+        tabular.TabularMDP(**(GOOD | change))
+
+
+def test_the_oracles_name_what_they_cannot_judge() -> None:
+    mdp = tabular.random_mdp()
+    with pytest.raises(TypeError, match=r"mdp must be a pgjax.TabularMDP, got int"):
+        exact.objective(3, POLICY, PARAMS, horizon=3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="horizon must be at least 1, got 0"):
+        exact.objective(mdp, POLICY, PARAMS, horizon=0)
+    with pytest.raises(TypeError, match="must be floating"):
+        exact.gradient(mdp, POLICY, PARAMS.astype(int), horizon=3)
+    three = pgjax.tabular_softmax(4, 3)
+    with pytest.raises(ValueError, match=r"2 actions; in state 0.*which sum to 0.66"):
+        exact.objective(mdp, three, jnp.zeros((4, 3)), horizon=3)
+    with pytest.raises(ValueError, match=r"horizon 40 gives \d+ trajectories, more than the limit"):
+        enumeration.trajectories(mdp, POLICY, PARAMS, horizon=40)
+    with pytest.raises(ValueError, match=r"batch_size 9 over \d+ trajectories gives \d+ multisets"):
+        enumeration.moments(
+            pgjax.rloo(0.8), mdp, POLICY, PARAMS, horizon=2, batch_size=9, limit=10_000
+        )
