@@ -58,7 +58,7 @@ def softmax_policy(
         action = jax.random.categorical(key, values)
         return action, values[action]
 
-    def log_prob(params: Params, observation: Observation, action: Array) -> Array:
+    def log_prob(params: Params, observation: Observation, action: Array | int) -> Array:
         values = log_probabilities(params, observation)
         _check_action(action, values.shape[0])
         # A gather would clamp an action out of range to a plausible wrong log-probability.
@@ -239,15 +239,17 @@ def _nnx_policy(module: Any) -> Policy:
 
 
 def _masked_log_softmax(logits: Array) -> Array:
-    legal = logits > -jnp.inf
+    legal = logits != -jnp.inf  # a NaN is no mask: it must come out as NaN
     checkify.debug_check(jnp.any(legal), "state has no legal action: every logit is -inf")
-    # Normalise over finite numbers only, so that no −inf − (−inf) stands in a derivative.
+    # Normalise over finite numbers only, so that no −inf − (−inf) stands in a derivative; and
+    # relative to the peak throughout: log(total) added to a large peak would lose its digits.
     finite = jnp.where(legal, logits, 0)
     peak = jax.lax.stop_gradient(jnp.max(jnp.where(legal, logits, jnp.finfo(logits.dtype).min)))
-    total = jnp.sum(jnp.where(legal, jnp.exp(jnp.where(legal, finite - peak, 0)), 0))
+    relative = jnp.where(legal, finite - peak, 0)
+    total = jnp.sum(jnp.where(legal, jnp.exp(relative), 0))
     # log 0 = −inf where nothing is legal, and finite − (−inf) would pass for a log-probability.
-    normaliser = jnp.where(jnp.any(legal), jnp.log(total) + peak, jnp.nan)
-    return jnp.where(legal, finite - normaliser, jnp.where(jnp.any(legal), -jnp.inf, jnp.nan))
+    normaliser = jnp.where(jnp.any(legal), jnp.log(total), jnp.nan)
+    return jnp.where(legal, relative - normaliser, jnp.where(jnp.any(legal), -jnp.inf, jnp.nan))
 
 
 def _check_action(action: Any, num_actions: int) -> None:
