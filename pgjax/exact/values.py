@@ -48,8 +48,9 @@ def objective(
         >>> import jax.numpy as jnp
         >>> from pgjax import tabular, tabular_softmax
         >>> mdp = tabular.two_armed_bandit()
-        >>> objective(mdp, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)
-        np.float64(0.45)
+        >>> J = objective(mdp, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)
+        >>> round(float(J), 6)
+        0.45
     """
     model, params = prepare(mdp, policy, params, horizon)
     return to_numpy(objective_under(policy, horizon, params, model))
