@@ -28,7 +28,7 @@ LEVELS = [
     {"exact.derivatives", "exact.moments"},
     {"exact"},
     {"enumeration", "rollouts"},
-    {"training", "convergence"},
+    {"suite", "training", "convergence"},
     {"plots"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
