@@ -13,8 +13,11 @@ from jaxtyping import config, install_import_hook
 
 # Left out are the modules whose dataclasses JAX rebuilds around tracers and placeholders, which no
 # annotation of theirs allows for: types, tabular and rollouts.
-ANNOTATED = ["returns", "baselines", "weights", "terms", "estimators", "policies",
-             "exact.values", "exact.derivatives", "exact.moments", "enumeration", "diagnostics"]  # fmt: skip
+ANNOTATED = [
+    *("returns", "baselines", "weights", "terms", "estimators", "policies"),
+    *("exact.dynamics", "exact.values", "exact.derivatives", "exact.recursion", "exact.moments"),
+    *("enumeration", "diagnostics"),
+]
 config.update("jaxtyping_disable", True)
 install_import_hook([f"pgjax.{name}" for name in ANNOTATED], "beartype.beartype")
 

@@ -1,6 +1,7 @@
 """Enumeration: every trajectory once, with its probability, and exact moments from them."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -165,9 +166,9 @@ def test_users_code_may_return_any_tree(table: np.ndarray) -> None:
 
     with jax.numpy_dtype_promotion("standard"):  # flattening mixes integers and floats
         found = enumeration.moments(statistics, MDP, POLICY, table, horizon=HORIZON)
-    visits = exact.visitation(MDP.replace(discount=1.0), POLICY, table, horizon=HORIZON)
+    visits = exact.visitation(replace(MDP, discount=1.0), POLICY, table, horizon=HORIZON)
     np.testing.assert_allclose(found.mean[0], visits.sum(), rtol=1e-12)
-    J = exact.objective(MDP.replace(discount=1.0), POLICY, table, horizon=HORIZON)
+    J = exact.objective(replace(MDP, discount=1.0), POLICY, table, horizon=HORIZON)
     np.testing.assert_allclose(found.mean[1:].sum(), J, rtol=1e-12)
 
 

@@ -1,6 +1,7 @@
 """The oracle against independent oracles: itself in another form, closed forms, brute force."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -191,7 +192,7 @@ def test_the_mismatched_gradient_weighs_states_without_their_discount(
     cases: dict[str, Case],
 ) -> None:
     mdp, policy, params = cases["tabular"]
-    visits = exact.visitation(mdp.replace(discount=1.0), policy, params, horizon=3)
+    visits = exact.visitation(replace(mdp, discount=1.0), policy, params, horizon=3)
     Q = exact.action_values(mdp, policy, params, horizon=3)
     pi = exact.action_probabilities(mdp, policy, params)
     advantage = Q - np.sum(pi * Q, axis=-1, keepdims=True)

@@ -122,7 +122,7 @@ def test_actions_come_with_their_probabilities(draws: tuple) -> None:
 def test_the_tabular_policy_reads_the_row_of_its_state(table: np.ndarray) -> None:
     policy = pgjax.tabular_softmax(4, 2)
     for state in range(4):
-        found = [policy.log_prob(jnp.asarray(table), jnp.eye(4)[state], a) for a in range(2)]
+        found = [policy.log_prob(jnp.asarray(table), jnp.eye(4)[state], a) for a in jnp.arange(2)]
         expected = scipy.special.log_softmax(table[state])
         np.testing.assert_allclose(found, expected, rtol=0, atol=4 * EPS)
     start = policy.init(jax.random.key(0), jnp.eye(4)[0])
@@ -155,8 +155,9 @@ def test_a_linen_module_gives_its_logits() -> None:
     policy = pgjax.flax_policy(module)
     seen = jnp.array([0.1, 0.2, -0.4])
     params = policy.init(jax.random.key(0), seen)
-    expected = jax.nn.log_softmax(module.apply(params, seen))
-    for action in range(2):
+    logits: Any = module.apply(params, seen)
+    expected = jax.nn.log_softmax(logits)
+    for action in jnp.arange(2):
         found = policy.log_prob(params, seen, action)
         np.testing.assert_allclose(found, expected[action], rtol=0, atol=4 * EPS)
 
@@ -170,7 +171,7 @@ def test_an_nnx_function_gives_new_parameters_for_each_key_and_keeps_its_other_s
     assert len(leaves) == 2  # the variable that is no Param is not among them
     assert np.any(leaves[1] != jax.tree.leaves(other)[1])
     expected = jax.nn.log_softmax(Affine(nnx.Rngs(jax.random.key(0)))(seen))
-    found = [policy.log_prob(one, seen, action) for action in range(2)]
+    found = [policy.log_prob(one, seen, action) for action in jnp.arange(2)]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)
 
 
@@ -181,7 +182,7 @@ def test_an_nnx_module_as_it_stands_starts_from_its_own_parameters() -> None:
     seen = jnp.array([0.1, 0.2, -0.4])
     params = policy.init(jax.random.key(0), seen)
     expected = jax.nn.log_softmax(module(seen))
-    found = [policy.log_prob(params, seen, action) for action in range(2)]
+    found = [policy.log_prob(params, seen, action) for action in jnp.arange(2)]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)
 
 
@@ -202,10 +203,10 @@ def test_networks_start_nearly_uniform_and_have_finite_scores(name: str) -> None
     make, seen = NETWORKS[name]
     policy = pgjax.flax_policy(make())
     params = policy.init(jax.random.key(0), jnp.asarray(seen))
-    log_prob = [float(policy.log_prob(params, jnp.asarray(seen), a)) for a in range(3)]
+    log_prob = [float(policy.log_prob(params, jnp.asarray(seen), a)) for a in jnp.arange(3)]
     np.testing.assert_allclose(np.sum(np.exp(log_prob)), 1, rtol=1e-6)
     np.testing.assert_allclose(log_prob, np.log(1 / 3), rtol=0, atol=0.15)
-    score = jax.grad(policy.log_prob)(params, jnp.asarray(seen), 0)
+    score = jax.grad(policy.log_prob)(params, jnp.asarray(seen), jnp.asarray(0))
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(score))
     assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(score))
 

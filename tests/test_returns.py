@@ -1,6 +1,7 @@
 """Returns against a double loop in Python floats, and the laws that tie them together."""
 
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import hypothesis
@@ -223,13 +224,17 @@ def test_a_long_low_precision_return_is_right_to_its_last_bit(dtype: np.dtype) -
     found = discounted_returns(reward, 0.999).astype(jnp.float64)
     half_unit = float(jnp.finfo(dtype).eps) / 2
     # The sum in float32 is off by less than T eps32 ≈ 6e-4 relative, the cast by half a unit.
-    np.testing.assert_allclose(found, truth, rtol=half_unit + 5000 * np.finfo(np.float32).eps)
+    np.testing.assert_allclose(
+        found, truth, rtol=half_unit + 5000 * float(np.finfo(np.float32).eps)
+    )
 
 
 def test_the_long_low_precision_bound_rejects_accumulation_in_bfloat16() -> None:
-    total = ml_dtypes.bfloat16(0)
+    total: Any = ml_dtypes.bfloat16(0)
+    one: Any = ml_dtypes.bfloat16(1)
+    discount: Any = ml_dtypes.bfloat16(0.999)
     for _ in range(5000):
-        total = ml_dtypes.bfloat16(1) + ml_dtypes.bfloat16(0.999) * total
+        total = one + discount * total
     truth = geometric_returns(0.999, 5000)[0]
     assert abs(float(total) / truth - 1) > 0.5
 
@@ -256,20 +261,26 @@ def test_vmap_equals_the_loop_over_rows(name: str) -> None:
     )
 
 
+# chex declares its decorator as an object.
+variants: Any = chex.variants(with_jit=True, without_jit=True)  # pyright: ignore[reportCallIssue]
+
+
 class WithAndWithoutJit(chex.TestCase):
     """The same numbers compiled and not."""
 
-    @chex.variants(with_jit=True, without_jit=True)
+    @variants
     def test_returns_do_not_depend_on_jit(self) -> None:
+        variant: Any = self.variant
         reward = jnp.array([1.0, 2.0, 4.0])
         for function in FUNCTIONS.values():
             plain = function(reward, reward)
-            found = self.variant(function)(reward, reward)
+            found = variant(function)(reward, reward)
             np.testing.assert_allclose(found, plain, rtol=4 * EPS)
 
-    @chex.variants(with_jit=True, without_jit=True)
+    @variants
     def test_the_discount_may_be_traced(self) -> None:
-        found = self.variant(discounted_returns)(jnp.ones(3), jnp.asarray(0.5))
+        variant: Any = self.variant
+        found = variant(discounted_returns)(jnp.ones(3), jnp.asarray(0.5))
         np.testing.assert_array_equal(found, [1.75, 1.5, 1.0])
 
 

@@ -3,6 +3,7 @@
 gymnax runs under neither strict promotion nor, everywhere, x64: these tests use JAX's defaults.
 """
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -153,7 +154,7 @@ def test_both_flags_of_deep_sea_are_kept_and_it_counts_as_ended() -> None:
     batch = sampled("DeepSea-bsuite")
     np.testing.assert_array_equal(batch.terminated, batch.truncated)
     assert np.all(np.any(batch.terminated, axis=1))
-    completed = batch.replace(final_value=jnp.full(N, 1e6))
+    completed = replace(batch, final_value=jnp.full(N, 1e6))
     found = pgjax.weights.returns_to_go(completed, 1.0)
     np.testing.assert_array_equal(found, pgjax.weights.returns_to_go(batch, 1.0))
 

@@ -27,8 +27,8 @@ LEVELS = [
     {"exact.values", "exact.recursion"},
     {"exact.derivatives", "exact.moments"},
     {"exact"},
-    {"enumeration", "rollouts"},
-    {"suite", "training", "convergence"},
+    {"enumeration", "rollouts", "suite"},
+    {"training", "convergence", "sampling"},
     {"plots"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -106,7 +106,7 @@ def test_only_rollouts_imports_gymnax() -> None:
     importers = {name for name in MODULES if "gymnax" in outer(imported(PATHS[name]))}
     assert importers == {"rollouts"}
     users = {name for name in MODULES if "rollouts" in inner(imported(PATHS[name]))}
-    assert users <= {"training", "convergence"}
+    assert users <= {"training", "convergence", "sampling"}
 
 
 def test_the_pure_modules_import_arrays_and_little_else() -> None:

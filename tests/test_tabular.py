@@ -1,6 +1,8 @@
 """Finite MDPs: what the named ones are, how they are saved, and what trees of them are."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -58,7 +60,7 @@ def test_random_mdps_are_sound_sparse_and_end_from_everywhere(
 def test_random_mdp_is_asymmetric_in_every_way_that_hides_mistakes() -> None:
     mdp = tabular.random_mdp()
     assert mdp.discount < 1
-    assert np.all(np.diff(np.sort(mdp.initial[:-1])) > 1e-3)
+    assert len(np.unique(np.round(mdp.initial[:-1], 3))) == 3
     assert np.any((mdp.transition > 0) & (mdp.transition < 1))
     into_the_end = mdp.reward[:-1, :, -1][mdp.transition[:-1, :, -1] > 0]
     assert np.all(np.abs(into_the_end) > 1e-3)
@@ -108,19 +110,20 @@ def test_loading_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
     np.savez(tmp_path / "part.npz", transition=np.ones((1, 1, 1)), rewards=np.ones(1))
     with pytest.raises(ValueError, match=r"missing: reward, initial.*unknown: rewards"):
         tabular.load(tmp_path / "part.npz")
-    arrays = {name: np.asarray(getattr(tabular.chain(), name)) for name in
-              ("transition", "reward", "initial", "terminal")}  # fmt: skip
+    names = ("transition", "reward", "initial", "terminal")
+    arrays: dict[str, Any] = {name: np.asarray(getattr(tabular.chain(), name)) for name in names}
     np.savez(tmp_path / "wide.npz", **arrays, discount=np.ones(2))
     with pytest.raises(ValueError, match=r"discount must be a scalar, got shape \(2,\)"):
         tabular.load(tmp_path / "wide.npz")
-    np.savez(tmp_path / "bad.npz", **(arrays | {"initial": np.ones(7)}), discount=0.5)
+    arrays["initial"] = np.ones(7)
+    np.savez(tmp_path / "bad.npz", **arrays, discount=0.5)
     with pytest.raises(ValueError, match="initial must"):
         tabular.load(tmp_path / "bad.npz")
 
 
 def test_an_mdp_is_a_tree_that_jit_and_map_carry() -> None:
     mdp = tabular.random_mdp()
-    doubled = jax.jit(lambda mdp: mdp.replace(reward=2 * mdp.reward))(mdp)
+    doubled = jax.jit(lambda mdp: replace(mdp, reward=2 * mdp.reward))(mdp)
     np.testing.assert_array_equal(doubled.reward, 2 * mdp.reward)
     same = jax.tree.map(jnp.asarray, mdp)
     # Rebuilding normalises the rows once more, which may move a last bit.

@@ -3,6 +3,7 @@
 Annotations are not checked here: they would speak before the library does.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from pgjax.returns import discounted_returns, generalized_advantages, lambda_ret
 
 POLICY = pgjax.tabular_softmax(4, 2)
 PARAMS = jnp.zeros((4, 2))
+FIRST = jnp.asarray(0)  # an action
 SIZES = {"num_trajectories": 2, "num_steps": 3}
 
 
@@ -101,15 +103,19 @@ def test_boolean_and_integer_rewards_are_counted_in_float32() -> None:
         (lambda b: None, TypeError, r"batch must be a pgjax.Trajectory, got NoneType"),
         (lambda b: jax.tree.map(lambda x: x[0], b), ValueError, r"\[N, T\], got \(3,\)"),
         (lambda b: jax.tree.map(lambda x: x[:0], b), ValueError, r"at least one .*N = 0"),
-        (lambda b: b.replace(reward=b.reward[..., None]), ValueError, r"got \(2, 3, 1\)"),
-        (lambda b: b.replace(mask=b.mask[:, :1]), ValueError, r"batch.mask .*got \(2, 1\)"),
-        (lambda b: b.replace(log_prob=b.log_prob[..., None]), ValueError, r"batch.log_prob"),
-        (lambda b: b.replace(value=jnp.ones(2)), ValueError, r"batch.value .*got \(2,\)"),
-        (lambda b: b.replace(action=b.action[:1]), ValueError, r"batch.action .*got \(1, 3\)"),
-        (lambda b: b.replace(observation=b.final_observation), ValueError, r"batch.observation"),
-        (lambda b: b.replace(final_value=b.reward), ValueError, r"batch.final_value .*\[N\]"),
-        (lambda b: b.replace(mask=b.reward), TypeError, r"batch.mask must be boolean, got float32"),
-        (lambda b: b.replace(terminated=b.action), TypeError, r"batch.terminated .*got int32"),
+        (lambda b: replace(b, reward=b.reward[..., None]), ValueError, r"got \(2, 3, 1\)"),
+        (lambda b: replace(b, mask=b.mask[:, :1]), ValueError, r"batch.mask .*got \(2, 1\)"),
+        (lambda b: replace(b, log_prob=b.log_prob[..., None]), ValueError, r"batch.log_prob"),
+        (lambda b: replace(b, value=jnp.ones(2)), ValueError, r"batch.value .*got \(2,\)"),
+        (lambda b: replace(b, action=b.action[:1]), ValueError, r"batch.action .*got \(1, 3\)"),
+        (lambda b: replace(b, observation=b.final_observation), ValueError, r"batch.observation"),
+        (lambda b: replace(b, final_value=b.reward), ValueError, r"batch.final_value .*\[N\]"),
+        (
+            lambda b: replace(b, mask=b.reward),
+            TypeError,
+            r"batch.mask must be boolean, got float32",
+        ),
+        (lambda b: replace(b, terminated=b.action), TypeError, r"batch.terminated .*got int32"),
     ],
 )
 def test_a_batch_laid_out_wrongly_is_refused(
@@ -157,10 +163,10 @@ def test_the_checked_mode_names_the_first_number_that_is_none(field: str) -> Non
     np.testing.assert_array_equal(
         gradient(PARAMS, good), pgjax.gradient(pgjax.rloo(0.9), POLICY, PARAMS, good)
     )
-    bad = good.replace(**{field: getattr(good, field).at[1, 2].set(jnp.nan)})
+    bad = replace(good, **{field: getattr(good, field).at[1, 2].set(jnp.nan)})
     with pytest.raises(ValueError, match=f"batch.{field} is nan at trajectory 1, step 2"):
         gradient(PARAMS, bad)
-    after_the_end = bad.replace(mask=bad.mask.at[1, 2].set(False))
+    after_the_end = replace(bad, mask=bad.mask.at[1, 2].set(False))
     assert np.all(np.isfinite(gradient(PARAMS, after_the_end)))
 
 
@@ -184,16 +190,16 @@ def test_a_state_without_a_legal_action_is_named() -> None:
 
 def test_policies_name_a_wrong_observation_or_parameter() -> None:
     with pytest.raises(ValueError, match=r"observation must be one-hot .*\(4,\), got \(3,\)"):
-        POLICY.log_prob(PARAMS, jnp.zeros(3), 0)
+        POLICY.log_prob(PARAMS, jnp.zeros(3), FIRST)
     with pytest.raises(ValueError, match=r"params must have shape .*\(4, 2\), got \(2, 4\)"):
-        POLICY.log_prob(PARAMS.T, jnp.zeros(4), 0)
+        POLICY.log_prob(PARAMS.T, jnp.zeros(4), FIRST)
     linen = pgjax.flax_policy(pgjax.MLP(num_actions=2))
     params = linen.init(jax.random.key(0), jnp.zeros(4))
     with pytest.raises(ValueError, match=r"must hold the 'params' collection, got \['Dense_0'"):
-        linen.log_prob(params["params"], jnp.zeros(4), 0)
+        linen.log_prob(params["params"], jnp.zeros(4), FIRST)
     flat = pgjax.softmax_policy(lambda key, s: PARAMS, lambda params, s: params)
     with pytest.raises(ValueError, match=r"logits must have shape \[A\] .*got \(4, 2\)"):
-        flat.log_prob(PARAMS, jnp.zeros(4), 0)
+        flat.log_prob(PARAMS, jnp.zeros(4), FIRST)
     with pytest.raises(TypeError, match=r"module must be a flax.linen module.*got 3"):
         pgjax.flax_policy(3)
     for count in (0, -1):

@@ -1,5 +1,6 @@
 """Baselines, weights and terms, each against its formula written out in loops."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -25,17 +26,17 @@ def batch(strict: None) -> Trajectory:
     mask = np.arange(T) < length[:, None]
     last = np.arange(T) == length[:, None] - 1
     ends = np.array([True, True, True, False])[:, None]
-    batch = Trajectory(
-        observation=np.eye(4)[random.integers(4, size=(N, T))],
-        action=random.integers(2, size=(N, T)),
-        reward=np.where(mask, random.normal(size=(N, T)), 0),
-        log_prob=np.where(mask, -random.uniform(size=(N, T)), 0),
-        terminated=last & ends,
-        truncated=last & ~ends,
-        mask=mask,
-        final_observation=np.eye(4)[random.integers(4, size=N)],
-    )
-    return jax.tree.map(jnp.asarray, batch)
+    fields: dict[str, Any] = {
+        "observation": np.eye(4)[random.integers(4, size=(N, T))],
+        "action": random.integers(2, size=(N, T)),
+        "reward": np.where(mask, random.normal(size=(N, T)), 0),
+        "log_prob": np.where(mask, -random.uniform(size=(N, T)), 0),
+        "terminated": last & ends,
+        "truncated": last & ~ends,
+        "mask": mask,
+        "final_observation": np.eye(4)[random.integers(4, size=N)],
+    }
+    return Trajectory(**jax.tree.map(jnp.asarray, fields))
 
 
 def returns_to_go(batch: Trajectory) -> np.ndarray:
@@ -105,11 +106,11 @@ def test_a_traced_discount_gives_the_weights_of_a_known_one(batch: Trajectory) -
 
 
 def test_integer_rewards_are_weighed_in_float32(batch: Trajectory) -> None:
-    counted = batch.replace(reward=jnp.round(10 * batch.reward).astype(jnp.int32))
+    counted = replace(batch, reward=jnp.round(10 * batch.reward).astype(jnp.int32))
     found = weights.reward_to_go(GAMMA)(counted, batch.log_prob)
     assert found.dtype == jnp.float32
     exact = weights.reward_to_go(GAMMA)(
-        counted.replace(reward=counted.reward.astype(jnp.float64)), batch.log_prob
+        replace(counted, reward=counted.reward.astype(jnp.float64)), batch.log_prob
     )
     bound = 10 * np.finfo(np.float32).eps * np.max(np.abs(exact))
     np.testing.assert_allclose(found, exact, rtol=0, atol=bound)
@@ -134,7 +135,7 @@ def test_state_value_reads_the_observation_of_each_step(batch: Trajectory) -> No
 def test_recorded_value_is_the_value_of_the_batch(batch: Trajectory) -> None:
     value = jnp.asarray(np.random.default_rng(3).normal(size=(N, T)))
     target = weights.returns_to_go(batch, GAMMA)
-    found = baselines.recorded_value(batch.replace(value=value), target)
+    found = baselines.recorded_value(replace(batch, value=value), target)
     np.testing.assert_array_equal(found, value)
 
 
