@@ -1,15 +1,21 @@
 """The public page: every name that others may call."""
 
 from . import baselines as baselines
+from . import certificate as certificate
+from . import bridge as bridge
 from . import diagnostics as diagnostics
 from . import enumeration as enumeration
 from . import exact as exact
+from . import registry as registry
 from . import rollouts as rollouts
+from . import sampling as sampling
 from . import suite as suite
 from . import tabular as tabular
 from . import terms as terms
 from . import training as training
 from . import weights as weights
+from .certificate import Certificate as Certificate
+from .certificate import certify as certify
 from .estimators import gradient as gradient
 from .estimators import log_probs as log_probs
 from .estimators import mismatched_reward_to_go as mismatched_reward_to_go
@@ -34,6 +40,7 @@ from .types import Moments as Moments
 from .types import Policy as Policy
 from .types import Spread as Spread
 from .types import Trajectory as Trajectory
+from .unbiased import assert_unbiased as assert_unbiased
 from .validation import checked as checked
 
 __version__: str
