@@ -28,7 +28,8 @@ LEVELS = [
     {"exact.derivatives", "exact.moments"},
     {"exact"},
     {"enumeration", "rollouts", "suite"},
-    {"training", "convergence", "sampling"},
+    {"training", "convergence", "registry", "sampling"},
+    {"certificate"},
     {"plots"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -1,0 +1,218 @@
+"""The certificate: each estimator's exact bias, cosine and variance on the suite, and its price.
+
+Nothing is sampled and nothing is taken on trust: an estimate's expectation and covariance are sums
+over every batch of trajectories (`enumeration`), and ∇J comes from the oracle (`exact`), which
+knows no estimator.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from pgjax import enumeration, exact, suite
+from pgjax.enumeration import Function
+from pgjax.estimators import gradient, reward_to_go
+from pgjax.registry import ROWS, Row
+from pgjax.suite import Problem
+from pgjax.types import Estimator, Moments, Observation, Params, Policy, Trajectory
+
+UNBIASED = 1e-10
+"""A relative bias below this is rounding."""
+TARGET = 0.01
+"""The relative error whose price in trajectories is reported."""
+
+
+class Certificate(NamedTuple):
+    """What is exactly true of one estimator on one problem.
+
+    Attributes:
+        row: of the registry.
+        problem: its name.
+        truth: [P] ∇J.
+        moments: of one estimate, from one batch of K = `row.batch_size` trajectories.
+        yardstick: tr Σ of plain reward-to-go from one trajectory.
+    """
+
+    row: Row
+    problem: str
+    truth: Float[np.ndarray, "P"]
+    moments: Moments
+    yardstick: float
+
+    @property
+    def bias(self) -> float:
+        """Relative bias, ‖E ĝ − ∇J‖ / ‖∇J‖."""
+        return _norm(self.moments.mean - self.truth) / _norm(self.truth)
+
+    @property
+    def is_biased(self) -> bool:
+        """Whether the bias is more than rounding."""
+        return self.bias >= UNBIASED
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the angle between E ĝ and ∇J; zero if E ĝ is zero."""
+        scale = _norm(self.moments.mean) * _norm(self.truth)
+        return float(self.moments.mean @ self.truth) / scale if scale > 0 else 0.0
+
+    @property
+    def variance(self) -> float:
+        """Total variance for each trajectory, K tr Cov(ĝ), relative to plain reward-to-go's."""
+        return self.row.batch_size * float(self.moments.total_variance) / self.yardstick
+
+    @property
+    def needed(self) -> int | None:
+        """Trajectories needed for an error of 1 %, in independent batches of K.
+
+        The smallest N = K n with √(bias² + tr Cov(ĝ)/n) ≤ 0.01 ‖∇J‖; None if the bias alone is
+        more. K stays what it is, so a bias that would shrink in larger batches does not.
+        """
+        allowed = TARGET**2 - (self.bias**2 if self.is_biased else 0)
+        if allowed <= 0:
+            return None
+        relative = float(self.moments.total_variance) / _norm(self.truth) ** 2
+        return self.row.batch_size * max(math.ceil(relative / allowed), 1)
+
+
+def certify(
+    rows: Sequence[Row] = ROWS, problems: Iterable[Problem] | None = None
+) -> list[Certificate]:
+    """Every row on every problem, exactly.
+
+    E ĝ and Cov ĝ are sums over all trajectories, or all batches of K, with their probabilities.
+
+    Args:
+        rows: of the registry, or like them.
+        problems: small enough to enumerate; the suite by default.
+
+    Returns:
+        Certificates, problem by problem, in the order of the rows.
+
+    Raises:
+        ValueError: a problem with ∇J = 0, on which nothing is relative; too many batches.
+
+    Bias: exact.
+
+    Example:
+        >>> from pgjax import registry, suite
+        >>> (found,) = certify(registry.ROWS[:1], suite.problems()[:1])
+        >>> found.is_biased, round(found.cosine, 12)
+        (False, 1.0)
+    """
+    chosen = suite.problems() if problems is None else problems
+    return [found for problem in chosen for found in _certify_problem(rows, problem)]
+
+
+def refuted(certificates: Sequence[Certificate]) -> list[str]:
+    """The rows whose statement of bias is not so, one sentence each.
+
+    A statement that begins with "none" is refuted by a bias anywhere; any other, by none anywhere.
+
+    Args:
+        certificates: of the whole suite; one problem may well hide a bias.
+
+    Returns:
+        Sentences; none if every statement holds.
+
+    Bias: does not apply.
+    """
+    found = []
+    for row in dict.fromkeys(certificate.row for certificate in certificates):
+        worst = max((c for c in certificates if c.row == row), key=lambda c: c.bias)
+        if row.bias.startswith("none") and worst.is_biased:
+            found.append(
+                f'{row.name}: its row says "{row.bias}", but on {worst.problem} its exact '
+                f"relative bias is {worst.bias:.2g}"
+            )
+        elif not row.bias.startswith("none") and not worst.is_biased:
+            found.append(f'{row.name}: its row says "{row.bias}", but it has none on any problem')
+    return found
+
+
+def with_visible_states(problem: Problem) -> Problem:
+    """The same problem with one-hot states in the batches; the policy sees what it saw before.
+
+    So a baseline may be any table over states, even where states look alike to the policy.
+
+    Args:
+        problem: from the suite, or like it.
+
+    Returns:
+        A Problem of the same J, ∇J and trajectories.
+
+    Bias: does not apply.
+    """
+    mdp, policy = problem.mdp, problem.policy
+
+    def seen(state: Array) -> Observation:
+        return jnp.asarray(mdp.observation)[jnp.argmax(state)]
+
+    wrapped = Policy(
+        init=lambda key, state: policy.init(key, seen(state)),
+        sample=lambda params, key, state: policy.sample(params, key, seen(state)),
+        log_prob=lambda params, state, action: policy.log_prob(params, seen(state), action),
+        entropy=lambda params, state: policy.entropy(params, seen(state)),
+    )
+    states = np.eye(mdp.num_states)
+    return problem._replace(mdp=replace(mdp, observation=states), policy=wrapped)
+
+
+def _certify_problem(rows: Sequence[Row], problem: Problem) -> list[Certificate]:
+    """Rows of one batch size share an enumeration, and so a compilation."""
+    truth = _flat(exact.gradient(*problem.arguments, horizon=problem.horizon))
+    if not np.any(truth):
+        raise ValueError(f"{problem.name} has ∇J = 0: no error can be relative to it")
+    visible = with_visible_states(problem)
+    values = exact.state_values(*problem.arguments, horizon=problem.horizon)
+    made: dict[int, list[Estimator | Function]] = {1: [reward_to_go(problem.mdp.discount)]}
+    for row in rows:
+        made.setdefault(row.batch_size, []).append(row.make(visible))
+    found = {K: iter(_moments(each, visible, values, K)) for K, each in made.items()}
+    yardstick = float(next(found[1]).total_variance)
+    return [
+        Certificate(row, problem.name, truth, next(found[row.batch_size]), yardstick)
+        for row in rows
+    ]
+
+
+def _moments(
+    estimators: Sequence[Estimator | Function],
+    problem: Problem,
+    values: Float[np.ndarray, "H S"],
+    batch_size: int,
+) -> list[Moments]:
+    """Of each estimator, read from the blocks of their joint mean and covariance."""
+
+    @jax.jit  # traced once, not each time that `enumeration` looks at it
+    def estimates(params: Params, batch: Trajectory) -> list[Any]:
+        value = jnp.einsum("kts,ts->kt", batch.observation, jnp.asarray(values))
+        batch = replace(batch, value=value)
+        return [
+            gradient(each, problem.policy, params, batch)
+            if isinstance(each, Estimator)
+            else each(params, batch)
+            for each in estimators
+        ]
+
+    joint = enumeration.moments(
+        estimates, *problem.arguments, horizon=problem.horizon, batch_size=batch_size
+    )
+    P = len(joint.mean) // len(estimators)
+    blocks = [slice(P * i, P * (i + 1)) for i in range(len(estimators))]
+    return [Moments(joint.mean[block], joint.covariance[block, block]) for block in blocks]
+
+
+def _flat(tree: Any) -> np.ndarray:
+    """In float64; `ravel_pytree` would go through JAX, and cut it to float32."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def _norm(vector: np.ndarray) -> float:
+    return float(np.linalg.norm(vector))
