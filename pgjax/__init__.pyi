@@ -1,8 +1,8 @@
 """The public page: every name that others may call."""
 
 from . import baselines as baselines
-from . import certificate as certificate
 from . import bridge as bridge
+from . import certificate as certificate
 from . import diagnostics as diagnostics
 from . import enumeration as enumeration
 from . import exact as exact

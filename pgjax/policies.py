@@ -66,7 +66,7 @@ def softmax_policy(
 
     def entropy(params: Params, observation: Observation) -> Array:
         values = log_probabilities(params, observation)
-        legal = jnp.isfinite(values)
+        legal = values != -jnp.inf  # NaN stays, to be seen
         return -jnp.sum(jnp.where(legal, jnp.exp(values) * jnp.where(legal, values, 0), 0))
 
     return Policy(init, sample, log_prob, entropy)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pgjax._version import __version__
-from pgjax.cli import converge, evaluate, train
+from pgjax.cli import certify, check, converge, evaluate, train
 
-COMMANDS = {"converge": converge, "train": train, "evaluate": evaluate}
+COMMANDS = {"certify": certify, "converge": converge, "check": check, "train": train, "evaluate": evaluate}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"pgjax {arguments.command}: interrupted", file=sys.stderr)
         return 130
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """States a default where there is one to state."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=summary,
             description=summary,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Formatter,
         )
         module.configure(command)
         command.set_defaults(run=module.run)

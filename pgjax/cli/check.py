@@ -1,0 +1,93 @@
+"""Prove an estimator of your own unbiased, or show where and by how much it is not."""
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from pgjax.cli.arguments import positive_int
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments; JAX is not imported here."""
+    parser.add_argument(
+        "target",
+        metavar="module:name",
+        help="an Estimator, a function (params, batch) -> gradient, or problem -> either; "
+        "the module by its name or as a path to a .py file",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=2, help="trajectories a batch, K"
+    )
+    parser.add_argument(
+        "--problem", action="append", help="judge on this problem only; repeat for several"
+    )
+    parser.add_argument(
+        "--up-to-scale", action="store_true", help="accept c ∇J with c > 0, knowingly"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-10, help="largest relative bias of an exact mean"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the report; status 0 if unbiased, 1 if not."""
+    candidate = _load(arguments.target)
+    from pgjax import suite
+    from pgjax.unbiased import assert_unbiased
+
+    problems = {problem.name: problem for problem in suite.problems()}
+    unknown = [name for name in arguments.problem or () if name not in problems]
+    if unknown:
+        raise ValueError(f"--problem {unknown[0]} is unknown; known are {', '.join(problems)}")
+    try:
+        report = assert_unbiased(
+            candidate,
+            [problems[name] for name in arguments.problem or problems],
+            batch_size=arguments.batch_size,
+            up_to_scale=arguments.up_to_scale,
+            tolerance=arguments.tolerance,
+        )
+    except AssertionError as failure:
+        print(failure)
+        return 1
+    print(report)
+    return 0
+
+
+def _load(target: str) -> Any:
+    """The object that `module:name` or `path/to/file.py:name` names."""
+    module_name, colon, name = target.rpartition(":")
+    if not colon or not module_name or not name:
+        raise ValueError(f"the estimator must be given as module:name, got {target}")
+    module = _load_file(Path(module_name)) if module_name.endswith(".py") else _import(module_name)
+    found = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{module_name} has no {name}")
+        found = getattr(found, part)
+    return found
+
+
+def _load_file(path: Path) -> Any:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    sys.path.insert(0, str(path.resolve().parent))  # as `python path` would
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None  # a .py file always has one
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def _import(name: str) -> Any:
+    sys.path.insert(0, "")  # the folder the command is called from, as for `python -m`
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ValueError(f"there is no module {name} here or on the path") from None
+        raise ValueError(f"{name} could not be imported: {error}") from error
