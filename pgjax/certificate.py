@@ -126,12 +126,12 @@ def refuted(certificates: Sequence[Certificate]) -> list[str]:
     found = []
     for row in dict.fromkeys(certificate.row for certificate in certificates):
         worst = max((c for c in certificates if c.row == row), key=lambda c: c.bias)
-        if row.bias.startswith("none") and worst.is_biased:
+        if row.is_unbiased and worst.is_biased:
             found.append(
                 f'{row.name}: its row says "{row.bias}", but on {worst.problem} its exact '
                 f"relative bias is {worst.bias:.2g}"
             )
-        elif not row.bias.startswith("none") and not worst.is_biased:
+        elif not row.is_unbiased and not worst.is_biased:
             found.append(f'{row.name}: its row says "{row.bias}", but it has none on any problem')
     return found
 

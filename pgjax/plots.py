@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
 
 if TYPE_CHECKING:
+    from pgjax.certificate import Certificate
     from pgjax.convergence import Point
 
 # Okabe & Ito's palette, distinct under the common colour-vision deficiencies.
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#E69F00", "#000000")
+
+_MARKS = tuple(zip(_COLOURS, "osD^vP*", strict=True))
 
 
 def convergence(points: "Mapping[str, Sequence[Point]]", *, is_exact: bool, title: str) -> "Figure":
@@ -59,6 +62,41 @@ def convergence(points: "Mapping[str, Sequence[Point]]", *, is_exact: bool, titl
     return figure
 
 
+def certificate(certificates: "Sequence[Certificate]") -> Figure:
+    """Bias beside variance, one line an estimator, one mark a problem, on logarithmic axes.
+
+    No bias has no place on a logarithmic axis, so it has a strip of its own.
+
+    Args:
+        certificates: of any rows and problems.
+
+    Returns:
+        A figure; save it with `savefig`.
+    """
+    names = list(dict.fromkeys(found.row.name for found in certificates))
+    figure = Figure(figsize=(9.5, 1.4 + 0.4 * len(names)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 3))
+    biases = [found.bias for found in certificates if found.is_biased]
+    none = 10 ** np.floor(np.log10(min(biases, default=1)) - 0.7)
+    marks = dict(zip(dict.fromkeys(c.problem for c in certificates), _MARKS, strict=False))
+    for name in names:
+        found = [each for each in certificates if each.row.name == name]
+        spread = np.linspace(-0.34, 0.34, len(found)) if len(found) > 1 else [0.0]
+        for each, offset in zip(found, spread, strict=True):
+            colour, marker = marks[each.problem]
+            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4.5}
+            y = names.index(name) + offset
+            left.plot(each.bias if each.is_biased else none, y, linestyle="", **style)
+            right.plot(each.variance, y, linestyle="", **style)
+    _label_certificate(left, right, names, none)
+    handles = [
+        right.plot([], [], linestyle="", color=colour, marker=marker, label=problem)[0]
+        for problem, (colour, marker) in marks.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=6, frameon=False)
+    return figure
+
+
 def learning_curve(rows: "Sequence[Mapping[str, Any]]", *, title: str) -> Figure:
     """Mean return of each update's batch, ± one standard error.
 
@@ -86,6 +124,27 @@ def learning_curve(rows: "Sequence[Mapping[str, Any]]", *, title: str) -> Figure
     axes.set_ylabel("return per episode, undiscounted")
     axes.set_title(title)
     return figure
+
+
+def _label_certificate(left: Axes, right: Axes, names: Sequence[str], none: float) -> None:
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.grid(axis="x", color="0.9", linewidth=0.8)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        for line in range(0, len(names), 2):
+            axes.axhspan(line - 0.5, line + 0.5, color="0.965", zorder=0)
+    left.set_yticks(range(len(names)), names)
+    left.set_ylim(len(names) - 0.5, -0.5)
+    ticks = [10.0**power for power in range(round(np.log10(none)) + 1, 1)]
+    left.set_xticks([none, *ticks], ["none", *(f"{tick:.0%}" for tick in ticks)])
+    left.set_xlim(none / 1.6, 1.6)
+    left.minorticks_off()
+    left.set_xlabel("relative bias  ‖E ĝ − ∇J‖ / ‖∇J‖")
+    left.axvline(none * 1.6, color="0.4", linewidth=1, linestyle=":")
+    right.axvline(1, color="0.4", linewidth=1, zorder=1)
+    right.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    right.set_xlabel("variance of a trajectory, relative to reward-to-go")
 
 
 def _figure() -> tuple[Figure, Axes]:

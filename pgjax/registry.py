@@ -52,6 +52,11 @@ class Row(NamedTuple):
     make: Callable[[Problem], Estimator | Callable[[Params, Trajectory], Any]]
     batch_size: int = 1
 
+    @property
+    def is_unbiased(self) -> bool:
+        """Whether the row claims so."""
+        return self.bias.startswith("none")
+
 
 def mean_return(problem: Problem) -> float:
     """J, the mean return: the constant baseline that everyone tries first.
@@ -61,7 +66,8 @@ def mean_return(problem: Problem) -> float:
 
     Bias: exact.
     """
-    return float(exact.objective(*problem.arguments, horizon=problem.horizon))
+    values = exact.state_values(*problem.arguments, horizon=problem.horizon)
+    return float(problem.mdp.initial @ values[0])
 
 
 def mean_returns_to_go(problem: Problem) -> Float[np.ndarray, "T"]:

@@ -1,0 +1,206 @@
+"""The certificate's tables, for the terminal and for the pages that are generated from it.
+
+Numbers are printed to two or three digits: exact ones agree far beyond that on every machine, so a
+page that differs from what is printed here is out of date, never unlucky.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.table import Table as RichTable
+
+from pgjax.certificate import Certificate
+from pgjax.suite import Problem
+
+_GENERATED = re.compile(
+    r"(<!-- certificate:begin (?P<name>[\w-]+) -->\n).*?(<!-- certificate:end -->)", re.DOTALL
+)
+
+
+class Table(NamedTuple):
+    """Cells as text; the first `words` columns are words, the others numbers."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    words: int = 1
+
+
+def summary(certificates: Sequence[Certificate]) -> Table:
+    """One line an estimator, each number's range over the problems, the cosine's lowest."""
+    rows = [
+        (
+            found[0].row.name,
+            str(found[0].row.batch_size),
+            _range(found, _bias_of, lambda c: c.bias),
+            _cosine_of(min(found, key=lambda c: c.cosine)),
+            _range(found, _variance_of, lambda c: c.variance),
+            _range(found, _needed_of, lambda c: c.needed or float("inf")),
+        )
+        for found in by_estimator(certificates)
+    ]
+    head = ("estimator", "K", "bias", "cosine ≥", "variance", "N for 1 %")
+    return Table("on the whole suite", head, rows)
+
+
+def on_problem(certificates: Sequence[Certificate], problem: Problem) -> Table:
+    """One line an estimator, on one problem."""
+    rows = [
+        (
+            found.row.name,
+            str(found.row.batch_size),
+            _bias_of(found),
+            _cosine_of(found),
+            _variance_of(found),
+            _needed_of(found),
+        )
+        for found in certificates
+        if found.problem == problem.name
+    ]
+    mdp = problem.mdp
+    title = (
+        f"{problem.name}: {mdp.num_states} states, {mdp.num_actions} actions, "
+        f"γ = {mdp.discount:g}, at most {problem.horizon} step" + "s" * (problem.horizon > 1)
+    )
+    return Table(title, ("estimator", "K", "bias", "cosine", "variance", "N for 1 %"), rows)
+
+
+def compositions(certificates: Sequence[Certificate]) -> Table:
+    """One line an estimator: how it is composed, what is said of it, and what is so."""
+    rows = [
+        (
+            f"`{found[0].row.code}`",
+            found[0].row.weights,
+            found[0].row.term,
+            found[0].row.bias,
+            _range(found, _bias_of, lambda c: c.bias),
+            _range(found, _variance_of, lambda c: c.variance),
+        )
+        for found in by_estimator(certificates)
+    ]
+    head = ("estimator", "weights", "term", "bias for ∇J", "exact bias", "exact variance")
+    return Table("estimators", head, rows, words=4)
+
+
+def by_estimator(certificates: Sequence[Certificate]) -> list[list[Certificate]]:
+    """Certificates in groups of one row, in the order of the rows."""
+    groups: dict[str, list[Certificate]] = {}
+    for found in certificates:
+        groups.setdefault(found.row.name, []).append(found)
+    return list(groups.values())
+
+
+def rich(table: Table) -> RichTable:
+    """For the terminal."""
+    shown = RichTable(title=table.title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, head in enumerate(table.head):
+        shown.add_column(head, justify="left" if index < table.words else "right", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
+
+
+def markdown(table: Table) -> str:
+    """For a page."""
+    rule = ["---"] * table.words + ["--:"] * (len(table.head) - table.words)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (table.head, rule, *table.rows))
+
+
+def generated(certificates: Sequence[Certificate], problems: Sequence[Problem]) -> dict[str, str]:
+    """What stands between the markers of each name."""
+    each = (on_problem(certificates, problem) for problem in problems)
+    return {
+        "compositions": markdown(compositions(certificates)),
+        "summary": markdown(summary(certificates)),
+        "problems": "\n".join(f"### {table.title}\n\n{markdown(table)}" for table in each),
+    }
+
+
+def updated(page: str, texts: Mapping[str, str]) -> str:
+    """A page with what stands between its markers replaced.
+
+    Args:
+        page: with `<!-- certificate:begin NAME -->` and `<!-- certificate:end -->`, each on a line
+            of its own, around every table to generate.
+        texts: from `generated`.
+
+    Raises:
+        ValueError: no markers, or a NAME that nothing is generated for.
+    """
+    names = [match["name"] for match in _GENERATED.finditer(page)]
+    unknown = [name for name in names if name not in texts]
+    if not names or unknown:
+        known = ", ".join(texts)
+        was = f"{unknown[0]} is none" if unknown else "the page has none"
+        raise ValueError(
+            "generated tables stand between <!-- certificate:begin NAME --> and "
+            f"<!-- certificate:end -->, NAME one of {known}; {was}"
+        )
+    return _GENERATED.sub(lambda match: f"{match[1]}\n{texts[match['name']]}\n{match[3]}", page)
+
+
+def update(path: Path, texts: Mapping[str, str]) -> None:
+    """Write a file's page `updated`."""
+    try:
+        path.write_text(updated(path.read_text("utf-8"), texts), "utf-8")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def save_json(certificates: Sequence[Certificate], path: Path) -> None:
+    """Every number in full; `needed` is null where it is never."""
+    records: list[dict[str, Any]] = [
+        {
+            "estimator": found.row.name,
+            "problem": found.problem,
+            "batch_size": found.row.batch_size,
+            "bias": found.bias,
+            "cosine": found.cosine,
+            "variance": found.variance,
+            "needed": found.needed,
+        }
+        for found in certificates
+    ]
+    path.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _range(
+    found: Sequence[Certificate],
+    cell: Callable[[Certificate, int], str],
+    key: Callable[[Certificate], float],
+) -> str:
+    low, high = cell(min(found, key=key), 2), cell(max(found, key=key), 2)
+    return low if low == high else f"{low}–{high}"
+
+
+def _bias_of(found: Certificate, digits: int = 3) -> str:
+    return f"{100 * found.bias:.{digits}g}%" if found.is_biased else "none"
+
+
+def _cosine_of(found: Certificate) -> str:
+    return f"{found.cosine:.4f}"
+
+
+def _variance_of(found: Certificate, digits: int = 3) -> str:
+    return _significant(found.variance, digits)
+
+
+def _needed_of(found: Certificate, digits: int = 3) -> str:
+    """With a k or M: 1234567 is 1.23M."""
+    if found.needed is None:
+        return "never"
+    number = float(f"{found.needed:.{digits - 1}e}")
+    for power, letter in ((9, "G"), (6, "M"), (3, "k")):
+        if number >= 10**power:
+            return _significant(number / 10**power, digits) + letter
+    return f"{number:.0f}"
+
+
+def _significant(number: float, digits: int) -> str:
+    """1.00, not 1; 950, not 9.5e+02."""
+    exponent = int(f"{number:.{digits - 1}e}".partition("e")[2])
+    return f"{number:.{max(digits - 1 - exponent, 0)}f}"

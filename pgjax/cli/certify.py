@@ -1,0 +1,121 @@
+"""Print what is exactly true of every estimator: bias, cosine, variance, trajectories needed."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pgjax.certificate import Certificate
+    from pgjax.suite import Problem
+
+LEGEND = (
+    "bias ‖E ĝ − ∇J‖ / ‖∇J‖; cosine of E ĝ and ∇J; variance K tr Cov(ĝ), relative to "
+    "reward-to-go's; N for 1 %: trajectories, in independent batches of K, until the "
+    "root-mean-square error, bias included, is 1 % of ‖∇J‖"
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments; JAX is not imported here."""
+    parser.add_argument(
+        "--problem", action="append", help="certify on this problem only; repeat for several"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("certificate.png"), help="where the picture goes"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number in full")
+    parser.add_argument(
+        "--update",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="replace the generated tables in these Markdown files",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Certify, print, draw; status 1 if a row of the registry claims what is not so."""
+    start = time.perf_counter()
+    _check_arguments(arguments)
+    from rich.console import Console
+
+    from pgjax import plots
+    from pgjax.cli import certificate_tables as tables
+
+    console = Console()
+    problems = _problems(arguments.problem)
+    certificates = _certify(console, problems)
+    if arguments.problem:
+        shown = [tables.on_problem(certificates, problem) for problem in problems]
+    else:
+        shown = [tables.summary(certificates)]
+    for table in shown:
+        console.print(tables.rich(table))
+    console.print(LEGEND)
+    plots.certificate(certificates).savefig(arguments.output, dpi=150)
+    console.print(f"picture: {arguments.output}", soft_wrap=True)
+    if arguments.json:
+        tables.save_json(certificates, arguments.json)
+        console.print(f"numbers: {arguments.json}", soft_wrap=True)
+    for path in arguments.update or ():
+        tables.update(path, tables.generated(certificates, problems))
+        console.print(f"updated: {path}", soft_wrap=True)
+    return _conclude(console, certificates, is_suite=not arguments.problem, start=start)
+
+
+def _check_arguments(arguments: argparse.Namespace) -> None:
+    """Before any work, not after it."""
+    output = arguments.output
+    if output.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"--output must end in .png, .pdf or .svg, got {output}")
+    for name, path in (("--output", output), ("--json", arguments.json)):
+        if path and not path.parent.is_dir():
+            raise ValueError(f"{name} must lie in a folder that exists, got {path}")
+    for path in arguments.update or ():
+        if arguments.problem:
+            raise ValueError("--update needs the whole suite, so no --problem")
+        if not path.is_file():
+            raise ValueError(f"--update needs files that exist, got {path}")
+
+
+def _problems(names: list[str] | None) -> "list[Problem]":
+    from pgjax import suite
+
+    known = {problem.name: problem for problem in suite.problems()}
+    for name in names or ():
+        if name not in known:
+            raise ValueError(f"--problem {name} is unknown; known are {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names or known)]
+
+
+def _certify(console: "Console", problems: "list[Problem]") -> "list[Certificate]":
+    from pgjax.certificate import certify
+
+    found = []
+    with console.status("") as status:
+        for problem in problems:
+            status.update(f"{problem.name}: every trajectory, and every batch of them")
+            found += certify(problems=[problem])
+    return found
+
+
+def _conclude(
+    console: "Console", certificates: "list[Certificate]", *, is_suite: bool, start: float
+) -> int:
+    """Whether the rows' statements hold; one problem alone may well hide a bias."""
+    from pgjax.certificate import refuted
+
+    claims = [found for found in certificates if is_suite or found.row.is_unbiased]
+    wrong = refuted(claims)
+    for sentence in wrong:
+        console.print(f"[red]✗[/red] {sentence}")
+    held = len({found.row.name for found in claims}) - len(wrong)
+    word = "[red]FAIL[/red]" if wrong else "[green]PASS[/green]"
+    seconds = time.perf_counter() - start
+    console.print(
+        f"{word}: {held} of {held + len(wrong)} statements of bias hold ({seconds:.1f} s)"
+    )
+    return 1 if wrong else 0
