@@ -1,0 +1,344 @@
+"""The certificate is exact, no estimator escapes it, and no page shows another number."""
+
+import functools
+import inspect
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pgjax import baselines, enumeration, estimators, exact, registry, suite, terms, weights
+from pgjax.certificate import TARGET, Certificate, certify, refuted, with_visible_states
+from pgjax.cli import certificate_tables as tables
+from pgjax.cli import main
+from pgjax.registry import ROWS, Row
+from pgjax.types import Estimator
+
+ROOT = Path(__file__).parents[1]
+PROBLEMS = {problem.name: problem for problem in suite.problems()}
+EXACT = 1e-10  # sums of up to 35,000 float64 terms, relative to ‖∇J‖
+
+
+@pytest.fixture(scope="module")
+def certificates() -> list[Certificate]:
+    return certify()
+
+
+def named(certificates: list[Certificate], name: str) -> dict[str, Certificate]:
+    return {found.problem: found for found in certificates if found.row.name == name}
+
+
+# The numbers
+
+
+def test_statements_of_bias_agree_with_the_exact_numbers(certificates):
+    assert refuted(certificates) == []
+    for name in {row.name for row in ROWS}:
+        found = named(certificates, name)
+        assert set(found) == set(PROBLEMS)
+        largest = max(each.bias for each in found.values())
+        is_unbiased = next(row for row in ROWS if row.name == name).is_unbiased
+        assert largest < EXACT if is_unbiased else largest > 1e-6
+
+
+def test_a_false_claim_is_refuted(certificates):
+    liar = [
+        found._replace(row=found.row._replace(bias="none, says the row"))
+        for found in named(certificates, "reward-to-go without γ^t").values()
+    ]
+    modest = [
+        found._replace(row=found.row._replace(bias="biased, says the row"))
+        for found in named(certificates, "RLOO").values()
+    ]
+    first, second = refuted([*liar, *modest])
+    assert "none, says the row" in first
+    assert "on continuing its exact relative bias is 0.24" in first
+    assert "biased, says the row" in second
+
+
+def test_a_function_is_certified_too_and_found_out():
+    problem = PROBLEMS["bandit"]
+    estimator = estimators.reward_to_go(problem.mdp.discount)
+    twice = Row(
+        "twice", "", "", "", "none",
+        lambda seen: lambda params, batch: (
+            2 * estimators.gradient(estimator, seen.policy, params, batch)
+        ),
+    )  # fmt: skip
+    (found,) = certify([twice], [problem])
+    assert found.bias == pytest.approx(1, rel=EXACT)
+    assert found.variance == pytest.approx(4, rel=EXACT)
+    assert found.cosine == pytest.approx(1, rel=EXACT)
+    assert found.needed is None
+    assert len(refuted([found])) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "moments"),
+    [
+        ("REINFORCE", exact.total_return_moments),
+        ("reward-to-go", exact.reward_to_go_moments),
+        ("reward-to-go without γ^t", exact.mismatched_reward_to_go_moments),
+    ],
+)
+def test_enumeration_agrees_with_dynamic_programming(certificates, name, moments):
+    problem = PROBLEMS["random"]
+    check(certificates, name, problem, moments(*problem.arguments, horizon=problem.horizon))
+
+
+@pytest.mark.parametrize("problem", [PROBLEMS["random"], PROBLEMS["look-alikes"]])
+def test_baselines_agree_with_dynamic_programming(certificates, problem):
+    best = exact.optimal_state_baseline(*problem.arguments, horizon=problem.horizon)
+    for name, baseline in (
+        ("reward-to-go − J", registry.mean_return(problem)),
+        ("reward-to-go − best b(s_t)", best),
+    ):
+        expected = exact.reward_to_go_moments(
+            *problem.arguments, horizon=problem.horizon, baseline=baseline
+        )
+        check(certificates, name, problem, expected)
+
+
+def check(certificates, name, problem, expected):
+    found = named(certificates, name)[problem.name]
+    scale = float(np.linalg.norm(found.truth))
+    covariance = found.moments.covariance
+    total = float(found.moments.total_variance)
+    np.testing.assert_allclose(found.moments.mean, expected.mean, rtol=0, atol=EXACT * scale)
+    np.testing.assert_allclose(covariance, expected.covariance, rtol=0, atol=EXACT * total)
+
+
+def test_the_yardstick_is_reward_to_go_itself(certificates):
+    for found in named(certificates, "reward-to-go").values():
+        assert found.variance == 1
+
+
+def test_batch_mean_is_leave_one_out_shrunk_by_half(certificates):
+    whole = named(certificates, "RLOO")
+    for problem, found in named(certificates, "REINFORCE − batch mean").items():
+        assert found.bias == pytest.approx(1 / 2, rel=EXACT)
+        assert found.cosine == pytest.approx(1, rel=EXACT)
+        assert found.variance == pytest.approx(whole[problem].variance / 4, rel=EXACT)
+
+
+def test_the_best_function_of_the_state_beats_every_other_one(certificates):
+    # J is a function of the state; E[G_t] and V_t(s_t) depend on time as well, and may do better.
+    best = named(certificates, "reward-to-go − best b(s_t)")
+    for name in ("reward-to-go", "reward-to-go − J"):
+        for problem, found in named(certificates, name).items():
+            assert best[problem].variance < found.variance
+
+
+def test_the_mean_return_is_the_objective_and_the_first_return_to_go():
+    problem = PROBLEMS["random"]
+    J = exact.objective(*problem.arguments, horizon=problem.horizon)
+    assert registry.mean_return(problem) == pytest.approx(J, rel=EXACT)
+    assert registry.mean_returns_to_go(problem)[0] == pytest.approx(J, rel=EXACT)
+
+
+def test_trajectories_needed_are_enough_and_no_fewer_are(certificates):
+    def relative_square_error(found: Certificate, batches: float) -> float:
+        variance = np.trace(found.moments.covariance) / np.sum(found.truth**2)
+        return found.bias**2 + variance / batches
+
+    for found in certificates:
+        if found.needed is None:
+            assert relative_square_error(found, np.inf) > TARGET**2
+            continue
+        K = found.row.batch_size
+        assert found.needed % K == 0
+        assert relative_square_error(found, found.needed / K) <= TARGET**2 * (1 + EXACT)
+        if found.needed > K:
+            assert relative_square_error(found, found.needed / K - 1) > TARGET**2
+
+
+def test_a_problem_without_a_gradient_is_refused():
+    problem = PROBLEMS["bandit"]
+    flat = problem._replace(mdp=replace(problem.mdp, reward=0 * problem.mdp.reward))
+    with pytest.raises(ValueError, match="bandit has ∇J = 0"):
+        certify(ROWS[:1], [flat])
+
+
+# The registry
+
+
+def unregistered(module: Any, rows: tuple[Row, ...]) -> set[str]:
+    """Public functions of a module that return an Estimator and that no row is composed with."""
+    public = {
+        name
+        for name, item in vars(module).items()
+        if inspect.isfunction(item)
+        and not name.startswith("_")
+        and inspect.signature(item).return_annotation is Estimator
+    }
+    assert public
+    return public - {row.code.partition("(")[0] for row in rows}
+
+
+def test_every_public_estimator_has_a_row():
+    assert unregistered(estimators, ROWS) == set()
+    assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+def test_an_estimator_without_a_row_is_noticed():
+    rest = tuple(row for row in ROWS if row.name != "RLOO")
+    assert unregistered(estimators, rest) == {"rloo"}
+
+
+@functools.cache
+def setting() -> tuple[suite.Problem, dict[str, Any], Any]:
+    """A problem, what the names in `Row.code` mean on it, and a batch of two of its episodes."""
+    problem = with_visible_states(PROBLEMS["random"])
+    namespace = {
+        **vars(baselines), **vars(estimators), "weights": weights, "terms": terms,
+        "γ": problem.mdp.discount,
+        "J": registry.mean_return(problem),
+        "G": jnp.asarray(registry.mean_returns_to_go(problem)),
+        "b": registry.least_variance_value(problem),
+    }  # fmt: skip
+    batch, _ = enumeration.trajectories(*problem.arguments, horizon=problem.horizon)
+    batch = jax.tree.map(lambda x: jnp.asarray(x[np.array([-1, 70])]), batch)
+    batch = replace(batch, value=batch.observation @ jnp.arange(4.0))
+    return problem, namespace, batch
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_the_code_shown_is_the_estimator_measured(row):
+    problem, namespace, batch = setting()
+    shown, measured = eval(row.code, namespace), row.make(problem)
+    np.testing.assert_array_equal(
+        shown.weights(batch, batch.log_prob), measured.weights(batch, batch.log_prob)
+    )
+    assert shown.term is measured.term
+
+
+# The pages
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/estimators.md"])
+def test_pages_show_what_is_computed(certificates, page):
+    text = (ROOT / page).read_text("utf-8")
+    fresh = tables.updated(text, tables.generated(certificates, suite.problems()))
+    assert text == fresh, (
+        f"{page} is out of date; run "
+        "pgjax certify --update README.md docs/estimators.md --output docs/certificate.png"
+    )
+
+
+def test_a_stale_page_is_noticed(certificates):
+    text = (ROOT / "README.md").read_text("utf-8")
+    stale = re.sub(r"50%", "49%", text)
+    assert stale != text
+    assert tables.updated(stale, tables.generated(certificates, suite.problems())) == text
+
+
+def test_no_printed_number_stands_on_the_edge_of_rounding(certificates):
+    # Another CPU's float32 draw of the initial network may differ by 1e-7.
+    def printed(found: Certificate, factor: float) -> list[str]:
+        moments = found.moments._replace(covariance=found.moments.covariance * factor)
+        moved = found._replace(moments=moments)
+        cells = [cell(moved, digits) for cell in CELLS for digits in (2, 3)]
+        bias = [f"{100 * found.bias * factor:.{digits}g}" for digits in (2, 3)]
+        return [*cells, *(bias if found.is_biased else [])]
+
+    for found in certificates:
+        assert printed(found, 1 - 1e-6) == printed(found, 1 + 1e-6)
+        assert f"{found.cosine - 1e-7:.4f}" == f"{min(found.cosine + 1e-7, 1):.4f}"
+
+
+CELLS = (tables._variance_of, tables._needed_of)
+
+
+@pytest.mark.parametrize(
+    ("number", "digits", "text"),
+    [(1.0, 3, "1.00"), (950.4, 2, "950"), (0.9996, 3, "1.00"), (0.00288, 2, "0.0029")],
+)
+def test_numbers_are_printed_to_their_digits(number, digits, text):
+    assert tables._significant(number, digits) == text
+
+
+# The command
+
+
+@pytest.fixture
+def computed(certificates, monkeypatch):
+    """The command without its half minute: what the module has already certified."""
+    monkeypatch.setattr(
+        "pgjax.certificate.certify",
+        lambda problems: [
+            found for found in certificates if found.problem in {each.name for each in problems}
+        ],
+    )
+
+
+@pytest.mark.usefixtures("computed")
+def test_the_command_prints_writes_and_updates(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- certificate:begin summary -->\nold\n<!-- certificate:end -->\nrest\n")
+    picture, numbers = tmp_path / "certificate.png", tmp_path / "certificate.json"
+    arguments = ["--output", str(picture), "--json", str(numbers), "--update", str(page)]
+    assert main(["certify", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert all(row.name in printed for row in ROWS)
+    assert f"PASS: {len(ROWS)} of {len(ROWS)} statements of bias hold" in printed
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    records = json.loads(numbers.read_text("utf-8"))
+    assert len(records) == len(ROWS) * len(PROBLEMS)
+    assert {record["needed"] for record in records} >= {None}
+    assert "old" not in page.read_text("utf-8")
+    assert page.read_text("utf-8").endswith("<!-- certificate:end -->\nrest\n")
+
+
+@pytest.mark.usefixtures("computed")
+def test_one_problem_is_shown_in_full_and_refutes_no_claim_of_bias(tmp_path, capsys):
+    picture = str(tmp_path / "certificate.svg")
+    assert main(["certify", "--problem", "bandit", "--output", picture]) == 0
+    printed = capsys.readouterr().out
+    assert "bandit: 3 states, 2 actions, γ = 1, at most 1 step" in printed
+    assert "9 of 9 statements" in printed
+
+
+def test_a_false_row_fails_the_command(certificates, monkeypatch, tmp_path, capsys):
+    liars = [found._replace(row=found.row._replace(bias="none")) for found in certificates]
+    monkeypatch.setattr("pgjax.certificate.certify", lambda problems: liars)
+    picture = str(tmp_path / "certificate.png")
+    assert main(["certify", "--problem", "random", "--output", picture]) == 1
+    assert "FAIL: 9 of 11 statements of bias hold" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--problem", "unknown"], "--problem unknown is unknown; known are bandit"),
+        (["--output", "picture.txt"], "--output must end in .png"),
+        (["--output", "nowhere/picture.png"], "--output must lie in a folder that exists"),
+        (["--json", "nowhere/numbers.json"], "--json must lie in a folder that exists"),
+        (["--update", "nowhere.md"], "--update needs files that exist"),
+        (["--problem", "bandit", "--update", "x.md"], "--update needs the whole suite"),
+    ],
+)
+def test_bad_arguments_are_answered_in_one_line(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["certify", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.usefixtures("computed")
+@pytest.mark.parametrize(
+    "text", ["no markers\n", "<!-- certificate:begin other -->\n<!-- certificate:end -->\n"]
+)
+def test_a_page_without_its_markers_is_refused(text, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    picture = str(tmp_path / "certificate.png")
+    assert main(["certify", "--update", str(page), "--output", picture]) == 2
+    assert "NAME one of compositions, summary, problems" in capsys.readouterr().err
+    assert page.read_text() == text
