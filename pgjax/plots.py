@@ -4,6 +4,7 @@ Imported by the command line only.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,7 +79,8 @@ def certificate(certificates: "Sequence[Certificate]") -> Figure:
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 3))
     biases = [found.bias for found in certificates if found.is_biased]
     none = 10 ** np.floor(np.log10(min(biases, default=1)) - 0.7)
-    marks = dict(zip(dict.fromkeys(c.problem for c in certificates), _MARKS, strict=False))
+    problems = dict.fromkeys(found.problem for found in certificates)
+    marks = dict(zip(problems, cycle(_MARKS), strict=False))
     for name in names:
         found = [each for each in certificates if each.row.name == name]
         spread = np.linspace(-0.34, 0.34, len(found)) if len(found) > 1 else [0.0]
@@ -137,7 +139,7 @@ def _label_certificate(left: Axes, right: Axes, names: Sequence[str], none: floa
     left.set_yticks(range(len(names)), names)
     left.set_ylim(len(names) - 0.5, -0.5)
     ticks = [10.0**power for power in range(round(np.log10(none)) + 1, 1)]
-    left.set_xticks([none, *ticks], ["none", *(f"{tick:.0%}" for tick in ticks)])
+    left.set_xticks([none, *ticks], ["none", *(f"{100 * tick:g}%" for tick in ticks)])
     left.set_xlim(none / 1.6, 1.6)
     left.minorticks_off()
     left.set_xlabel("relative bias  ‖E ĝ − ∇J‖ / ‖∇J‖")

@@ -12,7 +12,13 @@ from typing import NoReturn
 from pgjax._version import __version__
 from pgjax.cli import certify, check, converge, evaluate, train
 
-COMMANDS = {"certify": certify, "converge": converge, "check": check, "train": train, "evaluate": evaluate}
+COMMANDS = {
+    "certify": certify,
+    "converge": converge,
+    "check": check,
+    "train": train,
+    "evaluate": evaluate,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
