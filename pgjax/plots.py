@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 if TYPE_CHECKING:
     from pgjax.certificate import Certificate
@@ -145,7 +145,9 @@ def _label_certificate(left: Axes, right: Axes, names: Sequence[str], none: floa
     left.set_xlabel("relative bias  ‖E ĝ − ∇J‖ / ‖∇J‖")
     left.axvline(none * 1.6, color="0.4", linewidth=1, linestyle=":")
     right.axvline(1, color="0.4", linewidth=1, zorder=1)
-    right.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    right.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    right.xaxis.set_major_formatter("{x:g}")
+    right.minorticks_off()
     right.set_xlabel("variance of a trajectory, relative to reward-to-go")
 
 
