@@ -1,7 +1,7 @@
 """The exhibits: each mutant as close to how it was seen as our types allow, and the controls.
 
-An exhibit is made from a case: an Estimator, or a function (params, batch) -> gradient. Its
-docstring is its label on the page.
+An exhibit is made from a case: an Estimator, or a function (params, batch) -> scalar to ascend (or,
+of a KL, to descend). Its docstring is its label on the page.
 """
 
 import inspect
@@ -17,8 +17,8 @@ import pgjax
 from pgjax import Estimator, Trajectory, baselines, terms, weights
 from tests.museum.cases import Case, stream_of
 
-Function = Callable[[Any, Trajectory], Any]
-Make = Callable[[Case], Estimator | Function]
+Surrogate = Callable[[Any, Trajectory], Any]
+Make = Callable[[Case], Estimator | Surrogate]
 
 
 class Exhibit(NamedTuple):
@@ -32,7 +32,7 @@ class Exhibit(NamedTuple):
         make: case -> what estimates.
         estimand: the key of `Case.truth` that it claims.
         batch_size: trajectories that it needs at once.
-        acting: whose actions the batch holds: "itself", "stale" parameters or the "tempered" policy.
+        acting: who acted: "itself", "stale" parameters, or the "tempered" policy.
         needs_values: whether it has no meaning where a critic of the observation cannot be right.
     """
 
@@ -78,10 +78,6 @@ def issue(repository: str, number: int) -> str:
 
 def score(weigh: weights.Weights) -> Estimator:
     return Estimator(weigh, terms.score)
-
-
-def ascend(surrogate: Callable[[Any, Trajectory], Any]) -> Function:
-    return jax.grad(surrogate)
 
 
 def time(batch: Trajectory) -> Any:
@@ -163,7 +159,7 @@ def with_reward(weigh: weights.Weights, reward: weights.Weights) -> Estimator:
     """The weights, after a reward of one's own."""
 
     def weigh_other(batch: Trajectory, log_prob: Any) -> Any:
-        return weigh(batch.replace(reward=reward(batch, log_prob)), log_prob)
+        return weigh(replace(batch, reward=reward(batch, log_prob)), log_prob)
 
     return score(weigh_other)
 
@@ -195,7 +191,7 @@ def mean_over_time(case: Case):
 
 @mutant(issue("allenai/open-instruct", 1161), batch_size=2)
 def token_mean_per_micro_batch(case: Case):
-    """Divided by the number of steps in this micro-batch (and times its expectation, a constant)."""
+    """Divided by the steps in this micro-batch, and times their expected number, a constant."""
     weigh = weights.reward_to_go(case.discount)
 
     def mean(batch: Trajectory, log_prob: Any) -> Any:
@@ -209,13 +205,14 @@ def token_mean_per_micro_batch(case: Case):
 def clipped_per_trajectory(case: Case):
     """Each trajectory's gradient is clipped to the norm of ∇J before they are averaged."""
     largest = float(np.linalg.norm(case.truth["∇J"]))
+    one, weigh = pgjax.reward_to_go(case.discount), weights.reward_to_go(case.discount)
 
-    def clipped(params: Any, batch: Trajectory) -> Any:
-        one = pgjax.gradient(pgjax.reward_to_go(case.discount), case.policy, params, batch)
-        norm = jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(one)))
-        return jax.tree.map(lambda x: x * jnp.minimum(1, largest / jnp.maximum(norm, 1e-8)), one)
+    def clipped(batch: Trajectory, log_prob: Any) -> Any:
+        gradient = pgjax.gradient(one, case.policy, case.problem.params, batch)
+        norm = jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(gradient)))
+        return weigh(batch, log_prob) * jnp.minimum(1, largest / jnp.maximum(norm, 1e-8))
 
-    return clipped
+    return score(clipped)
 
 
 # --- baselines and advantages ------------------------------------------------------------------
@@ -283,7 +280,7 @@ def value_not_stopped(case: Case):
         advantage = weights.returns_to_go(batch, case.discount) - value(params, batch.observation)
         return jnp.mean(jnp.sum(log_prob * matched(case, batch, advantage), axis=1))
 
-    return ascend(surrogate)
+    return surrogate
 
 
 @mutant("Schulman et al., Generalized Advantage Estimation (2016) say so themselves")
@@ -356,7 +353,7 @@ def sampling_temperature_differs(case: Case):
     return pgjax.reward_to_go(case.discount)
 
 
-@mutant("more than one epoch on a batch", acting="stale")
+@mutant("more than one epoch on a batch", acting="stale", batch_size=2)
 def stale_samples_taken_for_fresh(case: Case):
     """The samples of earlier parameters, without any ratio."""
     return pgjax.reward_to_go(case.discount)
@@ -370,7 +367,11 @@ def ratio_of_one_step(case: Case):
     return Estimator(weights.reward_to_go(case.discount), terms.importance_ratio)
 
 
-@mutant("Schulman et al., Proximal Policy Optimization (2017), as designed", acting="stale")
+@mutant(
+    "Schulman et al., Proximal Policy Optimization (2017), as designed",
+    acting="stale",
+    batch_size=2,
+)
 def ratio_clipped_per_sample(case: Case):
     """PPO's clip: a sample whose ratio has left [0.8, 1.2] the good way stops counting."""
 
@@ -381,7 +382,7 @@ def ratio_clipped_per_sample(case: Case):
     return Estimator(weights.reward_to_go(case.discount), term)
 
 
-@mutant("truncated importance sampling, against its variance", acting="stale")
+@mutant("truncated importance sampling, against its variance", acting="stale", batch_size=2)
 def ratios_cut_at_one(case: Case):
     """Per-decision importance sampling with min(1, ratio)."""
     return with_reward(
@@ -411,7 +412,7 @@ def _whole_ratio(batch: Trajectory, log_prob: Any) -> Any:
 # --- where episodes end ------------------------------------------------------------------------
 
 
-def on_stream(case: Case, continues: Callable[[Any], Any], *, window: bool = False) -> Function:
+def on_stream(case: Case, continues: Callable[[Any], Any], *, window: bool = False) -> Surrogate:
     """Two episodes of one auto-resetting stream, their returns cut by a rule for `done`.
 
     Args:
@@ -434,7 +435,7 @@ def on_stream(case: Case, continues: Callable[[Any], Any], *, window: bool = Fal
         log_prob = pgjax.log_probs(case.policy, params, stream)[0]
         return jnp.sum(jnp.where(mask, log_prob * weight, 0)) / (1 if window else 2)
 
-    return ascend(surrogate)
+    return surrogate
 
 
 @mutant(issue("DLR-RM/stable-baselines3", 105), batch_size=2)
@@ -523,7 +524,7 @@ def bootstrapped(
     weigh = weights.reward_to_go(case.discount)
 
     def weigh_bootstrapped(batch: Trajectory, log_prob: Any) -> Any:
-        opinion = batch.replace(final_value=value(batch), terminated=terminated(batch))
+        opinion = replace(batch, final_value=value(batch), terminated=terminated(batch))
         return weigh(opinion, log_prob)
 
     return score(weigh_bootstrapped)
@@ -537,14 +538,14 @@ def _opinionated(case: Case) -> Any:
 # --- KL penalties and entropy ------------------------------------------------------------------
 
 
-def information(case: Case, loss: Callable[[Any], Any]) -> Function:
+def information(case: Case, loss: Callable[[Any], Any]) -> Surrogate:
     """The gradient of a loss of log π − log π_reference, step by step, at the sampled actions."""
 
     def surrogate(params: Any, batch: Trajectory) -> Any:
         ratio = pgjax.log_probs(case.policy, params, batch) - _reference(case, batch)
         return jnp.mean(jnp.sum(jnp.where(batch.mask, loss(ratio), 0), axis=1))
 
-    return ascend(surrogate)
+    return surrogate
 
 
 def _reference(case: Case, batch: Trajectory) -> Any:
@@ -594,7 +595,7 @@ def sampled_entropy_as_a_bonus(case: Case):
     def surrogate(params: Any, batch: Trajectory) -> Any:
         return -jnp.mean(jnp.sum(pgjax.log_probs(case.policy, params, batch), axis=1))
 
-    return ascend(surrogate)
+    return surrogate
 
 
 # --- controls: right, though some look wrong ---------------------------------------------------
@@ -684,14 +685,14 @@ def cut_bootstrapped_with_the_right_value(case: Case):
     )
 
 
-@control(acting="stale")
+@control(acting="stale", batch_size=2)
 def whole_trajectory_ratio(case: Case):
     """The return times the product of all ratios."""
     weigh = weights.total_return(case.discount)
     return score(lambda batch, log_prob: weigh(batch, log_prob) * _whole_ratio(batch, log_prob))
 
 
-@control("Precup, Sutton & Singh (2000)", acting="stale")
+@control("Precup, Sutton & Singh (2000)", acting="stale", batch_size=2)
 def per_decision_importance_sampling(case: Case):
     """Each reward times the ratios up to it."""
     return with_reward(

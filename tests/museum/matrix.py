@@ -3,11 +3,13 @@
 from functools import cache
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
 import pgjax
-from pgjax import Estimator, enumeration
+from pgjax import Estimator, Trajectory, enumeration
 from tests.museum.cases import Case, cases
 from tests.museum.exhibits import EXHIBITS, Exhibit
 
@@ -49,19 +51,23 @@ def _means(case: Case, group: list[Exhibit], acting: str, batch_size: int) -> np
     policy = case.tempered if acting == "tempered" else case.policy
     acts = case.stale if acting == "stale" else problem.params
 
-    def together(params: Any, batch: pgjax.Trajectory) -> list:
-        # Who acts is enumerated over; who learns is the problem's own policy.
+    def surrogates(params: Any, batch: Trajectory) -> Any:
+        return jnp.stack([_surrogate(case, exhibit, params, batch) for exhibit in group])
+
+    def gradients(params: Any, batch: Trajectory) -> Any:
+        # Who acts is enumerated over; who learns has the problem's own parameters.
         learns = params if acting == "itself" else problem.params
-        return [ravel_pytree(_gradient(case, exhibit, learns, batch))[0] for exhibit in group]
+        flat, unravel = ravel_pytree(learns)
+        return jax.jacrev(lambda flat: surrogates(unravel(flat), batch))(flat)
 
     moments = enumeration.moments(
-        together, problem.mdp, policy, acts, horizon=problem.horizon, batch_size=batch_size
+        gradients, problem.mdp, policy, acts, horizon=problem.horizon, batch_size=batch_size
     )
     return moments.mean.reshape(len(group), -1)
 
 
-def _gradient(case: Case, exhibit: Exhibit, params: Any, batch: pgjax.Trajectory) -> Any:
+def _surrogate(case: Case, exhibit: Exhibit, params: Any, batch: Trajectory) -> Any:
     made = exhibit.make(case)
     if isinstance(made, Estimator):
-        return pgjax.gradient(made, case.policy, params, batch)
+        return pgjax.surrogate(made, case.policy, params, batch)
     return made(params, batch)
