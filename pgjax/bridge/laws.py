@@ -116,14 +116,14 @@ def _frozen_lake_steps(environment: Any, params: Any) -> list[tuple[float, Step]
 
 
 def _four_rooms_starts(environment: Any, params: Any) -> list[Start]:
-    cells = list(environment.coords)
-    goals = cells if params.resample_goal_pos else [environment.goal_fixed]
+    cells, first = np.asarray(environment.coords), _reset(environment, params)
+    goals = cells if params.resample_goal_pos else [np.asarray(environment.goal_fixed)]
     starts = []
     for goal in goals:
-        elsewhere = [cell for cell in cells if not np.array_equal(cell, goal)]
+        elsewhere = cells[np.any(cells != goal, axis=1)]
         places = elsewhere if params.resample_init_pos else [environment.pos_fixed]
         for place in places:
-            state = _reset(environment, params).replace(pos=place, goal=goal)
+            state = first.replace(pos=place, goal=goal)
             starts.append((1 / (len(goals) * len(places)), environment.get_obs(state), state))
     return starts
 
@@ -138,8 +138,8 @@ def _four_rooms_steps(environment: Any, params: Any) -> list[tuple[float, Step]]
 
 
 def _catch_starts(environment: Any, params: Any) -> list[Start]:
-    columns = environment.columns
-    states = [_reset(environment, params).replace(ball_x=jnp.int32(x)) for x in range(columns)]
+    columns, first = environment.columns, _reset(environment, params)
+    states = [first.replace(ball_x=jnp.int32(x)) for x in range(columns)]
     return [(1 / columns, environment.get_obs(state), state) for state in states]
 
 
@@ -169,9 +169,9 @@ def _bandit_steps(environment: Any, params: Any) -> list[tuple[float, Step]]:
 
 
 def _umbrella_starts(environment: Any, params: Any) -> list[Start]:
-    starts = []
+    starts, first = [], _reset(environment, params)
     for need, has in product((0, 1), repeat=2):
-        state = _reset(environment, params).replace(need_umbrella=need, has_umbrella=has)
+        state = first.replace(need_umbrella=need, has_umbrella=has)
         observation = environment.get_obs(state, _UNUSED, params)
         for bits in product((0.0, 1.0), repeat=environment.n_distractor):
             probability = 0.25 / 2**environment.n_distractor
