@@ -17,19 +17,21 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 from scipy import stats
 
-from pgjax import baselines, diagnostics, enumeration, estimators, exact, policies
+from pgjax import baselines, diagnostics, estimators, exact, policies
 from pgjax.diagnostics import RunningMoments
 from pgjax.rollouts import rollout
 from pgjax.tabular import TabularMDP
-from pgjax.types import Estimator, Params, Policy
+from pgjax.types import Estimator, Moments, Params, Policy, Spread, Trajectory
 from pgjax.validation import check_positive
 
 FIRST = 2**8
 """The smallest N reported, and the number of trajectories whose moments are merged at a time."""
 CHUNK = 2**12
-"""Trajectories rolled out at once; the memory bound."""
-ENUMERABLE = 200_000
-"""With more trajectories than this, Σ comes from the sample instead of from enumeration."""
+"""Trajectories rolled out at once, if short; the memory bound."""
+CHUNK_STEPS = 2**19
+"""Steps rolled out at once, unless FIRST trajectories have more."""
+COVARIANCE = 2**24
+"""With S·P² above this only the trace of Σ is exact, and each parameter's variance the sample's."""
 
 
 class Contender(NamedTuple):
@@ -39,12 +41,14 @@ class Contender(NamedTuple):
         name: as tables and pictures print it.
         estimator: weights and term.
         mean: [P] its exact expectation.
-        covariance: [P, P] exact, of one trajectory; None where there are too many to enumerate.
+        total_variance: tr Σ, exact, of one trajectory.
+        covariance: [P, P] Σ itself, exact; None where it would be too large.
     """
 
     name: str
     estimator: Estimator
     mean: Float[np.ndarray, "P"]
+    total_variance: float
     covariance: Float[np.ndarray, "P P"] | None
 
 
@@ -57,7 +61,7 @@ class Point(NamedTuple):
         cosine: of ĝ and ∇J.
         standard_error: √(tr Σ̂ / N), Σ̂ from the sample.
         bias: ‖E ĝ − ∇J‖, exact.
-        deviation: √(tr Σ / N), Σ exact where known, else from the sample.
+        deviation: √(tr Σ / N), Σ exact.
         rmse: √(bias² + deviation²), the root of the mean squared error.
         largest_z: the largest |ĝ_p − ∇J_p| over the parameters, in standard errors.
         expected_z: the largest |E ĝ_p − ∇J_p| over the parameters, in standard errors.
@@ -104,20 +108,36 @@ def flax_policy_for(mdp: TabularMDP, hidden: int, key: Array) -> tuple[Policy, P
         key: from `jax.random.key`.
 
     Returns:
-        The policy, and its initial parameters with normal noise of deviation 0.5 added.
+        The policy, and parameters from `scattered_params`.
 
     Bias: does not apply.
     """
     policy = policies.flax_policy(policies.MLP(mdp.num_actions, (hidden,)))
+    return policy, scattered_params(policy, mdp, key)
+
+
+def scattered_params(policy: Policy, mdp: TabularMDP, key: Array) -> Params:
+    """The policy's initial parameters with normal noise of deviation 0.5 added.
+
+    Args:
+        policy: that initialises close to the uniform policy, say.
+        mdp: whose observations it sees.
+        key: from `jax.random.key`.
+
+    Returns:
+        A pytree of floating arrays.
+
+    Bias: does not apply.
+    """
     init_key, noise_key = jax.random.split(key)
     flat, unravel = ravel_pytree(policy.init(init_key, jnp.asarray(mdp.observation[0])))
-    return policy, unravel(flat + 0.5 * jax.random.normal(noise_key, flat.shape, flat.dtype))
+    return unravel(flat + 0.5 * jax.random.normal(noise_key, flat.shape, flat.dtype))
 
 
 def contenders(
     mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int
 ) -> tuple[Contender, ...]:
-    """The four classic estimators with their exact expectations and, if enumerable, covariances.
+    """The four classic estimators with their exact expectations and variances.
 
     Args:
         mdp: S states, A actions.
@@ -131,28 +151,33 @@ def contenders(
     Raises:
         ValueError: as for `exact.gradient`.
 
-    Bias: the expectations are exact, by dynamic programming, and do not use the estimators.
+    Bias: all that is stated is exact, by dynamic programming, and does not use the estimators.
     """
     settings: dict[str, Any] = {"mdp": mdp, "policy": policy, "params": params, "horizon": horizon}
-    truth = _flat(exact.gradient(**settings))
-    value = baselines.state_value(observation_values(**settings))
+    value, discount = observation_values(**settings), mdp.discount
+    with jax.enable_x64(True):
+        by_state = np.asarray(jax.vmap(value)(jnp.asarray(mdp.observation)))
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    kind = "moments" if mdp.num_states * num_parameters**2 <= COVARIANCE else "spread"
+
+    def found(estimate: str, **baseline: Any) -> Moments | Spread:
+        return getattr(exact, f"{estimate}_{kind}")(**settings, **baseline)
+
     rows = {
-        "total return": (estimators.reinforce(mdp.discount), truth),
-        "reward-to-go": (estimators.reward_to_go(mdp.discount), truth),
-        "reward-to-go, V(s)": (estimators.reward_to_go(mdp.discount, baseline=value), truth),
+        "total return": (estimators.reinforce(discount), found("total_return")),
+        "reward-to-go": (estimators.reward_to_go(discount), found("reward_to_go")),
+        "reward-to-go, V(s)": (
+            estimators.reward_to_go(discount, baseline=baselines.state_value(value)),
+            found("reward_to_go", baseline=by_state),
+        ),
         "reward-to-go, no γ^t": (
-            estimators.mismatched_reward_to_go(mdp.discount),
-            _flat(exact.mismatched_gradient(**settings)),
+            estimators.mismatched_reward_to_go(discount),
+            found("mismatched_reward_to_go"),
         ),
     }
-    is_small = enumeration.count(mdp, policy, params, horizon=horizon) <= ENUMERABLE
-
-    def covariance(estimator: Estimator) -> np.ndarray | None:
-        return enumeration.moments(estimator, **settings).covariance if is_small else None
-
     return tuple(
-        Contender(name, estimator, mean, covariance(estimator))
-        for name, (estimator, mean) in rows.items()
+        Contender(name, estimator, x.mean, float(x.total_variance), getattr(x, "covariance", None))
+        for name, (estimator, x) in rows.items()
     )
 
 
@@ -168,20 +193,21 @@ def observation_values(
         horizon: H.
 
     Returns:
-        One observation -> scalar; zero where no state looks like it.
+        One observation -> scalar: the entry of the nearest observation that a state has.
 
     Bias: exact. As a baseline it is unbiased, like any function of the observation.
     """
     visits = exact.visitation(mdp, policy, params, horizon=horizon)
     values = exact.state_values(mdp, policy, params, horizon=horizon)
-    rows = mdp.observation.reshape(mdp.num_states, -1)
-    alike = np.all(rows[:, None] == rows[None], axis=-1)
-    weight = alike @ visits.sum(0)
-    table = alike @ (visits * values).sum(0) / np.where(weight > 0, weight, 1)
+    rows = np.asarray(mdp.observation, np.float64).reshape(mdp.num_states, -1)
+    seen, which = np.unique(rows, axis=0, return_inverse=True)
+    weight = np.bincount(which.ravel(), visits.sum(0))
+    table = np.bincount(which.ravel(), (visits * values).sum(0)) / np.where(weight > 0, weight, 1)
 
     def value(observation: Array) -> Array:
-        same = jnp.all(jnp.asarray(rows) == jnp.ravel(observation), axis=-1)
-        return jnp.asarray(table)[jnp.argmax(same)]
+        # Nearest, not equal: compilers may round an environment's own divisions differently.
+        distance = jnp.sum((jnp.asarray(seen, float) - jnp.ravel(observation)) ** 2, axis=-1)
+        return jnp.asarray(table, float)[jnp.argmin(distance)]
 
     return value
 
@@ -195,6 +221,8 @@ def converge(
     *,
     horizon: int,
     max_trajectories: int,
+    environment: Any = None,
+    environment_params: Any = None,
 ) -> Iterator[tuple[int, dict[str, Point] | None]]:
     """Stream trajectories, N = 2^8, 2^9, … up to the largest power of two that is wanted.
 
@@ -206,6 +234,9 @@ def converge(
         rows: from `contenders`.
         horizon: H.
         max_trajectories: the last N, a power of two of at least 2^8.
+        environment: where trajectories are drawn: the gymnax environment that the MDP is the table
+            of, or the MDP itself if None.
+        environment_params: of that environment; its default ones if None.
 
     Yields:
         After each chunk the trajectories so far and, where N is a power of two, each contender's
@@ -220,14 +251,21 @@ def converge(
     if last < FIRST or last & (last - 1):
         raise ValueError(f"max_trajectories must be a power of two of at least {FIRST}, got {last}")
     truth = _flat(exact.gradient(mdp, policy, params, horizon=horizon))
-    chunk = partial(_chunk, mdp, policy, tuple(row.estimator for row in rows), horizon)
-    sample = jax.jit(partial(chunk, min(CHUNK, last)))
+    size = min(CHUNK, last, max(FIRST, _power_of_two(CHUNK_STEPS / horizon)))
+    draw = partial(
+        rollout,
+        environment=mdp if environment is None else environment,
+        environment_params=environment_params,
+        num_trajectories=size,
+        num_steps=horizon,
+    )
+    sample = jax.jit(partial(_chunk, draw, policy, tuple(row.estimator for row in rows)))
     running: list[RunningMoments] | None = None
     seen = 0
     while seen < last:
         key, chunk_key = jax.random.split(key)
         segments = jax.tree.map(lambda x: np.asarray(x, np.float64), sample(params, chunk_key))
-        for index in range(min(CHUNK, last) // FIRST):
+        for index in range(size // FIRST):
             here = jax.tree.map(lambda x, i=index: x[i], segments)
             merged = here if running is None else map(diagnostics.merge, running, here)
             running = list(merged)
@@ -267,16 +305,14 @@ def judge(point: Point, *, num_parameters: int, alpha: float) -> Verdict:
 
 
 def _chunk(
-    mdp: TabularMDP,
+    draw: Callable[..., Trajectory],
     policy: Policy,
     estimators_: tuple[Estimator, ...],
-    horizon: int,
-    num_trajectories: int,
     params: Params,
     key: Array,
 ) -> list[RunningMoments]:
     """Moments of each run of FIRST trajectories, one RunningMoments an estimator."""
-    batch = rollout(policy, params, mdp, key, num_trajectories=num_trajectories, num_steps=horizon)
+    batch = draw(policy, params, key=key)
 
     def moments(estimator: Estimator) -> RunningMoments:
         gradients = estimators.per_trajectory_gradients(estimator, policy, params, batch)
@@ -290,9 +326,9 @@ def _point(row: Contender, moments: RunningMoments, truth: np.ndarray) -> Point:
     mean, N = np.asarray(moments.mean), float(moments.num_samples)
     sampled = np.asarray(diagnostics.variance(moments))
     known = sampled if row.covariance is None else np.diag(row.covariance)
-    scale = float(np.linalg.norm(truth)) or 1.0
+    scale = _scale(truth)
     bias = float(np.linalg.norm(row.mean - truth)) / scale
-    deviation = float(np.sqrt(known.sum() / N)) / scale
+    deviation = float(np.sqrt(max(row.total_variance, 0.0) / N)) / scale
     # Single-precision samples carry rounding of their own, where a variance is nearly zero.
     error_bar = np.maximum(np.sqrt(known.clip(0) / N), 1e-5 * scale)
     return Point(
@@ -306,6 +342,17 @@ def _point(row: Contender, moments: RunningMoments, truth: np.ndarray) -> Point:
         largest_z=float(np.max(np.abs(mean - truth) / error_bar)),
         expected_z=float(np.max(np.abs(row.mean - truth) / error_bar)),
     )
+
+
+def _scale(truth: np.ndarray) -> float:
+    """‖∇J‖, the unit of every length; one where it is zero but for rounding."""
+    length = float(np.linalg.norm(truth))
+    return length if length > 1e-12 else 1.0
+
+
+def _power_of_two(x: float) -> int:
+    """The largest power of two that is not above x; one at least."""
+    return 1 << max(int(np.log2(x)), 0)
 
 
 def _flat(tree: Any) -> np.ndarray:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from pgjax import convergence, enumeration, exact, tabular
+from pgjax import bridge, convergence, enumeration, exact, reinforce, tabular
 from pgjax.cli import main
 from pgjax.convergence import Point
 
@@ -32,6 +32,16 @@ def test_stated_expectations_equal_enumeration(experiment):
         found = enumeration.moments(row.estimator, **settings)
         np.testing.assert_allclose(row.mean, found.mean, rtol=0, atol=1e-10)
         np.testing.assert_allclose(row.covariance, found.covariance, rtol=0, atol=1e-12)
+        assert row.total_variance == pytest.approx(found.total_variance, rel=1e-10)
+
+
+def test_where_the_covariance_is_too_large_its_trace_is_still_exact(experiment, monkeypatch):
+    settings, rows = experiment
+    monkeypatch.setattr(convergence, "COVARIANCE", 0)
+    for row, traced in zip(rows, convergence.contenders(**settings), strict=True):
+        assert traced.covariance is None
+        assert traced.total_variance == pytest.approx(row.total_variance, rel=1e-10)
+        np.testing.assert_allclose(traced.mean, row.mean, rtol=0, atol=1e-12)
 
 
 def test_only_the_estimator_without_discounted_states_is_biased(experiment):
@@ -109,6 +119,35 @@ def test_command_draws_its_picture_and_passes_for_an_mdp_from_a_file(tmp_path, c
     assert "PASS" in printed
 
 
+def test_command_holds_real_frozen_lake_to_its_exact_gradient(tmp_path, capsys):
+    # Twenty steps instead of a hundred, and γ = 0.7, so that the bias of no γ^t is soon seen.
+    arguments = ["--env", "FrozenLake-misc", "--horizon", "20", "--discount", "0.7"]
+    arguments += ["--trajectories", "16384", "--hidden", "2", "--output", str(tmp_path / "p.png")]
+    assert main(["converge", *arguments]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "FrozenLake-misc: 16 states, 4 actions, γ = 0.7, at most 20 steps" in printed
+    assert printed.count("✓ within") == 3
+    assert "✓ shown" in printed
+
+
+def test_a_truth_of_zero_is_measured_in_its_own_unit():
+    # Every arm of the bandit pays the same on average, so ∇J = 0, and no estimator is biased.
+    environment, params = bridge.make("SimpleBandit-bsuite")
+    mdp, horizon = bridge.timeless_mdp(environment, params, discount=0.9)
+    policy, theta = convergence.flax_policy_for(mdp, 2, jax.random.key(0))
+    zero = np.zeros(sum(leaf.size for leaf in jax.tree.leaves(theta)))
+    row = convergence.Contender("total return", reinforce(0.9), zero, 1.0, None)
+    stream = convergence.converge(
+        mdp, policy, theta, jax.random.key(1), (row,), horizon=horizon, max_trajectories=2**10,
+        environment=environment, environment_params=params,
+    )  # fmt: skip
+    point = [points for _, points in stream if points][-1]["total return"]
+    verdict = convergence.judge(point, num_parameters=zero.size, alpha=1e-6)
+    assert verdict.passed
+    assert not verdict.is_biased
+    assert point.error < 1
+
+
 def test_command_fails_when_the_bias_cannot_be_seen(tmp_path, capsys):
     arguments = ["--trajectories", "256", "--mdp", "chain", "--hidden", "2", "--discount", "0.999"]
     assert main(["converge", *arguments, "--output", str(tmp_path / "p.png")]) == 1
@@ -122,6 +161,8 @@ def test_command_fails_when_the_bias_cannot_be_seen(tmp_path, capsys):
     [
         (["--mdp", "corridr"], "did you mean corridor?"),
         (["--mdp", "nowhere.npz"], "nowhere.npz"),
+        (["--env", "FrozenLake"], "did you mean FrozenLake-misc?"),
+        (["--env", "CartPole-v1"], "bridged are FrozenLake-misc, FourRooms-misc"),
         (["--trajectories", "1000"], "power of two"),
         (["--output", "missing_folder/p.png"], "--output must lie in a folder that exists"),
         (["--output", "picture.txt"], "--output must end in"),
@@ -133,6 +174,12 @@ def test_bad_arguments_are_answered_in_one_line(arguments, expected, tmp_path, m
     error = capsys.readouterr().err
     assert expected in error
     assert error.count("\n") == 1
+
+
+def test_an_mdp_and_an_environment_exclude_each_other(capsys):
+    with pytest.raises(SystemExit):
+        main(["converge", "--mdp", "chain", "--env", "FrozenLake-misc"])
+    assert "not allowed with argument --mdp" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--discount", "2"], ["--horizon", "0"], ["--seed", "x"]])

@@ -24,10 +24,10 @@ LEVELS = [
     {"weights", "terms", "diagnostics"},
     {"estimators"},
     {"exact.dynamics"},
-    {"exact.values", "exact.recursion"},
-    {"exact.derivatives", "exact.moments"},
-    {"exact"},
-    {"enumeration", "rollouts", "suite"},
+    {"exact.values", "exact.recursion", "bridge.laws"},
+    {"exact.derivatives", "exact.moments", "bridge.exploration"},
+    {"exact", "bridge.tables"},
+    {"enumeration", "rollouts", "suite", "bridge"},
     {"training", "convergence", "registry", "sampling"},
     {"certificate"},
     {"plots"},
@@ -103,9 +103,9 @@ def test_the_oracle_knows_no_estimator() -> None:
     assert not seen & {"estimators", "weights", "terms", "baselines", "returns"}
 
 
-def test_only_rollouts_imports_gymnax() -> None:
+def test_only_rollouts_and_the_laws_of_environments_import_gymnax() -> None:
     importers = {name for name in MODULES if "gymnax" in outer(imported(PATHS[name]))}
-    assert importers == {"rollouts"}
+    assert importers == {"rollouts", "bridge.laws"}
     users = {name for name in MODULES if "rollouts" in inner(imported(PATHS[name]))}
     assert users <= {"training", "convergence", "sampling"}
 

@@ -13,24 +13,38 @@ if TYPE_CHECKING:
     from pgjax.convergence import Point, Verdict
     from pgjax.tabular import TabularMDP
 
+ENV_DISCOUNT = 0.95
+"""An environment has no discount of its own."""
 ALPHA = 1e-6
 """The stated rate of false alarms of each verdict."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; JAX is not imported here."""
-    parser.add_argument(
+    problem = parser.add_mutually_exclusive_group()
+    problem.add_argument(
         "--mdp",
         default="random",
         metavar="NAME|FILE",
         help="random, bandit, corridor, chain, gridworld, or a .npz file that holds a TabularMDP",
     )
-    parser.add_argument("--horizon", type=positive_int, help="steps H (default: the MDP's own)")
-    parser.add_argument(
-        "--discount", type=unit_interval, help="γ in [0, 1] (default: the MDP's own)"
+    problem.add_argument(
+        "--env",
+        metavar="NAME",
+        help="instead: a gymnax environment with an exact table, such as FrozenLake-misc",
     )
     parser.add_argument(
-        "--trajectories", type=positive_int, default=2**18, help="the last N, a power of two"
+        "--horizon", type=positive_int, help="steps H (default: the MDP's or environment's own)"
+    )
+    parser.add_argument(
+        "--discount",
+        type=unit_interval,
+        help=f"γ in [0, 1] (default: the MDP's own, or {ENV_DISCOUNT} for an environment)",
+    )
+    parser.add_argument(
+        "--trajectories",
+        type=positive_int,
+        help=f"the last N, a power of two (default: {2**18}, or {2**16} for an environment)",
     )
     parser.add_argument("--hidden", type=positive_int, default=8, help="width of the Flax policy")
     parser.add_argument("--seed", type=int, default=0, help="of the policy and the rollouts")
@@ -49,29 +63,28 @@ def run(arguments: argparse.Namespace) -> int:
     from pgjax import convergence, exact, plots
 
     console = Console()
-    mdp, horizon = _mdp(arguments)
+    trajectories = arguments.trajectories or (2**16 if arguments.env else 2**18)
     policy_key, rollout_key = jax.random.split(jax.random.key(arguments.seed))
-    policy, params = convergence.flax_policy_for(mdp, arguments.hidden, policy_key)
-    settings: dict[str, Any] = {"mdp": mdp, "policy": policy, "params": params, "horizon": horizon}
-    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    name = arguments.env or arguments.mdp
+    settings, source = (_real if arguments.env else _tabular)(arguments, policy_key)
+    mdp, horizon = settings["mdp"], settings["horizon"]
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(settings["params"]))
     console.print(
-        f"[bold]{arguments.mdp}[/bold]: {mdp.num_states} states, {mdp.num_actions} actions, "
-        f"γ = {mdp.discount:g}, at most {horizon} steps; Flax MLP of {num_parameters} parameters"
+        f"[bold]{name}[/bold]: {mdp.num_states} states, {mdp.num_actions} actions, "
+        f"γ = {mdp.discount:g}, at most {horizon} steps; Flax policy of {num_parameters} parameters"
     )
     with console.status("exact expectations and covariances"):
         rows = convergence.contenders(**settings)
         console.print(f"exact: J = {exact.objective(**settings):.6g}, {_sigma(rows)}")
-    points = _stream(console, rows, settings, rollout_key, arguments.trajectories)
+    points = _stream(console, rows, settings | source, rollout_key, trajectories)
     last = {name: history[-1] for name, history in points.items()}
     verdicts = {
         name: convergence.judge(point, num_parameters=num_parameters, alpha=ALPHA)
         for name, point in last.items()
     }
-    is_exact = rows[0].covariance is not None
-    console.print(_table(last, verdicts, is_exact))
-    plots.convergence(
-        points, is_exact=is_exact, title=f"{arguments.mdp}, γ = {mdp.discount:g}, H = {horizon}"
-    ).savefig(arguments.output, dpi=150)
+    console.print(_table(last, verdicts))
+    title = f"{name}, γ = {mdp.discount:g}, H = {horizon}"
+    plots.convergence(points, is_exact=True, title=title).savefig(arguments.output, dpi=150)
     console.print(f"picture: {arguments.output}", soft_wrap=True)
     return _conclude(console, last, verdicts, time.perf_counter() - start)
 
@@ -79,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _check_arguments(arguments: argparse.Namespace) -> None:
     """Before any work, not after it."""
     output, trajectories = arguments.output, arguments.trajectories
-    if trajectories & (trajectories - 1) or trajectories < 256:
+    if trajectories and (trajectories & (trajectories - 1) or trajectories < 256):
         raise ValueError(
             f"--trajectories must be a power of two of at least 256, got {trajectories}"
         )
@@ -87,6 +100,33 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--output must end in .png, .pdf or .svg, got {output}")
     if not output.parent.is_dir():
         raise ValueError(f"--output must lie in a folder that exists, got {output}")
+
+
+def _tabular(arguments: argparse.Namespace, key: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The exact problem; trajectories come from the same MDP."""
+    from pgjax import convergence
+
+    mdp, horizon = _mdp(arguments)
+    policy, params = convergence.flax_policy_for(mdp, arguments.hidden, key)
+    return {"mdp": mdp, "policy": policy, "params": params, "horizon": horizon}, {}
+
+
+def _real(arguments: argparse.Namespace, key: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The exact problem from the table of an environment; trajectories come from the original."""
+    from pgjax import bridge, convergence, flax_policy, training
+
+    environment, params = bridge.make(arguments.env)
+    discount = ENV_DISCOUNT if arguments.discount is None else arguments.discount
+    mdp, horizon = bridge.timeless_mdp(environment, params, discount=discount)
+    network = training.default_network(environment, params).clone(hidden=(arguments.hidden,))
+    policy = flax_policy(network)
+    exactly = {
+        "mdp": mdp,
+        "policy": policy,
+        "params": convergence.scattered_params(policy, mdp, key),
+        "horizon": min(horizon, arguments.horizon or horizon),
+    }
+    return exactly, {"environment": environment, "environment_params": params}
 
 
 def _mdp(arguments: argparse.Namespace) -> "tuple[TabularMDP, int]":
@@ -141,16 +181,15 @@ def _stream(
     return points
 
 
-def _table(points: "dict[str, Point]", verdicts: "dict[str, Verdict]", is_exact: bool) -> Any:
+def _table(points: "dict[str, Point]", verdicts: "dict[str, Verdict]") -> Any:
     from rich import box
     from rich.table import Table
 
     N = next(iter(points.values())).num_trajectories
-    covariance = "tr Σ" if is_exact else "tr Σ̂"
     table = Table(
         title=f"N = {N:,}",
         caption="error ‖ĝ−∇J‖, s.e. √(tr Σ̂/N), exact bias ‖Eĝ−∇J‖ and "
-        f"RMSE √(bias² + {covariance}/N) as shares of ‖∇J‖; "
+        "RMSE √(bias² + tr Σ/N) as shares of ‖∇J‖; "
         "max|z| over the parameters, in standard errors",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -176,7 +215,7 @@ def _table(points: "dict[str, Point]", verdicts: "dict[str, Verdict]", is_exact:
 
 def _percent(share: float) -> str:
     """Three significant digits: errors span orders of magnitude."""
-    return f"{100 * share:.3g}%"
+    return f"{100 * share:.3g}%" if share < 10 else f"{share:.3g}×"
 
 
 def _word(verdict: "Verdict") -> str:
@@ -189,11 +228,9 @@ def _word(verdict: "Verdict") -> str:
 
 
 def _sigma(rows: Any) -> str:
-    from pgjax.convergence import ENUMERABLE
-
     if rows[0].covariance is None:
-        return f"Σ from the sample (more than {ENUMERABLE:,} trajectories to enumerate)"
-    return "Σ by enumerating every trajectory"
+        return "tr Σ by dynamic programming (Σ is large: each max|z| takes the sample's variances)"
+    return "Σ by dynamic programming"
 
 
 def _conclude(
