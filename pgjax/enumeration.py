@@ -157,8 +157,15 @@ def moments(
     ordered = K > 1 and _depends_on_order(estimate, params, tables, paths, K)
     center, shifted = jnp.zeros(P), False
     mass = first = second = jnp.zeros(())
+    arrays = jax.tree.map(jnp.asarray, tables)
     for members, weight in _batches(paths.probability, K, size, ordered, limit):
-        chunk = params, tables, paths.states[members], paths.actions[members]
+        chunk = (
+            params,
+            arrays,
+            jnp.asarray(paths.states[members]),
+            jnp.asarray(paths.actions[members]),
+        )
+        weight = jnp.asarray(weight)
         if not shifted:  # by a typical value, which keeps the second moment from cancelling
             total, typical, _ = evaluate(*chunk, weight, center)
             center, shifted = jnp.where(jnp.isfinite(typical), typical / total, 0), True

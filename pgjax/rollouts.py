@@ -74,6 +74,8 @@ def rollout(
     check_positive("num_steps", num_steps)
     if isinstance(environment, TabularMDP):
         environment_params = TabularParams(max_steps_in_episode=num_steps, mdp=environment)
+        # As JAX arrays of the present precision; jit may keep a NumPy float64 of another setting.
+        environment_params = jax.tree.map(jnp.asarray, environment_params)
         environment = TABULAR
     elif not isinstance(environment, gymnax_environment.Environment):
         raise TypeError(

@@ -109,12 +109,11 @@ def mean_test(
         raise ValueError("truth must not be zero: a relative tolerance has no meaning then")
     directions = _directions(truth)
     margin = tolerance * scale
-    collect = jax.jit(partial(_chunk_sums, draw, jnp.asarray(truth), jnp.asarray(directions)))
-    sums, look = None, 1
-    target = 0
+    sums: _Sums | None = None
+    look, target = 1, 0
     while True:
         key, chunk_key = jax.random.split(key)
-        chunk = _sums(collect(chunk_key))
+        chunk = _sums(_chunk_sums(draw, jnp.asarray(truth), jnp.asarray(directions), chunk_key))
         if not np.all(np.isfinite(chunk.deviation)):
             raise ValueError("the estimate is not finite on some sample")
         sums = chunk if sums is None else _sums(map(np.add, sums, chunk))
@@ -273,6 +272,7 @@ def _sums(parts: Iterable[Any]) -> _Sums:
     return _Sums(float(total), *rest)
 
 
+@partial(jax.jit, static_argnums=0)
 def _chunk_sums(draw: Callable, truth: Array, directions: Array, key: Array) -> tuple:
     estimates = draw(key)
     if estimates.ndim != 2 or estimates.shape[1] != truth.size:

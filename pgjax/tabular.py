@@ -1,20 +1,21 @@
 """TabularMDP: a finite Markov decision process as arrays, and small ones with names."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import struct
-from jax.core import Tracer
 from jaxtyping import Bool, Float, Shaped
 
-from pgjax.validation import check_positive, check_unit_interval
+from pgjax.validation import check_positive, check_unit_interval, is_concrete
+
+_FIELDS = ("transition", "reward", "initial", "terminal", "discount", "observation")
 
 
-@struct.dataclass
+@dataclass(frozen=True, eq=False)
 class TabularMDP:
     """A finite MDP, held in float64 NumPy arrays so that exact mathematics stays exact.
 
@@ -47,12 +48,14 @@ class TabularMDP:
     observation: Shaped[Any, "S ..."] = None
 
     def __post_init__(self) -> None:
-        fields = (self.transition, self.reward, self.initial, self.terminal, self.discount)
-        given = (np.ndarray, jax.Array, list, tuple, float, int, np.generic)
-        if not all(isinstance(x, given) and not isinstance(x, Tracer) for x in fields):
-            return  # rebuilt by a tree transformation around tracers or placeholders
+        if not is_concrete(tuple(getattr(self, name) for name in _FIELDS)):
+            return  # built inside a traced function, where no value can be read
         for name, value in _validated(self).items():
             object.__setattr__(self, name, value)
+
+    def replace(self, **fields: Any) -> "TabularMDP":
+        """The same with other fields, validated again."""
+        return replace(self, **fields)
 
     @property
     def num_states(self) -> int:
@@ -63,6 +66,21 @@ class TabularMDP:
     def num_actions(self) -> int:
         """A."""
         return self.transition.shape[1]
+
+
+def _flatten(mdp: TabularMDP) -> tuple[tuple[Any, ...], None]:
+    return tuple(getattr(mdp, name) for name in _FIELDS), None
+
+
+def _unflatten(_: None, leaves: Any) -> TabularMDP:
+    """Without validation: tree transformations rebuild it around tracers and placeholders."""
+    mdp = object.__new__(TabularMDP)
+    for name, leaf in zip(_FIELDS, leaves, strict=True):
+        object.__setattr__(mdp, name, leaf)
+    return mdp
+
+
+jax.tree_util.register_pytree_node(TabularMDP, _flatten, _unflatten)
 
 
 def save(mdp: TabularMDP, path: str | Path) -> None:
@@ -246,8 +264,6 @@ NAMED: dict[str, NamedMDP] = {
     "gridworld": NamedMDP(gridworld, 20),
 }
 """The MDPs that the command line knows by name; the first is its default."""
-
-_FIELDS = ("transition", "reward", "initial", "terminal", "discount", "observation")
 
 
 def _validated(mdp: TabularMDP) -> dict[str, Any]:

@@ -99,12 +99,17 @@ class Moments(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Exact mean and total variance of an estimate, where P² numbers would be too many.
+    """Exact mean and variances of an estimate, where P² covariances would be too many.
 
     Attributes:
         mean: [P] the expectation.
-        total_variance: tr Σ of one estimate.
+        variance: [P] of one estimate, the diagonal of its covariance.
     """
 
     mean: Float[Any, "P"]
-    total_variance: Float[Any, ""]
+    variance: Float[Any, "P"]
+
+    @property
+    def total_variance(self) -> Float[Any, ""]:
+        """Trace of the covariance, tr Σ."""
+        return self.variance.sum()

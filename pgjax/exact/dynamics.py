@@ -65,7 +65,9 @@ def action_probabilities(
     Bias: exact.
     """
     params = jax.tree.map(as_float64, params)
-    table = np.asarray(log_prob_table(policy, params, mdp.observation, mdp.num_actions))
+    # JAX arrays made under this very setting: jit may keep a NumPy array's copy of another one.
+    observation = jnp.asarray(mdp.observation)
+    table = np.asarray(log_prob_table(policy, params, observation, mdp.num_actions))
     probabilities = np.exp(table)
     off = np.abs(probabilities.sum(-1) - 1)
     if not np.all(off < 1e-4):  # also caught: NaN

@@ -1,8 +1,8 @@
 """Exact mean and covariance of the classic estimates, from one trajectory, on MDPs of any horizon.
 
 No trajectory is enumerated: see `exact.recursion`. The full covariance is for some hundreds of
-parameters and tens of states; a Spread keeps its trace only, and goes on to thousands of parameters
-and hundreds of states. The mean of N independent estimates has 1/N of either.
+parameters and tens of states; a Spread keeps its diagonal only, and goes on to thousands of
+parameters and hundreds of states. The mean of N independent estimates has 1/N of either.
 """
 
 from dataclasses import replace
@@ -128,12 +128,12 @@ def reward_to_go_spread(
     horizon: int | None,
     baseline: Baseline = 0.0,
 ) -> Spread:
-    """Mean and tr Σ of reward-to-go, for many parameters: memory grows with S·P, not P².
+    """Mean and variances of reward-to-go, for many parameters: memory grows with S·P, not P².
 
     Args: as for `reward_to_go_moments`, P in the thousands.
 
     Returns:
-        Spread: the mean and the total variance.
+        Spread: mean and variance of each parameter; `total_variance` is tr Σ.
 
     Raises:
         ValueError: as for `reward_to_go_moments`.
@@ -156,7 +156,7 @@ def mismatched_reward_to_go_spread(
     horizon: int | None,
     baseline: Baseline = 0.0,
 ) -> Spread:
-    """Mean and tr Σ of reward-to-go without γ^t, for many parameters.
+    """Mean and variances of reward-to-go without γ^t, for many parameters.
 
     Args, Returns, Raises: as for `reward_to_go_spread` and `mismatched_reward_to_go_moments`.
 
@@ -175,7 +175,7 @@ def total_return_spread(
     horizon: int | None,
     baseline: Baseline = 0.0,
 ) -> Spread:
-    """Mean and tr Σ of the total-return estimate, for many parameters.
+    """Mean and variances of the total-return estimate, for many parameters.
 
     Args, Returns, Raises: as for `reward_to_go_spread` and `total_return_moments`.
 
@@ -215,7 +215,8 @@ def optimal_state_baseline(
     steps, P = steps_of(mdp, policy, params, horizon, 0.0, full=False)
 
     def total_variance(baseline: Array) -> Array:
-        return solve(REWARD_TO_GO, P, horizon, False, steps._replace(baseline=baseline))[1]
+        here = steps._replace(baseline=baseline)
+        return jnp.sum(solve(REWARD_TO_GO, P, horizon, False, here)[1])
 
     slope = jax.jit(jax.grad(total_variance))
     zero = jnp.zeros(mdp.num_states)

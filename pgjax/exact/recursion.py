@@ -12,8 +12,8 @@ takes. With c = ∇log π(a|s), G = r + γ G' the return, and primes for one ste
 (r + γ G')^k is expanded by the binomial theorem. Over a horizon the recursion is a scan; without
 one, each moment solves its own linear equation once those that it depends on are known.
 
-A covariance takes S·P² numbers. Where its trace is enough, outer products become inner ones, S·P
-suffice, and of the score only the parameters that a state can touch are kept.
+A covariance takes S·P² numbers. Where its diagonal is enough, outer products become elementwise
+ones, S·P suffice, and of the score only the parameters that a state can touch are kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,10 +46,10 @@ class Steps(NamedTuple):
 
 
 Carried = dict[str, Array]
-"""Moments of what follows each state: [S], [S, P], and [S, P, P], or [S] for its trace."""
+"""Moments of what follows each state: [S], [S, P], and [S, P, P], or [S, P] for its diagonal."""
 
 Product = Callable[[Array, Array, Array], Array]
-"""Σ_a weight[S,A] x[S,A,K] yᵀ[S,A,K], or its trace."""
+"""Σ_a weight[S,A] x[S,A,K] yᵀ[S,A,K], or its diagonal."""
 
 
 class Estimate(NamedTuple):
@@ -122,12 +122,13 @@ def _ragged(present: np.ndarray) -> np.ndarray:
 def solve(
     estimate: Estimate, P: int, horizon: int | None, full: bool, steps: Steps
 ) -> tuple[Array, Array]:
-    """E[X], and Cov[X] or its trace, from the initial distribution."""
+    """E[X], and Cov[X] or its diagonal, from the initial distribution."""
     S = steps.initial.shape[0]
     layout = estimate.layout(steps.discount)
-    shapes = {0: (S,), 1: (S, P), 2: (S, P, P) if full else (S,)}
+    shapes = {0: (S,), 1: (S, P), 2: (S, P, P) if full else (S, P)}
     carried = {name: jnp.zeros(shapes[rank]) for name, (rank, _) in layout.items()}
-    step = partial(estimate.step, steps, P, _outer if full else _inner)
+    product = _outer if full else partial(_diagonal, steps, P)
+    step = partial(estimate.step, steps, P, product)
     if horizon is not None:
         carried, _ = jax.lax.scan(lambda x, _: (step(x), None), carried, length=horizon)
     else:
@@ -138,7 +139,7 @@ def solve(
             solution = jnp.linalg.solve(jnp.eye(S) - rate * kernel, source.reshape(S, -1))
             carried = carried | {name: solution.reshape(source.shape)}
     mean, second = (jnp.tensordot(steps.initial, x, 1) for x in estimate.result(carried))
-    return mean, second - (jnp.outer(mean, mean) if full else mean @ mean)
+    return mean, second - (jnp.outer(mean, mean) if full else mean**2)
 
 
 def _layout_reward_to_go(discount: Array, *, matched: bool) -> dict[str, tuple[int, Array]]:
@@ -262,9 +263,13 @@ def _flow(steps: Steps, k: int, following: Sequence[Array]) -> Array:
 
 
 def _place(steps: Steps, P: int, weight: Array) -> Array:
-    """Σ_a weight[S,A] ∇log π(a|s), [S, P], spread from the support."""
-    S = weight.shape[0]
-    x = jnp.einsum("sa,sak->sk", weight, steps.score)
+    """Σ_a weight[S,A] ∇log π(a|s), [S, P]."""
+    return _spread(steps, P, jnp.einsum("sa,sak->sk", weight, steps.score))
+
+
+def _spread(steps: Steps, P: int, x: Array) -> Array:
+    """[S, K] on the support -> [S, P]."""
+    S = x.shape[0]
     return jnp.zeros((S, P)).at[jnp.arange(S)[:, None], steps.support].add(x)
 
 
@@ -272,10 +277,10 @@ def _outer(weight: Array, x: Array, y: Array) -> Array:
     return jnp.einsum("sap,saq->spq", weight[..., None] * x, y)
 
 
-def _inner(weight: Array, x: Array, y: Array) -> Array:
-    return jnp.einsum("sap,sap->s", weight[..., None] * x, y)
+def _diagonal(steps: Steps, P: int, weight: Array, x: Array, y: Array) -> Array:
+    return _spread(steps, P, jnp.sum(weight[..., None] * x * y, axis=1))
 
 
 def _twice(x: Array) -> Array:
-    """X + Xᵀ, or the trace of it."""
+    """X + Xᵀ, or the diagonal of it."""
     return x + jnp.swapaxes(x, 1, 2) if x.ndim == 3 else 2 * x

@@ -1,0 +1,142 @@
+"""Exact moments by the Bellman equation: enumeration and long horizons agree with them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import baselines, enumeration, exact, suite, tabular
+
+PROBLEMS = {problem.name: problem for problem in suite.problems()}
+KINDS = {
+    "reward_to_go": pgjax.reward_to_go,
+    "mismatched_reward_to_go": pgjax.mismatched_reward_to_go,
+    "total_return": pgjax.reinforce,
+}
+
+
+def moments(kind):
+    return getattr(exact, f"{kind}_moments")
+
+
+def spread(kind):
+    return getattr(exact, f"{kind}_spread")
+
+
+def as_baseline(problem, values):
+    """b(s) for the estimator, which sees the observation; look-alikes must share their value."""
+    rows = problem.mdp.observation.reshape(problem.mdp.num_states, -1)
+
+    def value(observation):
+        same = jnp.all(jnp.asarray(rows) == jnp.ravel(observation)[None], axis=-1)
+        return jnp.asarray(values)[jnp.argmax(same)]
+
+    return baselines.state_value(value)
+
+
+@pytest.mark.parametrize("name", ["random", "time limit", "look-alikes"])
+def test_mean_and_covariance_equal_enumeration_with_and_without_a_baseline(name):
+    problem = PROBLEMS[name]
+    states = np.arange(problem.mdp.num_states)
+    values = np.ones(len(states)) if name == "look-alikes" else 0.3 * states - 0.2
+    estimators = {
+        (kind, with_baseline): make(
+            problem.mdp.discount, baseline=as_baseline(problem, values) if with_baseline else None
+        )
+        for kind, make in KINDS.items()
+        for with_baseline in (False, True)
+    }
+
+    def every(params, batch):
+        return [pgjax.gradient(e, problem.policy, params, batch) for e in estimators.values()]
+
+    found = enumeration.moments(every, *problem.arguments, horizon=problem.horizon)
+    P = found.mean.size // len(estimators)
+    for index, (kind, with_baseline) in enumerate(estimators):
+        block = slice(index * P, (index + 1) * P)
+        settings = {"horizon": problem.horizon, "baseline": values if with_baseline else 0.0}
+        exactly = moments(kind)(*problem.arguments, **settings)
+        np.testing.assert_allclose(exactly.mean, found.mean[block], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(
+            exactly.covariance, found.covariance[block, block], rtol=0, atol=1e-10
+        )
+        diagonal = spread(kind)(*problem.arguments, **settings)
+        np.testing.assert_allclose(diagonal.mean, exactly.mean, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(
+            diagonal.variance, np.diag(exactly.covariance), rtol=0, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_infinite_horizon_is_the_limit_of_long_ones(kind):
+    problem = PROBLEMS["random"]
+    forever = moments(kind)(*problem.arguments, horizon=None, baseline=0.7)
+    long = moments(kind)(*problem.arguments, horizon=600, baseline=0.7)
+    np.testing.assert_allclose(forever.mean, long.mean, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(forever.covariance, long.covariance, rtol=0, atol=1e-10)
+
+
+def test_means_are_the_exact_gradients():
+    problem = PROBLEMS["time limit"]
+    truth = exact.gradient(*problem.arguments, horizon=9).ravel()
+    wrong = exact.mismatched_gradient(*problem.arguments, horizon=9).ravel()
+    for kind in KINDS:
+        mean = spread(kind)(*problem.arguments, horizon=9, baseline=0.5).mean
+        expected = wrong if kind == "mismatched_reward_to_go" else truth
+        np.testing.assert_allclose(mean, expected, rtol=0, atol=1e-12)
+    assert np.linalg.norm(wrong - truth) > 0.1 * np.linalg.norm(truth)  # the two can be told apart
+
+
+def test_the_best_state_baseline_beats_v_and_every_neighbour():
+    # On the continuing problem V raises the variance above that of no baseline.
+    problem = PROBLEMS["continuing"]
+
+    def variance(baseline):
+        found = exact.reward_to_go_spread(
+            *problem.arguments, horizon=problem.horizon, baseline=baseline
+        )
+        return float(found.total_variance)
+
+    best = exact.optimal_state_baseline(*problem.arguments, horizon=problem.horizon)
+    values = exact.state_values(*problem.arguments, horizon=problem.horizon)[0]
+    assert variance(best) < 0.6 * variance(0.0) < variance(0.0) < variance(values)
+    for state in range(problem.mdp.num_states):
+        for step in (-0.05, 0.05):
+            assert variance(best + step * np.eye(len(best))[state]) > variance(best)
+
+
+def test_the_best_baseline_is_zero_where_no_episode_acts():
+    problem = PROBLEMS["random"]
+    best = exact.optimal_state_baseline(*problem.arguments, horizon=problem.horizon)
+    assert best[problem.mdp.terminal] == 0
+
+
+def test_a_large_gridworld_keeps_only_the_diagonal():
+    mdp = tabular.gridworld(8, 8)
+    policy = pgjax.tabular_softmax(64, 4)
+    logits = 0.1 * np.random.default_rng(0).normal(size=(64, 4))
+    found = exact.reward_to_go_spread(mdp, policy, logits, horizon=30)
+    truth = exact.gradient(mdp, policy, logits, horizon=30).ravel()
+    np.testing.assert_allclose(found.mean, truth, rtol=0, atol=1e-12)
+    full = exact.reward_to_go_moments(mdp, policy, logits, horizon=30)
+    assert found.total_variance == pytest.approx(full.total_variance, rel=1e-10)
+    assert np.linalg.eigvalsh(full.covariance).min() > -1e-10
+
+
+def test_bad_input_is_named():
+    problem = PROBLEMS["random"]
+    with pytest.raises(ValueError, match=r"baseline must be a scalar or have shape \[S\] = \(4,\)"):
+        exact.reward_to_go_moments(*problem.arguments, horizon=3, baseline=np.zeros(3))
+    continuing = PROBLEMS["continuing"]
+    for kind in ("total_return", "mismatched_reward_to_go"):
+        with pytest.raises(ValueError, match="every episode must end"):
+            moments(kind)(*continuing.arguments, horizon=None)
+    assert np.all(np.isfinite(moments("reward_to_go")(*continuing.arguments, horizon=None).mean))
+
+
+def test_the_callers_precision_does_not_matter():
+    problem = PROBLEMS["bandit"]
+    with jax.enable_x64(False):
+        single = exact.reward_to_go_moments(*problem.arguments, horizon=1)
+    assert single.covariance.dtype == np.float64

@@ -1,0 +1,167 @@
+"""Tests by sampling: their rates of error are what they state, on laws that are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import sampling, suite
+from pgjax.rollouts import rollout
+
+TRUTH = np.array([1.0, -2.0, 0.5])
+PROBLEM = suite.problems()[2]
+
+
+def normal(mean, deviation=1.0, size=512):
+    def draw(key):
+        return jnp.asarray(mean) + deviation * jax.random.normal(key, (size, len(mean)))
+
+    return draw
+
+
+def test_a_right_mean_passes_within_its_margin():
+    found = sampling.mean_test(normal(TRUTH), TRUTH, jax.random.key(0), tolerance=0.05)
+    assert found.passed
+    assert found.distance < found.margin == pytest.approx(0.05 * np.linalg.norm(TRUTH))
+
+
+@pytest.mark.parametrize("offset", [[0.2, 0, 0], [0.15, 0.15, 0.15]], ids=["sparse", "dense"])
+def test_a_wrong_mean_fails_early(offset):
+    found = sampling.mean_test(normal(TRUTH + offset), TRUTH, jax.random.key(1), tolerance=0.05)
+    assert not found.passed
+    assert found.p_value < 1e-6
+    assert found.num_samples <= 8192
+
+
+def outcomes(draw, seeds, **settings):
+    """Passed, failed or None for inconclusive, once for each key; compiled once."""
+    found = []
+    for seed in seeds:
+        try:
+            found.append(sampling.mean_test(draw, TRUTH, jax.random.key(seed), **settings).passed)
+        except sampling.InconclusiveError:
+            found.append(None)
+    return found
+
+
+def test_false_alarms_are_no_more_frequent_than_stated():
+    # 200 correct means at α = 0.05 each: more than 25 failures has probability 1e-5 (binomial).
+    found = outcomes(normal(TRUTH), range(200), alpha=0.05, tolerance=0.15, max_samples=4096)
+    assert found.count(False) <= 25
+    assert found.count(True) > 100  # and the test is of some use
+
+
+def test_a_mean_outside_the_margin_passes_no_more_often_than_stated():
+    # 50 means at 1.2 margins, α = 0.05: more than 13 passes has probability 1e-7.
+    found = outcomes(normal(1.12 * TRUTH), range(50), alpha=0.05, tolerance=0.1)
+    assert found.count(True) <= 13
+    assert found.count(False) > 25
+
+
+def test_singular_covariance_is_no_obstacle():
+    def draw(key):
+        x = jax.random.normal(key, (512, 1))
+        return jnp.concatenate([1 + x, 2 - x], axis=1)  # the sum never varies
+
+    assert sampling.mean_test(draw, np.array([1.0, 2.0]), jax.random.key(2), tolerance=0.05).passed
+
+
+def test_a_rare_event_not_yet_seen_is_no_failure():
+    # 1 with probability 1e-5, else 0: early samples are all zero, with a mean that looks wrong.
+    def draw(key):
+        return 1e5 * jax.random.bernoulli(key, 1e-5, (512, 1)).astype(jnp.float32)
+
+    with pytest.raises(sampling.InconclusiveError):
+        sampling.mean_test(draw, np.array([1.0]), jax.random.key(3), max_samples=4096)
+
+
+def test_skewed_samples_wait_for_the_limit_theorem():
+    def draw(key):
+        return jnp.exp(2 * jax.random.normal(key, (512, 1)))  # skewness about 400
+
+    with pytest.raises(sampling.InconclusiveError, match="inconclusive after"):
+        sampling.mean_test(draw, np.exp([2.0]), jax.random.key(4), max_samples=2**15)
+
+
+def test_the_number_said_to_be_needed_suffices():
+    with pytest.raises(sampling.InconclusiveError) as error:
+        sampling.mean_test(
+            normal(TRUTH), TRUTH, jax.random.key(5), tolerance=0.03, max_samples=2048
+        )
+    needed = int(str(error.value).split("about ")[1].split(" samples")[0].replace(",", ""))
+    found = sampling.mean_test(
+        normal(TRUTH), TRUTH, jax.random.key(6), tolerance=0.03, max_samples=8 * needed
+    )
+    assert found.passed
+    assert found.num_samples <= 8 * needed
+
+
+def test_many_parameters_are_projected_on_directions_that_include_the_truth():
+    truth = np.random.default_rng(0).normal(size=200)
+    found = sampling.mean_test(
+        normal(1.1 * truth, size=256), truth, jax.random.key(7), tolerance=0.02
+    )
+    assert not found.passed
+    assert found.num_directions == sampling.NUM_DIRECTIONS
+
+
+def test_a_known_bound_needs_no_limit_theorem():
+    def draw(key, shift=0.0):
+        return TRUTH[None] + shift + jax.random.uniform(key, (512, 3), minval=-1.0, maxval=1.0)
+
+    settings = {"tolerance": 0.05, "bound": 1.5}
+    assert sampling.mean_test(draw, TRUTH, jax.random.key(8), **settings).passed
+    shifted = lambda key: draw(key, 0.3)  # noqa: E731
+    assert not sampling.mean_test(shifted, TRUTH, jax.random.key(9), **settings).passed
+
+
+def test_a_zero_truth_or_a_wrong_length_is_refused():
+    with pytest.raises(ValueError, match="truth must not be zero"):
+        sampling.mean_test(normal(TRUTH), np.zeros(3), jax.random.key(0))
+    with pytest.raises(ValueError, match=r"\[n, P\] = \[n, 2\]"):
+        sampling.mean_test(normal(TRUTH), TRUTH[:2], jax.random.key(0))
+
+
+def sampled(key, batches, size, temperature=1.0):
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) / temperature, PROBLEM.params)
+    flat = rollout(
+        PROBLEM.policy, params, PROBLEM.mdp, jax.random.key(key),
+        num_trajectories=batches * size, num_steps=PROBLEM.horizon,
+    )  # fmt: skip
+    return jax.tree.map(lambda x: x.reshape(batches, size, *x.shape[1:]), flat)
+
+
+def test_independent_batches_have_a_variance_ratio_of_one():
+    found = sampling.independence_test(sampled(0, 1024, 4))  # α = 1e-6
+    assert found.passed
+    assert found.variance_ratio == pytest.approx(1, abs=0.3)
+
+
+def test_a_shared_key_has_a_variance_ratio_of_the_batch_size():
+    one = sampled(0, 1024, 1)
+    shared = jax.tree.map(lambda x: jnp.repeat(x, 4, axis=1), one)
+    found = sampling.independence_test(shared)
+    assert not found.passed
+    assert found.variance_ratio == pytest.approx(4, rel=0.01)
+
+
+def test_trajectory_counts_follow_the_law_and_another_temperature_does_not():
+    # α = 1e-6. Power: at temperature 1.5 the noncentrality at 2^15 exceeds 1,000: it is sure.
+    take_first = lambda batches: jax.tree.map(lambda x: x[:, 0], batches)  # noqa: E731
+    assert sampling.law_test(take_first(sampled(1, 2**15, 1)), PROBLEM).passed
+    other = sampling.law_test(take_first(sampled(1, 2**15, 1, temperature=1.5)), PROBLEM)
+    assert not other.passed
+    assert other.num_impossible == 0
+
+
+def test_an_impossible_trajectory_is_counted():
+    batch = jax.tree.map(lambda x: x[:, 0], sampled(2, 2**12, 1))
+    wrong = batch.replace(reward=batch.reward.at[0, 0].add(1.0))
+    found = sampling.law_test(wrong, PROBLEM)
+    assert not found.passed
+    assert found.num_impossible == 1
+
+
+def test_every_public_test_is_reachable_from_the_package():
+    assert pgjax.sampling is sampling
