@@ -40,6 +40,10 @@ class Case(NamedTuple):
     truth: dict[str, np.ndarray]
 
     @property
+    def name(self) -> str:
+        return self.problem.name
+
+    @property
     def discount(self) -> float:
         return self.problem.mdp.discount
 
@@ -59,31 +63,35 @@ class Case(NamedTuple):
         return softmax_policy(policy.init, logits)
 
 
+NAMES = tuple(problem.name for problem in suite.problems())
+
+
 @cache
-def cases() -> tuple[Case, ...]:
-    return tuple(_case(problem) for problem in suite.problems())
-
-
-def _case(problem: Problem) -> Case:
+def case(name: str) -> Case:
+    """The case of a problem by its name."""
+    problem = suite.problems()[NAMES.index(name)]
     mdp, horizon = problem.mdp, problem.horizon
     values = exact.state_values(*problem.arguments, horizon=horizon)
+    endless = exact.action_values(*problem.arguments, horizon=None)
+    probabilities = exact.action_probabilities(*problem.arguments)
     undiscounted = replace(mdp, discount=1.0), *problem.arguments[1:]
+    visits = exact.visitation(*undiscounted, horizon=horizon).sum(0)
     random = np.random.default_rng(7)
     reference, stale = _near(problem.params, random), _near(problem.params, random)
     return Case(
         problem,
         tells_states=np.array_equal(mdp.observation, np.eye(mdp.num_states)),
         values=np.pad(values, ((0, 1), (0, 0))),
-        endless=exact.state_values(*problem.arguments, horizon=None),
+        endless=np.sum(probabilities * endless, axis=1),
         critic=random.normal(size=mdp.observation.shape[1]),
-        mean_length=float(exact.visitation(*undiscounted, horizon=horizon).sum()),
+        mean_length=float(visits.sum()),
         stale=stale,
         reference=reference,
         truth={
             "∇J": _flat(exact.gradient(*problem.arguments, horizon=horizon)),
-            "∇J of the uncut task": _uncut_gradient(problem),
+            "∇J of the uncut task": _uncut_gradient(problem, endless),
         }
-        | _information_gradients(problem, reference),
+        | _information_gradients(problem, reference, visits),
     )
 
 
@@ -104,27 +112,27 @@ def _probabilities(problem: Problem, params: Any) -> Any:
     return jnp.exp(log_prob)
 
 
-def _uncut_gradient(problem: Problem) -> np.ndarray:
+def _uncut_gradient(problem: Problem, endless: np.ndarray) -> np.ndarray:
     """Σ_{t<H} Σ_s γ^t P(s_t = s) Σ_a ∇π(a|s) Q(s, a), with Q of the task that goes on after H.
 
     What the first H steps' actions contribute to ∇J of the endless task: all that a sampler which
     cuts at H can know, and what a right bootstrap makes it estimate without bias.
     """
     visits = exact.visitation(*problem.arguments, horizon=problem.horizon).sum(0)
-    credit = visits[:, None] * exact.action_values(*problem.arguments, horizon=None)
+    credit = visits[:, None] * endless
     with jax.enable_x64(True):
         slope = jax.grad(lambda params: jnp.sum(credit * _probabilities(problem, params)))
         return _flat(jax.jit(slope)(problem.params))
 
 
-def _information_gradients(problem: Problem, reference: Any) -> dict[str, np.ndarray]:
+def _information_gradients(
+    problem: Problem, reference: Any, visits: np.ndarray
+) -> dict[str, np.ndarray]:
     """Gradients of KL(π‖reference) and of the entropy, from listed trajectories alone.
 
     The trajectories' probabilities are differentiated themselves: no score function is used.
     """
     batch, probability = enumeration.trajectories(*problem.arguments, horizon=problem.horizon)
-    undiscounted = replace(problem.mdp, discount=1.0), *problem.arguments[1:]
-    visits = exact.visitation(*undiscounted, horizon=problem.horizon).sum(0)
 
     def of_trajectories(params: Any) -> Any:
         both = jax.vmap(jax.vmap(problem.policy.log_prob, (None, 0, 0)), (None, 0, 0))
@@ -161,8 +169,7 @@ def stream_of(batch: Trajectory) -> tuple[Trajectory, Any]:
     """Two rows one after the other, as an environment that resets itself records them.
 
     Returns:
-        The stream [1, 2T], and [2T] the steps since the last reset. `terminated | truncated` is the
-        stream's `done`.
+        The stream, one row of 2T without a leading axis, and [2T] the steps since the last reset.
     """
     T = batch.mask.shape[1]
     step = jnp.arange(2 * T)
@@ -171,7 +178,7 @@ def stream_of(batch: Trajectory) -> tuple[Trajectory, Any]:
     source = jnp.where(step < first, age, T + age)
 
     def stitch(x: Any) -> Any:
-        return x.reshape(2 * T, *x.shape[2:])[source][None]
+        return x.reshape(2 * T, *x.shape[2:])[source]
 
     stream = Trajectory(
         observation=stitch(batch.observation),
@@ -180,7 +187,7 @@ def stream_of(batch: Trajectory) -> tuple[Trajectory, Any]:
         log_prob=stitch(batch.log_prob),
         terminated=stitch(batch.terminated),
         truncated=stitch(batch.truncated),
-        mask=(step < first + second)[None],
-        final_observation=batch.final_observation[1:],
+        mask=step < first + second,
+        final_observation=batch.final_observation[1],
     )
     return stream, age

@@ -1,7 +1,7 @@
 """The exhibits: each mutant as close to how it was seen as our types allow, and the controls.
 
-An exhibit is made from a case: an Estimator, or a function (params, batch) -> scalar to ascend (or,
-of a KL, to descend). Its docstring is its label on the page.
+An exhibit is made from a case: an Estimator, or a function (params, batch, log_prob[N,T]) -> scalar
+to ascend (or, of a KL, to descend). Its docstring is its label on the page.
 """
 
 import inspect
@@ -17,7 +17,7 @@ import pgjax
 from pgjax import Estimator, Trajectory, baselines, terms, weights
 from tests.museum.cases import Case, stream_of
 
-Surrogate = Callable[[Any, Trajectory], Any]
+Surrogate = Callable[[Any, Trajectory, Any], Any]
 Make = Callable[[Case], Estimator | Surrogate]
 
 
@@ -50,7 +50,7 @@ class Exhibit(NamedTuple):
 EXHIBITS: list[Exhibit] = []
 
 
-def mutant(seen: str, **settings: Any) -> Callable[[Make], Make]:
+def mutant(seen: str = "", **settings: Any) -> Callable[[Make], Make]:
     """Registers a function as a mutant."""
     return _registered(seen, True, settings)
 
@@ -98,14 +98,14 @@ def discount_of_states_forgotten(case: Case):
     return pgjax.mismatched_reward_to_go(case.discount)
 
 
-@mutant("the first repair of the one above, where returns were discounted from 0 already")
+@mutant()
 def discount_squared(case: Case):
     """γ^t is applied once by hand and once more by the return: γ^(2t)."""
     weigh = weights.reward_to_go(case.discount)
     return score(lambda batch, log_prob: matched(case, batch, weigh(batch, log_prob)))
 
 
-@mutant("hand-written loops that run over the rewards the wrong way round")
+@mutant()
 def forward_discounting(case: Case):
     """G_t = r_t + γ G_{t−1}: the recurrence of the return runs forwards, and credits the past."""
 
@@ -125,7 +125,7 @@ def reward_shifted(case: Case):
     return with_reward(weights.reward_to_go(case.discount), shift)
 
 
-@mutant("environments whose last reward arrives together with the reset")
+@mutant()
 def terminal_reward_dropped(case: Case):
     """The reward of entering a terminal state is never stored."""
     return with_reward(
@@ -134,7 +134,7 @@ def terminal_reward_dropped(case: Case):
     )
 
 
-@mutant("reward wrappers that scale by what they saw in the episode")
+@mutant()
 def reward_scaled_per_trajectory(case: Case):
     """Rewards are divided by the episode's own largest, so the scale depends on the actions."""
 
@@ -144,7 +144,7 @@ def reward_scaled_per_trajectory(case: Case):
     return with_reward(weights.reward_to_go(case.discount), scale)
 
 
-@mutant("the REINFORCE example that most tutorials descend from")
+@mutant("[pytorch/examples](https://github.com/pytorch/examples) `reinforce.py`")
 def returns_whitened_per_trajectory(case: Case):
     """Returns-to-go less their mean over the episode, divided by their spread over it."""
     weigh = weights.reward_to_go(case.discount)
@@ -201,7 +201,7 @@ def token_mean_per_micro_batch(case: Case):
     return score(mean)
 
 
-@mutant("gradient clipping moved inside a per-example `vmap`")
+@mutant()
 def clipped_per_trajectory(case: Case):
     """Each trajectory's gradient is clipped to the norm of ∇J before they are averaged."""
     largest = float(np.linalg.norm(case.truth["∇J"]))
@@ -218,7 +218,7 @@ def clipped_per_trajectory(case: Case):
 # --- baselines and advantages ------------------------------------------------------------------
 
 
-@mutant(issue("huggingface/trl", 3138) + " and the TRL documentation of GRPO", batch_size=2)
+@mutant("the documentation of TRL's GRPO, as an option", batch_size=2)
 def advantage_divided_by_batch_deviation(case: Case):
     """Advantages less their mean over all steps of the batch, divided by their deviation."""
     weigh = weights.mismatched_reward_to_go(case.discount)
@@ -241,13 +241,13 @@ def group_normalised(case: Case):
     return score(normalised)
 
 
-@mutant("most REINFORCE code; the group mean of GRPO", batch_size=2)
+@mutant("Shao et al., DeepSeekMath (2024): the group's mean", batch_size=2)
 def baseline_includes_itself(case: Case):
     """The batch's mean return, own sample included: the gradient shrinks by (N − 1)/N."""
     return pgjax.reinforce(case.discount, baseline=baselines.batch_mean)
 
 
-@mutant("greedy and best-of-group baselines", batch_size=2)
+@mutant(batch_size=2)
 def largest_of_group_as_baseline(case: Case):
     """A return less the best one of its group, which may be its own."""
 
@@ -267,15 +267,14 @@ def action_dependent_baseline(case: Case):
     return pgjax.reward_to_go(case.discount, baseline=opinion)
 
 
-@mutant("actor-critic code with one network for both heads")
+@mutant()
 def value_not_stopped(case: Case):
     """The baseline is read off the policy's own parameters, and differentiated with the loss.
 
     Here V is the policy's entropy, a function of the same parameters.
     """
 
-    def surrogate(params: Any, batch: Trajectory) -> Any:
-        log_prob = pgjax.log_probs(case.policy, params, batch)
+    def surrogate(params: Any, batch: Trajectory, log_prob: Any) -> Any:
         value = jax.vmap(jax.vmap(case.policy.entropy, (None, 0)), (None, 0))
         advantage = weights.returns_to_go(batch, case.discount) - value(params, batch.observation)
         return jnp.mean(jnp.sum(log_prob * matched(case, batch, advantage), axis=1))
@@ -283,7 +282,7 @@ def value_not_stopped(case: Case):
     return surrogate
 
 
-@mutant("Schulman et al., Generalized Advantage Estimation (2016) say so themselves")
+@mutant("Schulman et al., Generalized Advantage Estimation (2016), as designed")
 def gae_with_a_wrong_value(case: Case):
     """GAE with λ = 0.9 and a critic that is not right yet."""
     values = jax.vmap(lambda observation: observation @ case.critic)
@@ -294,7 +293,7 @@ def gae_with_a_wrong_value(case: Case):
     return score(weigh)
 
 
-@mutant("critics trained on the batch before they serve it as baseline", batch_size=2)
+@mutant(batch_size=2)
 def baseline_fitted_in_sample(case: Case):
     """A linear value of the observation, fitted by least squares to this batch's own returns."""
 
@@ -337,7 +336,7 @@ def advantages(case: Case, batch: Trajectory, value: Any, lambda_: float) -> Any
 # --- log-probabilities, ratios, other people's samples -----------------------------------------
 
 
-@mutant("`log(p + eps)` against log 0")
+@mutant()
 def log_of_p_plus_epsilon(case: Case):
     """log(π + 0.01) in place of log π."""
 
@@ -347,20 +346,22 @@ def log_of_p_plus_epsilon(case: Case):
     return Estimator(weights.reward_to_go(case.discount), term)
 
 
-@mutant("samplers with a temperature, trainers without", acting="tempered")
+@mutant(acting="tempered")
 def sampling_temperature_differs(case: Case):
     """Actions are drawn at a temperature of 1.5 and scored at 1."""
     return pgjax.reward_to_go(case.discount)
 
 
-@mutant("more than one epoch on a batch", acting="stale", batch_size=2)
+@mutant(acting="stale", batch_size=2)
 def stale_samples_taken_for_fresh(case: Case):
     """The samples of earlier parameters, without any ratio."""
     return pgjax.reward_to_go(case.discount)
 
 
 @mutant(
-    "Schulman et al., Trust Region Policy Optimization (2015), as a local model", acting="stale"
+    "Schulman et al., Trust Region Policy Optimization (2015), as a local model",
+    acting="stale",
+    batch_size=2,
 )
 def ratio_of_one_step(case: Case):
     """The PPO ratio on stale data: one action's ratio, where states and rewards are stale too."""
@@ -382,7 +383,7 @@ def ratio_clipped_per_sample(case: Case):
     return Estimator(weights.reward_to_go(case.discount), term)
 
 
-@mutant("truncated importance sampling, against its variance", acting="stale", batch_size=2)
+@mutant("Espeholt et al., IMPALA (2018), as designed", acting="stale", batch_size=2)
 def ratios_cut_at_one(case: Case):
     """Per-decision importance sampling with min(1, ratio)."""
     return with_reward(
@@ -393,7 +394,7 @@ def ratios_cut_at_one(case: Case):
     )
 
 
-@mutant("weighted importance sampling", acting="stale", batch_size=2)
+@mutant(acting="stale", batch_size=2)
 def importance_weights_self_normalised(case: Case):
     """Whole-trajectory ratios divided by their sum over the batch: consistent, never unbiased."""
 
@@ -421,19 +422,15 @@ def on_stream(case: Case, continues: Callable[[Any], Any], *, window: bool = Fal
         window: whether only the first T steps were recorded, and count as one episode.
     """
 
-    def surrogate(params: Any, batch: Trajectory) -> Any:
-        stream, age = stream_of(batch)
-        if window:
-            T = batch.mask.shape[1]
-            keep = jax.tree.map(lambda x: x[:, :T], replace(stream, final_observation=stream.mask))
-            stream, age = replace(keep, final_observation=stream.final_observation), age[:T]
-        mask = stream.mask[0]
-        reward = jnp.where(mask, stream.reward[0], 0)
-        done = stream.terminated[0] | stream.truncated[0]
-        slope = case.discount * continues(done).astype(reward.dtype)
-        weight = case.discount**age * pgjax.discounted_returns(reward, slope)
-        log_prob = pgjax.log_probs(case.policy, params, stream)[0]
-        return jnp.sum(jnp.where(mask, log_prob * weight, 0)) / (1 if window else 2)
+    def surrogate(params: Any, batch: Trajectory, log_prob: Any) -> Any:
+        T = batch.mask.shape[1]
+        stream, age = stream_of(replace(batch, log_prob=log_prob))
+        mask = stream.mask & (jnp.arange(2 * T) < T) if window else stream.mask
+        done = stream.terminated | stream.truncated
+        slope = case.discount * continues(done).astype(log_prob.dtype)
+        returns = pgjax.discounted_returns(jnp.where(mask, stream.reward, 0), slope)
+        weight = case.discount**age * returns
+        return jnp.sum(jnp.where(mask, stream.log_prob * weight, 0)) / (1 if window else 2)
 
     return surrogate
 
@@ -456,13 +453,13 @@ def return_not_cut_at_the_end(case: Case):
     return on_stream(case, jnp.ones_like)
 
 
-@mutant("fixed-length rollouts of environments that reset themselves", batch_size=2)
+@mutant(batch_size=2)
 def later_episodes_scored(case: Case):
     """A window of T steps is taken for one episode, though another begins in it."""
     return on_stream(case, jnp.logical_not, window=True)
 
 
-@mutant("buffers that wait for `done`, and drop what the time limit left")
+@mutant()
 def only_completed_episodes(case: Case):
     """Only episodes that terminated count."""
     weigh = weights.reward_to_go(case.discount)
@@ -493,7 +490,7 @@ def terminal_state_bootstrapped(case: Case):
     )
 
 
-@mutant("environments, gymnax's DeepSea among them, that can raise both flags at once",
+@mutant("gymnax's DeepSea can raise both flags at once",
         estimand=UNCUT, needs_values=True)  # fmt: skip
 def bootstrapped_wherever_truncated(case: Case):
     """`truncated` alone is asked, though the same step terminated."""
@@ -541,8 +538,8 @@ def _opinionated(case: Case) -> Any:
 def information(case: Case, loss: Callable[[Any], Any]) -> Surrogate:
     """The gradient of a loss of log π − log π_reference, step by step, at the sampled actions."""
 
-    def surrogate(params: Any, batch: Trajectory) -> Any:
-        ratio = pgjax.log_probs(case.policy, params, batch) - _reference(case, batch)
+    def surrogate(params: Any, batch: Trajectory, log_prob: Any) -> Any:
+        ratio = log_prob - _reference(case, batch)
         return jnp.mean(jnp.sum(jnp.where(batch.mask, loss(ratio), 0), axis=1))
 
     return surrogate
@@ -564,6 +561,7 @@ def k3(log_ratio: Any) -> Any:
     return jnp.expm1(-log_ratio) + log_ratio
 
 
+COMEDY = "A Comedy of Estimators ([arXiv:2512.21852](https://arxiv.org/abs/2512.21852))"
 HELD = "∇KL, states held"
 
 
@@ -579,7 +577,7 @@ def k3_as_a_loss(case: Case):
     return information(case, k3)
 
 
-@mutant("Shah et al., A Comedy of Estimators (2025)", estimand="∇KL")
+@mutant(COMEDY, estimand="∇KL")
 def k3_in_the_reward(case: Case):
     """k3's value is right on average, but its own derivative is not zero, and is left out."""
     return with_reward(
@@ -588,12 +586,12 @@ def k3_in_the_reward(case: Case):
     )
 
 
-@mutant("`-log_prob.mean()` as an entropy bonus", estimand="∇entropy")
+@mutant(estimand="∇entropy")
 def sampled_entropy_as_a_bonus(case: Case):
     """−log π at the sampled action, differentiated: zero on average."""
 
-    def surrogate(params: Any, batch: Trajectory) -> Any:
-        return -jnp.mean(jnp.sum(pgjax.log_probs(case.policy, params, batch), axis=1))
+    def surrogate(params: Any, batch: Trajectory, log_prob: Any) -> Any:
+        return -jnp.mean(jnp.sum(log_prob, axis=1))
 
     return surrogate
 
@@ -703,7 +701,7 @@ def per_decision_importance_sampling(case: Case):
     )
 
 
-@control("Shah et al. (2025)", estimand="∇KL")
+@control(COMEDY, estimand="∇KL")
 def k1_in_the_reward(case: Case):
     """log π − log π_ref as a cost: its own derivative is zero on average, so nothing is lost."""
     return with_reward(

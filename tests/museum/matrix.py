@@ -1,7 +1,7 @@
 """The kill matrix: the exact relative bias of every exhibit on every problem it can be shown on."""
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,49 +10,61 @@ from jax.flatten_util import ravel_pytree
 
 import pgjax
 from pgjax import Estimator, Trajectory, enumeration
-from tests.museum.cases import Case, cases
-from tests.museum.exhibits import EXHIBITS, Exhibit
+from tests.museum import samplers
+from tests.museum.cases import Case, case
+from tests.museum.exhibits import EXHIBITS, Exhibit, Surrogate
+from tests.museum.samplers import ALIVE
 
 KILLED, GREEN = 1e-6, 1e-10
-
-
-class Row(NamedTuple):
-    """An exhibit, and its relative bias on each problem by name; NaN where it has no meaning."""
-
-    exhibit: Exhibit
-    bias: dict[str, float]
-
-    @property
-    def killers(self) -> list[str]:
-        return [name for name, bias in self.bias.items() if bias > KILLED]
+ABSENT = "–"
 
 
 @cache
-def rows() -> tuple[Row, ...]:
-    """One enumeration for each problem, batch size and way of acting, many exhibits in each."""
-    found: dict[str, dict[str, float]] = {exhibit.name: {} for exhibit in EXHIBITS}
-    for case in cases():
-        groups: dict[tuple, list[Exhibit]] = {}
-        for exhibit in EXHIBITS:
-            found[exhibit.name][case.problem.name] = float("nan")
-            if case.tells_states or not exhibit.needs_values:
-                groups.setdefault((exhibit.acting, exhibit.batch_size), []).append(exhibit)
-        for (acting, batch_size), group in groups.items():
-            for exhibit, mean in zip(group, _means(case, group, acting, batch_size), strict=True):
-                truth = case.truth[exhibit.estimand]
-                bias = np.linalg.norm(mean - truth) / np.linalg.norm(truth)
-                found[exhibit.name][case.problem.name] = float(bias)
-    return tuple(Row(exhibit, found[exhibit.name]) for exhibit in EXHIBITS)
+def biases(name: str) -> dict[str, float]:
+    """Every exhibit's relative bias ‖E[ĝ] − truth‖ / ‖truth‖ on one problem, exactly.
+
+    NaN where an exhibit has no meaning. One enumeration for each batch size and way of acting.
+    """
+    shown = case(name)
+    found = {exhibit.name: float("nan") for exhibit in EXHIBITS}
+    groups: dict[tuple[str, int], list[Exhibit]] = {}
+    for exhibit in EXHIBITS:
+        if shown.tells_states or not exhibit.needs_values:
+            groups.setdefault((exhibit.acting, exhibit.batch_size), []).append(exhibit)
+    for (acting, batch_size), group in groups.items():
+        for exhibit, mean in zip(group, _means(shown, group, acting, batch_size), strict=True):
+            truth = shown.truth[exhibit.estimand]
+            found[exhibit.name] = float(np.linalg.norm(mean - truth) / np.linalg.norm(truth))
+    return found
 
 
-def _means(case: Case, group: list[Exhibit], acting: str, batch_size: int) -> np.ndarray:
+@cache
+def column(name: str) -> dict[str, str]:
+    """One column of the kill matrix: what the page shows of every exhibit and sampler."""
+    shown = {exhibit: _percentage(bias) for exhibit, bias in biases(name).items()}
+    return shown | samplers.verdicts(case(name).problem)
+
+
+def _percentage(bias: float) -> str:
+    if np.isnan(bias):
+        return ABSENT
+    if bias < KILLED:
+        return ALIVE
+    # A nudge keeps 12.5 from falling either way with the last bit.
+    return f"{float(f'{100 * bias * (1 + 1e-9):.2g}'):g} %"
+
+
+def _means(shown: Case, group: list[Exhibit], acting: str, batch_size: int) -> np.ndarray:
     """[exhibits, P] the exact expectation of each."""
-    problem = case.problem
-    policy = case.tempered if acting == "tempered" else case.policy
-    acts = case.stale if acting == "stale" else problem.params
+    problem = shown.problem
+    policy = shown.tempered if acting == "tempered" else shown.policy
+    acts = shown.stale if acting == "stale" else problem.params
 
     def surrogates(params: Any, batch: Trajectory) -> Any:
-        return jnp.stack([_surrogate(case, exhibit, params, batch) for exhibit in group])
+        log_prob = pgjax.log_probs(shown.policy, params, batch)
+        return jnp.stack(
+            [_surrogate(exhibit.make(shown), params, batch, log_prob) for exhibit in group]
+        )
 
     def gradients(params: Any, batch: Trajectory) -> Any:
         # Who acts is enumerated over; who learns has the problem's own parameters.
@@ -66,8 +78,10 @@ def _means(case: Case, group: list[Exhibit], acting: str, batch_size: int) -> np
     return moments.mean.reshape(len(group), -1)
 
 
-def _surrogate(case: Case, exhibit: Exhibit, params: Any, batch: Trajectory) -> Any:
-    made = exhibit.make(case)
-    if isinstance(made, Estimator):
-        return pgjax.surrogate(made, case.policy, params, batch)
-    return made(params, batch)
+def _surrogate(made: Estimator | Surrogate, params: Any, batch: Trajectory, log_prob: Any) -> Any:
+    """`pgjax.surrogate`, from log-probabilities that all exhibits share."""
+    if not isinstance(made, Estimator):
+        return made(params, batch, log_prob)
+    weight = jax.lax.stop_gradient(made.weights(batch, jax.lax.stop_gradient(log_prob)))
+    term = jax.vmap(made.term)(log_prob, batch.log_prob, weight)
+    return jnp.mean(jnp.sum(jnp.where(batch.mask, term, 0), axis=1))

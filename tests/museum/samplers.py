@@ -1,0 +1,126 @@
+"""Samplers whose keys are mistaken. No mean of an estimate shows the last of them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pgjax import Trajectory, sampling
+from pgjax.suite import Problem
+
+NUM_BATCHES, BATCH = 256, 16
+ALIVE = "·"
+
+
+class Keys(NamedTuple):
+    """Which key decides what: reset [N], action [N, T], environment [N, T]."""
+
+    reset: Any
+    action: Any
+    environment: Any
+
+
+class Tables(NamedTuple):
+    """An MDP's arrays and a policy's parameters, in the precision that sampling runs in."""
+
+    transition: Any
+    reward: Any
+    initial: Any
+    terminal: Any
+    observation: Any
+    params: Any
+
+
+Plan = Callable[..., Keys]
+"""(key, N, T) -> Keys."""
+
+
+def separate(key: Any, N: int, T: int) -> Keys:
+    """Every draw has a key of its own."""
+    reset, action, environment = jax.random.split(key, 3)
+    split = jax.random.split
+    return Keys(split(reset, N), split(action, (N, T)), split(environment, (N, T)))
+
+
+def one_key_for_action_and_environment(key: Any, N: int, T: int) -> Keys:
+    """The key that drew the action draws the successor too: luck follows the action."""
+    keys = separate(key, N, T)
+    return keys._replace(environment=keys.action)
+
+
+def parent_key_used_again(key: Any, N: int, T: int) -> Keys:
+    """A key is split, and used again itself: the reset and every step share their randomness."""
+    keys = jax.random.split(key, N)
+    every = jnp.broadcast_to(keys[:, None], (N, T))
+    return Keys(keys, every, jax.vmap(partial(jax.random.split, num=T))(keys))
+
+
+def one_key_over_the_batch(key: Any, N: int, T: int) -> Keys:
+    """One key is broadcast over the vmapped environments: N copies of one episode."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (N, *x.shape[1:])), separate(key, 1, T))
+
+
+MUTANTS: tuple[Plan, ...] = (
+    one_key_for_action_and_environment, parent_key_used_again, one_key_over_the_batch,
+)  # fmt: skip
+CONTROLS: tuple[Plan, ...] = (separate,)
+
+
+def verdicts(problem: Problem) -> dict[str, str]:
+    """What each plan is caught by: "law", "independence", or ALIVE.
+
+    α = 1e-6 each; the sample of single trajectories is the first of every batch.
+    """
+    mdp = problem.mdp
+    # Copies in single precision; the MDP's own arrays stay out of what is traced.
+    tables = Tables(
+        jnp.array(mdp.transition),
+        jnp.array(mdp.reward),
+        jnp.array(mdp.initial),
+        jnp.array(mdp.terminal),
+        jnp.array(mdp.observation),
+        jax.tree.map(jnp.array, problem.params),
+    )
+    draw = jax.jit(jax.vmap(jax.vmap(partial(_episode, problem, tables))))
+    keys = jax.random.split(jax.random.key(11), NUM_BATCHES)
+    found = {}
+    for plan in (*MUTANTS, *CONTROLS):
+        batches = draw(jax.jit(jax.vmap(partial(plan, N=BATCH, T=problem.horizon)))(keys))
+        everything = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
+        first = jax.tree.map(lambda x: x[:, 0], batches)
+        independent = sampling.independence_test(batches).passed
+        # Dependent batches are no sample of 4096: judge the law by one trajectory of each.
+        lawful = sampling.law_test(everything if independent else first, problem).passed
+        caught = [] if lawful else ["law"]
+        found[plan.__name__.replace("_", " ")] = (
+            " ".join(caught + ([] if independent else ["independence"])) or ALIVE
+        )
+    return found
+
+
+def _episode(problem: Problem, tables: Tables, keys: Keys) -> Trajectory:
+    transition, reward, initial, terminal, observation, params = tables
+
+    def step(state: Any, keys: tuple[Any, Any]) -> tuple[Any, dict[str, Any]]:
+        alive = ~terminal[state]
+        action, log_prob = problem.policy.sample(params, keys[0], observation[state])
+        successor = jax.random.categorical(keys[1], jnp.log(transition[state, action]))
+        following = jnp.where(alive, successor, state)
+        record = {
+            "observation": observation[state],
+            "action": action,
+            "reward": jnp.where(alive, reward[state, action, following], 0),
+            "log_prob": jnp.where(alive, log_prob, 0),
+            "terminated": alive & terminal[following],
+            "mask": alive,
+        }
+        return following, record
+
+    start = jax.random.categorical(keys.reset, jnp.log(initial))
+    final, record = jax.lax.scan(step, start, (keys.action, keys.environment))
+    last = jnp.arange(problem.horizon) == problem.horizon - 1
+    return Trajectory(
+        **record, truncated=record["mask"] & last, final_observation=observation[final]
+    )
