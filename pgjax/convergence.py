@@ -21,7 +21,7 @@ from pgjax import baselines, diagnostics, estimators, exact, policies
 from pgjax.diagnostics import RunningMoments
 from pgjax.rollouts import rollout
 from pgjax.tabular import TabularMDP
-from pgjax.types import Estimator, Moments, Params, Policy, Spread, Trajectory
+from pgjax.types import Estimator, Params, Policy, Trajectory
 from pgjax.validation import check_positive
 
 FIRST = 2**8
@@ -30,8 +30,6 @@ CHUNK = 2**12
 """Trajectories rolled out at once, if short; the memory bound."""
 CHUNK_STEPS = 2**19
 """Steps rolled out at once, unless FIRST trajectories have more."""
-COVARIANCE = 2**24
-"""With S·P² above this only the trace of Σ is exact, and each parameter's variance the sample's."""
 
 
 class Contender(NamedTuple):
@@ -41,15 +39,13 @@ class Contender(NamedTuple):
         name: as tables and pictures print it.
         estimator: weights and term.
         mean: [P] its exact expectation.
-        total_variance: tr Σ, exact, of one trajectory.
-        covariance: [P, P] Σ itself, exact; None where it would be too large.
+        variance: [P] of one trajectory, exact; it sums to tr Σ.
     """
 
     name: str
     estimator: Estimator
     mean: Float[np.ndarray, "P"]
-    total_variance: float
-    covariance: Float[np.ndarray, "P P"] | None
+    variance: Float[np.ndarray, "P"]
 
 
 class Point(NamedTuple):
@@ -157,27 +153,22 @@ def contenders(
     value, discount = observation_values(**settings), mdp.discount
     with jax.enable_x64(True):
         by_state = np.asarray(jax.vmap(value)(jnp.asarray(mdp.observation)))
-    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-    kind = "moments" if mdp.num_states * num_parameters**2 <= COVARIANCE else "spread"
-
-    def found(estimate: str, **baseline: Any) -> Moments | Spread:
-        return getattr(exact, f"{estimate}_{kind}")(**settings, **baseline)
-
+    to_go = exact.reward_to_go_spread
     rows = {
-        "total return": (estimators.reinforce(discount), found("total_return")),
-        "reward-to-go": (estimators.reward_to_go(discount), found("reward_to_go")),
+        "total return": (estimators.reinforce(discount), exact.total_return_spread(**settings)),
+        "reward-to-go": (estimators.reward_to_go(discount), to_go(**settings)),
         "reward-to-go, V(s)": (
             estimators.reward_to_go(discount, baseline=baselines.state_value(value)),
-            found("reward_to_go", baseline=by_state),
+            to_go(**settings, baseline=by_state),
         ),
         "reward-to-go, no γ^t": (
             estimators.mismatched_reward_to_go(discount),
-            found("mismatched_reward_to_go"),
+            exact.mismatched_reward_to_go_spread(**settings),
         ),
     }
     return tuple(
-        Contender(name, estimator, x.mean, float(x.total_variance), getattr(x, "covariance", None))
-        for name, (estimator, x) in rows.items()
+        Contender(name, estimator, spread.mean, spread.variance.clip(0))
+        for name, (estimator, spread) in rows.items()
     )
 
 
@@ -325,12 +316,11 @@ def _chunk(
 def _point(row: Contender, moments: RunningMoments, truth: np.ndarray) -> Point:
     mean, N = np.asarray(moments.mean), float(moments.num_samples)
     sampled = np.asarray(diagnostics.variance(moments))
-    known = sampled if row.covariance is None else np.diag(row.covariance)
     scale = _scale(truth)
     bias = float(np.linalg.norm(row.mean - truth)) / scale
-    deviation = float(np.sqrt(max(row.total_variance, 0.0) / N)) / scale
+    deviation = float(np.sqrt(row.variance.sum() / N)) / scale
     # Single-precision samples carry rounding of their own, where a variance is nearly zero.
-    error_bar = np.maximum(np.sqrt(known.clip(0) / N), 1e-5 * scale)
+    error_bar = np.maximum(np.sqrt(row.variance / N), 1e-5 * scale)
     return Point(
         num_trajectories=int(N),
         error=float(np.linalg.norm(mean - truth)) / scale,

@@ -22,7 +22,7 @@ _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#E69F00", "#
 _MARKS = tuple(zip(_COLOURS, "osD^vP*", strict=True))
 
 
-def convergence(points: "Mapping[str, Sequence[Point]]", *, is_exact: bool, title: str) -> "Figure":
+def convergence(points: "Mapping[str, Sequence[Point]]", *, title: str) -> "Figure":
     """Error of the sample gradient against N, one line an estimator, on logarithmic axes.
 
     Dashed in the same colour: √(tr Σ / N), the error expected of an unbiased estimator with that
@@ -30,7 +30,6 @@ def convergence(points: "Mapping[str, Sequence[Point]]", *, is_exact: bool, titl
 
     Args:
         points: each estimator's Points, N ascending.
-        is_exact: whether Σ is exact, or the sample's.
         title: above the picture.
 
     Returns:
@@ -53,8 +52,7 @@ def convergence(points: "Mapping[str, Sequence[Point]]", *, is_exact: bool, titl
                 color=colour,
                 fontsize=9,
             )
-    source = "Σ exact" if is_exact else "Σ from the sample"
-    axes.plot([], [], "--", color="0.4", linewidth=1, label=f"√(tr Σ / N), {source}")
+    axes.plot([], [], "--", color="0.4", linewidth=1, label="√(tr Σ / N), Σ exact")
     axes.set_xscale("log", base=2)
     axes.set_xlabel("trajectories N")
     axes.set_ylabel("relative error  ‖ĝ − ∇J‖ / ‖∇J‖")

@@ -1,7 +1,8 @@
 """Rollouts: gymnax environments and tabular MDPs into batches of whole episodes.
 
-The only importer of gymnax. Steps go through `reset_env`, `step_env` and `is_truncated`: there is
-no auto-reset, a finished environment stands still, and the observation after the last step is kept.
+The only importer of gymnax beside the bridge. Steps go through `reset_env`, `step_env` and
+`is_truncated`: there is no auto-reset, a finished environment stands still, and the observation
+after the last step is kept.
 """
 
 from functools import partial

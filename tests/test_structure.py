@@ -29,7 +29,7 @@ LEVELS = [
     {"exact", "bridge.tables"},
     {"enumeration", "rollouts", "suite", "bridge"},
     {"training", "convergence", "registry", "sampling"},
-    {"certificate"},
+    {"certificate", "unbiased"},
     {"plots"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -73,9 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
         f"[bold]{name}[/bold]: {mdp.num_states} states, {mdp.num_actions} actions, "
         f"γ = {mdp.discount:g}, at most {horizon} steps; Flax policy of {num_parameters} parameters"
     )
-    with console.status("exact expectations and covariances"):
+    with console.status("exact expectations and variances"):
         rows = convergence.contenders(**settings)
-        console.print(f"exact: J = {exact.objective(**settings):.6g}, {_sigma(rows)}")
+        console.print(f"exact: J = {exact.objective(**settings):.6g}, Σ by dynamic programming")
     points = _stream(console, rows, settings | source, rollout_key, trajectories)
     last = {name: history[-1] for name, history in points.items()}
     verdicts = {
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     console.print(_table(last, verdicts))
     title = f"{name}, γ = {mdp.discount:g}, H = {horizon}"
-    plots.convergence(points, is_exact=True, title=title).savefig(arguments.output, dpi=150)
+    plots.convergence(points, title=title).savefig(arguments.output, dpi=150)
     console.print(f"picture: {arguments.output}", soft_wrap=True)
     return _conclude(console, last, verdicts, time.perf_counter() - start)
 
@@ -225,12 +225,6 @@ def _word(verdict: "Verdict") -> str:
     else:
         word = "within" if verdict.within else "off"
     return f"[green]✓ {word}[/green]" if verdict.passed else f"[red]✗ {word}[/red]"
-
-
-def _sigma(rows: Any) -> str:
-    if rows[0].covariance is None:
-        return "tr Σ by dynamic programming (Σ is large: each max|z| takes the sample's variances)"
-    return "Σ by dynamic programming"
 
 
 def _conclude(
