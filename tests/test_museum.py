@@ -1,0 +1,67 @@
+"""The museum is complete, current, and kills: each problem's column is computed once, here."""
+
+import numpy as np
+import pytest
+
+from tests.museum import page
+from tests.museum.cases import NAMES
+from tests.museum.exhibits import EXHIBITS
+from tests.museum.matrix import GREEN, KILLED, biases, column
+from tests.museum.samplers import ALIVE
+
+PAGE = page.PATH.read_text("utf-8")
+SHOWN = page.read(PAGE)
+
+
+def killers(name: str) -> set[str]:
+    return {problem for problem in NAMES if SHOWN[problem][name] not in (ALIVE, "–")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_column_is_current_and_controls_are_exact(name: str):
+    assert SHOWN[name] == column(name)
+    for exhibit in EXHIBITS:
+        bias = biases(name)[exhibit.name]
+        if not exhibit.mutant:
+            assert np.isnan(bias) or bias < GREEN, exhibit.name
+    # Nothing lies between exact and wrong but the ε of a division.
+    between = {e for e, bias in biases(name).items() if GREEN <= bias <= KILLED}
+    assert between <= {"reward scaled per trajectory", "advantage divided by batch deviation"}
+
+
+def test_every_mutant_is_killed_by_two_problems_at_least():
+    assert {name: len(killers(name)) for name in page.MUTANTS if len(killers(name)) < 2} == {}
+
+
+def test_every_control_stays_green_on_every_problem():
+    assert {name: killers(name) for name in page.CONTROLS if killers(name)} == {}
+
+
+def test_one_problem_kills_all_and_so_do_two_others():
+    assert all("random" in killers(name) for name in page.MUTANTS)
+    assert all({"time limit", "continuing"} & killers(name) for name in page.MUTANTS)
+
+
+def test_every_problem_lets_some_mutant_live_but_one():
+    alive = {problem: sum(SHOWN[problem][m] == ALIVE for m in page.MUTANTS) for problem in NAMES}
+    assert alive["random"] == 0
+    assert alive["bandit"] == 22
+    assert min(alive[problem] for problem in NAMES if problem != "random") > 0
+
+
+def test_mistakes_about_the_end_hide_on_episodes_of_fixed_length():
+    for name in ("return not cut at the end", "later episodes scored", "terminal reward dropped",
+                 "terminal state bootstrapped"):  # fmt: skip
+        assert SHOWN["continuing"][name] == ALIVE
+
+
+def test_page_counts_and_describes_every_exhibit():
+    assert (len(page.MUTANTS), len(page.CONTROLS)) == (43, 17)
+    assert len({*page.MUTANTS, *page.CONTROLS}) == 60
+    assert page.written(PAGE, SHOWN) == PAGE
+
+
+def test_a_stale_page_is_noticed():
+    stale = PAGE.replace("| discount squared | · |", "| discount squared | 1 % |")
+    assert page.read(stale)["bandit"] != SHOWN["bandit"]
+    assert page.written(stale, SHOWN) == PAGE
