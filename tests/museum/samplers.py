@@ -1,11 +1,12 @@
 """Samplers whose keys are mistaken. No mean of an estimate shows the last of them."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pgjax import Trajectory, sampling
 from pgjax.suite import Problem
@@ -84,10 +85,9 @@ def verdicts(problem: Problem) -> dict[str, str]:
         jax.tree.map(jnp.array, problem.params),
     )
     draw = jax.jit(jax.vmap(jax.vmap(partial(_episode, problem, tables))))
-    keys = jax.random.split(jax.random.key(11), NUM_BATCHES)
     found = {}
-    for plan in (*MUTANTS, *CONTROLS):
-        batches = draw(jax.jit(jax.vmap(partial(plan, N=BATCH, T=problem.horizon)))(keys))
+    for plan, keys in zip((*MUTANTS, *CONTROLS), _keys(problem.horizon), strict=True):
+        batches = jax.tree.map(np.asarray, draw(keys))
         everything = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
         first = jax.tree.map(lambda x: x[:, 0], batches)
         independent = sampling.independence_test(batches).passed
@@ -98,6 +98,17 @@ def verdicts(problem: Problem) -> dict[str, str]:
             " ".join(caught + ([] if independent else ["independence"])) or ALIVE
         )
     return found
+
+
+@cache
+def _keys(horizon: int) -> list[Keys]:
+    """Every plan's keys, [B, N, ...]; compiled in one piece, because threefry compiles slowly."""
+
+    @jax.jit
+    def every(keys: Any) -> list[Keys]:
+        return [jax.vmap(partial(plan, N=BATCH, T=horizon))(keys) for plan in (*MUTANTS, *CONTROLS)]
+
+    return every(jax.random.split(jax.random.key(11), NUM_BATCHES))
 
 
 def _episode(problem: Problem, tables: Tables, keys: Keys) -> Trajectory:
