@@ -24,7 +24,7 @@ from jaxtyping import Float
 
 from pgjax.estimators import gradient
 from pgjax.exact.dynamics import action_probabilities, in_float64, to_numpy
-from pgjax.tabular import TabularMDP
+from pgjax.tabular import TabularMDP, to_jax
 from pgjax.types import Estimator, Moments, Params, Policy, Trajectory
 from pgjax.validation import check_positive
 
@@ -67,7 +67,7 @@ def trajectories(
         array([0.35, 0.15, 0.2 , 0.3 ])
     """
     tables = _tables(mdp, policy, params)
-    paths = _paths(mdp, tables.probability, check_positive("horizon", horizon), limit)
+    paths = _paths(mdp, np.asarray(tables.probability), check_positive("horizon", horizon), limit)
     return to_numpy(_assemble(tables, paths.states, paths.actions)), paths.probability
 
 
@@ -147,7 +147,7 @@ def moments(
     K = check_positive("batch_size", batch_size)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params)
     tables = _tables(mdp, policy, params)
-    paths = _paths(mdp, tables.probability, check_positive("horizon", horizon), limit)
+    paths = _paths(mdp, np.asarray(tables.probability), check_positive("horizon", horizon), limit)
     if isinstance(estimator, Estimator):
         estimate = partial(gradient, estimator, policy)
     else:
@@ -157,11 +157,10 @@ def moments(
     ordered = K > 1 and _depends_on_order(estimate, params, tables, paths, K)
     center, shifted = jnp.zeros(P), False
     mass = first = second = jnp.zeros(())
-    arrays = jax.tree.map(jnp.asarray, tables)
     for members, weight in _batches(paths.probability, K, size, ordered, limit):
         chunk = (
             params,
-            arrays,
+            tables,
             jnp.asarray(paths.states[members]),
             jnp.asarray(paths.actions[members]),
         )
@@ -199,7 +198,7 @@ class _Paths(NamedTuple):
 
 def _tables(mdp: TabularMDP, policy: Policy, params: Params) -> _Tables:
     probability = action_probabilities(mdp, policy, params)
-    return _Tables(probability, mdp.reward, mdp.terminal, mdp.observation)
+    return to_jax(_Tables(probability, mdp.reward, mdp.terminal, mdp.observation))
 
 
 def _paths(mdp: TabularMDP, probability: np.ndarray, horizon: int, limit: int) -> _Paths:
@@ -260,7 +259,6 @@ def _padded(states: np.ndarray, actions: np.ndarray, mass: np.ndarray, horizon: 
 
 def _assemble(tables: _Tables, states: Any, actions: Any) -> Trajectory:
     """Indices [..., H+1] and [..., H] -> the Trajectory that a rollout would have recorded."""
-    tables = jax.tree.map(jnp.asarray, tables)
     now, following = states[..., :-1], states[..., 1:]
     mask = ~tables.terminal[now]
     H = actions.shape[-1]

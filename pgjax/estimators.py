@@ -116,10 +116,7 @@ def surrogate(
 
     Bias: the estimator's.
     """
-    params, batch = _admit(params, batch)
-    log_prob, weight = _evaluate(estimator, policy, params, batch)
-    term = partial(_trajectory_term, estimator)
-    return jnp.mean(jax.vmap(term)(log_prob, batch.log_prob, weight, batch.mask))
+    return _surrogate(estimator, policy, *_admit(params, batch))
 
 
 def gradient(
@@ -142,8 +139,7 @@ def gradient(
 
     Bias: the estimator's.
     """
-    params, batch = _admit(params, batch)
-    return jax.grad(surrogate, argnums=2)(estimator, policy, params, batch)
+    return jax.grad(_surrogate, argnums=2)(estimator, policy, *_admit(params, batch))
 
 
 def per_trajectory_gradients(
@@ -205,6 +201,14 @@ def log_probs(policy: Policy, params: Params, batch: Trajectory) -> Float[Array,
     )
     log_prob = jax.vmap(policy.log_prob, (None, 0, 0))(params, observation, action)
     return jnp.where(batch.mask, log_prob.reshape(batch.mask.shape), 0)
+
+
+def _surrogate(
+    estimator: Estimator, policy: Policy, params: Params, batch: Trajectory
+) -> Float[Array, ""]:
+    log_prob, weight = _evaluate(estimator, policy, params, batch)
+    term = partial(_trajectory_term, estimator)
+    return jnp.mean(jax.vmap(term)(log_prob, batch.log_prob, weight, batch.mask))
 
 
 def _evaluate(

@@ -17,7 +17,7 @@ from gymnax.environments import spaces
 from jax import Array
 from jaxtyping import Key, UInt32
 
-from pgjax.tabular import TabularMDP
+from pgjax.tabular import TabularMDP, to_jax
 from pgjax.types import Params, Policy, Trajectory
 from pgjax.validation import check_key, check_positive
 
@@ -75,8 +75,7 @@ def rollout(
     check_positive("num_steps", num_steps)
     if isinstance(environment, TabularMDP):
         environment_params = TabularParams(max_steps_in_episode=num_steps, mdp=environment)
-        # As JAX arrays of the present precision; jit may keep a NumPy float64 of another setting.
-        environment_params = jax.tree.map(jnp.asarray, environment_params)
+        environment_params = to_jax(environment_params)
         environment = TABULAR
     elif not isinstance(environment, gymnax_environment.Environment):
         raise TypeError(

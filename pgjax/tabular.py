@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
@@ -81,6 +82,17 @@ def _unflatten(_: None, leaves: Any) -> TabularMDP:
 
 
 jax.tree_util.register_pytree_node(TabularMDP, _flatten, _unflatten)
+
+
+def to_jax(tree: Any) -> Any:
+    """Leaves as JAX arrays of the present precision, each from a fresh copy.
+
+    JAX remembers what it made of a NumPy array it has traced, also when the x64 setting has changed
+    since, and would give float32 where float64 is asked for.
+    """
+    return jax.tree.map(
+        lambda x: jnp.asarray(np.array(x) if isinstance(x, np.ndarray) else x), tree
+    )
 
 
 def save(mdp: TabularMDP, path: str | Path) -> None:

@@ -4,7 +4,14 @@ A module asks with `pytestmark = pytest.mark.usefixtures("strict")`. gymnax runs
 strict promotion nor, everywhere, x64; modules that roll out ask for `checked_annotations` only.
 """
 
+import os
 from collections.abc import Iterator
+
+# Nearly all the time of these tests is compilation, of programs that run once. Without the
+# optimiser it takes half as long; what the programs compute is the same.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
 import jax
 import numpy as np

@@ -123,11 +123,13 @@ def test_a_run_that_stops_early_keeps_its_last_good_parameters(stop, tmp_path, c
 
 
 def test_a_divergent_rate_stops_with_the_update_named(tmp_path, capsys):
-    # The first step overflows the logits. The second batch then has equal returns, so a gradient
-    # of zero: the NaN shows in the log-probabilities alone.
+    # The first step overflows the logits, and the second batch shows it in its log-probabilities;
+    # in its gradient only if its returns differ, which rests on how the overflow rounds.
     status = main([*TRAIN, "--learning-rate", "1e38", "--output", str(tmp_path)])
     assert status == 1
-    assert "update 2: not finite: log-probability" in the_error(capsys)
+    error = the_error(capsys)
+    assert "update 2: not finite: " in error
+    assert "log-probability" in error
     *_, params = saved_runs.load(tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 

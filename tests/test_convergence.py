@@ -126,7 +126,7 @@ def test_a_truth_of_zero_is_measured_in_its_own_unit():
     mdp, horizon = bridge.timeless_mdp(environment, params, discount=0.9)
     policy, theta = convergence.flax_policy_for(mdp, 2, jax.random.key(0))
     zero = np.zeros(sum(leaf.size for leaf in jax.tree.leaves(theta)))
-    row = convergence.Contender("total return", reinforce(0.9), zero, 1.0, None)
+    row = convergence.Contender("total return", reinforce(0.9), zero, zero + 1)
     stream = convergence.converge(
         mdp, policy, theta, jax.random.key(1), (row,), horizon=horizon, max_trajectories=2**10,
         environment=environment, environment_params=params,

@@ -106,14 +106,19 @@ def test_many_parameters_are_projected_on_directions_that_include_the_truth():
     assert found.num_directions == sampling.NUM_DIRECTIONS
 
 
-def test_a_known_bound_needs_no_limit_theorem():
-    def draw(key, shift=0.0):
-        return TRUTH[None] + shift + jax.random.uniform(key, (512, 3), minval=-1.0, maxval=1.0)
+def uniform(mean):
+    def draw(key):
+        return jnp.asarray(mean) + jax.random.uniform(key, (512, 3), minval=-1.0, maxval=1.0)
 
-    settings = {"tolerance": 0.05, "bound": 1.5}
-    assert sampling.mean_test(draw, TRUTH, jax.random.key(8), **settings).passed
-    shifted = lambda key: draw(key, 0.3)  # noqa: E731
-    assert not sampling.mean_test(shifted, TRUTH, jax.random.key(9), **settings).passed
+    return draw
+
+
+def test_a_known_bound_needs_no_limit_theorem():
+    key = jax.random.key(8)
+    assert sampling.mean_test(uniform(TRUTH), TRUTH, key, tolerance=0.05, bound=1.5).passed
+    assert not sampling.mean_test(
+        uniform(TRUTH + 0.3), TRUTH, key, tolerance=0.05, bound=1.5
+    ).passed
 
 
 def test_a_zero_truth_or_a_wrong_length_is_refused():

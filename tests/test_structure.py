@@ -107,7 +107,7 @@ def test_only_rollouts_and_the_laws_of_environments_import_gymnax() -> None:
     importers = {name for name in MODULES if "gymnax" in outer(imported(PATHS[name]))}
     assert importers == {"rollouts", "bridge.laws"}
     users = {name for name in MODULES if "rollouts" in inner(imported(PATHS[name]))}
-    assert users <= {"training", "convergence", "sampling"}
+    assert users <= {"training", "convergence", "unbiased"}
 
 
 def test_the_pure_modules_import_arrays_and_little_else() -> None:

@@ -117,7 +117,7 @@ def test_another_structure_or_nan_is_a_clear_error():
     with pytest.raises(ValueError, match="not finite"):
         assert_unbiased(scaled(jnp.nan), PROBLEMS["bandit"])
     with pytest.raises(TypeError, match="candidate must be an Estimator"):
-        assert_unbiased(5, PROBLEMS["bandit"])
+        assert_unbiased(5, PROBLEMS["bandit"])  # pyright: ignore[reportArgumentType]  # on purpose
 
 
 def pipeline(problem, num_trajectories=2, temperature=1.0):

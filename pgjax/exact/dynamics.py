@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from pgjax.tabular import TabularMDP
+from pgjax.tabular import TabularMDP, to_jax
 from pgjax.types import Params, Policy
 from pgjax.validation import check_params, check_positive
 
@@ -65,9 +65,7 @@ def action_probabilities(
     Bias: exact.
     """
     params = jax.tree.map(as_float64, params)
-    # JAX arrays made under this very setting: jit may keep a NumPy array's copy of another one.
-    observation = jnp.asarray(mdp.observation)
-    table = np.asarray(log_prob_table(policy, params, observation, mdp.num_actions))
+    table = np.asarray(log_prob_table(policy, params, to_jax(mdp.observation), mdp.num_actions))
     probabilities = np.exp(table)
     off = np.abs(probabilities.sum(-1) - 1)
     if not np.all(off < 1e-4):  # also caught: NaN
@@ -95,8 +93,8 @@ def prepare(
     model = Model(
         transition=jnp.asarray(kept * (alive & proper)),
         reward=jnp.asarray(np.sum(kept * mdp.reward, axis=-1)),
-        initial=jnp.asarray(mdp.initial),
-        observation=jnp.asarray(mdp.observation),
+        initial=to_jax(mdp.initial),
+        observation=to_jax(mdp.observation),
         discount=jnp.asarray(mdp.discount),
     )
     return model, jax.tree.map(as_float64, params)

@@ -28,7 +28,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from pgjax.exact.dynamics import action_probabilities, prepare
-from pgjax.tabular import TabularMDP
+from pgjax.tabular import TabularMDP, to_jax
 from pgjax.types import Params, Policy
 
 
@@ -110,7 +110,7 @@ def steps_of(
         discount=mdp.discount,
         baseline=np.broadcast_to(offset, (mdp.num_states,)),
     )
-    return jax.tree.map(jnp.asarray, fields), flat.size
+    return to_jax(fields), flat.size
 
 
 def _ragged(present: np.ndarray) -> np.ndarray:
