@@ -38,9 +38,9 @@ def formulas(problem: Problem) -> dict[str, Callable[[Params, Trajectory], Any]]
     import rlax  # pyright: ignore[reportMissingImports]  # a rival, only in requirements.txt
 
     γ, H = problem.mdp.discount, problem.horizon
-    discounts = γ ** jnp.arange(H)
-    table = jnp.asarray(exact.state_values(*problem.arguments, horizon=H))  # [H, S]
-    values = jnp.concatenate([table, jnp.zeros_like(table[:1])])
+    discounts = γ ** np.arange(H)  # NumPy keeps float64 until the enumeration traces it
+    table = exact.state_values(*problem.arguments, horizon=H)  # [H, S]
+    values = np.concatenate([table, np.zeros_like(table[:1])])
 
     def loss_gradient(advantage: Callable[..., Array], weight: Callable[[Array], Array]) -> Any:
         def loss(params: Params, row: Trajectory) -> Array:
