@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import baselines, enumeration, exact, suite, tabular
+from pgjax import baselines, diagnostics, enumeration, exact, suite, tabular
 
 PROBLEMS = {problem.name: problem for problem in suite.problems()}
 KINDS = {
@@ -122,6 +122,23 @@ def test_a_large_gridworld_keeps_only_the_diagonal():
     full = exact.reward_to_go_moments(mdp, policy, logits, horizon=30)
     assert found.total_variance == pytest.approx(full.total_variance, rel=1e-10)
     assert np.linalg.eigvalsh(full.covariance).min() > -1e-10
+
+
+def test_errors_and_numbers_needed_follow_from_the_moments():
+    problem = PROBLEMS["random"]
+    settings = {"horizon": problem.horizon}
+    truth = exact.gradient(*problem.arguments, **settings).ravel()
+    found = exact.reward_to_go_spread(*problem.arguments, **settings)
+    needed = diagnostics.estimates_needed(found, truth, 0.01)
+    goal = (0.01 * np.linalg.norm(truth)) ** 2
+    assert diagnostics.mean_squared_error(found, truth, int(needed)) <= goal
+    assert diagnostics.mean_squared_error(found, truth, int(needed) - 1) > goal
+    ratio = diagnostics.exact_signal_to_noise(found)
+    assert needed == pytest.approx(1 / (0.01**2 * ratio), abs=1)  # unbiased: the same question
+    wrong = exact.mismatched_reward_to_go_spread(*problem.arguments, **settings)
+    assert diagnostics.estimates_needed(wrong, truth, 0.01) == np.inf
+    with pytest.raises(ValueError, match=r"truth must have shape \[P\]"):
+        diagnostics.mean_squared_error(found, truth[:2], 10)
 
 
 def test_bad_input_is_named():
