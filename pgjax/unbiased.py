@@ -110,7 +110,8 @@ def assert_unbiased(
             argument, problem -> either of these, for code that needs the problem's γ, policy or V.
         problems: what to judge it on; the suite, `suite.problems()`, if None.
         batch_size: K, the trajectories in a batch; at least 2 for what couples a batch.
-        up_to_scale: accept E[ĝ] = c ∇J with c > 0, knowingly.
+        up_to_scale: accept E[ĝ] = c ∇J with c > 0, knowingly; of an exact expectation only, since
+            a sampled proof knows no scale.
         tolerance: largest relative bias accepted of an exact expectation; 1e-10 suits float64 code,
             1e-5 code that computes in float32.
         rollout: (params, key) -> batch of K, your own pipeline, or problem -> such a function: the
@@ -399,7 +400,9 @@ def _line(finding: Finding) -> str:
     bias = f"bias {100 * finding.bias:.3g}%"
     if finding.bias <= 1e-10:
         bias = "no bias"
-    elif finding.shape_error <= finding.tolerance * max(abs(finding.scale), 1):
+    elif finding.tier == "enumeration" and finding.shape_error <= finding.tolerance * max(
+        abs(finding.scale), 1
+    ):
         bias += f", a pure scale of {finding.scale:.6g}"
     return (
         f"{mark} {finding.problem} ({finding.tier}): {bias}; {finding.detail}; "
