@@ -19,6 +19,7 @@ from jaxtyping import Float
 from pgjax import enumeration, exact, suite
 from pgjax.enumeration import Function
 from pgjax.estimators import gradient, reward_to_go
+from pgjax.exact.dynamics import flatten
 from pgjax.registry import ROWS, Row
 from pgjax.suite import Problem
 from pgjax.types import Estimator, Moments, Observation, Params, Policy, Trajectory
@@ -166,7 +167,7 @@ def with_visible_states(problem: Problem) -> Problem:
 
 def _certify_problem(rows: Sequence[Row], problem: Problem) -> list[Certificate]:
     """Rows of one batch size share an enumeration, and so a compilation."""
-    truth = _flat(exact.gradient(*problem.arguments, horizon=problem.horizon))
+    truth = flatten(exact.gradient(*problem.arguments, horizon=problem.horizon))
     if not np.any(truth):
         raise ValueError(f"{problem.name} has ∇J = 0: no error can be relative to it")
     visible = with_visible_states(problem)
@@ -207,11 +208,6 @@ def _moments(
     P = len(joint.mean) // len(estimators)
     blocks = [slice(P * i, P * (i + 1)) for i in range(len(estimators))]
     return [Moments(joint.mean[block], joint.covariance[block, block]) for block in blocks]
-
-
-def _flat(tree: Any) -> np.ndarray:
-    """In float64; `ravel_pytree` would go through JAX, and cut it to float32."""
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def _norm(vector: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from scipy import stats
 
 from pgjax import baselines, diagnostics, estimators, exact, policies
 from pgjax.diagnostics import RunningMoments
+from pgjax.exact.dynamics import flatten
 from pgjax.rollouts import rollout
 from pgjax.tabular import TabularMDP
 from pgjax.types import Estimator, Params, Policy, Trajectory
@@ -241,7 +242,7 @@ def converge(
     last = check_positive("max_trajectories", max_trajectories)
     if last < FIRST or last & (last - 1):
         raise ValueError(f"max_trajectories must be a power of two of at least {FIRST}, got {last}")
-    truth = _flat(exact.gradient(mdp, policy, params, horizon=horizon))
+    truth = flatten(exact.gradient(mdp, policy, params, horizon=horizon))
     size = min(CHUNK, last, max(FIRST, _power_of_two(CHUNK_STEPS / horizon)))
     draw = partial(
         rollout,
@@ -343,7 +344,3 @@ def _scale(truth: np.ndarray) -> float:
 def _power_of_two(x: float) -> int:
     """The largest power of two that is not above x; one at least."""
     return 1 << max(int(np.log2(x)), 0)
-
-
-def _flat(tree: Any) -> np.ndarray:
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])

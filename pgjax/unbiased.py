@@ -21,6 +21,7 @@ from jaxtyping import Key
 
 from pgjax import enumeration, exact, sampling, suite
 from pgjax.estimators import gradient
+from pgjax.exact.dynamics import flatten
 from pgjax.suite import Problem
 from pgjax.types import Estimator, Params, Trajectory
 from pgjax.validation import check_positive
@@ -207,7 +208,7 @@ def _num_batches(problem: Problem, K: int) -> int:
 
 
 def _truth(problem: Problem) -> np.ndarray:
-    truth = _flat(exact.gradient(*problem.arguments, horizon=problem.horizon))
+    truth = flatten(exact.gradient(*problem.arguments, horizon=problem.horizon))
     if not np.linalg.norm(truth) > 1e-12:
         raise ValueError(f"problem {problem.name} has a zero gradient, which shows no bias")
     return truth
@@ -374,7 +375,7 @@ def _hint(
     size = np.linalg.norm(truth)
     if np.linalg.norm(mean) <= tolerance * size:
         return "the mean is zero: is the log-probability behind a stop_gradient, or never used?"
-    mismatched = _flat(exact.mismatched_gradient(*problem.arguments, horizon=problem.horizon))
+    mismatched = flatten(exact.mismatched_gradient(*problem.arguments, horizon=problem.horizon))
     if np.linalg.norm(mean - mismatched) <= tolerance * size:
         return "this is reward-to-go without γ^t: multiply the weight of step t by γ^t"
     if shape_error <= tolerance * max(abs(scale), 1):
@@ -387,10 +388,6 @@ def _hint(
     if np.linalg.norm(mean - truth) < 1e-4 * size:
         return "off by no more than float32 rounds: if the code computes in it, tolerance=1e-5"
     return ""
-
-
-def _flat(tree: Any) -> np.ndarray:
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def _line(finding: Finding) -> str:

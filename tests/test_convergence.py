@@ -7,6 +7,7 @@ import pytest
 from pgjax import bridge, convergence, enumeration, exact, reinforce, tabular
 from pgjax.cli import main
 from pgjax.convergence import Point
+from pgjax.exact.dynamics import flatten
 
 HORIZON = 3
 
@@ -36,7 +37,7 @@ def test_stated_expectations_equal_enumeration(experiment):
 
 def test_only_the_estimator_without_discounted_states_is_biased(experiment):
     settings, rows = experiment
-    truth = convergence._flat(exact.gradient(**settings))
+    truth = flatten(exact.gradient(**settings))
     biases = {row.name: np.linalg.norm(row.mean - truth) for row in rows}
     assert biases.pop("reward-to-go, no γ^t") > 0.1 * np.linalg.norm(truth)
     assert max(biases.values()) < 1e-12
@@ -66,7 +67,7 @@ def test_verdicts_hold_at_a_stated_rate(experiment):
 
 def test_a_wrong_claim_of_unbiasedness_is_refuted(experiment):
     settings, rows = experiment
-    truth = convergence._flat(exact.gradient(**settings))
+    truth = flatten(exact.gradient(**settings))
     liar = rows[-1]._replace(mean=truth)
     point = run(settings, (liar,))[-1][liar.name]
     verdict = convergence.judge(point, num_parameters=truth.size, alpha=1e-6)

@@ -45,6 +45,11 @@ def to_numpy(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x)[()], tree)
 
 
+def flatten(tree: Any) -> np.ndarray:
+    """[P] all leaves in order, in NumPy; `ravel_pytree` would cut float64 outside x64."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
 @in_float64
 def action_probabilities(
     mdp: TabularMDP, policy: Policy, params: Params
