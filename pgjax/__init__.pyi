@@ -17,7 +17,6 @@ from . import weights as weights
 from .certificate import Certificate as Certificate
 from .certificate import certify as certify
 from .estimators import gradient as gradient
-from .estimators import log_probs as log_probs
 from .estimators import mismatched_reward_to_go as mismatched_reward_to_go
 from .estimators import per_trajectory_gradients as per_trajectory_gradients
 from .estimators import reinforce as reinforce
@@ -29,11 +28,14 @@ from .policies import ConvNet as ConvNet
 from .policies import flax_policy as flax_policy
 from .policies import softmax_policy as softmax_policy
 from .policies import tabular_softmax as tabular_softmax
+from .pullback import log_probs as log_probs
 from .returns import discounted_returns as discounted_returns
 from .returns import generalized_advantages as generalized_advantages
 from .returns import lambda_returns as lambda_returns
 from .returns import td_errors as td_errors
 from .rollouts import rollout as rollout
+from .streaming import sampled_gradient as sampled_gradient
+from .streaming import sampled_moments as sampled_moments
 from .tabular import TabularMDP as TabularMDP
 from .types import Estimator as Estimator
 from .types import Moments as Moments

@@ -93,6 +93,39 @@ def merge(first: RunningMoments, second: RunningMoments) -> RunningMoments:
     return RunningMoments(count, mean, squares)
 
 
+def merge_all(moments: RunningMoments) -> RunningMoments:
+    """Moments of many streams together, at once.
+
+    Args:
+        moments: of K streams, every field with a leading K; a stream may be empty.
+
+    Returns:
+        RunningMoments of the union.
+
+    Bias: equal to the moments of all samples at once.
+
+    References:
+        Chan, Golub & LeVeque (1979), section 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> zeros = jnp.zeros((2, 1))
+        >>> streams = RunningMoments(jnp.ones(2), jnp.array([[1.0], [3.0]]), zeros)
+        >>> merge_all(streams).squares
+        Array([2.], dtype=float32)
+    """
+    count = jnp.sum(moments.num_samples)
+    share = moments.num_samples / count
+    mean = jax.tree.map(lambda x: jnp.tensordot(share, x, 1), moments.mean)
+    squares = jax.tree.map(
+        lambda s, x, m: jnp.sum(s, 0) + jnp.tensordot(moments.num_samples, (x - m[None]) ** 2, 1),
+        moments.squares,
+        moments.mean,
+        mean,
+    )
+    return RunningMoments(count, mean, squares)
+
+
 def variance(moments: RunningMoments) -> Gradient:
     """Unbiased variance of one sample, coordinate by coordinate; NaN for one sample."""
     return jax.tree.map(lambda x: x / (moments.num_samples - 1), moments.squares)

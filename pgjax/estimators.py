@@ -13,6 +13,7 @@ from jaxtyping import Float, PyTree
 
 from pgjax import terms, weights
 from pgjax.baselines import Baseline, leave_one_out
+from pgjax.pullback import alive_or_first, log_probs, pull_back, pull_back_each
 from pgjax.types import Estimator, Params, Policy, Trajectory
 from pgjax.validation import check_batch, check_params
 from pgjax.weights import Discount
@@ -116,7 +117,9 @@ def surrogate(
 
     Bias: the estimator's.
     """
-    return _surrogate(estimator, policy, *_admit(params, batch))
+    params, batch = _admit(params, batch)
+    log_prob = log_probs(policy, params, batch)
+    return _mean_term(estimator, batch, log_prob, _weigh(estimator, batch, log_prob))
 
 
 def gradient(
@@ -139,7 +142,9 @@ def gradient(
 
     Bias: the estimator's.
     """
-    return jax.grad(_surrogate, argnums=2)(estimator, policy, *_admit(params, batch))
+    params, batch = _admit(params, batch)
+    share = shares(estimator, batch, log_probs(policy, params, batch))
+    return pull_back(policy, params, batch, share)
 
 
 def per_trajectory_gradients(
@@ -167,60 +172,46 @@ def per_trajectory_gradients(
     Bias: the estimator's. The samples are independent if the weights do not couple the batch.
     """
     params, batch = _admit(params, batch)
-    _, weight = _evaluate(estimator, policy, params, batch)
-
-    def term(params: Params, trajectory: Trajectory, weight: Array) -> Array:
-        one = jax.tree.map(lambda x: x[None], trajectory)
-        log_prob = log_probs(policy, params, one)[0]
-        return _trajectory_term(estimator, log_prob, trajectory.log_prob, weight, trajectory.mask)
-
-    return jax.vmap(jax.grad(term), (None, 0, 0))(params, batch, weight)
+    share = shares(estimator, batch, log_probs(policy, params, batch))
+    return pull_back_each(policy, params, batch, share * share.shape[0])
 
 
-def log_probs(policy: Policy, params: Params, batch: Trajectory) -> Float[Array, "N T"]:
-    """Log-probabilities log π(a_it|s_it) under params, zero after each episode's end.
+def shares(
+    estimator: Estimator, batch: Trajectory, log_prob: Float[Array, "N T"]
+) -> Float[Array, "N T"]:
+    """Derivative of the surrogate by each log-probability, ĝ = Σ_it c_it ∇log π(a_it|s_it).
 
-    Rows are flattened to [N·T] first, so that a network sees one matrix.
+    Of the score term it is w_it/N, for which no log-probability is needed: compiled, their pass
+    over the network then vanishes.
 
     Args:
-        policy: whose log-probabilities.
-        params: of the policy.
-        batch: [N, T].
+        estimator: weights and term.
+        batch: [N, T]; its observations are read by no more than the weights.
+        log_prob: [N, T] log π(a_it|s_it) under the parameters to improve.
 
     Returns:
-        [N, T].
+        [N, T], zero after each episode's end.
 
-    Bias: exact.
+    Bias: the estimator's.
     """
-    if batch.mask.size == 0:  # a check inside the policy cannot be mapped over no rows
-        return jnp.zeros_like(batch.log_prob)
-    # Double where: a dead row evaluates the policy at a live one (or at zeros), so that garbage
-    # after the end reaches neither the value nor, as NaN · 0, the gradient.
-    observation, action = jax.tree.map(
-        lambda x: _rows(_alive_or_first(batch.mask, x)), (batch.observation, batch.action)
-    )
-    log_prob = jax.vmap(policy.log_prob, (None, 0, 0))(params, observation, action)
-    return jnp.where(batch.mask, log_prob.reshape(batch.mask.shape), 0)
+    weight = _weigh(estimator, batch, log_prob)
+    return jax.grad(lambda log_prob: _mean_term(estimator, batch, log_prob, weight))(log_prob)
 
 
-def _surrogate(
-    estimator: Estimator, policy: Policy, params: Params, batch: Trajectory
+def _mean_term(
+    estimator: Estimator, batch: Trajectory, log_prob: Array, weight: Array
 ) -> Float[Array, ""]:
-    log_prob, weight = _evaluate(estimator, policy, params, batch)
     term = partial(_trajectory_term, estimator)
     return jnp.mean(jax.vmap(term)(log_prob, batch.log_prob, weight, batch.mask))
 
 
-def _evaluate(
-    estimator: Estimator, policy: Policy, params: Params, batch: Trajectory
-) -> tuple[Array, Array]:
-    log_prob = log_probs(policy, params, batch)
+def _weigh(estimator: Estimator, batch: Trajectory, log_prob: Array) -> Array:
     weight = estimator.weights(_without_garbage(batch), jax.lax.stop_gradient(log_prob))
     if weight.shape != batch.mask.shape:
         raise ValueError(
             f"estimator.weights must return shape [N, T] = {batch.mask.shape}, got {weight.shape}"
         )
-    return log_prob, jax.lax.stop_gradient(jnp.where(batch.mask, weight, 0))
+    return jax.lax.stop_gradient(jnp.where(batch.mask, weight, 0))
 
 
 def _trajectory_term(
@@ -233,31 +224,16 @@ def _trajectory_term(
 
 
 def _without_garbage(batch: Trajectory) -> Trajectory:
-    def clean(x: Array) -> Array:
-        return _alive_or_first(batch.mask, x)
-
     return replace(
         batch,
-        observation=jax.tree.map(clean, batch.observation),
-        action=jax.tree.map(clean, batch.action),
+        observation=alive_or_first(batch.mask, batch.observation),
+        action=alive_or_first(batch.mask, batch.action),
         reward=jnp.where(batch.mask, batch.reward, 0),
         log_prob=jnp.where(batch.mask, batch.log_prob, 0),
         terminated=batch.terminated & batch.mask,
         truncated=batch.truncated & batch.mask,
         value=None if batch.value is None else jnp.where(batch.mask, batch.value, 0),
     )
-
-
-def _alive_or_first(mask: Array, x: Array) -> Array:
-    """`x` while the episode lasts, then its first entry (zeros if the episode has no step)."""
-    x = jnp.asarray(x)
-    mask = mask.reshape(mask.shape + (1,) * (x.ndim - 2))
-    zero = jnp.zeros((), x.dtype)
-    return jnp.where(mask, x, jnp.where(mask[:, :1], x[:, :1], zero))
-
-
-def _rows(x: Array) -> Array:
-    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
 def _admit(params: Params, batch: Trajectory) -> tuple[Params, Trajectory]:

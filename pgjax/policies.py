@@ -5,7 +5,7 @@ illegal action: probability zero, and no NaN in any gradient. Functions here see
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from flax import linen
 from jax import Array
 from jax.experimental import checkify
 
+from pgjax.returns import accumulation_dtype
 from pgjax.types import Observation, Params, Policy
 from pgjax.validation import check_positive, is_concrete
 
@@ -55,19 +56,18 @@ def softmax_policy(
 
     def sample(params: Params, key: Array, observation: Observation) -> tuple[Array, Array]:
         values = log_probabilities(params, observation)
-        action = jax.random.categorical(key, values)
-        return action, values[action]
+        action = _draw(key, values)
+        return action, _entry(values, action)
 
     def log_prob(params: Params, observation: Observation, action: Array | int) -> Array:
         values = log_probabilities(params, observation)
         _check_action(action, values.shape[0])
-        # A gather would clamp an action out of range to a plausible wrong log-probability.
-        return values.at[action].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        return _entry(values, action)
 
     def entropy(params: Params, observation: Observation) -> Array:
         values = log_probabilities(params, observation)
         legal = values != -jnp.inf  # NaN stays, to be seen
-        return -jnp.sum(jnp.where(legal, jnp.exp(values) * jnp.where(legal, values, 0), 0))
+        return -_sum(jnp.where(legal, jnp.exp(values) * jnp.where(legal, values, 0), 0))
 
     return Policy(init, sample, log_prob, entropy)
 
@@ -238,18 +238,65 @@ def _nnx_policy(module: Any) -> Policy:
     return softmax_policy(init, logits)
 
 
+FEW_ACTIONS = 16
+"""Up to here a sum over the actions is written out, one addition an action. vmap makes each a
+vector operation over the batch; a reduction along so short an axis is a loop for every row."""
+
+
+def _draw(key: Array, values: Array) -> Array:
+    """An action from its log-probabilities; one with probability zero never."""
+    if values.shape[0] > FEW_ACTIONS:
+        return jax.random.categorical(key, values)
+    # Inversion takes one random number, where the largest of A perturbed values takes A.
+    values = values.astype(accumulation_dtype(values))  # bfloat16 is too coarse
+    cumulative = [jnp.exp(values[0])]
+    for index in range(1, values.shape[0]):
+        cumulative.append(cumulative[-1] + jnp.exp(values[index]))
+    # Relative to the last sum, not to 1: rounding can then not point past the last legal action.
+    threshold = jax.random.uniform(key, dtype=values.dtype) * cumulative[-1]
+    passed = [(threshold >= x).astype(jnp.int32) for x in cumulative[:-1]]
+    return sum(passed, start=jnp.int32(0))
+
+
+def _entry(values: Array, action: Any) -> Array:
+    """values[action], but NaN where the action is none: a gather would clamp it to a plausible one.
+
+    Selecting among few also spares the gradient a scatter.
+    """
+    A = values.shape[0]
+    if A > FEW_ACTIONS:
+        return values.at[action].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    entry = jnp.full((), jnp.nan, values.dtype)
+    for index in range(A):
+        entry = jnp.where(action == index, values[index], entry)
+    return entry
+
+
+def _fold(combine: Callable[[Array, Array], Array], values: Array) -> Array:
+    return reduce(combine, [values[index] for index in range(values.shape[0])])
+
+
+def _sum(values: Array) -> Array:
+    return _fold(jnp.add, values) if values.shape[0] <= FEW_ACTIONS else jnp.sum(values)
+
+
+def _max(values: Array) -> Array:
+    return _fold(jnp.maximum, values) if values.shape[0] <= FEW_ACTIONS else jnp.max(values)
+
+
 def _masked_log_softmax(logits: Array) -> Array:
     legal = logits != -jnp.inf  # a NaN is no mask: it must come out as NaN
-    checkify.debug_check(jnp.any(legal), "state has no legal action: every logit is -inf")
+    any_legal = _max(legal)
+    checkify.debug_check(any_legal, "state has no legal action: every logit is -inf")
     # Normalise over finite numbers only, so that no −inf − (−inf) stands in a derivative; and
     # relative to the peak throughout: log(total) added to a large peak would lose its digits.
     finite = jnp.where(legal, logits, 0)
-    peak = jax.lax.stop_gradient(jnp.max(jnp.where(legal, logits, jnp.finfo(logits.dtype).min)))
+    peak = jax.lax.stop_gradient(_max(jnp.where(legal, logits, jnp.finfo(logits.dtype).min)))
     relative = jnp.where(legal, finite - peak, 0)
-    total = jnp.sum(jnp.where(legal, jnp.exp(relative), 0))
+    total = _sum(jnp.where(legal, jnp.exp(relative), 0))
     # log 0 = −inf where nothing is legal, and finite − (−inf) would pass for a log-probability.
-    normaliser = jnp.where(jnp.any(legal), jnp.log(total), jnp.nan)
-    return jnp.where(legal, relative - normaliser, jnp.where(jnp.any(legal), -jnp.inf, jnp.nan))
+    normaliser = jnp.where(any_legal, jnp.log(total), jnp.nan)
+    return jnp.where(legal, relative - normaliser, jnp.where(any_legal, -jnp.inf, jnp.nan))
 
 
 def _check_action(action: Any, num_actions: int) -> None:

@@ -1,33 +1,19 @@
-"""Returns: one reverse affine recurrence, x_t = b_t + a_t x_{t+1}, and its thin readings.
+"""Returns: thin readings of one reverse affine recurrence, x_t = b_t + a_t x_{t+1}.
 
 Every function here knows one sequence of length T and no batch; `jax.vmap` adds it. Accumulation
 is in float32 or wider whatever comes in, because γ = 0.999 is 1.0 in bfloat16; a floating input
 gets its own dtype back, an integer one float32.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Num
 
+from pgjax.recurrence import reverse_affine
 from pgjax.validation import check_scalar_or_sequence, check_sequence, check_unit_interval
 
 Scalar = float | int | Num[Array, ""]
 ScalarOrSequence = float | int | Num[Array, ""] | Num[Array, "T"]
-
-
-def reverse_affine(
-    slope: Float[Array, "T"], intercept: Float[Array, "T"], last: Float[Array, ""]
-) -> Float[Array, "T"]:
-    """x_t = intercept_t + slope_t x_{t+1} with x_T = last, the only recurrence in pgjax."""
-    _, x = jax.lax.scan(_affine_step, last, (slope, intercept), reverse=True)
-    return x
-
-
-def _affine_step(following: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-    slope, intercept = step
-    x = intercept + slope * following
-    return x, x
 
 
 def discounted_returns(
@@ -61,9 +47,9 @@ def discounted_returns(
     check_sequence("reward", reward)
     check_scalar_or_sequence("discount", discount, ("reward", reward))
     dtype = accumulation_dtype(reward)
-    slope = jnp.broadcast_to(discount.astype(dtype), reward.shape)
     last = _scalar("bootstrap_value", bootstrap_value, dtype)
-    return _restore(reverse_affine(slope, reward.astype(dtype), last), reward)
+    returns = reverse_affine(_slope(discount, dtype), reward.astype(dtype), last)
+    return _restore(returns, reward)
 
 
 def td_errors(
@@ -144,7 +130,7 @@ def generalized_advantages(
     check_scalar_or_sequence("lambda_", lambda_, ("reward", reward))
     dtype = accumulation_dtype(reward)
     error = td_errors(reward.astype(dtype), discount, value, next_value)
-    slope = jnp.broadcast_to(discount.astype(dtype) * lambda_.astype(dtype), reward.shape)
+    slope = _slope(discount.astype(dtype) * lambda_.astype(dtype), dtype)
     return _restore(reverse_affine(slope, error, jnp.zeros((), dtype)), reward)
 
 
@@ -188,13 +174,18 @@ def lambda_returns(
     discount, lambda_ = discount.astype(dtype), lambda_.astype(dtype)
     next_value = jnp.asarray(next_value).astype(dtype)
     intercept = reward.astype(dtype) + discount * (1 - lambda_) * next_value
-    slope = jnp.broadcast_to(discount * lambda_, reward.shape)
+    slope = _slope(discount * lambda_, dtype)
     return _restore(reverse_affine(slope, intercept, next_value[-1]), reward)
 
 
 def accumulation_dtype(x: Array) -> jnp.dtype:
     """Float32 for integers, bfloat16 and float16; float64 stays."""
     return jnp.dtype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
+
+
+def _slope(slope: Array, dtype: jnp.dtype) -> Array:
+    """[T], or [1] where a scalar serves every step and need not be written out."""
+    return jnp.atleast_1d(slope).astype(dtype)
 
 
 def _restore(x: Array, like: Array) -> Array:

@@ -5,8 +5,9 @@ The only importer of gymnax beside the bridge. Steps go through `reset_env`, `st
 after the last step is kept.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,22 +16,30 @@ from flax import struct
 from gymnax.environments import environment as gymnax_environment
 from gymnax.environments import spaces
 from jax import Array
+from jax.sharding import Mesh
 from jaxtyping import Key, UInt32
 
+from pgjax.devices import over_devices, varying
+from pgjax.hoisting import hoist
 from pgjax.tabular import TabularMDP, to_jax
 from pgjax.types import Params, Policy, Trajectory
 from pgjax.validation import check_key, check_positive
+
+Environment: TypeAlias = gymnax_environment.Environment
+Carry: TypeAlias = tuple[Any, Any, Array]
+"""What goes from step to step: the observation, the environment's state, and whether it lives."""
 
 
 def rollout(
     policy: Policy,
     params: Params,
-    environment: gymnax_environment.Environment | TabularMDP,
+    environment: Environment | TabularMDP,
     key: Key[Array, ""] | UInt32[Array, "2"],
     *,
     num_trajectories: int,
     num_steps: int,
     environment_params: Any = None,
+    mesh: Mesh | None = None,
 ) -> Trajectory:
     """N independent episodes of at most T steps under a policy, as one batch.
 
@@ -47,6 +56,8 @@ def rollout(
         num_trajectories: N.
         num_steps: T.
         environment_params: of the gymnax environment; its default ones if None.
+        mesh: spreads the trajectories over its devices, of one host or of many; the same key gives
+            the same trajectories on any number of them. None runs on the default device.
 
     Returns:
         A batch [N, T] with final observations, without values. Rewards are floating; everything is
@@ -54,7 +65,7 @@ def rollout(
 
     Raises:
         TypeError: an environment that is neither, a key that is none.
-        ValueError: sizes below one.
+        ValueError: sizes below one, N not a multiple of the mesh's devices.
 
     Bias: exact draws from P(τ), in the precision of the environment. Cutting an episode that the
         task does not cut changes the estimand to the T-step objective, unless it is bootstrapped.
@@ -73,20 +84,25 @@ def rollout(
     """
     check_positive("num_trajectories", num_trajectories)
     check_positive("num_steps", num_steps)
+    environment, environment_params = resolve(environment, environment_params, num_steps)
+    sizes = num_trajectories, num_steps
+    return _rollout(policy, environment, *sizes, mesh, params, environment_params, check_key(key))
+
+
+def resolve(
+    environment: Environment | TabularMDP, environment_params: Any, num_steps: int
+) -> tuple[Environment, Any]:
+    """A gymnax environment and its parameters, whatever kind of environment was given."""
     if isinstance(environment, TabularMDP):
-        environment_params = TabularParams(max_steps_in_episode=num_steps, mdp=environment)
-        environment_params = to_jax(environment_params)
-        environment = TABULAR
-    elif not isinstance(environment, gymnax_environment.Environment):
+        return TABULAR, to_jax(TabularParams(max_steps_in_episode=num_steps, mdp=environment))
+    if not isinstance(environment, gymnax_environment.Environment):
         raise TypeError(
             "environment must be a gymnax Environment or a TabularMDP, got "
             f"{type(environment).__name__}; gymnax.make(name) returns (environment, params)"
         )
-    elif environment_params is None:
+    if environment_params is None:
         environment_params = environment.default_params
-    return _rollout(
-        policy, environment, num_trajectories, num_steps, params, environment_params, check_key(key)
-    )
+    return environment, environment_params
 
 
 @struct.dataclass(kw_only=True)
@@ -162,39 +178,84 @@ TABULAR = TabularEnvironment()
 """The one instance that serves every MDP: another MDP of the same shape does not recompile."""
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _rollout(
     policy: Policy,
-    environment: gymnax_environment.Environment,
+    environment: Environment,
     num_trajectories: int,
     num_steps: int,
+    mesh: Mesh | None,
     params: Params,
     environment_params: Any,
     key: Array,
 ) -> Trajectory:
-    params = jax.lax.stop_gradient(params)
+    def run(whole: tuple[Params, Any], keys: Array) -> Trajectory:
+        return episodes(policy, environment, num_steps, whole, keys)
+
     keys = jax.random.split(key, num_trajectories)
-    episode = partial(_episode, policy, params, environment, environment_params, num_steps)
-    return jax.vmap(episode)(keys)
+    return over_devices(run, mesh, (params, environment_params), keys)
 
 
-def _episode(
+def episodes(
     policy: Policy,
-    params: Params,
-    environment: gymnax_environment.Environment,
-    environment_params: Any,
+    environment: Environment,
     num_steps: int,
-    key: Array,
+    whole: tuple[Params, Any],
+    keys: Key[Array, "N"],
 ) -> Trajectory:
-    reset_key, steps_key = jax.random.split(key)
+    """One episode a key, as `rollout` describes it; trajectory i depends on its own key alone.
+
+    All N advance together, time outermost, a chunk of steps at a time: what a chunk draws at random
+    is drawn before it, and when every episode has ended there is no further chunk.
+
+    Args:
+        policy: acts.
+        environment: of gymnax.
+        num_steps: T.
+        whole: parameters of the policy and of the environment.
+        keys: [N].
+
+    Returns:
+        A batch [N, T].
+    """
+    params, environment_params = jax.lax.stop_gradient(whole)
+    reset, step = _functions(policy, environment, num_steps, params, environment_params)
+    start_keys, action_keys, step_keys = jax.vmap(_three, out_axes=1)(keys)
+    start = varying(jax.vmap(reset)(start_keys), (params, keys))
+    first = jax.tree.map(lambda x: x[0], start)
+    draw, advance = hoist(step, (action_keys[0], step_keys[0]), (jnp.int32(0), first))
+
+    def draw_at(time: Array) -> list[Array]:
+        at = jax.vmap(partial(jax.random.fold_in, data=time))
+        return jax.vmap(draw)((at(action_keys), at(step_keys)))
+
+    def chunk(start: Carry, times: Array) -> tuple[Carry, dict]:
+        def one(carry: Carry, x: Any) -> tuple[Carry, dict]:
+            time, draws = x
+            return jax.vmap(lambda d, c: advance(d, (time, c)))(draws, carry)
+
+        return jax.lax.scan(one, start, (times, jax.vmap(draw_at)(times)))
+
+    (final_observation, _, _), record = _until_all_ended(chunk, start, num_steps)
+    return Trajectory(**record, final_observation=final_observation)
+
+
+def _functions(
+    policy: Policy,
+    environment: Environment,
+    num_steps: int,
+    params: Params,
+    environment_params: Any,
+) -> tuple[Callable, Callable]:
+    """How one episode starts, key -> carry, and goes on, (keys, (time, carry)) -> carry, record."""
     action_dtype = environment.action_space(environment_params).dtype
 
-    def advance(key: Array, observation: Any, state: Any) -> tuple[Any, Any, dict]:
-        action_key, environment_key = jax.random.split(key)
+    def advance(keys: tuple[Array, Array], observation: Any, state: Any) -> tuple[Any, Any, dict]:
+        action_key, step_key = keys
         action, log_prob = policy.sample(params, action_key, observation)
         action = action.astype(action_dtype)
         following, state, reward, terminated, _ = environment.step_env(
-            environment_key, state, action, environment_params
+            step_key, state, action, environment_params
         )
         record = {
             "observation": observation,
@@ -206,14 +267,17 @@ def _episode(
         }
         return following, state, record
 
-    def step(carry: Any, x: Any) -> Any:
-        key, is_last = x
-        observation, state, alive = carry
-        following, next_state, record = advance(key, observation, state)
+    def reset(key: Array) -> Carry:
+        start = environment.reset_env(key, environment_params)
+        return (*_stable(partial(advance, (key, key)), start), jnp.bool_(True))
+
+    def step(keys: tuple[Array, Array], timed: tuple[Array, Carry]) -> tuple[Carry, dict]:
+        time, (observation, state, alive) = timed
+        following, next_state, record = advance(keys, observation, state)
         record["reward"] = jnp.where(alive, record["reward"], 0)
         record["log_prob"] = jnp.where(alive, record["log_prob"], 0)
         record["terminated"] &= alive
-        record["truncated"] = (record["truncated"] | is_last) & alive
+        record["truncated"] = (record["truncated"] | (time == num_steps - 1)) & alive
         new = jax.tree.map(_like, (following, next_state), (observation, state))
         observation, state = jax.tree.map(
             partial(jnp.where, alive), new, (observation, state)
@@ -221,19 +285,68 @@ def _episode(
         ended = record["terminated"] | record["truncated"]
         return (observation, state, alive & ~ended), record | {"mask": alive}
 
-    start = _stable(advance, reset_key, environment.reset_env(reset_key, environment_params))
-    inputs = jax.random.split(steps_key, num_steps), jnp.arange(num_steps) == num_steps - 1
-    (final_observation, _, _), record = jax.lax.scan(step, (*start, jnp.bool_(True)), inputs)
-    return Trajectory(**record, final_observation=final_observation)
+    return reset, step
 
 
-def _stable(advance: Any, key: Array, start: tuple[Any, Any]) -> tuple[Any, Any]:
+def _until_all_ended(
+    chunk: Callable[[Carry, Array], tuple[Carry, dict]], start: Carry, num_steps: int
+) -> tuple[Carry, dict]:
+    """Chunks of steps, recorded as [N, T, ...], until the time is up or no episode is left.
+
+    Each chunk is transposed while it is in cache, where all of [T, N] would not be.
+    """
+    length = _chunk_length(num_steps)
+    times = jnp.arange(length, dtype=jnp.int32)
+    if length == num_steps:
+        final, record = chunk(start, times)
+        return final, jax.tree.map(_batch_first, record)
+    num_chunks = -(-num_steps // length)
+    shapes = jax.eval_shape(chunk, start, times)[1]
+    empty = jax.tree.map(
+        lambda x: jnp.zeros((x.shape[1], num_chunks * length, *x.shape[2:]), x.dtype), shapes
+    )
+    empty = varying(empty, start)
+
+    def unfinished(loop: Any) -> Array:
+        index, (_, _, alive), _ = loop
+        return (index < num_chunks) & jnp.any(alive)
+
+    def run(loop: Any) -> Any:
+        index, carry, record = loop
+        carry, new = chunk(carry, index * length + times)
+        record = jax.tree.map(
+            lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, _batch_first(y), index * length, 1),
+            record,
+            new,
+        )
+        return index + 1, carry, record
+
+    _, final, record = jax.lax.while_loop(unfinished, run, (jnp.int32(0), start, empty))
+    return final, jax.tree.map(lambda x: x[:, :num_steps], record)
+
+
+def _chunk_length(num_steps: int) -> int:
+    """Short enough to stop soon after the last episode's end; a divisor needs no padding."""
+    if num_steps <= 32:
+        return num_steps
+    return max((k for k in range(16, 33) if num_steps % k == 0), default=32)
+
+
+def _batch_first(x: Array) -> Array:
+    return jnp.swapaxes(x, 0, 1)
+
+
+def _three(key: Array) -> Array:
+    return jax.random.split(key, 3)
+
+
+def _stable(advance: Any, start: tuple[Any, Any]) -> tuple[Any, Any]:
     """The reset's observation and state in the dtypes that a step returns, as scan demands.
 
     Many environments drift: an integer that becomes a float, a weak type that becomes a strong one.
     The wider of the two types holds both without loss.
     """
-    stepped = jax.eval_shape(advance, key, *start)[:2]
+    stepped = jax.eval_shape(advance, *start)[:2]
     return jax.tree.map(
         lambda x, y: jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), y.dtype)),
         start,

@@ -94,12 +94,13 @@ def eager_episode(name: str, key: Any, params: Any) -> dict[str, list]:
     """One episode in plain Python, with the keys that `rollout` documents by its structure."""
     made, environment_params, A = environment(name)
     policy = fixed_policy(A)
-    reset_key, steps_key = jax.random.split(key)
+    reset_key, action_stream, step_stream = jax.random.split(key, 3)
     step, act = jax.jit(made.step_env), jax.jit(policy.sample)
     observation, state = made.reset_env(reset_key, environment_params)
     record: dict[str, list] = {"observation": [], "action": [], "reward": [], "end": []}
-    for step_key in jax.random.split(steps_key, 60):
-        action_key, environment_key = jax.random.split(step_key)
+    for time in range(60):
+        action_key = jax.random.fold_in(action_stream, time)
+        environment_key = jax.random.fold_in(step_stream, time)
         action, _ = act(params, action_key, observation)
         record["observation"].append(np.asarray(observation))
         observation, state, reward, terminated, _ = step(

@@ -17,18 +17,18 @@ ROOT = Path(pgjax.__file__).parent
 
 # Each level may import the levels above it in this list, never its own or a later one.
 LEVELS = [
-    {"_version", "types"},
-    {"validation"},
+    {"_version", "types", "devices", "hoisting"},
+    {"validation", "recurrence"},
     {"returns"},
     {"tabular", "policies", "baselines"},
-    {"weights", "terms", "diagnostics"},
+    {"weights", "terms", "diagnostics", "pullback"},
     {"estimators"},
     {"exact.dynamics"},
     {"exact.values", "exact.recursion", "bridge.laws"},
     {"exact.derivatives", "exact.moments", "bridge.exploration"},
     {"exact", "bridge.tables"},
     {"enumeration", "rollouts", "suite", "bridge"},
-    {"training", "convergence", "registry", "sampling"},
+    {"training", "convergence", "registry", "sampling", "streaming"},
     {"certificate", "unbiased"},
     {"plots"},
 ]
@@ -107,7 +107,7 @@ def test_only_rollouts_and_the_laws_of_environments_import_gymnax() -> None:
     importers = {name for name in MODULES if "gymnax" in outer(imported(PATHS[name]))}
     assert importers == {"rollouts", "bridge.laws"}
     users = {name for name in MODULES if "rollouts" in inner(imported(PATHS[name]))}
-    assert users <= {"training", "convergence", "unbiased"}
+    assert users <= {"training", "convergence", "unbiased", "streaming"}
 
 
 def test_the_pure_modules_import_arrays_and_little_else() -> None:

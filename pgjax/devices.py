@@ -1,0 +1,76 @@
+"""Trajectories spread over devices: one program, whatever their number.
+
+A mesh's axes all count the same here: they split the trajectories. Parameters are replicated.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, PartitionSpec
+
+
+def over_devices(function: Callable[..., Any], mesh: Mesh | None, whole: Any, rows: Any) -> Any:
+    """`function(whole, rows)`, each device with its share of the rows and of the result.
+
+    Args:
+        function: of pytrees; the result's leaves are [N, ...] as the rows' are, and what it says
+            of a row depends on that row alone.
+        mesh: the devices; None runs where the data is.
+        whole: what every device needs.
+        rows: pytree of [N, ...].
+
+    Returns:
+        The function's result.
+
+    Raises:
+        ValueError: N is not a multiple of the number of devices.
+    """
+    if mesh is None:
+        return function(whole, rows)
+    for leaf in jax.tree.leaves(rows):
+        if leaf.shape[0] % mesh.size:
+            raise ValueError(
+                f"the {leaf.shape[0]} trajectories must divide evenly over the {mesh.size} devices "
+                f"of the mesh; take {-(-leaf.shape[0] // mesh.size) * mesh.size}"
+            )
+    split = PartitionSpec(mesh.axis_names)
+    # Replication is not checked: a loop that ends with its own episodes looks as if it varied.
+    return jax.shard_map(
+        function,
+        mesh=Mesh(mesh.devices, mesh.axis_names),  # axes that shard_map may take over
+        in_specs=(PartitionSpec(), split),
+        out_specs=split,
+        check_vma=False,
+    )(whole, rows)
+
+
+def varying(tree: Any, like: Any) -> Any:
+    """Within `shard_map`, a tree that counts as differing wherever any leaf of `like` does.
+
+    A loop's carry must say so from its start; elsewhere nothing changes.
+    """
+    axes = frozenset().union(*map(_varies_over, jax.tree.leaves(like)))
+
+    def vary(x: Any) -> Any:
+        missing = tuple(axes - _varies_over(x))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(vary, tree)
+
+
+def summed_like(tree: Any, like: Any) -> Any:
+    """Within `shard_map`, each leaf summed over the axes in which the leaf of `like` is the same.
+
+    So the gradient of replicated parameters is the sum over devices, as JAX has it.
+    """
+
+    def total(x: Any, like: Any) -> Any:
+        axes = tuple(_varies_over(x) - _varies_over(like))
+        return jax.lax.psum(x, axes) if axes else x
+
+    return jax.tree.map(total, tree, like)
+
+
+def _varies_over(x: Any) -> frozenset[str]:
+    return jax.typeof(x).manual_axis_type.varying

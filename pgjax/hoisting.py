@@ -1,0 +1,82 @@
+"""Randomness out of the loop: what a step draws does not depend on what it sees.
+
+A step of a rollout is a function of keys and of a carry. Part of it, the hashing of keys into
+uniform or Gaussian numbers, reads keys alone; inside a loop over time that part runs once for each
+step on a few numbers, outside it runs once for all steps. The step's jaxpr shows which part it is,
+for any policy and any environment, without a word from either.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+from jax.core import eval_jaxpr
+from jax.extend.core import ClosedJaxpr, Literal, Var
+from jaxtyping import PyTree
+
+LARGEST_DRAW = 64
+"""Numbers that one operation may draw outside the loop: all steps' draws are held at once."""
+
+
+class Hoisted(NamedTuple):
+    """A function of (keys, carry) in two parts: `step(draw(keys), keys, carry)` is its value.
+
+    Attributes:
+        draw: keys -> the values that depend on keys alone and that the rest needs.
+        step: (draws, carry) -> what the function returns.
+    """
+
+    draw: Callable[[PyTree], list[Array]]
+    step: Callable[[list[Array], PyTree], PyTree]
+
+
+def hoist(function: Callable[[PyTree, PyTree], PyTree], keys: PyTree, carry: PyTree) -> Hoisted:
+    """Split a function of (keys, carry) by what depends on keys alone.
+
+    Args:
+        function: (keys, carry) -> any pytree. What it closes over counts as constant.
+        keys: an example of the first argument; shapes and dtypes are enough.
+        carry: an example of the second.
+
+    Returns:
+        The two parts. Operations with side effects stay in the second.
+    """
+    closed, result = jax.make_jaxpr(function, return_shape=True)(keys, carry)
+    jaxpr = closed.jaxpr
+    num_keys = len(jax.tree.leaves(keys))
+    from_keys, from_carry = set(jaxpr.invars[:num_keys]), set(jaxpr.invars[num_keys:])
+    drawn, stepped = [], []
+    for equation in jaxpr.eqns:
+        read = {x for x in equation.invars if not isinstance(x, Literal)}
+        keyed = not read.isdisjoint(from_keys)
+        large = any(getattr(x.aval, "size", 1) > LARGEST_DRAW for x in equation.outvars)
+        if not read.isdisjoint(from_carry) or equation.effects or (keyed and large):
+            from_carry.update(equation.outvars)
+            stepped.append(equation)
+        elif keyed:
+            from_keys.update(equation.outvars)
+            drawn.append(equation)
+        else:  # a constant, cheap enough for both
+            drawn.append(equation)
+            stepped.append(equation)
+    needed = [x for equation in stepped for x in equation.invars] + list(jaxpr.outvars)
+    crossing = list(dict.fromkeys(x for x in needed if isinstance(x, Var) and x in from_keys))
+    structure = jax.tree.structure(result)
+    draw_jaxpr = _part(closed, drawn, jaxpr.invars[:num_keys], crossing)
+    step_jaxpr = _part(closed, stepped, [*crossing, *jaxpr.invars[num_keys:]], jaxpr.outvars)
+
+    def draw(keys: PyTree) -> list[Array]:
+        return eval_jaxpr(draw_jaxpr, closed.consts, *jax.tree.leaves(keys))
+
+    def step(draws: list[Array], carry: PyTree) -> PyTree:
+        out = eval_jaxpr(step_jaxpr, closed.consts, *draws, *jax.tree.leaves(carry))
+        return jax.tree.unflatten(structure, out)
+
+    return Hoisted(draw, step)
+
+
+def _part(closed: ClosedJaxpr, equations: list, invars: list, outvars: list) -> Any:
+    jaxpr = closed.jaxpr
+    info = jaxpr.debug_info.with_unknown_names()
+    return jaxpr.replace(eqns=equations, invars=invars, outvars=outvars, debug_info=info)

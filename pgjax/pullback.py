@@ -1,0 +1,224 @@
+"""From shares to a gradient: Σ_it c_it ∇log π(a_it|s_it), the only pass over a policy's network.
+
+A share c_it is the derivative of the surrogate by log π(a_it|s_it). Once the shares are known the
+rows of a batch have nothing more to do with each other. So they are taken a few thousand at a time,
+which fits a cache where the whole batch's activations would not, and only the live ones, so that
+padding costs nothing. A small batch is a single piece.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int, PyTree
+
+from pgjax.devices import summed_like, varying
+from pgjax.types import Params, Policy, Trajectory
+
+CPU_ROWS, ACCELERATOR_ROWS = 4096, 2**18
+"""Rows of a piece. On a CPU 3,000 to 16,000 are equally fast: fewer keep a core idle in the matrix
+products, more leave the cache. On an accelerator a piece must be worth its kernel launches."""
+
+TRAJECTORIES, STEPS = 16, 64
+"""Trajectories and steps of a piece of per-trajectory gradients."""
+
+
+def log_probs(policy: Policy, params: Params, batch: Trajectory) -> Float[Array, "N T"]:
+    """Log-probabilities log π(a_it|s_it) under params, zero after each episode's end.
+
+    Rows are flattened to [N·T] first, so that a network sees one matrix.
+
+    Args:
+        policy: whose log-probabilities.
+        params: of the policy.
+        batch: [N, T].
+
+    Returns:
+        [N, T].
+
+    Bias: exact.
+    """
+    if batch.mask.size == 0:  # a check inside the policy cannot be mapped over no rows
+        return jnp.zeros_like(batch.log_prob)
+    if batch.mask.size <= rows_of_a_piece():
+        observation, action = alive_or_first(batch.mask, (batch.observation, batch.action))
+        log_prob = _row_log_probs(policy, params, *_rows((observation, action)))
+        return jnp.where(batch.mask, log_prob.reshape(batch.mask.shape), 0)
+    flat = _rows((batch.observation, batch.action))
+    shape = jax.eval_shape(partial(_row_log_probs, policy), params, *flat)
+
+    def piece(out: Array, piece: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        rows, live, is_needed = piece
+        observation, action = jax.tree.map(lambda x: x[rows], flat)
+
+        def evaluate() -> Array:
+            return _row_log_probs(policy, params, observation, action)
+
+        def skip() -> Array:
+            return varying(jnp.zeros(rows.shape, shape.dtype), out)
+
+        log_prob = jax.lax.cond(is_needed, evaluate, skip)
+        return out.at[jnp.where(live, rows, out.size)].set(log_prob, mode="drop"), None
+
+    out = varying(jnp.zeros(shape.shape, shape.dtype), (params, batch))
+    return jax.lax.scan(piece, out, _pieces(batch.mask))[0].reshape(batch.mask.shape)
+
+
+def pull_back(
+    policy: Policy, params: Params, batch: Trajectory, share: Float[Array, "N T"]
+) -> PyTree[Float[Array, "..."]]:
+    """Σ_it c_it ∇log π(a_it|s_it).
+
+    Args:
+        policy: whose score.
+        params: of the policy.
+        batch: [N, T]; its observations, actions and mask are read.
+        share: [N, T] c_it.
+
+    Returns:
+        A pytree like params.
+    """
+    if batch.mask.size == 0:
+        return jax.tree.map(jnp.zeros_like, params)
+    if batch.mask.size <= rows_of_a_piece():
+        return jax.grad(_weighted)(params, policy, *_clean(batch, share))
+    observation, action, share = _rows((batch.observation, batch.action, share))
+    local = varying(params, (params, batch, share))  # no device waits for another's pieces
+
+    def piece(total: Params, piece: tuple[Array, Array, Array]) -> tuple[Params, None]:
+        rows, live, is_needed = piece
+
+        def add(total: Params) -> Params:
+            here, acted = jax.tree.map(lambda x: x[rows], (observation, action))
+            weight = jnp.where(live, share[rows], 0)
+            return jax.tree.map(
+                jnp.add, total, jax.grad(_weighted)(local, policy, here, acted, weight)
+            )
+
+        return jax.lax.cond(is_needed, add, lambda total: total, total), None
+
+    start = jax.tree.map(jnp.zeros_like, local)
+    return summed_like(jax.lax.scan(piece, start, _pieces(batch.mask))[0], params)
+
+
+def pull_back_each(
+    policy: Policy, params: Params, batch: Trajectory, share: Float[Array, "N T"]
+) -> PyTree[Float[Array, "N ..."]]:
+    """Σ_t c_it ∇log π(a_it|s_it), trajectory by trajectory.
+
+    Args:
+        policy: whose score.
+        params: of the policy.
+        batch: [N, T]; its observations, actions and mask are read.
+        share: [N, T] c_it.
+
+    Returns:
+        A pytree like params with a leading N.
+    """
+    N, T = batch.mask.shape
+    if N * T == 0:
+        return jax.tree.map(lambda x: jnp.zeros((N, *x.shape), x.dtype), params)
+    observation, action, share = _clean(batch, share, flat=False)
+    each = jax.vmap(jax.grad(_weighted), (None, None, 0, 0, 0))
+    if batch.mask.size <= rows_of_a_piece():
+        return each(params, policy, observation, action, share)
+    rows = observation, action, share, batch.mask
+    local = varying(params, (params, rows))
+    size, steps = min(N, TRAJECTORIES), min(T, STEPS)
+
+    def block(which: Array) -> Params:
+        here = jax.tree.map(lambda x: x[which], rows)
+
+        def piece(total: Params, time: Array) -> tuple[Params, None]:
+            # The last piece reaches back to be whole; what it repeats has no weight in it.
+            start = jnp.minimum(time, T - steps)
+            observation, action, share, mask = jax.tree.map(
+                lambda x: jax.lax.dynamic_slice_in_dim(x, start, steps, 1), here
+            )
+            new = (start + jnp.arange(steps) >= time)[None]
+
+            def add(total: Params) -> Params:
+                weight = jnp.where(new, share, 0)
+                part = each(local, policy, observation, action, weight)
+                return jax.tree.map(jnp.add, total, part)
+
+            return jax.lax.cond(jnp.any(mask & new), add, lambda total: total, total), None
+
+        start = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), local)
+        return jax.lax.scan(piece, varying(start, local), jnp.arange(0, T, steps))[0]
+
+    blocks = -(-N // size)
+    which = jnp.minimum(jnp.arange(blocks * size), N - 1).reshape(blocks, size)
+    gradients = jax.lax.map(block, which)
+    gradients = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:N], gradients)
+    return gradients
+
+
+def alive_or_first(mask: Bool[Array, "N T"], tree: PyTree) -> PyTree:
+    """Each leaf while the episode lasts, then its first entry (zeros if the episode has no step).
+
+    So a dead row evaluates the policy at a live one, and garbage after the end reaches neither the
+    value nor, as NaN · 0, the gradient.
+    """
+
+    def clean(x: Array) -> Array:
+        x = jnp.asarray(x)
+        alive = mask.reshape(mask.shape + (1,) * (x.ndim - 2))
+        zero = jnp.zeros((), x.dtype)
+        return jnp.where(alive, x, jnp.where(alive[:, :1], x[:, :1], zero))
+
+    return jax.tree.map(clean, tree)
+
+
+def rows_of_a_piece() -> int:
+    """What the default device takes at a time."""
+    return CPU_ROWS if jax.default_backend() == "cpu" else ACCELERATOR_ROWS
+
+
+def _pieces(mask: Bool[Array, "N T"]) -> tuple[Array, Array, Array]:
+    """Live rows in pieces: their indices, which of them count, and whether the piece has any.
+
+    A piece that is not full repeats a live row, so that no garbage is ever evaluated.
+    """
+    size = rows_of_a_piece()
+    pieces = -(-mask.size // size)
+    flat = mask.reshape(-1)
+    rows = jax.lax.platform_dependent(flat, cpu=_compact_by_loop, default=_compact)
+    rows = jnp.pad(rows, (0, pieces * size - mask.size)).reshape(pieces, size)
+    index = jnp.arange(pieces * size, dtype=jnp.int32).reshape(pieces, size)
+    live = index < jnp.sum(flat, dtype=jnp.int32)
+    return jnp.where(live, rows, rows[0, 0]), live, live[:, 0]
+
+
+def _compact_by_loop(flat: Bool[Array, "R"]) -> Int[Array, "R"]:
+    """Indices of the true entries first: on a CPU one write each beats every parallel form."""
+
+    def write(index: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        out, count = state
+        return out.at[count].set(index), count + flat[index].astype(jnp.int32)
+
+    start = varying((jnp.zeros(flat.shape, jnp.int32), jnp.int32(0)), flat)
+    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(flat.size), write, start)[0]
+
+
+def _compact(flat: Bool[Array, "R"]) -> Int[Array, "R"]:
+    return jnp.nonzero(flat, size=flat.size, fill_value=0)[0].astype(jnp.int32)
+
+
+def _weighted(params: Params, policy: Policy, observation: PyTree, action: Array, share: Array):
+    return jnp.sum(_row_log_probs(policy, params, observation, action) * share)
+
+
+def _row_log_probs(policy: Policy, params: Params, observation: PyTree, action: Array) -> Array:
+    return jax.vmap(policy.log_prob, (None, 0, 0))(params, observation, action)
+
+
+def _clean(batch: Trajectory, share: Array, *, flat: bool = True) -> tuple[PyTree, Array, Array]:
+    observation, action = alive_or_first(batch.mask, (batch.observation, batch.action))
+    rows = observation, action, jnp.where(batch.mask, share, 0)
+    return _rows(rows) if flat else rows
+
+
+def _rows(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)

@@ -1,0 +1,76 @@
+"""Hoisting changes where a number is drawn, never which."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pgjax.hoisting import LARGEST_DRAW, hoist
+
+KEYS = jax.random.split(jax.random.key(0), 2)
+
+
+def noisy(keys: Array, carry: dict[str, Array]) -> tuple[dict[str, Array], Array]:
+    first, second = keys
+    kick = jax.random.normal(first, (3,)) * carry["scale"]
+    chosen = jnp.where(jax.random.uniform(second) < carry["x"], 1.0, 0.0)
+    return {"x": carry["x"] + chosen, "scale": carry["scale"]}, kick
+
+
+CARRY = {"x": jnp.float32(0.4), "scale": jnp.full(3, 2.0)}
+
+
+def random_operations(function, *arguments) -> int:
+    return str(jax.make_jaxpr(function)(*arguments)).count("random_bits")
+
+
+def test_both_parts_together_are_the_function() -> None:
+    draw, step = hoist(noisy, KEYS, CARRY)
+    for seed in range(5):
+        keys = jax.random.split(jax.random.key(seed), 2)
+        actual, expected = step(draw(keys), CARRY), noisy(keys, CARRY)
+        jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def test_nothing_random_is_left_in_the_step() -> None:
+    draw, step = hoist(noisy, KEYS, CARRY)
+    assert random_operations(noisy, KEYS, CARRY) == 2
+    assert random_operations(draw, KEYS) == 2
+    assert random_operations(step, draw(KEYS), CARRY) == 0
+
+
+def test_a_draw_that_depends_on_the_carry_stays() -> None:
+    def function(keys: Array, x: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(keys[0], x))
+
+    draw, step = hoist(function, KEYS, jnp.int32(3))
+    assert random_operations(step, draw(KEYS), jnp.int32(3)) == 1
+    np.testing.assert_array_equal(step(draw(KEYS), jnp.int32(5)), function(KEYS, jnp.int32(5)))
+
+
+def test_a_large_draw_stays_so_that_its_steps_are_not_all_held() -> None:
+    def function(keys: Array, x: Array) -> Array:
+        return jnp.sum(jax.random.uniform(keys[0], (LARGEST_DRAW + 1,))) + x
+
+    draw, step = hoist(function, KEYS, jnp.float32(0))
+    assert sum(x.size for x in draw(KEYS)) <= LARGEST_DRAW
+    np.testing.assert_array_equal(step(draw(KEYS), 1.0), function(KEYS, jnp.float32(1)))
+
+
+def test_what_ignores_its_keys_draws_nothing() -> None:
+    draw, step = hoist(lambda keys, x: x + 1, KEYS, jnp.float32(0))
+    assert draw(KEYS) == []
+    assert step([], jnp.float32(1)) == 2
+
+
+def test_traced_constants_may_be_closed_over() -> None:
+    @jax.jit
+    def outer(scale: Array, keys: Array) -> Array:
+        def function(keys: Array, x: Array) -> Array:
+            return scale * jax.random.uniform(keys[0]) + x
+
+        draw, step = hoist(function, keys, jnp.float32(0))
+        return step(draw(keys), jnp.float32(0))
+
+    expected = 3 * jax.random.uniform(KEYS[0])
+    np.testing.assert_allclose(outer(jnp.float32(3), KEYS), expected, rtol=1e-6)

@@ -1,0 +1,113 @@
+"""The recurrence is a scan, whatever the layout, the derivative or the device it runs on."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from pgjax import recurrence
+from pgjax.recurrence import LOOK_AHEAD, reverse_affine
+
+pytestmark = pytest.mark.usefixtures("strict")
+N = 5
+LAYOUTS = [(0, 0, 0), (None, 0, None), (1, 1, None), (0, None, None), (None, None, 0),
+           (None, 1, 0), (1, 0, 0)]  # fmt: skip
+LENGTHS = [1, LOOK_AHEAD - 1, LOOK_AHEAD, 2 * LOOK_AHEAD + 1]
+
+
+def by_scan(slope: Array, intercept: Array, last: Array) -> Array:
+    def step(following: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
+        following = x[1] + x[0] * following
+        return following, following
+
+    slope = jnp.broadcast_to(slope, intercept.shape)
+    return jax.lax.scan(step, last, (slope, intercept), reverse=True)[1]
+
+
+def operands(layout: Any, T: int, scalar_slope: bool) -> list[np.ndarray]:
+    rng = np.random.default_rng(T)
+
+    def draw(axis: int | None, *shape: int) -> np.ndarray:
+        return rng.normal(size=shape if axis is None else np.insert(shape, min(axis, 1), N))
+
+    slope = np.tanh(draw(layout[0], 1 if scalar_slope else T))  # no explosive recurrence
+    last = rng.normal(size=() if layout[2] is None else (N,))
+    return [slope, draw(layout[1], T), last]
+
+
+@pytest.mark.parametrize("scalar_slope", [False, True])
+@pytest.mark.parametrize("T", LENGTHS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_the_scan(layout: Any, T: int, scalar_slope: bool) -> None:
+    arguments = operands(layout, T, scalar_slope)
+    actual = jax.vmap(reverse_affine, layout)(*arguments)
+    expected = jax.vmap(by_scan, layout)(*arguments)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-11)
+
+
+def second(gradient: Any, *, mode: Any) -> Any:
+    return mode(gradient, argnums=(0, 1, 2))
+
+
+@pytest.mark.parametrize("scalar_slope", [False, True])
+@pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[2], LAYOUTS[5]])
+def test_derivatives_of_both_orders_and_modes_are_the_scan_s(
+    layout: Any, scalar_slope: bool
+) -> None:
+    arguments = operands(layout, LOOK_AHEAD + 1, scalar_slope)
+
+    def scalar(function: Any) -> Any:
+        return lambda *x: jnp.sum(jnp.sin(jax.vmap(function, layout)(*x)))
+
+    modes = [jax.grad, jax.jacfwd]
+    for first in modes:
+        for nested in (None, jax.jacfwd, jax.jacrev):
+            pair = []
+            for function in (reverse_affine, by_scan):
+                derivative = first(scalar(function), argnums=(0, 1, 2))
+                if nested is not None:
+                    derivative = second(derivative, mode=nested)
+                pair.append(jax.jit(derivative)(*arguments))
+            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-10), *pair)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_accelerators_parallel_form_is_the_loop(axis: int) -> None:
+    rng = np.random.default_rng(0)
+    shape = (7, 4)
+    slope, intercept = rng.uniform(size=shape), rng.normal(size=shape)
+    last = rng.normal(size=np.where(np.arange(2) == axis, 1, shape))
+    both = [
+        f(*map(jnp.asarray, (slope, intercept, last)), axis=axis)
+        for f in (recurrence._loop, recurrence._parallel)
+    ]
+    np.testing.assert_allclose(*both, rtol=0, atol=1e-12)
+
+
+def test_it_works_and_differentiates_inside_shard_map_which_knows_what_varies() -> None:
+    mesh = Mesh(jax.devices()[:1], ("n",))
+    slope, intercept, last = map(jnp.asarray, operands((None, 0, None), 9, True))
+
+    def total(intercept: Array) -> Array:
+        rows = jax.vmap(reverse_affine, (None, 0, None))(slope, intercept, last)
+        return jnp.sum(rows, axis=1)
+
+    spread = jax.shard_map(
+        total, mesh=mesh, in_specs=PartitionSpec("n"), out_specs=PartitionSpec("n")
+    )
+    np.testing.assert_allclose(jax.jit(spread)(intercept), total(intercept), rtol=1e-14)
+    gradients = [jax.jit(jax.grad(lambda x, f=f: f(x).sum()))(intercept) for f in (spread, total)]
+    np.testing.assert_allclose(*gradients, rtol=1e-14)
+
+
+def test_a_wrong_slope_is_seen_in_every_layout() -> None:
+    """The negative control: the comparison above tells γ from 1.01 γ."""
+    for layout in LAYOUTS:
+        slope, intercept, last = operands(layout, 17, False)
+        actual = jax.vmap(reverse_affine, layout)(slope, intercept, last)
+        wrong = jax.vmap(by_scan, layout)(1.01 * slope, intercept, last)
+        assert np.abs(actual - wrong).max() > 1e-3
