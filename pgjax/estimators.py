@@ -117,7 +117,7 @@ def surrogate(
 
     Bias: the estimator's.
     """
-    params, batch = _admit(params, batch)
+    params, batch = admit(params, batch)
     log_prob = log_probs(policy, params, batch)
     return _mean_term(estimator, batch, log_prob, _weigh(estimator, batch, log_prob))
 
@@ -142,7 +142,7 @@ def gradient(
 
     Bias: the estimator's.
     """
-    params, batch = _admit(params, batch)
+    params, batch = admit(params, batch)
     share = shares(estimator, batch, log_probs(policy, params, batch))
     return pull_back(policy, params, batch, share)
 
@@ -171,7 +171,7 @@ def per_trajectory_gradients(
 
     Bias: the estimator's. The samples are independent if the weights do not couple the batch.
     """
-    params, batch = _admit(params, batch)
+    params, batch = admit(params, batch)
     share = shares(estimator, batch, log_probs(policy, params, batch))
     return pull_back_each(policy, params, batch, share * share.shape[0])
 
@@ -236,8 +236,11 @@ def _without_garbage(batch: Trajectory) -> Trajectory:
     )
 
 
-def _admit(params: Params, batch: Trajectory) -> tuple[Params, Trajectory]:
-    """Validated, and as JAX arrays: NumPy's float64 is welcome whatever the x64 setting."""
+def admit(params: Params, batch: Trajectory) -> tuple[Params, Trajectory]:
+    """Validated, and as JAX arrays: NumPy's float64 is welcome whatever the x64 setting.
+
+    Bias: none; nothing is changed.
+    """
     check_params(params)
     check_batch(batch)
     return jax.tree.map(jnp.asarray, (params, batch))

@@ -6,7 +6,9 @@ which fits a cache where the whole batch's activations would not, and only the l
 padding costs nothing. A small batch is a single piece.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, PyTree
 
 from pgjax.devices import summed_like, varying
-from pgjax.types import Params, Policy, Trajectory
+from pgjax.types import Observation, Params, Policy, Trajectory
 
 CPU_ROWS, ACCELERATOR_ROWS = 4096, 2**18
 """Rows of a piece. On a CPU 3,000 to 16,000 are equally fast: fewer keep a core idle in the matrix
@@ -79,27 +81,61 @@ def pull_back(
     Returns:
         A pytree like params.
     """
+    return pull_back_and_sum(policy, params, batch, share, _nothing)[0]
+
+
+def pull_back_and_sum(
+    policy: Policy,
+    params: Params,
+    batch: Trajectory,
+    share: Float[Array, "N T"],
+    measure: Callable[[Params, Observation], Array],
+) -> tuple[PyTree[Float[Array, "..."]], Float[Array, ""]]:
+    """`pull_back`, and with it the sum of a measure of each live observation.
+
+    A measure of the policy, its entropy say, shares the pass over the network.
+
+    Args:
+        policy: whose score.
+        params: of the policy.
+        batch: [N, T]; its observations, actions and mask are read.
+        share: [N, T] c_it.
+        measure: (params, observation) -> scalar.
+
+    Returns:
+        A pytree like params, and Σ_it measure(s_it) over the live steps.
+    """
+
+    def weighted(params: Params, rows: tuple[PyTree, Array, Array, Array]) -> tuple[Array, Array]:
+        observation, action, share, live = rows
+        measured = jax.vmap(measure, (None, 0))(jax.lax.stop_gradient(params), observation)
+        total = _weighted(params, policy, observation, action, share)
+        return total, jnp.sum(jnp.where(live, measured, 0))
+
+    gradient = jax.grad(weighted, has_aux=True)
     if batch.mask.size == 0:
-        return jax.tree.map(jnp.zeros_like, params)
+        return jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
     if batch.mask.size <= rows_of_a_piece():
-        return jax.grad(_weighted)(params, policy, *_clean(batch, share))
-    observation, action, share = _rows((batch.observation, batch.action, share))
+        return gradient(params, _rows((*_clean(batch, share), batch.mask)))
+    flat = _rows((batch.observation, batch.action, share))
     local = varying(params, (params, batch, share))  # no device waits for another's pieces
 
-    def piece(total: Params, piece: tuple[Array, Array, Array]) -> tuple[Params, None]:
+    def piece(total: Any, piece: tuple[Array, Array, Array]) -> tuple[Any, None]:
         rows, live, is_needed = piece
 
-        def add(total: Params) -> Params:
-            here, acted = jax.tree.map(lambda x: x[rows], (observation, action))
-            weight = jnp.where(live, share[rows], 0)
-            return jax.tree.map(
-                jnp.add, total, jax.grad(_weighted)(local, policy, here, acted, weight)
-            )
+        def add(total: Any) -> Any:
+            observation, action, share = jax.tree.map(lambda x: x[rows], flat)
+            share = jnp.where(live, share, 0)
+            part = gradient(local, (observation, action, share, live))
+            return jax.tree.map(jnp.add, total, part)
 
         return jax.lax.cond(is_needed, add, lambda total: total, total), None
 
-    start = jax.tree.map(jnp.zeros_like, local)
-    return summed_like(jax.lax.scan(piece, start, _pieces(batch.mask))[0], params)
+    example = jax.tree.map(lambda x: x[:1], (*flat, flat[-1] > 0))
+    shapes = jax.eval_shape(gradient, local, example)
+    start = varying(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), (local, flat))
+    total, measured = jax.lax.scan(piece, start, _pieces(batch.mask))[0]
+    return summed_like(total, params), measured
 
 
 def pull_back_each(
@@ -119,7 +155,7 @@ def pull_back_each(
     N, T = batch.mask.shape
     if N * T == 0:
         return jax.tree.map(lambda x: jnp.zeros((N, *x.shape), x.dtype), params)
-    observation, action, share = _clean(batch, share, flat=False)
+    observation, action, share = _clean(batch, share)
     each = jax.vmap(jax.grad(_weighted), (None, None, 0, 0, 0))
     if batch.mask.size <= rows_of_a_piece():
         return each(params, policy, observation, action, share)
@@ -206,18 +242,23 @@ def _compact(flat: Bool[Array, "R"]) -> Int[Array, "R"]:
     return jnp.nonzero(flat, size=flat.size, fill_value=0)[0].astype(jnp.int32)
 
 
-def _weighted(params: Params, policy: Policy, observation: PyTree, action: Array, share: Array):
+def _weighted(
+    params: Params, policy: Policy, observation: PyTree, action: Array, share: Array
+) -> Float[Array, ""]:
     return jnp.sum(_row_log_probs(policy, params, observation, action) * share)
+
+
+def _nothing(params: Params, observation: Observation) -> Array:
+    return jnp.zeros(())
 
 
 def _row_log_probs(policy: Policy, params: Params, observation: PyTree, action: Array) -> Array:
     return jax.vmap(policy.log_prob, (None, 0, 0))(params, observation, action)
 
 
-def _clean(batch: Trajectory, share: Array, *, flat: bool = True) -> tuple[PyTree, Array, Array]:
+def _clean(batch: Trajectory, share: Array) -> tuple[PyTree, Array, Array]:
     observation, action = alive_or_first(batch.mask, (batch.observation, batch.action))
-    rows = observation, action, jnp.where(batch.mask, share, 0)
-    return _rows(rows) if flat else rows
+    return observation, action, jnp.where(batch.mask, share, 0)
 
 
 def _rows(tree: PyTree) -> PyTree:

@@ -13,17 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import environment as gymnax_environment
-from gymnax.environments import spaces
 from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Key, UInt32
 
+from pgjax.deferral import plotting_deferred
 from pgjax.devices import over_devices, varying
 from pgjax.hoisting import hoist
 from pgjax.tabular import TabularMDP, to_jax
 from pgjax.types import Params, Policy, Trajectory
 from pgjax.validation import check_key, check_positive
+
+with plotting_deferred():
+    from gymnax.environments import environment as gymnax_environment
+    from gymnax.environments import spaces
 
 Environment: TypeAlias = gymnax_environment.Environment
 Carry: TypeAlias = tuple[Any, Any, Array]
@@ -192,8 +195,13 @@ def _rollout(
     def run(whole: tuple[Params, Any], keys: Array) -> Trajectory:
         return episodes(policy, environment, num_steps, whole, keys)
 
-    keys = jax.random.split(key, num_trajectories)
+    keys = episode_keys(key, num_trajectories)
     return over_devices(run, mesh, (params, environment_params), keys)
+
+
+def episode_keys(key: Key[Array, ""], num_trajectories: int) -> Key[Array, "N 3"]:
+    """For each trajectory a key of its start, of its actions and of its environment's steps."""
+    return jax.random.split(key, (num_trajectories, 3))
 
 
 def episodes(
@@ -201,9 +209,9 @@ def episodes(
     environment: Environment,
     num_steps: int,
     whole: tuple[Params, Any],
-    keys: Key[Array, "N"],
+    keys: Key[Array, "N 3"],
 ) -> Trajectory:
-    """One episode a key, as `rollout` describes it; trajectory i depends on its own key alone.
+    """One episode for each row of keys; trajectory i depends on row i alone.
 
     All N advance together, time outermost, a chunk of steps at a time: what a chunk draws at random
     is drawn before it, and when every episode has ended there is no further chunk.
@@ -213,14 +221,14 @@ def episodes(
         environment: of gymnax.
         num_steps: T.
         whole: parameters of the policy and of the environment.
-        keys: [N].
+        keys: [N, 3] from `episode_keys`.
 
     Returns:
         A batch [N, T].
     """
     params, environment_params = jax.lax.stop_gradient(whole)
     reset, step = _functions(policy, environment, num_steps, params, environment_params)
-    start_keys, action_keys, step_keys = jax.vmap(_three, out_axes=1)(keys)
+    start_keys, action_keys, step_keys = keys[:, 0], keys[:, 1], keys[:, 2]
     start = varying(jax.vmap(reset)(start_keys), (params, keys))
     first = jax.tree.map(lambda x: x[0], start)
     draw, advance = hoist(step, (action_keys[0], step_keys[0]), (jnp.int32(0), first))
@@ -334,10 +342,6 @@ def _chunk_length(num_steps: int) -> int:
 
 def _batch_first(x: Array) -> Array:
     return jnp.swapaxes(x, 0, 1)
-
-
-def _three(key: Array) -> Array:
-    return jax.random.split(key, 3)
 
 
 def _stable(advance: Any, start: tuple[Any, Any]) -> tuple[Any, Any]:

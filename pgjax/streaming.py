@@ -22,7 +22,7 @@ from pgjax.devices import over_devices
 from pgjax.diagnostics import RunningMoments, merge, merge_all
 from pgjax.estimators import shares
 from pgjax.pullback import pull_back, pull_back_each
-from pgjax.rollouts import Environment, episodes, resolve
+from pgjax.rollouts import Environment, episode_keys, episodes, resolve
 from pgjax.tabular import TabularMDP
 from pgjax.types import Estimator, Params, Policy, Trajectory
 from pgjax.validation import check_key, check_params, check_positive
@@ -225,7 +225,7 @@ def _sampled(
     N, T, micro = sizes
     scale = N if statistic is _MOMENTS else 1
     draw = partial(episodes, policy, environment, T)
-    keys = jax.random.split(key, N)
+    keys = episode_keys(key, N)
     example = jax.eval_shape(draw, whole, keys)
     micro = micro or _micro_batch_size(example, whole[0], statistic.copies)
     local = N if mesh is None else N // mesh.size

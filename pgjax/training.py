@@ -14,8 +14,9 @@ from flax import linen
 from jax import Array
 from jaxtyping import Float, Key, UInt32
 
-from pgjax.estimators import gradient
+from pgjax.estimators import admit, shares
 from pgjax.policies import MLP, ConvNet
+from pgjax.pullback import log_probs, pull_back_and_sum
 from pgjax.rollouts import rollout, spaces
 from pgjax.types import Estimator, Params, Policy, Trajectory
 from pgjax.validation import check_key, check_positive
@@ -103,7 +104,7 @@ def initial_params(
         environment_params = environment.default_params
     example = _example_observation(environment, environment_params)
     # Only the shape matters, and zeros keep the start independent of any draw of the environment.
-    return policy.init(check_key(key), jnp.zeros(example.shape, example.dtype))
+    return jax.jit(policy.init)(check_key(key), jnp.zeros(example.shape, example.dtype))
 
 
 def update(
@@ -148,13 +149,15 @@ def update(
         >>> float(metrics.entropy)  # doctest: +ELLIPSIS
         0.6931...
     """
-    ascent = gradient(estimator, policy, params, batch)
+    params, batch = admit(params, batch)
+    share = shares(estimator, batch, log_probs(policy, params, batch))
+    ascent, entropy = pull_back_and_sum(policy, params, batch, share, policy.entropy)
     descent = jax.tree.map(jnp.negative, ascent)
     step, optimizer_state = optimizer.update(descent, optimizer_state, params)
     return (
         optax.apply_updates(params, step),
         optimizer_state,
-        _metrics(policy, params, batch, ascent),
+        _metrics(batch, ascent, entropy),
     )
 
 
@@ -216,29 +219,34 @@ def train(
         environment_params=environment_params,
     )
 
+    # Everything random happens inside, so that one program is all there is to compile.
     @jax.jit
     def step(params: Params, optimizer_state: optax.OptState, key: Array) -> Any:
-        batch = draw(policy, params, environment, key)
+        key, batch_key = jax.random.split(key)
+        batch = draw(policy, params, environment, batch_key)
         updated = update(estimator, policy, optimizer, params, optimizer_state, batch)
-        return updated, _finite(batch, *updated)
+        return key, updated, _finite(batch, *updated)
 
-    return _loop(step, params, optimizer.init(params), jax.random.split(key, num_updates))
+    start = params, jax.jit(optimizer.init)(params)
+    return _loop(step, start, key, num_updates)
 
 
 def _loop(
-    step: Any, params: Params, optimizer_state: optax.OptState, keys: Array
+    step: Any, start: tuple[Params, optax.OptState], key: Array, num_updates: int
 ) -> Iterator[tuple[Params, Metrics]]:
     """The generator behind `train`, apart from it so that bad arguments raise at the call."""
-    for index, key in enumerate(keys, start=1):
-        (params, optimizer_state, metrics), finite = step(params, optimizer_state, key)
+    params, optimizer_state = start
+    for index in range(1, num_updates + 1):
+        key, updated, finite = step(params, optimizer_state, key)
+        params, optimizer_state, metrics = updated
+        metrics, finite = jax.device_get((metrics, finite))
         bad = [name for name, is_finite in finite.items() if not is_finite]
         if bad:
             raise FloatingPointError(
                 f"update {index}: not finite: {', '.join(bad)}; "
                 "lower the learning rate, or find the cause with pgjax.checked"
             )
-        metrics = Metrics(*(float(x) for x in metrics))
-        yield params, metrics
+        yield params, Metrics(*map(float, metrics))
 
 
 def evaluate(
@@ -295,16 +303,15 @@ def evaluate(
     return returns(params, check_key(key))
 
 
-def _metrics(policy: Policy, params: Params, batch: Trajectory, ascent: Params) -> Metrics:
+def _metrics(batch: Trajectory, ascent: Params, entropy: Array) -> Metrics:
     returns, steps = _returns(batch), jnp.sum(batch.mask)
-    entropy = jax.vmap(jax.vmap(partial(policy.entropy, params)))(batch.observation)
     return Metrics(
         mean_return=jnp.mean(returns),
         standard_error=jnp.std(returns, ddof=1) / returns.size**0.5,
         mean_length=steps / returns.size,
         gradient_norm=optax.tree.norm(ascent),
         # The mean of −log π(a|s) would be free, but noisy: it can exceed log A.
-        entropy=jnp.sum(jnp.where(batch.mask, entropy, 0)) / jnp.maximum(steps, 1),
+        entropy=entropy / jnp.maximum(steps, 1),
     )
 
 

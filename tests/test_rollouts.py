@@ -94,7 +94,7 @@ def eager_episode(name: str, key: Any, params: Any) -> dict[str, list]:
     """One episode in plain Python, with the keys that `rollout` documents by its structure."""
     made, environment_params, A = environment(name)
     policy = fixed_policy(A)
-    reset_key, action_stream, step_stream = jax.random.split(key, 3)
+    reset_key, action_stream, step_stream = key
     step, act = jax.jit(made.step_env), jax.jit(policy.sample)
     observation, state = made.reset_env(reset_key, environment_params)
     record: dict[str, list] = {"observation": [], "action": [], "reward": [], "end": []}
@@ -126,7 +126,7 @@ def test_a_rollout_equals_a_plain_loop_and_keeps_the_observation_after_the_last_
         fixed_policy(A), params, made, key,
         num_trajectories=2, num_steps=60, environment_params=environment_params,
     )  # fmt: skip
-    for i, episode_key in enumerate(jax.random.split(key, 2)):
+    for i, episode_key in enumerate(jax.random.split(key, (2, 3))):
         expected = eager_episode(name, episode_key, params)
         length = len(expected["reward"])
         assert np.sum(batch.mask[i]) == length < 60

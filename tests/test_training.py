@@ -28,8 +28,8 @@ def start():
 
 @pytest.fixture(scope="module")
 def batch():
-    """Eight episodes, some of which terminate and some of which the last step cuts."""
-    return rollout(POLICY, start(), MDP, jax.random.key(0), num_trajectories=8, num_steps=HORIZON)
+    """Twenty-four episodes, some of which terminate and some of which the last step cuts."""
+    return rollout(POLICY, start(), MDP, jax.random.key(0), num_trajectories=24, num_steps=HORIZON)
 
 
 def run(estimator=ESTIMATOR, optimizer=None, num_updates=3, num_trajectories=16):

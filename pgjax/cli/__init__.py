@@ -5,8 +5,10 @@ import JAX, so that `--help` answers at once.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from pgjax._version import __version__
@@ -24,6 +26,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; bad input is answered in one line and status 2, never with a traceback."""
     arguments = _parser().parse_args(argv)
+    _keep_compilations()
     try:
         return arguments.run(arguments)
     except (ValueError, TypeError, OSError) as error:
@@ -33,6 +36,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"pgjax {arguments.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _keep_compilations() -> None:
+    """JAX's own compilation cache, in the user's cache folder, unless the user has set one.
+
+    Most of a short command is compilation, and the next time it is the same. JAX reads these
+    variables when it is imported. JAX_ENABLE_COMPILATION_CACHE=false switches the cache off.
+    """
+    if "jax" in sys.modules:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(home) / "pgjax" / "jax"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):

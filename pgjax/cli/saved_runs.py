@@ -10,16 +10,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-import gymnax
 import jax
 import numpy as np
 from flax import linen, serialization
-from gymnax.registration import registered_envs
 
 from pgjax import flax_policy, policies
 from pgjax._version import __version__
+from pgjax.deferral import plotting_deferred
 from pgjax.training import initial_params
 from pgjax.types import Params, Policy
+
+with plotting_deferred():
+    import gymnax
+    from gymnax.registration import registered_envs
 
 CONFIG, PARAMS, LOG, CURVE = "config.json", "params.msgpack", "log.jsonl", "learning_curve.png"
 FILES = (CONFIG, PARAMS, LOG, CURVE)

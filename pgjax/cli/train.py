@@ -21,6 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("environment", help="a gymnax id with discrete actions, e.g. CartPole-v1")
     parser.add_argument("--updates", type=positive_int, default=100, help="gradient steps")
     parser.add_argument(
+        "--until",
+        type=_finite_float,
+        metavar="RETURN",
+        help="stop at the first batch whose mean return is at least this",
+    )
+    parser.add_argument(
         "--num-trajectories", type=positive_int, default=64, help="episodes in each update"
     )
     parser.add_argument(
@@ -163,6 +169,8 @@ def _follow(
                 rows.append(row)
                 print(json.dumps(_finite(row), allow_nan=False), file=log, flush=True)
                 report(row)
+                if arguments.until is not None and metrics.mean_return >= arguments.until:
+                    break
     except (FloatingPointError, jax.errors.JaxRuntimeError) as error:
         print(f"pgjax train: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -171,7 +179,16 @@ def _follow(
         if rows:
             figure = learning_curve(rows, title=f"{arguments.environment}, seed {arguments.seed}")
             figure.savefig(directory / saved_runs.CURVE, dpi=150)
+    if arguments.until is not None and rows:
+        print(_verdict(rows[-1], arguments.until))
     return 0
+
+
+def _verdict(row: dict[str, Any], until: float) -> str:
+    """Whether the return asked for was reached, and where."""
+    if row["mean_return"] >= until:
+        return f"a mean return of {until:g} was reached at update {row['update']}"
+    return f"no batch reached a mean return of {until:g} in {row['update']} updates"
 
 
 @contextlib.contextmanager
@@ -226,11 +243,18 @@ def seed(text: str) -> int:
     return value
 
 
-def _positive_float(text: str) -> float:
+def _finite_float(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"needs a positive number, got {text!r}") from None
-    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"needs a number, got {text!r}") from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"needs a finite number, got {text}")
+    return value
+
+
+def _positive_float(text: str) -> float:
+    value = _finite_float(text)
+    if value <= 0:
         raise argparse.ArgumentTypeError(f"needs a positive number, got {text}")
     return value
