@@ -1,14 +1,15 @@
-"""`python -m benchmarks`: time pgjax beside its rivals, print one table, save one JSON file."""
+"""`python -m benchmarks`: time pgjax beside its rivals; one table, one JSON file, one picture."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from rich.console import Console
 
-from benchmarks import report
+from benchmarks import picture, report
 from benchmarks.harness import FULL, QUICK, Row, run_row
-from benchmarks.rows import ROWS
 
 QUICK_REPEATS = 3
 
@@ -17,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the rows asked for."""
     arguments = _parser().parse_args(argv)
     # Wide enough for the table where there is no terminal to ask.
-    console = Console(width=None if Console().is_terminal else 180)
+    console = Console(width=None if Console().is_terminal else 200)
     chosen = _chosen(arguments.only)
     if arguments.list:
         for row in chosen:
@@ -33,18 +34,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = arguments.output or report.default_path()
     report.save(path, results, scale)
     console.print(f"Saved {path}", highlight=False, soft_wrap=True)
+    if any(result.goals for result in results):
+        console.print(f"Saved {picture.save(path, results)}", highlight=False, soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = [row.name for row in ROWS]
+    names = [row.name for row in _registry()]
     parser.add_argument(
         "--only", action="append", metavar="NAME", choices=names, help="one row; may be repeated"
     )
     parser.add_argument("--repeats", type=_at_least_one, help="rounds of every row")
     parser.add_argument("--quick", action="store_true", help="small sizes, three rounds")
     parser.add_argument(
-        "--output", type=Path, help="JSON file (benchmarks/results/<date>-<device>)"
+        "--output",
+        type=Path,
+        help="JSON file; the picture is put beside it (benchmarks/results/<date>-<device>)",
     )
     parser.add_argument("--list", action="store_true", help="name the rows and stop")
     return parser
@@ -58,8 +63,23 @@ def _at_least_one(text: str) -> int:
 
 
 def _chosen(names: Sequence[str] | None) -> list[Row]:
-    return [row for row in ROWS if names is None or row.name in names]
+    return [row for row in _registry() if names is None or row.name in names]
+
+
+def _registry() -> Sequence[Row]:
+    # Not above: gymnax makes arrays when it is imported, and then the CPU's devices are settled.
+    from benchmarks.rows import ROWS
+
+    return ROWS
+
+
+def _use_every_core() -> None:
+    """One CPU device for each core, unless the caller has decided."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "JAX_NUM_CPU_DEVICES" not in os.environ and "device_count" not in flags:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
 if __name__ == "__main__":
+    _use_every_core()
     main()

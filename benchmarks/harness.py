@@ -1,20 +1,24 @@
 """One timing harness: contenders of one row, run in turn, checked before they are timed.
 
-A row prepares a case; a case names its contenders, ours first. Rounds are interleaved (A B C, A B
-C, …), because a machine's speed drifts by more than the differences that matter.
+A row prepares a case; a case names its contenders, ours first, and the goals that ours is held to.
+Rounds are interleaved (A B C, A B C, …), because a machine's speed drifts by more than the
+differences that matter.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 
 Clock: TypeAlias = Callable[[], float]
+Role: TypeAlias = Literal["ours", "rival", "limit"]
+Verdict: TypeAlias = Literal["met", "missed", "not measured"]
 
 
 class Scale(NamedTuple):
@@ -23,22 +27,32 @@ class Scale(NamedTuple):
     Attributes:
         sequence: T of the one long sequence.
         rows, columns: N and T of the returns of a batch.
+        wide_rows, wide_columns: N and T of the returns of a wide batch of short rows.
         num_trajectories, num_steps: N and T of rollouts and gradients.
+        many_trajectories: N where a large batch is the point.
         loop_episodes: episodes of one run of the one-environment Python loop, which is too slow for
             N of them; rates and ratios are taken per trajectory.
+        batch_sizes: every N of the rows that sweep over it.
+        threshold: the mean return at which CartPole counts as learnt.
     """
 
     sequence: int
     rows: int
     columns: int
+    wide_rows: int
+    wide_columns: int
     num_trajectories: int
     num_steps: int
+    many_trajectories: int
     loop_episodes: int
+    batch_sizes: tuple[int, ...]
+    threshold: float
 
 
-FULL = Scale(1_000_000, 4096, 500, 256, 500, 4)
-QUICK = Scale(100_000, 512, 100, 32, 100, 2)
-TINY = Scale(257, 5, 7, 6, 9, 2)
+SWEEP = tuple(2**power for power in range(10, 21, 2))
+FULL = Scale(1_000_000, 4096, 500, 65_536, 128, 256, 500, 4096, 4, SWEEP, 475.0)
+QUICK = Scale(100_000, 512, 100, 4096, 32, 32, 100, 128, 2, (64, 256), 60.0)
+TINY = Scale(257, 5, 7, 6, 4, 6, 9, 8, 2, (4, 6), 15.0)
 
 
 class Contender(NamedTuple):
@@ -50,18 +64,40 @@ class Contender(NamedTuple):
         answer: what must equal ours to rounding; None where randomness of its own makes that
             impossible, and the case's `check` judges instead.
         note: one phrase for the table.
+        role: ours; a rival, which does the same work; or a limit, the least that the machine needs
+            for some part of it.
+        fresh: makes the arguments of one `run`, before the clock starts and waited for: a donated
+            input is gone after one.
+        beside: the contender of ours that it is compared with; empty is the one judged.
     """
 
-    run: Callable[[], Any]
+    run: Callable[..., Any]
     work: float = 1.0
     answer: Callable[[], Any] | None = None
     note: str = ""
+    role: Role = "rival"
+    fresh: Callable[[], Sequence[Any]] | None = None
+    beside: str = ""
 
 
 class Missing(NamedTuple):
     """A contender that cannot run here, and why; shown, never dropped."""
 
     reason: str
+    role: Role = "rival"
+
+
+class Goal(NamedTuple):
+    """What ours is held to: the other's cost over ours is at least so much.
+
+    Attributes:
+        against: the other contender.
+        at_least: of the ratio. At most a tenth of a rival's memory is a ratio of at least 10; 80 %
+            of a limit's speed is one of at least 0.8.
+    """
+
+    against: str
+    at_least: float
 
 
 class Case(NamedTuple):
@@ -75,6 +111,8 @@ class Case(NamedTuple):
         note: what the reader must know to judge the figures.
         meter: what is measured, a function of `run` (peak memory, say); None is wall-clock seconds.
         quantity: the unit of what is measured.
+        goals: what the contender judged is held to.
+        judged: that contender; empty is the first.
     """
 
     contenders: dict[str, Contender | Missing]
@@ -84,6 +122,8 @@ class Case(NamedTuple):
     note: str = ""
     meter: Callable[[Callable[[], Any]], float] | None = None
     quantity: str = "s"
+    goals: Sequence[Goal] = ()
+    judged: str = ""
 
 
 class Row(NamedTuple):
@@ -105,6 +145,8 @@ class Measurement:
     work: float = 1.0
     note: str = ""
     missing: str = ""
+    role: Role = "rival"
+    beside: str = ""
 
     @property
     def median(self) -> float:
@@ -119,7 +161,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Result:
-    """A measured row; ours is the first measurement."""
+    """A measured row, and what ours was held to."""
 
     name: str
     what: str
@@ -127,10 +169,31 @@ class Result:
     quantity: str
     note: str
     measurements: list[Measurement]
+    goals: list[Goal] = field(default_factory=list)
+    judged: str = ""
 
-    def ratio(self, measurement: Measurement) -> float:
-        """Its cost per unit of work over ours: above 1, ours is the cheaper."""
-        return self.measurements[0].rate / measurement.rate
+    def named(self, name: str) -> Measurement:
+        """The measurement of a contender; the empty name is the one judged."""
+        by_name = {measurement.name: measurement for measurement in self.measurements}
+        return by_name[name or self.judged or self.measurements[0].name]
+
+    def ratio(self, measurement: Measurement) -> float | None:
+        """Its cost per unit of work over ours: above 1, ours is cheaper. None if one is absent."""
+        ours = self.named(measurement.beside)
+        if ours.missing or measurement.missing:
+            return None
+        return ours.rate / measurement.rate
+
+    def measured(self, goal: Goal) -> float | None:
+        """The ratio that a goal speaks of, where both were there to be measured."""
+        return self.ratio(self.named(goal.against))
+
+    def verdict(self, goal: Goal) -> Verdict:
+        """Whether a goal is met."""
+        ratio = self.measured(goal)
+        if ratio is None:
+            return "not measured"
+        return "met" if ratio >= goal.at_least else "missed"
 
 
 def run_row(row: Row, scale: Scale, repeats: int | None = None) -> Result:
@@ -138,24 +201,46 @@ def run_row(row: Row, scale: Scale, repeats: int | None = None) -> Result:
     case = row.prepare(scale)
     check(case)
     measurements = measure(case, row.repeats if repeats is None else repeats)
-    return Result(row.name, row.what, case.unit, case.quantity, case.note, measurements)
+    return Result(
+        row.name,
+        row.what,
+        case.unit,
+        case.quantity,
+        case.note,
+        measurements,
+        list(case.goals),
+        case.judged,
+    )
 
 
 def measure(case: Case, repeats: int, clock: Clock = time.perf_counter) -> list[Measurement]:
     """Warm every contender up once, then run them in turn, `repeats` rounds."""
     meter = case.meter or (lambda run: _seconds(run, clock))
     ready = {n: c for n, c in case.contenders.items() if isinstance(c, Contender)}
-    warm_up = {name: meter(contender.run) for name, contender in ready.items()}
+    warm_up = {name: meter(_ready(contender)) for name, contender in ready.items()}
     samples: dict[str, list[float]] = {name: [] for name in ready}
     for _ in range(repeats):
         for name, contender in ready.items():
-            samples[name].append(meter(contender.run))
+            samples[name].append(meter(_ready(contender)))
     return [
-        Measurement(name, missing=contender.reason)
+        Measurement(name, missing=contender.reason, role=contender.role)
         if isinstance(contender, Missing)
-        else Measurement(name, samples[name], warm_up[name], contender.work, contender.note)
+        else Measurement(
+            name,
+            samples[name],
+            warm_up[name],
+            contender.work,
+            contender.note,
+            role=contender.role,
+            beside=contender.beside,
+        )
         for name, contender in case.contenders.items()
     ]
+
+
+def returned(run: Callable[[], Any]) -> float:
+    """A meter: the contender measures itself, and returns the figure."""
+    return float(run())
 
 
 def check(case: Case) -> None:
@@ -210,6 +295,12 @@ def not_importable(modules: Sequence[str]) -> Missing | None:
 
 def _leaves(tree: Any) -> list[np.ndarray]:
     return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+
+
+def _ready(contender: Contender) -> Callable[[], Any]:
+    if contender.fresh is None:
+        return contender.run
+    return partial(contender.run, *jax.block_until_ready(contender.fresh()))
 
 
 def _seconds(run: Callable[[], Any], clock: Clock) -> float:

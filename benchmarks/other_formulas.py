@@ -43,7 +43,7 @@ def formulas(problem: Problem) -> dict[str, Callable[[Params, Trajectory], Any]]
     values = np.concatenate([table, np.zeros_like(table[:1])])
 
     def loss_gradient(advantage: Callable[..., Array], weight: Callable[[Array], Array]) -> Any:
-        def loss(params: Params, row: Trajectory) -> Array:
+        def loss(params: Params, row: Trajectory) -> Any:
             return rlax.policy_gradient_loss(
                 row.observation @ params, row.action, advantage(params, row), weight(row.mask)
             )
@@ -57,8 +57,8 @@ def formulas(problem: Problem) -> dict[str, Callable[[Params, Trajectory], Any]]
     def returns(params: Params, row: Trajectory) -> Array:
         return discounted_returns(row.reward, γ)
 
-    def vtrace(exact_values: bool) -> Callable[[Params, Trajectory], Array]:
-        def advantage(params: Params, row: Trajectory) -> Array:
+    def vtrace(exact_values: bool) -> Callable[[Params, Trajectory], Any]:
+        def advantage(params: Params, row: Trajectory) -> Any:
             final = row.final_observation[None]
             states = jnp.concatenate([row.observation, final])
             value = jnp.sum(states * values, axis=-1) * exact_values

@@ -1,5 +1,8 @@
 """What the rows have in common: CartPole, a 2×64 tanh network, and two policies for it."""
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -8,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 import pgjax
 from benchmarks import naive
+from benchmarks.harness import Contender, Missing
 from pgjax.types import Estimator, Params, Trajectory
 
 DISCOUNT = 0.99
@@ -50,8 +55,28 @@ def trained_params() -> Params:
     return {"params": layers}
 
 
-@partial(jax.jit, static_argnames=("N", "T"))
-def rollout(params: Params, key: Array, N: int, T: int) -> Trajectory:
+@cache
+def mesh() -> Mesh | None:
+    """Devices over which trajectories are spread; None where there is only one."""
+    # A power of two, because N must be a multiple of it.
+    count = 2 ** int(math.log2(jax.device_count()))
+    devices = jax.devices()[:count]
+    return jax.make_mesh((count,), ("trajectories",), devices=devices) if count > 1 else None
+
+
+def on_several_devices(
+    run: Callable[..., Any], work: float, beside: str = ""
+) -> Contender | Missing:
+    """A contender of ours, of what takes a `mesh`; missing on one device."""
+    several = mesh()
+    if several is None:
+        return Missing("JAX sees one device", role="ours")
+    note = f"{several.size} devices"
+    return Contender(partial(run, mesh=several), work, note=note, role="ours", beside=beside)
+
+
+@partial(jax.jit, static_argnames=("N", "T", "mesh"))
+def rollout(params: Params, key: Array, N: int, T: int, mesh: Mesh | None = None) -> Trajectory:
     """A batch of CartPole episodes by pgjax."""
     environment, environment_params = cartpole()
     return pgjax.rollout(
@@ -62,6 +87,7 @@ def rollout(params: Params, key: Array, N: int, T: int) -> Trajectory:
         num_trajectories=N,
         num_steps=T,
         environment_params=environment_params,
+        mesh=mesh,
     )
 
 
@@ -83,9 +109,33 @@ def naive_estimate(params: Params, transitions: naive.Transition, mask: Array) -
     return naive.gradient(params, transitions, mask, DISCOUNT)
 
 
-@partial(jax.jit, static_argnames=("N", "T"))
-def gradient(params: Params, key: Array, N: int, T: int) -> Any:
+@partial(jax.jit, static_argnames=("N", "T", "estimator", "mesh"))
+def gradient(
+    params: Params,
+    key: Array,
+    N: int,
+    T: int,
+    estimator: Estimator = ESTIMATOR,
+    mesh: Mesh | None = None,
+) -> Any:
     """Rollout and estimate by pgjax, compiled as one."""
+    environment, environment_params = cartpole()
+    return pgjax.sampled_gradient(
+        estimator,
+        POLICY,
+        params,
+        environment,
+        key,
+        num_trajectories=N,
+        num_steps=T,
+        environment_params=environment_params,
+        mesh=mesh,
+    )
+
+
+@partial(jax.jit, static_argnames=("N", "T"))
+def two_stage_gradient(params: Params, key: Array, N: int, T: int) -> Any:
+    """The same by way of a batch that is kept."""
     return estimate(params, rollout(params, key, N, T))
 
 
@@ -107,6 +157,11 @@ def as_transitions(batch: Trajectory) -> tuple[naive.Transition, Array]:
     transposed = (jnp.asarray(np.swapaxes(x, 0, 1)) for x in (*fields, batch.mask))
     *transitions, mask = transposed
     return naive.Transition(*transitions), mask
+
+
+def with_random_rewards(batch: Trajectory) -> Trajectory:
+    """Episodes that all last to the limit have equal returns, and leave-one-out then gives zero."""
+    return replace(batch, reward=jax.random.normal(jax.random.key(2), batch.reward.shape))
 
 
 def assert_same_lengths(name: str, lengths: Any, batch: Trajectory) -> None:

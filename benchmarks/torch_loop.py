@@ -39,7 +39,7 @@ def network(params: Any) -> nn.Sequential:
 
 def flax_gradient(network: nn.Sequential) -> Any:
     """The network's gradients under the names and layouts of pgjax.MLP."""
-    linears = [layer for layer in network if isinstance(layer, nn.Linear)]
+    linears: list[Any] = [layer for layer in network if isinstance(layer, nn.Linear)]
     return {
         "params": {
             f"Dense_{i}": {

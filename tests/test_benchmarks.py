@@ -2,17 +2,35 @@
 
 import io
 import json
+import os
 import subprocess
 from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.image import imread
 from rich.console import Console
 
-from benchmarks import first_call, harness, report
+from benchmarks import (
+    cartpole_to_475,
+    first_call,
+    harness,
+    limits,
+    naive,
+    peak_memory,
+    picture,
+    problems,
+    processes,
+    report,
+)
 from benchmarks.__main__ import main
-from benchmarks.harness import TINY, Case, Contender, Missing, Row
-from benchmarks.rows import ROWS, startup
+from benchmarks.harness import TINY, Case, Contender, Goal, Measurement, Missing, Result, Row
+from benchmarks.rows import ROWS, compilations, learning, memory, startup
 
 
 class FakeClock:
@@ -116,17 +134,124 @@ def test_absent_rival_is_shown_with_its_reason():
     assert "not installed: no_such_rival" in text.getvalue()
 
 
+def judged(goal: float, *, ours: str = "", beside: str = "") -> Result:
+    """A rival at three times the cost of the first of ours, and at 1.5 times that of the second."""
+    measurements = [
+        Measurement("pgjax", [1.0], role="ours"),
+        Measurement("pgjax, other", [2.0], role="ours"),
+        Measurement("rival", [3.0], beside=beside),
+        Measurement("limit", [0.5], role="limit", note="é"),
+        Measurement("absent", missing="not installed: absent"),
+    ]
+    goals = [Goal("rival", goal), Goal("absent", 2.0)]
+    return Result("row", "what", "runs", "s", "é", measurements, goals, ours)
+
+
+@pytest.mark.parametrize(("goal", "verdict"), [(2.9, "met"), (3.0, "met"), (3.1, "missed")])
+def test_goal_is_met_from_its_ratio_on(goal, verdict):
+    result = judged(goal)
+    assert result.verdict(result.goals[0]) == verdict
+
+
+def test_goal_against_an_absent_rival_is_not_measured():
+    result = judged(2.0)
+    assert result.measured(result.goals[1]) is None
+    assert result.verdict(result.goals[1]) == "not measured"
+
+
+@pytest.mark.parametrize("names", [{"ours": "pgjax, other"}, {"beside": "pgjax, other"}])
+def test_ratio_is_to_the_contender_of_ours_that_is_named(names):
+    result = judged(2.0, **names)
+    assert result.measured(result.goals[0]) == 1.5
+    assert result.verdict(result.goals[0]) == "missed"
+
+
+def test_where_ours_is_absent_nothing_is_judged():
+    measurements = [Measurement("ours", missing="why", role="ours"), Measurement("rival", [1.0])]
+    result = Result("row", "", "", "s", "", measurements, [Goal("rival", 2.0)])
+    assert result.ratio(measurements[1]) is None
+    assert result.verdict(result.goals[0]) == "not measured"
+    assert "why" in printed(result)
+
+
+def printed(result: Result) -> str:
+    text = io.StringIO()
+    report.print_table(Console(file=text, width=200), [result])
+    return text.getvalue()
+
+
+def test_table_shows_a_goal_met():
+    text = printed(judged(2.5))
+    assert "3x (goal 2.5x) ok" in text
+    assert "MISSED" not in text
+    assert text.endswith("Goals: 1 met, 0 missed, 1 not measured\n")
+
+
+def test_table_flags_a_row_that_misses_its_goal_and_names_it_last():
+    *_, last = lines = printed(judged(4.0)).splitlines()
+    assert [line for line in lines if "what" in line and "MISSED" in line]
+    assert [line for line in lines if "rival" in line and "3x (goal 4x) MISSED" in line]
+    assert last.startswith("Goals: 0 met, 1 missed")
+    assert last.endswith("Missed: row against rival 3x (goal 4x)")
+
+
+def test_fresh_arguments_are_made_for_each_run_and_outside_the_clock():
+    clock, given = FakeClock(), []
+
+    def fresh() -> tuple[int]:
+        clock.now += 100.0
+        given.append(len(given))
+        return (given[-1],)
+
+    def run(argument: int) -> None:
+        assert argument == given[-1]
+        clock.now += 1.0
+
+    (found,) = harness.measure(Case({"a": Contender(run, fresh=fresh)}), 3, clock)
+    assert given == [0, 1, 2, 3]
+    assert [found.warm_up, *found.samples] == [1.0] * 4
+
+
+def test_donated_input_can_be_given_afresh():
+    add = jax.jit(jnp.add, donate_argnums=0)
+    fresh = lambda: (jnp.ones(3), jnp.ones(3))  # noqa: E731
+    assert len(harness.measure(Case({"a": Contender(add, fresh=fresh)}), 2)[0].samples) == 2
+
+
 def test_json_round_trip_keeps_every_sample(tmp_path):
-    result = two_contenders([9.0, 1.0, 3.0], [9.0, 4.0, 4.0])
-    absent = harness.Measurement("c", missing="not installed: c")
-    result = harness.Result("row", "what", "runs", "s", "é", [*result.measurements, absent])
+    result = judged(4.0, ours="pgjax, other")
     path = tmp_path / "new" / "results.json"
     report.save(path, [result], TINY)
     assert report.load(path) == [result]
     document = json.loads(path.read_text())
     assert document["device"] == report.device()
     assert document["versions"]["jax"] == report.versions()["jax"]
-    assert document["rows"][0]["measurements"][1]["ratio"] == 2.0
+    (row,) = document["rows"]
+    assert row["measurements"][2]["ratio"] == 1.5
+    assert [goal["verdict"] for goal in row["goals"]] == ["missed", "not measured"]
+    assert row["goals"][0]["ratio"] == 1.5
+
+
+def test_picture_has_a_line_for_every_goal(tmp_path):
+    path = picture.save(tmp_path / "new" / "results.json", [judged(2.0), judged(4.0)])
+    assert path == tmp_path / "new" / "results.png"
+    height, width, _ = imread(path).shape
+    assert min(height, width) > 300
+    (axes,) = picture.goals([judged(2.0), judged(4.0)]).axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["row: rival", "row: absent"] * 2
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[0].strip() == "3x (goal 2x)"
+    assert texts[2] == "3x (goal 4x) missed"
+    assert texts[3] == "– (goal 2x) not measured"
+
+
+def test_lines_of_the_picture_do_not_overlap():
+    figure = picture.goals([judged(2.0)] * 10)
+    figure.draw_without_rendering()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in figure.axes[0].texts]
+    assert all(not a.overlaps(b) for a, b in pairwise(boxes))
 
 
 @pytest.mark.parametrize(
@@ -141,24 +266,111 @@ def test_row_names_are_unique():
     assert len({row.name for row in ROWS}) == len(ROWS)
 
 
-# Whole processes would take seconds; one of them is run below, in this one.
-IN_PROCESS = [row for row in ROWS if row.name not in ("first-call", "import")]
+# Whole processes would take seconds; what they run is run below, in this one.
+WHOLE_PROCESSES = {*startup.ROWS, *memory.ROWS, *learning.ROWS}
+IN_PROCESS = [row for row in ROWS if row not in WHOLE_PROCESSES]
 
 
 @pytest.mark.parametrize("row", IN_PROCESS, ids=lambda row: row.name)
 def test_contenders_of_every_row_agree_and_run(row):
     result = harness.run_row(row, TINY, repeats=1)
-    assert result.measurements[0].name == "pgjax"
+    assert result.measurements[0].role == "ours"
+    assert result.measurements[0].name.startswith("pgjax")
     assert all(m.missing or len(m.samples) == 1 for m in result.measurements)
+    assert all(result.verdict(goal) in report.MARKS for goal in result.goals)
 
 
 def test_first_call_ends_in_a_gradient():
     first_call.main("pgjax", "6", "9")
 
 
+def test_peak_memory_is_printed_in_bytes(capsys):
+    peak_memory.main("pgjax", "6", "9")
+    assert int(capsys.readouterr().out) > 2**26
+
+
+def test_training_ends_at_the_threshold():
+    found = cartpole_to_475.pgjax(0, threshold=15.0)
+    assert found["confirmed"] >= 15.0
+    assert 0 < found["training_seconds"] < 60
+    assert found["steps"] >= 15 * cartpole_to_475.NUM_TRAJECTORIES
+
+
+def test_ppo_ends_at_the_threshold():
+    pytest.importorskip("stable_baselines3", reason="a rival, only in requirements.txt")
+    found = cartpole_to_475.sb3(0, threshold=9.0, threads=1, sampled=True)
+    assert found["steps"] == cartpole_to_475.EVALUATION_EVERY
+
+
+def test_first_update_counts_as_a_typical_one():
+    assert cartpole_to_475._without_compilation([50.0, 1.0, 2.0, 9.0]) == 14.0
+
+
+def test_rows_of_learning_share_their_processes_and_give_each_round_a_seed(monkeypatch):
+    ran = []
+
+    def run_python(*arguments: str, settings: dict[str, str]) -> str:
+        ran.append((arguments[2], arguments[3], *arguments[6:], bool(settings)))
+        return 'noise\n{"training_seconds": 2.0, "steps": 3.0}\n'
+
+    monkeypatch.setattr(learning, "run_python", run_python)
+    monkeypatch.setattr(learning, "not_importable", lambda modules: None)
+    monkeypatch.setattr(learning, "_faster_threads", lambda threshold: 1)
+    scale = TINY._replace(threshold=-1.0)  # of its own, so that nothing is remembered
+    *_, result = [harness.run_row(row, scale, repeats=2) for row in learning.ROWS]
+    assert [m.samples for m in result.measurements] == [[2.0, 2.0]] * 3
+    assert len(ran) == len(set(ran)) == 4 * 3
+    assert {seed for _, seed, *_ in ran} == {"0", "1", "2"}
+    assert sum(warm for *_, warm in ran) == 3
+
+
+def test_limit_takes_the_gradient_of_all_its_rows():
+    params, start = problems.trained_params(), jnp.zeros((2, 4))
+    rows = limits._rows(3, 5)
+    _, chunked = limits._forward_and_gradient(params, start, rows, 4)
+    observation, action, weight = (x.reshape(15, *x.shape[2:]) for x in rows)
+
+    def objective(params: Any) -> jax.Array:
+        return jnp.sum(naive.log_prob(params, observation, action) * weight)
+
+    whole = jax.grad(objective)(params)
+    assert harness.relative_difference(chunked, whole) <= harness.rounding(15)
+
+
+def test_compilations_are_counted_and_calls_are_not():
+    triple = jax.jit(lambda x: 3 * x)
+    short, other, long = np.ones(3), np.zeros(3), np.ones(4)
+    assert compilations.compilations(lambda: triple(short)) == 1
+    assert compilations.compilations(lambda: triple(other)) == 0
+    assert compilations.compilations(lambda: [triple(short), triple(long)]) == 1
+
+
+def test_driver_is_told_where_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert report._driver() == ""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA X1, 1.2.3'\n")
+    tool.chmod(0o755)
+    assert report._driver() == "driver 1.2.3"
+
+
 def test_process_that_fails_is_not_timed():
     with pytest.raises(subprocess.CalledProcessError):
-        startup.run_python("-c", "raise SystemExit(1)")
+        processes.run_python("-c", "raise SystemExit(1)")
+
+
+def test_process_has_no_compile_cache_unless_it_is_given_one(monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "caller")
+    show = "-c", "import os; print(os.environ.get('JAX_COMPILATION_CACHE_DIR'))"
+    assert processes.run_python(*show).strip() == "None"
+    given = {"JAX_COMPILATION_CACHE_DIR": "given"}
+    assert processes.run_python(*show, settings=given).strip() == "given"
+
+
+def test_each_core_is_a_device_when_the_rows_are_imported():
+    script = "from benchmarks import __main__ as b; b._use_every_core(); b._registry(); import jax"
+    printed = processes.run_python("-c", f"{script}; print(jax.device_count('cpu'))")
+    assert int(printed) == len(os.sched_getaffinity(0))
 
 
 def test_list_names_every_row_and_runs_none(capsys):
@@ -171,6 +383,7 @@ def test_only_runs_one_row_and_saves_it(tmp_path, capsys):
     path = tmp_path / "results.json"
     main(["--only", "returns-rows", "--quick", "--repeats", "2", "--output", str(path)])
     (result,) = report.load(path)
+    assert path.with_suffix(".png").exists()
     assert result.name == "returns-rows"
     assert len(result.measurements[0].samples) == 2
     assert "ratio" in capsys.readouterr().out

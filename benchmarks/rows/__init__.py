@@ -1,5 +1,27 @@
 """The registry: every row, in the order of the table. A new row is one more entry here."""
 
-from benchmarks.rows import estimates, exact, returns, sampling, startup
+from benchmarks.rows import (
+    compilations,
+    estimates,
+    exact,
+    large,
+    learning,
+    memory,
+    per_trajectory,
+    returns,
+    sampling,
+    startup,
+)
 
-ROWS = (*returns.ROWS, *sampling.ROWS, *estimates.ROWS, *exact.ROWS, *startup.ROWS)
+ROWS = (
+    *returns.ROWS,
+    *sampling.ROWS,
+    *estimates.ROWS,
+    *per_trajectory.ROWS,
+    *compilations.ROWS,
+    *exact.ROWS,
+    *large.ROWS,
+    *memory.ROWS,
+    *startup.ROWS,
+    *learning.ROWS,
+)

@@ -1,23 +1,24 @@
-"""Whole gradients, from the parameters to the estimate, and per-trajectory gradients of a batch.
+"""Whole gradients, from the parameters to the estimate, on one device and on several.
 
 Reward-to-go with γ^t and the leave-one-out baseline, on CartPole with a 2×64 tanh network. Each
 contender samples its own episodes, so gradients are compared on one batch, and the samplers by
-their mean lengths.
+their mean lengths. The limit is the network alone: forward along the episodes, then backward.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-import pgjax
-from benchmarks import naive, problems
+from benchmarks import limits, naive, problems
 from benchmarks.harness import (
     Case,
     Contender,
+    Goal,
     Missing,
     Row,
     Scale,
@@ -25,33 +26,42 @@ from benchmarks.harness import (
     relative_difference,
     rounding,
 )
-from benchmarks.problems import DISCOUNT, ESTIMATOR, PLAIN_ESTIMATOR, POLICY
+from benchmarks.problems import DISCOUNT, ESTIMATOR, PLAIN_ESTIMATOR
 from pgjax.types import Estimator, Params, Trajectory
 
-
-def whole_trained(scale: Scale) -> Case:
-    return _whole(problems.trained_params(), scale)
-
-
-def whole_untrained(scale: Scale) -> Case:
-    return _whole(problems.untrained_params(), scale)
+NAIVE = "naive JAX"
+TORCH = ("PyTorch, vectorised", "PyTorch, tutorial loop")
+LIMIT = "one forward and one gradient pass"
 
 
-def per_trajectory(scale: Scale) -> Case:
-    N, T = scale.num_trajectories, scale.num_steps
-    params = problems.untrained_params()
-    batch = problems.rollout(params, jax.random.key(1), N, T)
-    ours = partial(jax.jit(partial(pgjax.per_trajectory_gradients, ESTIMATOR, POLICY)), params)
-    theirs = partial(jax.jit(partial(naive.per_trajectory_gradients, discount=DISCOUNT)), params)
-    ours, theirs = partial(ours, batch), partial(theirs, *problems.as_transitions(batch))
+def trained(scale: Scale) -> Case:
+    vectorised, tutorial = TORCH
+    goals = Goal(NAIVE, 4.0), Goal(vectorised, 8.0), Goal(tutorial, 1000.0), Goal(LIMIT, 0.8)
+    params = problems.trained_params()
+    limit = limits.forward_and_gradient(params, scale.num_trajectories, scale.num_steps)
+    return _case(params, scale, {LIMIT: limit}, goals)
+
+
+def untrained(scale: Scale) -> Case:
+    return _case(problems.untrained_params(), scale, {}, [Goal(NAIVE, 20.0)])
+
+
+def devices(scale: Scale) -> Case:
+    """One device against several, at both sizes; each pair is compared with its own."""
+    contenders: dict[str, Contender | Missing] = {}
+    params, T = problems.trained_params(), scale.num_steps
+    for N in (scale.num_trajectories, scale.many_trajectories):
+        run = partial(problems.gradient, params, jax.random.key(1), N, T)
+        several, one = (f"pgjax, N={N}, {count}" for count in ("several devices", "one device"))
+        contenders[several] = problems.on_several_devices(run, N)
+        contenders[one] = Contender(run, N, role="ours", beside=several)
+    mesh = problems.mesh()
     return Case(
-        contenders={
-            "pgjax": Contender(ours, N, answer=ours),
-            "naive JAX, one vmap(grad)": Contender(theirs, N, answer=theirs),
-        },
+        contenders,
         unit="trajectories",
-        tolerance=rounding(N * T),
-        note=f"N={N}, T={T}, the batch given",
+        note=f"rollout and gradient of a policy that balances, T={T}",
+        # 1.8 where there are two.
+        goals=[Goal(list(contenders)[1], 0.9 * (mesh.size if mesh else 1))],
     )
 
 
@@ -64,51 +74,47 @@ class _TorchLoop(NamedTuple):
     num_trajectories: int
 
 
-def _whole(params: Params, scale: Scale) -> Case:
+def _case(params: Params, scale: Scale, limit: dict[str, Contender], goals: Sequence[Goal]) -> Case:
     N, T = scale.num_trajectories, scale.num_steps
     key = jax.random.key(1)
     batch = problems.rollout(params, key, N, T)
     absent = not_importable(["torch", "gymnasium"])
     loops = {} if absent else _torch_loops(params, scale)
+    judged = problems.with_random_rewards(batch)
 
     def check() -> None:
+        _check_sampled(params, key, batch)
         transitions = problems.naive_rollout(params, key, N, T)
         lengths = np.asarray(naive.first_episode(transitions)).sum(axis=0)
         problems.assert_same_lengths("naive JAX", lengths, batch)
         for name, loop in loops.items():
             _check_torch(name, loop, params, batch)
 
-    judged = _with_random_rewards(batch)
-    contenders: dict[str, Contender | Missing] = {
-        "pgjax": Contender(
-            partial(problems.gradient, params, key, N, T),
-            N,
-            answer=partial(problems.estimate, params, judged),
-        ),
-        "naive JAX": Contender(
-            partial(problems.naive_gradient, params, key, N, T),
-            N,
-            answer=partial(problems.naive_estimate, params, *problems.as_transitions(judged)),
-        ),
-    }
-    for name in TORCH:
-        contenders[name] = absent or _torch_contender(loops[name])
+    ours = partial(problems.gradient, params, key, N, T)
     return Case(
-        contenders,
+        {
+            "pgjax": Contender(
+                ours, N, answer=partial(problems.estimate, params, judged), role="ours"
+            ),
+            "pgjax, several devices": problems.on_several_devices(ours, N),
+            "pgjax, by way of a batch": Contender(
+                partial(problems.two_stage_gradient, params, key, N, T), N, role="ours"
+            ),
+            NAIVE: Contender(
+                partial(problems.naive_gradient, params, key, N, T),
+                N,
+                answer=partial(problems.naive_estimate, params, *problems.as_transitions(judged)),
+            ),
+            **{name: absent or _torch_contender(loops[name]) for name in TORCH},
+            **limit,
+        },
         unit="trajectories",
         tolerance=rounding(N * T),
         check=check,
         note=f"CartPole-v1, 2×64 tanh, N={N} ({scale.loop_episodes} in the tutorial loop), T={T}, "
         f"mean length {problems.mean_length(batch):.0f}",
+        goals=goals,
     )
-
-
-def _with_random_rewards(batch: Trajectory) -> Trajectory:
-    """Episodes that all last to the limit have equal returns, and leave-one-out then gives zero."""
-    return replace(batch, reward=jax.random.normal(jax.random.key(2), batch.reward.shape))
-
-
-TORCH = ("PyTorch, vectorised", "PyTorch, tutorial loop")
 
 
 def _torch_loops(params: Params, scale: Scale) -> dict[str, _TorchLoop]:
@@ -132,6 +138,16 @@ def _torch_contender(entry: _TorchLoop) -> Contender:
         entry.num_trajectories,
         note=f"{entry.threads} thread{'s' * (entry.threads > 1)}, the faster setting",
     )
+
+
+def _check_sampled(params: Params, key: Array, batch: Trajectory) -> None:
+    """One call from parameters to gradient gives that of the batch with the same key."""
+    # Without a baseline: leave-one-out gives zero where all episodes last to the limit.
+    actual = problems.gradient(params, key, *batch.mask.shape, PLAIN_ESTIMATOR)
+    expected = problems.estimate(params, batch, PLAIN_ESTIMATOR)
+    difference = relative_difference(actual, expected)
+    if not difference <= rounding(batch.mask.size):
+        raise AssertionError(f"sampled_gradient differs from the batch's by {difference:.2g}")
 
 
 def _check_torch(name: str, loop: _TorchLoop, params: Params, ours: Trajectory) -> None:
@@ -173,7 +189,7 @@ def _padded(episodes: Any, T: int) -> Trajectory:
 
 
 ROWS = (
-    Row("gradient", "rollout and gradient of a policy that balances", whole_trained, 7),
-    Row("gradient-untrained", "rollout and gradient of an untrained policy", whole_untrained, 7),
-    Row("per-trajectory", "per-trajectory gradients of a batch", per_trajectory, 7),
+    Row("gradient", "rollout and gradient of a policy that balances", trained, 7),
+    Row("gradient-untrained", "rollout and gradient of an untrained policy", untrained, 7),
+    Row("devices", "the same on several devices and on one", devices, 7),
 )

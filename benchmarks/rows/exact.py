@@ -30,7 +30,7 @@ def enumerated(scale: Scale) -> Case:
 
     count = enumeration.count(mdp, policy, params, horizon=horizon)
     return Case(
-        {"pgjax": Contender(run, work=count)},
+        {"pgjax": Contender(run, work=count, role="ours")},
         unit="trajectories",
         check=check,
         note=f"float64, {count:,} trajectories of {horizon} steps, mean and covariance, P = 8",
@@ -56,8 +56,10 @@ def gridworld(scale: Scale) -> Case:
 
     return Case(
         {
-            "pgjax": Contender(partial(spread, exact.reward_to_go_spread), work=S),
-            "pgjax, total return": Contender(partial(spread, exact.total_return_spread), work=S),
+            "pgjax": Contender(partial(spread, exact.reward_to_go_spread), S, role="ours"),
+            "pgjax, total return": Contender(
+                partial(spread, exact.total_return_spread), S, role="ours"
+            ),
         },
         unit="states",
         check=check,

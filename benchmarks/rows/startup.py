@@ -4,49 +4,44 @@ Compilation caches are switched off, so that every process is a cold one; the di
 after the first round.
 """
 
-import os
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
-from benchmarks.harness import Case, Contender, Row, Scale
-
-ROOT = Path(__file__).parents[2]
+from benchmarks.harness import Case, Contender, Goal, Role, Row, Scale
+from benchmarks.processes import run_python
 
 
 def first_gradient(scale: Scale) -> Case:
     N, T = scale.num_trajectories, scale.num_steps
 
-    def contender(name: str) -> Contender:
+    def contender(name: str, role: Role) -> Contender:
         arguments = "-m", "benchmarks.first_call", name, str(N), str(T)
-        return Contender(partial(run_python, *arguments))
+        return Contender(partial(run_python, *arguments), role=role)
 
     return Case(
-        contenders={"pgjax": contender("pgjax"), "naive JAX": contender("naive")},
+        contenders={
+            "pgjax": contender("pgjax", "ours"),
+            "naive JAX": contender("naive", "rival"),
+        },
         note=f"import, compile and run: CartPole-v1, N={N}, T={T}, untrained, no compile cache",
     )
 
 
 def imports(scale: Scale) -> Case:
-    scripts = {
-        "pgjax": "import pgjax; pgjax.gradient",
-        "pgjax, no name used": "import pgjax",
-        "jax and flax.linen": "import jax, flax.linen",
-        "gymnax": "import gymnax",
-    }
+    limit = "import jax, flax"
+
+    def contender(script: str, role: Role = "rival") -> Contender:
+        return Contender(partial(run_python, "-c", script), role=role)
+
     return Case(
-        contenders={n: Contender(partial(run_python, "-c", s)) for n, s in scripts.items()},
+        contenders={
+            "pgjax": contender("import pgjax; pgjax.gradient", "ours"),
+            "pgjax, no name used": contender("import pgjax", "ours"),
+            limit: contender("import jax, flax", "limit"),
+            "gymnax": contender("import gymnax"),
+        },
         note="pgjax imports on first use, so `pgjax.gradient` is used; gymnax comes with a rollout",
+        goals=[Goal(limit, 1 / 1.1)],
     )
-
-
-def run_python(*arguments: str) -> None:
-    """Run a fresh interpreter from the repository's root; raises if it fails."""
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-    # The parent may hold most of a GPU's memory already.
-    environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
-    subprocess.run([sys.executable, *arguments], check=True, cwd=ROOT, env=environment)
 
 
 ROWS = (
