@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def over_devices(function: Callable[..., Any], mesh: Mesh | None, whole: Any, rows: Any) -> Any:
@@ -27,7 +27,7 @@ def over_devices(function: Callable[..., Any], mesh: Mesh | None, whole: Any, ro
         ValueError: N is not a multiple of the number of devices.
     """
     if mesh is None:
-        return function(whole, rows)
+        return without_explicit_axes(function, PartitionSpec())(whole, rows)
     for leaf in jax.tree.leaves(rows):
         if leaf.shape[0] % mesh.size:
             raise ValueError(
@@ -36,13 +36,48 @@ def over_devices(function: Callable[..., Any], mesh: Mesh | None, whole: Any, ro
             )
     split = PartitionSpec(mesh.axis_names)
     # Replication is not checked: a loop that ends with its own episodes looks as if it varied.
-    return jax.shard_map(
+    spread = jax.shard_map(
         function,
         mesh=Mesh(mesh.devices, mesh.axis_names),  # axes that shard_map may take over
         in_specs=(PartitionSpec(), split),
         out_specs=split,
         check_vma=False,
-    )(whole, rows)
+    )
+    return without_explicit_axes(spread, split)(whole, rows)
+
+
+def without_explicit_axes(
+    function: Callable[..., Any], result: PartitionSpec
+) -> Callable[..., Any]:
+    """`function`, within which the compiler alone decides how arrays are spread.
+
+    On a mesh with explicit axes, JAX's default, types say how arrays are spread, and an operation
+    that cannot tell how to spread its result is an error. Estimators are written without.
+
+    Args:
+        function: of pytrees; what is no array in them is left alone.
+        result: how every leaf of its result is spread on such a mesh.
+
+    Returns:
+        A function of the same arguments; where no axis is explicit, `function` itself.
+    """
+
+    def run(*arguments: Any) -> Any:
+        leaves, structure = jax.tree.flatten(arguments)
+        arrays = {i: x for i, x in enumerate(leaves) if isinstance(x, jax.Array)}
+
+        def on_arrays(arrays: dict[int, Any]) -> Any:
+            filled = [arrays.get(i, x) for i, x in enumerate(leaves)]
+            return function(*jax.tree.unflatten(structure, filled))
+
+        of_arrays = [jax.typeof(x).sharding.mesh for x in arrays.values()]
+        for mesh in [jax.sharding.get_abstract_mesh(), *of_arrays]:
+            if axes := mesh.explicit_axes:
+                out = NamedSharding(mesh, result)
+                return jax.sharding.auto_axes(on_arrays, axes=axes, out_sharding=out)(arrays)
+        return function(*arguments)
+
+    return run
 
 
 def varying(tree: Any, like: Any) -> Any:

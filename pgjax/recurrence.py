@@ -12,6 +12,7 @@ A primitive learns from vmap where the batch axes stand, and chooses when it is 
 On a CPU both loops write over their input, so a donated buffer costs no new memory.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -106,17 +107,25 @@ def _transpose(cotangent: Array, slope: Array, intercept: Any, last: Any, *, axi
     return None, y, jnp.sum(through_last, axis=summed, keepdims=True)
 
 
-def _loop(slope: Array, intercept: Array, last: Array, *, axis: int) -> Array:
+def _loop(slope: Array, intercept: Array, last: Array, *, axis: int, flatten: bool) -> Array:
     """On a CPU: time last as one long sequence, else row by row; both in place."""
     end = _end(intercept, axis) + _end(slope, axis) * last
     x = jax.lax.dynamic_update_slice_in_dim(intercept, end, intercept.shape[axis] - 1, axis)
-    if intercept.size == intercept.shape[axis] * _product(intercept.shape[:axis]):
-        cut = jnp.broadcast_to(slope, x.shape)
-        if x.size > x.shape[axis]:  # so that no row continues the one before it
-            zero = jnp.zeros_like(_end(cut, axis))
-            cut = jax.lax.dynamic_update_slice_in_dim(cut, zero, x.shape[axis] - 1, axis)
-        return _sequence(cut.reshape(-1), x.reshape(-1)).reshape(x.shape)
-    return _rows(slope, x, axis)
+    time_is_last = x.size == x.shape[axis] * _product(x.shape[:axis])
+    if not (time_is_last and (flatten or x.size == x.shape[axis])):
+        return _rows(slope, x, axis)
+    cut = jnp.broadcast_to(slope, x.shape)
+    if x.size > x.shape[axis]:  # so that no row continues the one before it
+        zero = jnp.zeros_like(_end(cut, axis))
+        cut = jax.lax.dynamic_update_slice_in_dim(cut, zero, x.shape[axis] - 1, axis)
+    return _sequence(cut.reshape(-1), x.reshape(-1)).reshape(x.shape)
+
+
+def _lower_loop(context: Any, *operands: Any, axis: int) -> Any:
+    """Rows that may be spread over devices are not flattened: a sequence has one place only."""
+    devices = getattr(context.module_context.axis_context, "num_devices", None) or 1
+    loop = partial(_loop, flatten=devices == 1)
+    return mlir.lower_fun(loop, multiple_results=False)(context, *operands, axis=axis)
 
 
 def _rows(slope: Array, x: Array, axis: int) -> Array:
@@ -192,6 +201,4 @@ batching.primitive_batchers[reverse_affine_p] = _batch
 ad.primitive_jvps[reverse_affine_p] = _jvp
 ad.primitive_transposes[reverse_affine_p] = _transpose
 mlir.register_lowering(reverse_affine_p, mlir.lower_fun(_parallel, multiple_results=False))
-mlir.register_lowering(
-    reverse_affine_p, mlir.lower_fun(_loop, multiple_results=False), platform="cpu"
-)
+mlir.register_lowering(reverse_affine_p, _lower_loop, platform="cpu")

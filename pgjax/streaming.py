@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.interpreters import partial_eval
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float, Key, PyTree, UInt32
 
-from pgjax.devices import over_devices
+from pgjax.devices import over_devices, without_explicit_axes
 from pgjax.diagnostics import RunningMoments, merge, merge_all
 from pgjax.estimators import shares
 from pgjax.pullback import pull_back, pull_back_each
@@ -213,6 +213,20 @@ _MOMENTS = _Statistic(zero=_no_moments, add=_add_moments, join=merge_all, copies
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
 def _sampled(
+    statistic: _Statistic,
+    estimator: Estimator,
+    policy: Policy,
+    environment: Environment,
+    sizes: _Sizes,
+    mesh: Mesh | None,
+    whole: tuple[Params, Any],
+    key: Array,
+) -> Total:
+    settings = statistic, estimator, policy, environment, sizes, mesh
+    return without_explicit_axes(partial(_total, *settings), PartitionSpec())(whole, key)
+
+
+def _total(
     statistic: _Statistic,
     estimator: Estimator,
     policy: Policy,

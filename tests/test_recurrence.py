@@ -76,16 +76,16 @@ def test_derivatives_of_both_orders_and_modes_are_the_scan_s(
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_the_accelerators_parallel_form_is_the_loop(axis: int) -> None:
+def test_every_lowering_gives_the_same(axis: int) -> None:
     rng = np.random.default_rng(0)
     shape = (7, 4)
     slope, intercept = rng.uniform(size=shape), rng.normal(size=shape)
     last = rng.normal(size=np.where(np.arange(2) == axis, 1, shape))
-    both = [
-        f(*map(jnp.asarray, (slope, intercept, last)), axis=axis)
-        for f in (recurrence._loop, recurrence._parallel)
-    ]
-    np.testing.assert_allclose(*both, rtol=0, atol=1e-12)
+    operands = tuple(map(jnp.asarray, (slope, intercept, last)))
+    loops = [recurrence._loop(*operands, axis=axis, flatten=f) for f in (True, False)]
+    parallel = recurrence._parallel(*operands, axis=axis)
+    for loop in loops:
+        np.testing.assert_allclose(loop, parallel, rtol=0, atol=1e-12)
 
 
 def test_it_works_and_differentiates_inside_shard_map_which_knows_what_varies() -> None:

@@ -122,7 +122,7 @@ def test_an_end_and_a_cut_differ_only_where_a_value_follows(batch):
     assert jnp.any(batch.truncated & ~batch.terminated)
     # The task's own limit ends the sum: without values neither flag enters the step.
     np.testing.assert_array_equal(step(batch)[0], step(swapped)[0])
-    with_value = [step(b.replace(final_value=jnp.ones(8)))[0] for b in (batch, swapped)]
+    with_value = [step(b.replace(final_value=jnp.ones(24)))[0] for b in (batch, swapped)]
     assert not np.allclose(with_value[0], with_value[1], rtol=1e-3)
 
 
