@@ -1,6 +1,7 @@
 """`pgjax train` and `pgjax evaluate`: what they leave behind, and how they answer bad input."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -229,3 +230,38 @@ def test_help_needs_neither_jax_nor_gymnax_nor_matplotlib():
     )
     assert answer.stdout.splitlines()[-1] == "[]"
     assert "--learning-rate" in answer.stdout
+
+
+def test_until_stops_at_the_first_batch_that_is_good_enough(tmp_path, capsys):
+    base = [*TRAIN, "--output", str(tmp_path / "easy")]
+    assert main([*base, "--until", "-1000"]) == 0
+    rows = (tmp_path / "easy" / saved_runs.LOG).read_text().splitlines()
+    assert len(rows) == 1
+    assert "a mean return of -1000 was reached at update 1" in capsys.readouterr().out
+    assert main([*TRAIN, "--output", str(tmp_path / "hard"), "--until", "1000"]) == 0
+    rows = (tmp_path / "hard" / saved_runs.LOG).read_text().splitlines()
+    assert len(rows) == 3
+    assert "no batch reached a mean return of 1000 in 3 updates" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ["nan", "much"])
+def test_until_needs_a_finite_number(value, capsys):
+    with pytest.raises(SystemExit) as error:
+        main([*TRAIN, "--until", value])
+    assert error.value.code == 2
+    assert "number" in the_error(capsys)
+
+
+def test_the_command_line_keeps_compilations_and_leaves_the_user_s_cache_alone(tmp_path):
+    code = (
+        "import os, sys; from pgjax.cli import _keep_compilations as keep; keep()\n"
+        "print(os.environ['JAX_COMPILATION_CACHE_DIR'])"
+    )
+    own = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    own.pop("JAX_COMPILATION_CACHE_DIR", None)
+    theirs = own | {"JAX_COMPILATION_CACHE_DIR": "elsewhere"}
+    for environment, expected in ((own, str(tmp_path / "pgjax" / "jax")), (theirs, "elsewhere")):
+        run = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+        )
+        assert run.stdout.strip() == expected

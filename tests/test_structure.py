@@ -136,6 +136,20 @@ def test_estimators_and_oracles_need_neither_gymnax_nor_matplotlib() -> None:
     assert loaded & {"gymnax", "matplotlib", "optax"} == set()
 
 
+def test_rollouts_need_no_plotting_library_and_leave_none_replaced() -> None:
+    loaded = loaded_after("import pgjax; pgjax.rollout")
+    assert "gymnax" in loaded
+    assert loaded & {"seaborn", "pandas"} == set()
+    use = (
+        "import pgjax, sys; pgjax.rollout; from gymnax.environments.misc import pong\n"
+        "import seaborn, matplotlib.pyplot\n"
+        "assert pong.sns.color_palette is seaborn.color_palette\n"
+        "assert pong.plt.figure is matplotlib.pyplot.figure\n"
+        "assert type(sys.modules['seaborn']) is type(sys)"
+    )
+    assert "seaborn" in loaded_after(use)
+
+
 def stub_names() -> dict[str, str]:
     """Each name on the public page and the module it comes from."""
     found = {}

@@ -38,13 +38,13 @@ def training_seconds(run: Run) -> float:
 
 def cold(scale: Scale) -> Case:
     ours = partial(_pgjax, scale.threshold)
-    note = "import, compile, train, confirm; no compile cache"
+    note = "import, compile, train; no compile cache"
     return _case(scale, ours, process_seconds, note, at_least=2.0)
 
 
 def warm(scale: Scale) -> Case:
     ours = partial(_pgjax, scale.threshold, compile_cache=_compile_cache().name)
-    note = "import, train, confirm; the compile cache is filled by our warm-up"
+    note = "import, train; the compile cache is filled by our warm-up"
     return _case(scale, ours, process_seconds, note, at_least=3.0)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pgjax.cli.arguments import positive_int, unit_interval
 
 MAX_DEFAULT_STEPS = 500
-"""A cap on the *default* --num-steps: the gradient keeps N·T steps of activations in memory."""
+"""A cap on the *default* --num-steps: a batch keeps N·T observations in memory."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
