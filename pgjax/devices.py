@@ -73,7 +73,7 @@ def without_explicit_axes(
         of_arrays = [jax.typeof(x).sharding.mesh for x in arrays.values()]
         for mesh in [jax.sharding.get_abstract_mesh(), *of_arrays]:
             if axes := mesh.explicit_axes:
-                out = NamedSharding(mesh, result)
+                out = NamedSharding(mesh, _within(result, axes))
                 return jax.sharding.auto_axes(on_arrays, axes=axes, out_sharding=out)(arrays)
         return function(*arguments)
 
@@ -105,6 +105,16 @@ def summed_like(tree: Any, like: Any) -> Any:
         return jax.lax.psum(x, axes) if axes else x
 
     return jax.tree.map(total, tree, like)
+
+
+def _within(result: PartitionSpec, axes: tuple[str, ...]) -> PartitionSpec:
+    """What a partition says of some of the axes."""
+
+    def part(names: Any) -> tuple[str, ...]:
+        names = (names,) if isinstance(names, str) else names or ()
+        return tuple(name for name in names if name in axes)
+
+    return PartitionSpec(*map(part, result))
 
 
 def _varies_over(x: Any) -> frozenset[str]:

@@ -157,10 +157,10 @@ def pull_back_each(
         return jax.tree.map(lambda x: jnp.zeros((N, *x.shape), x.dtype), params)
     observation, action, share = _clean(batch, share)
     each = jax.vmap(jax.grad(_weighted), (None, None, 0, 0, 0))
-    if batch.mask.size <= rows_of_a_piece():
-        return each(params, policy, observation, action, share)
     rows = observation, action, share, batch.mask
-    local = varying(params, (params, rows))
+    local = varying(params, (params, rows))  # or each would be summed over devices
+    if batch.mask.size <= rows_of_a_piece():
+        return each(local, policy, observation, action, share)
     size, steps = min(N, TRAJECTORIES), min(T, STEPS)
 
     def block(which: Array) -> Params:

@@ -334,10 +334,13 @@ def _until_all_ended(
 
 
 def _chunk_length(num_steps: int) -> int:
-    """Short enough to stop soon after the last episode's end; a divisor needs no padding."""
-    if num_steps <= 32:
+    """Long enough to be worth its overhead, short enough to stop soon after the last episode.
+
+    A divisor of the number of steps needs no padding.
+    """
+    if num_steps <= 64:
         return num_steps
-    return max((k for k in range(16, 33) if num_steps % k == 0), default=32)
+    return max((k for k in range(32, 65) if num_steps % k == 0), default=50)
 
 
 def _batch_first(x: Array) -> Array:

@@ -49,30 +49,25 @@ def test_every_layout_is_the_scan(layout: Any, T: int, scalar_slope: bool) -> No
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-11)
 
 
-def second(gradient: Any, *, mode: Any) -> Any:
-    return mode(gradient, argnums=(0, 1, 2))
-
-
-@pytest.mark.parametrize("scalar_slope", [False, True])
-@pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[2], LAYOUTS[5]])
+@pytest.mark.parametrize(("layout", "scalar_slope"), [(LAYOUTS[0], False), (LAYOUTS[5], True)])
 def test_derivatives_of_both_orders_and_modes_are_the_scan_s(
     layout: Any, scalar_slope: bool
 ) -> None:
     arguments = operands(layout, LOOK_AHEAD + 1, scalar_slope)
 
-    def scalar(function: Any) -> Any:
-        return lambda *x: jnp.sum(jnp.sin(jax.vmap(function, layout)(*x)))
+    def derivatives(function: Any) -> Any:
+        def scalar(*x: Array) -> Array:
+            return jnp.sum(jnp.sin(jax.vmap(function, layout)(*x)))
 
-    modes = [jax.grad, jax.jacfwd]
-    for first in modes:
-        for nested in (None, jax.jacfwd, jax.jacrev):
-            pair = []
-            for function in (reverse_affine, by_scan):
-                derivative = first(scalar(function), argnums=(0, 1, 2))
-                if nested is not None:
-                    derivative = second(derivative, mode=nested)
-                pair.append(jax.jit(derivative)(*arguments))
-            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-10), *pair)
+        first = [mode(scalar, (0, 1, 2)) for mode in (jax.grad, jax.jacfwd)]
+        second = [jax.jacfwd(first[0], (0, 1, 2)), jax.jacrev(first[0], (0, 1, 2))]
+        return jax.jit(lambda *x: [f(*x) for f in first + second])(*arguments)
+
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-10),
+        derivatives(reverse_affine),
+        derivatives(by_scan),
+    )
 
 
 @pytest.mark.parametrize("axis", [0, 1])
