@@ -22,7 +22,7 @@ CPU_ROWS, ACCELERATOR_ROWS = 4096, 2**18
 """Rows of a piece. On a CPU 3,000 to 16,000 are equally fast: fewer keep a core idle in the matrix
 products, more leave the cache. On an accelerator a piece must be worth its kernel launches."""
 
-TRAJECTORIES, STEPS = 16, 64
+TRAJECTORIES, STEPS = 16, 128
 """Trajectories and steps of a piece of per-trajectory gradients."""
 
 

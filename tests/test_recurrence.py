@@ -1,14 +1,17 @@
 """The recurrence is a scan, whatever the layout, the derivative or the device it runs on."""
 
+from functools import partial
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
+import pgjax
 from pgjax import recurrence
 from pgjax.recurrence import LOOK_AHEAD, reverse_affine
 
@@ -106,3 +109,16 @@ def test_a_wrong_slope_is_seen_in_every_layout() -> None:
         actual = jax.vmap(reverse_affine, layout)(slope, intercept, last)
         wrong = jax.vmap(by_scan, layout)(1.01 * slope, intercept, last)
         assert np.abs(actual - wrong).max() > 1e-3
+
+
+@pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+def test_accelerators_get_a_program_without_a_loop(platform: str) -> None:
+    def returns(reward: Array) -> Array:
+        return jax.vmap(partial(pgjax.discounted_returns, discount=0.9))(reward)
+
+    def loops(platform: str) -> int:
+        exported = jax.export.export(jax.jit(returns), platforms=[platform])(jnp.ones((4, 20)))
+        return exported.mlir_module().count("stablehlo.while")
+
+    assert loops(platform) == 0
+    assert loops("cpu") > 0
