@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.flatten_util import ravel_pytree
 from jax.interpreters import partial_eval
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float, Key, PyTree, UInt32
@@ -29,6 +30,10 @@ from pgjax.validation import check_key, check_params, check_positive
 
 CPU_BYTES, ACCELERATOR_BYTES = 2**26, 2**31
 """Observations, actions and per-trajectory gradients held at once, on each device."""
+
+LARGEST_MESSAGE = 2**24
+"""Bytes of a gradient that is summed over devices as one array. Gloo sends each array by itself,
+and a small one takes the time of its latency; a large one is not worth the copy."""
 
 Total: TypeAlias = Any
 
@@ -183,6 +188,18 @@ def _add_gradient(
     return jax.tree.map(jnp.add, total, pull_back(policy, params, batch, share))
 
 
+def _sum_over_devices(totals: Params) -> Params:
+    """Gradients of all devices, [D, ...] each leaf, as their sum."""
+    leaves = jax.tree.leaves(totals)
+    devices = max((x.shape[0] for x in leaves), default=1)
+    size = sum(x.size * x.dtype.itemsize for x in leaves) // devices
+    if devices == 1 or size > LARGEST_MESSAGE:
+        return jax.tree.map(partial(jnp.sum, axis=0), totals)
+    flat = jax.vmap(lambda total: ravel_pytree(total)[0])(totals)
+    restore = ravel_pytree(jax.tree.map(lambda x: x[0], totals))[1]
+    return restore(jnp.sum(flat, axis=0))
+
+
 def _add_moments(
     total: RunningMoments,
     policy: Policy,
@@ -205,7 +222,7 @@ def _no_moments(params: Params) -> RunningMoments:
 _GRADIENT = _Statistic(
     zero=partial(jax.tree.map, jnp.zeros_like),
     add=_add_gradient,
-    join=partial(jax.tree.map, partial(jnp.sum, axis=0)),
+    join=_sum_over_devices,
     copies=0,
 )
 _MOMENTS = _Statistic(zero=_no_moments, add=_add_moments, join=merge_all, copies=1)

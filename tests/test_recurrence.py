@@ -31,7 +31,7 @@ def by_scan(slope: Array, intercept: Array, last: Array) -> Array:
     return jax.lax.scan(step, last, (slope, intercept), reverse=True)[1]
 
 
-def operands(layout: Any, T: int, scalar_slope: bool) -> list[np.ndarray]:
+def operands(layout: Any, T: int, scalar_slope: bool) -> list[Array]:
     rng = np.random.default_rng(T)
 
     def draw(axis: int | None, *shape: int) -> np.ndarray:
@@ -39,7 +39,7 @@ def operands(layout: Any, T: int, scalar_slope: bool) -> list[np.ndarray]:
 
     slope = np.tanh(draw(layout[0], 1 if scalar_slope else T))  # no explosive recurrence
     last = rng.normal(size=() if layout[2] is None else (N,))
-    return [slope, draw(layout[1], T), last]
+    return list(map(jnp.asarray, (slope, draw(layout[1], T), last)))
 
 
 @pytest.mark.parametrize("scalar_slope", [False, True])
@@ -88,7 +88,7 @@ def test_every_lowering_gives_the_same(axis: int) -> None:
 
 def test_it_works_and_differentiates_inside_shard_map_which_knows_what_varies() -> None:
     mesh = Mesh(jax.devices()[:1], ("n",))
-    slope, intercept, last = map(jnp.asarray, operands((None, 0, None), 9, True))
+    slope, intercept, last = operands((None, 0, None), 9, True)
 
     def total(intercept: Array) -> Array:
         rows = jax.vmap(reverse_affine, (None, 0, None))(slope, intercept, last)

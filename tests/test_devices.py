@@ -1,0 +1,484 @@
+"""Devices: the same program and the same numbers, whatever their number, with one sum over them.
+
+JAX decides at its start how many devices there are, so the laws run in processes of their own: this
+file, as a program, with eight simulated devices or as one of two processes on loopback.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from numpy.testing import assert_allclose, assert_array_equal
+
+import pgjax
+from pgjax import Trajectory, baselines, diagnostics, pullback, tabular
+
+DEVICES = 8
+N = 24
+SECONDS = 240  # until a process counts as hanging; it takes some twenty
+TABLE = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]], np.float32)
+MDP = tabular.random_mdp()
+TABULAR = pgjax.tabular_softmax(4, 2)
+UNCOUPLED = pgjax.reward_to_go(0.9)
+COUPLED = pgjax.reward_to_go(0.9, baseline=baselines.leave_one_out)
+
+
+# The processes, from outside.
+
+
+def run_together(*commands: list[str], settings: dict[str, str]) -> list[str]:
+    """What processes that need each other print; if one fails, the others are stopped at once."""
+    running = [
+        subprocess.Popen(
+            command,
+            env=os.environ | settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command in commands
+    ]
+    deadline = time.monotonic() + SECONDS
+    try:
+        while any(process.poll() is None for process in running):
+            if any(process.poll() for process in running) or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+    finally:
+        failed = [process.poll() for process in running]
+        for process in running:
+            process.kill()
+        printed = [process.communicate() for process in running]
+    for code, (_, errors) in zip(failed, printed, strict=True):
+        if code:
+            raise AssertionError(f"a process ended with {code}:\n{errors}")
+    if None in failed:
+        raise AssertionError(f"no end in {SECONDS} s:\n" + "\n".join(e for _, e in printed))
+    return [out for out, _ in printed]
+
+
+JOIN = """
+import runpy, sys
+import jax
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(sys.argv[2], 2, int(sys.argv[3]), initialization_timeout=60)
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+"""A process of two must have joined before gymnax is imported, which makes arrays as it is."""
+
+
+@pytest.mark.parametrize("group", ["trajectories", "estimates", "compiled"])
+def test_laws_hold_on_eight_devices(group: str, subtests: pytest.Subtests) -> None:
+    flag = f"--xla_force_host_platform_device_count={DEVICES}"
+    settings = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flag}"}
+    (printed,) = run_together([sys.executable, __file__, group], settings=settings)
+    errors = json.loads(printed.splitlines()[-1])
+    assert list(errors) == [law.__name__ for law in LAWS[group]]
+    for name, error in errors.items():
+        with subtests.test(name):
+            assert not error, error
+
+
+def test_two_processes_give_what_one_gives() -> None:
+    expected = gradient_leaves(None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    commands = [[sys.executable, "-c", JOIN, __file__, address, str(i)] for i in range(2)]
+    for printed in run_together(*commands, settings={}):
+        found = json.loads(printed.splitlines()[-1])
+        assert_close(found, expected, rounding_of_gradient())
+
+
+def test_a_process_that_fails_is_reported_and_stops_the_other() -> None:
+    """The negative control: neither a wrong law nor a lost process passes, or hangs."""
+    start = time.monotonic()
+    commands = [
+        [sys.executable, "-c", "raise SystemExit('lost its way')"],
+        [sys.executable, "-c", "import time; time.sleep(100)"],
+    ]
+    with pytest.raises(AssertionError, match="lost its way"):
+        run_together(*commands, settings={})
+    assert time.monotonic() - start < 50
+    with pytest.raises(AssertionError, match="Mismatched"):
+        assert_close([np.ones(3)], [np.full(3, 1 + 1e-3)], 1e-4)
+
+
+# What they compute.
+
+
+@cache
+def cartpole() -> tuple[Any, Any]:
+    return gymnax.make("CartPole-v1")
+
+
+@cache
+def network() -> tuple[pgjax.Policy, Any]:
+    """A policy with six leaves, and its parameters."""
+    policy = pgjax.flax_policy(pgjax.MLP(num_actions=2, hidden=(8, 8)))
+    return policy, policy.init(jax.random.key(1), jnp.zeros(4))
+
+
+def on_cartpole(run: Callable[..., Any], *first: Any, **settings: Any) -> Any:
+    environment, environment_params = cartpole()
+    settings = {"environment_params": environment_params, **settings}
+    arguments = *first, *network(), environment, jax.random.key(7)
+    return run(*arguments, num_trajectories=N, num_steps=40, **settings)
+
+
+def on_mdp(run: Callable[..., Any], *first: Any, **settings: Any) -> Any:
+    arguments = *first, TABULAR, jnp.asarray(TABLE), MDP, jax.random.key(7)
+    return run(*arguments, **{"num_trajectories": N, "num_steps": 5, **settings})
+
+
+def gradient_leaves(mesh: Mesh | None) -> list[list]:
+    """Of the estimate on CartPole, as lists."""
+    leaves = jax.tree.leaves(on_cartpole(pgjax.sampled_gradient, COUPLED, mesh=mesh))
+    return [np.asarray(x).tolist() for x in leaves]
+
+
+def meshes() -> dict[str, Mesh]:
+    """Of 2, 4 and 8 devices, with axes of either type, one or two of them."""
+    devices = jax.devices()
+    explicit, automatic = (AxisType.Explicit,), (AxisType.Auto,)
+    return {
+        "2, automatic": jax.make_mesh((2,), ("n",), automatic, devices=devices[:2]),
+        "4, in another order": Mesh(np.array(devices[3::-1]), ("n",)),
+        "8, explicit": jax.make_mesh((8,), ("n",), explicit),
+        "8, automatic": jax.make_mesh((8,), ("n",), automatic),
+        "4 x 2": jax.make_mesh((4, 2), ("a", "b"), explicit + automatic),
+    }
+
+
+STEPS = 40
+EPS = float(np.finfo(np.float32).eps)
+# A falling pole amplifies what differs at its start some 25-fold in 40 steps of 0.02 s: it falls
+# away as exp(4 t).
+ROUNDING_OF_A_TRAJECTORY = 25 * STEPS * EPS
+
+
+@cache
+def rounding_of_gradient() -> float:
+    """√n eps of the mean size of n terms, four roundings each; terms are those without baseline."""
+    each = on_cartpole(pgjax.sampled_moments, UNCOUPLED)
+    sizes = jax.tree.map(lambda m, s: jnp.sqrt(m**2 + s / N), each.mean, each.squares)
+    largest = max(float(jnp.max(x)) for x in jax.tree.leaves(sizes))
+    return 4 * np.sqrt(N * STEPS) * EPS * largest
+
+
+def assert_close(found: Any, expected: Any, bound: float) -> None:
+    for x, y in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        assert_allclose(x, y, rtol=0, atol=bound)
+
+
+def assert_same_trajectories(found: Trajectory, expected: Trajectory) -> None:
+    """Integers and flags bit by bit, floats to rounding; after an end anything may stand."""
+    assert_array_equal(found.mask, expected.mask)
+    for x, y in zip(*map(_live, (found, expected)), strict=True):
+        if jnp.issubdtype(y.dtype, jnp.floating):
+            assert_allclose(x, y, rtol=0, atol=ROUNDING_OF_A_TRAJECTORY)
+        else:
+            assert_array_equal(x, y)
+
+
+def _live(batch: Trajectory) -> list[Any]:
+    steps = replace(batch, final_observation=None)
+    live = jax.tree.map(lambda x: np.asarray(x)[np.asarray(batch.mask)], steps)
+    return [*jax.tree.leaves(live), *jax.tree.leaves(batch.final_observation)]
+
+
+# Trajectories.
+
+
+def trajectories_are_the_same_on_any_mesh() -> None:
+    for run in (on_mdp, on_cartpole):
+        expected = run(pgjax.rollout)
+        for mesh in meshes().values():
+            found = run(pgjax.rollout, mesh=mesh)
+            assert_same_trajectories(found, expected)
+            assert len(found.reward.sharding.device_set) == mesh.size
+
+
+def trajectories_are_the_same_within_a_mesh_that_is_set() -> None:
+    expected = on_mdp(pgjax.rollout)
+    for mesh in meshes().values():
+        with jax.set_mesh(mesh):
+            assert_same_trajectories(on_mdp(pgjax.rollout, mesh=mesh), expected)
+
+
+def another_key_gives_other_trajectories() -> None:
+    """The negative control."""
+    expected = on_mdp(pgjax.rollout)
+    arguments = TABULAR, jnp.asarray(TABLE), MDP, jax.random.key(8)
+    mesh = meshes()["8, automatic"]
+    found = pgjax.rollout(*arguments, num_trajectories=N, num_steps=5, mesh=mesh)
+    with pytest.raises(AssertionError):
+        assert_same_trajectories(found, expected)
+
+
+def trajectories_must_divide_over_the_devices() -> None:
+    mesh = meshes()["8, automatic"]
+    message = "the 20 trajectories must divide evenly over the 8 devices of the mesh; take 24"
+    for run, *first in (
+        (pgjax.rollout,),
+        (pgjax.sampled_gradient, UNCOUPLED),
+        (pgjax.sampled_moments, UNCOUPLED),
+        (partial(pgjax.sampled_gradient, micro_batch_size=1), UNCOUPLED),
+    ):
+        with pytest.raises(ValueError, match=message):
+            on_mdp(run, *first, num_trajectories=20, mesh=mesh)
+
+
+# Estimates.
+
+
+def on_the_whole_batch(function: Callable[..., Any]) -> Any:
+    """A function of (estimator, policy, params, batch) on a batch that is kept, on one device."""
+    policy, params = network()
+    batch = on_cartpole(pgjax.rollout)
+    return jax.jit(lambda params, batch: function(COUPLED, policy, params, batch))(params, batch)
+
+
+def gradients_are_the_same_on_any_mesh_and_for_any_split() -> None:
+    bound = rounding_of_gradient()
+    expected = on_the_whole_batch(pgjax.gradient)
+    splits = {"8, explicit": (None, 2), "2, automatic": (None, 5)}
+    for name, mesh in meshes().items():
+        for split in splits.get(name, (None,)):
+            found = on_cartpole(pgjax.sampled_gradient, COUPLED, mesh=mesh, micro_batch_size=split)
+            assert_close(found, expected, bound)
+
+
+def moments_are_the_same_on_any_mesh_and_for_any_split() -> None:
+    each = on_the_whole_batch(pgjax.per_trajectory_gradients)
+    expected = diagnostics.running_moments(each)
+    bound = rounding_of_gradient()
+    for name, split in (("8, explicit", None), ("2, automatic", 5)):
+        mesh = meshes()[name]
+        found = on_cartpole(pgjax.sampled_moments, COUPLED, mesh=mesh, micro_batch_size=split)
+        assert float(found.num_samples) == N
+        assert_close(found.mean, expected.mean, bound)
+        # Sums of N squares: each rounds as the square of a term does.
+        largest = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(each))
+        assert_close(found.squares, expected.squares, 2 * N * largest * bound)
+
+
+def parameters_on_the_mesh_and_a_mesh_that_is_set_change_nothing() -> None:
+    expected = on_mdp(pgjax.sampled_gradient, UNCOUPLED)
+    bound = 5 * N * EPS * float(jnp.max(jnp.abs(expected)))
+    for name in ("8, explicit", "4 x 2"):
+        mesh = meshes()[name]
+        placed = jax.device_put(TABLE, NamedSharding(mesh, PartitionSpec()))
+        found = pgjax.sampled_gradient(
+            UNCOUPLED, TABULAR, placed, MDP, jax.random.key(7),
+            num_trajectories=N, num_steps=5, mesh=mesh,
+        )  # fmt: skip
+        assert_close(found, expected, bound)
+        with jax.set_mesh(mesh):
+            found = on_mdp(pgjax.sampled_gradient, UNCOUPLED, mesh=mesh, micro_batch_size=2)
+            assert_close(found, expected, bound)
+
+
+def check_a_batch_on(mesh: Mesh) -> None:
+    policy, params = network()
+    batch = on_cartpole(pgjax.rollout)
+    spread = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+    estimate = jax.jit(lambda params, batch: pgjax.gradient(COUPLED, policy, params, batch))
+    expected = estimate(params, batch)
+    assert_close(estimate(params, spread), expected, rounding_of_gradient())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pullback, "CPU_ROWS", 64)  # many pieces, each with rows of many devices
+        in_pieces = jax.jit(lambda params, batch: pgjax.gradient(COUPLED, policy, params, batch))
+        assert_close(in_pieces(params, spread), expected, rounding_of_gradient())
+
+
+def a_batch_that_is_already_spread_has_the_same_gradient() -> None:
+    check_a_batch_on(meshes()["8, automatic"])
+
+
+def so_has_one_whose_type_says_how_it_is_spread() -> None:
+    check_a_batch_on(meshes()["8, explicit"])
+
+
+# Compiled programs.
+
+SHAPE = re.compile(r"\b[a-z]\w*\[([\d,]*)\]")
+COLLECTIVE = re.compile(
+    r"= (?P<type>.*?) (?P<name>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
+    r"(-start)?\("
+)
+
+
+def collectives(lowered: Any) -> list[tuple[str, int, bool]]:
+    """Every operation between devices: its name, the numbers it moves, whether outside of loops."""
+    found, entry = [], False
+    for line in lowered.compile().as_text().splitlines():
+        if line.endswith("{"):
+            entry = line.startswith("ENTRY")
+        if match := COLLECTIVE.search(line):
+            shapes = SHAPE.findall(match["type"])
+            sizes = [np.prod([int(n) for n in shape.split(",") if n]) for shape in shapes]
+            found.append((match["name"], int(sum(sizes)), entry))
+    return sorted(found)
+
+
+def compiled_collectives(estimator: pgjax.Estimator, split: int | None) -> list:
+    environment, environment_params = cartpole()
+    policy, params = network()
+
+    def estimate(params: Any, key: Any) -> Any:
+        return pgjax.sampled_gradient(
+            estimator, policy, params, environment, key,
+            num_trajectories=N, num_steps=STEPS, environment_params=environment_params,
+            micro_batch_size=split, mesh=meshes()["8, explicit"],
+        )  # fmt: skip
+
+    return collectives(jax.jit(estimate).lower(params, jax.random.key(0)))
+
+
+def parameters_are_summed_over_devices_once_and_nothing_else_is() -> None:
+    count = sum(x.size for x in jax.tree.leaves(network()[1]))
+    for split in (None, 1):
+        assert compiled_collectives(UNCOUPLED, split) == [("all-reduce", count, True)]
+
+
+def leave_one_out_adds_one_sum_of_returns_a_step() -> None:
+    count = sum(x.size for x in jax.tree.leaves(network()[1]))
+    # A micro-batched estimate weighs in each of its two passes, within their loop.
+    for split, entry in ((None, True), (1, False)):
+        expected = sorted([("all-reduce", STEPS, entry), ("all-reduce", count, True)])
+        assert compiled_collectives(COUPLED, split) == expected
+
+
+def a_gather_of_all_rewards_would_be_seen() -> None:
+    """The negative control."""
+    mesh = meshes()["8, automatic"]
+    rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("n",), ()))
+    gather = jax.jit(jnp.negative, in_shardings=rows, out_shardings=whole)
+    assert collectives(gather.lower(jnp.ones((N, STEPS)))) == [("all-gather", N * STEPS, True)]
+
+
+# A user's own shard_map, with JAX's check of what varies over devices.
+
+
+def local_batches() -> tuple[Any, list[Trajectory]]:
+    keys = jax.random.split(jax.random.key(5), DEVICES)
+    table = jnp.asarray(TABLE)
+    return keys, [
+        pgjax.rollout(TABULAR, table, MDP, key, num_trajectories=3, num_steps=7) for key in keys
+    ]
+
+
+def check_in_shard_map(rows_of_a_piece: int) -> None:
+    keys, batches = local_batches()
+    one = jax.jit(lambda p, b: pgjax.gradient(COUPLED, TABULAR, p, b))
+    each = jax.jit(lambda p, b: pgjax.per_trajectory_gradients(COUPLED, TABULAR, p, b))
+    gradients, separate = ([f(jnp.asarray(TABLE), b) for b in batches] for f in (one, each))
+    mesh, split, whole = meshes()["8, explicit"], PartitionSpec("n"), PartitionSpec()
+    table = jax.device_put(TABLE, NamedSharding(mesh, whole))
+    spread_keys = jax.device_put(keys, NamedSharding(mesh, split))
+
+    def local(params: Any, keys: Any) -> tuple[Any, ...]:
+        batch = pgjax.rollout(TABULAR, params, MDP, keys[0], num_trajectories=3, num_steps=7)
+        returns = jax.vmap(lambda reward: pgjax.discounted_returns(reward, 0.9))(batch.reward)
+        own = jax.lax.pcast(params, "n", to="varying")
+        return (
+            batch,
+            returns,
+            pgjax.gradient(COUPLED, TABULAR, params, batch),
+            pgjax.gradient(COUPLED, TABULAR, own, batch)[None],
+            pgjax.per_trajectory_gradients(COUPLED, TABULAR, params, batch),
+        )
+
+    run = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(whole, split),
+        out_specs=(split, split, whole, split, split),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pullback, "CPU_ROWS", rows_of_a_piece)
+        batch, returns, total, own, trajectories = jax.jit(run)(table, spread_keys)
+    expected = jax.tree.map(lambda *x: jnp.concatenate(x), *batches)
+    assert_same_trajectories(batch, expected)
+    by_rows = jax.vmap(lambda reward: pgjax.discounted_returns(reward, 0.9))(expected.reward)
+    assert_close(returns, by_rows, 1e-5)
+    assert_close(own, jnp.stack(gradients), 1e-5)
+    assert_close(trajectories, jnp.concatenate(separate), 1e-5)
+    # JAX's rule: the gradient of what is the same on all devices is the sum over them.
+    assert_close(total, sum(gradients), 1e-5)
+
+
+def everything_works_in_a_shard_map() -> None:
+    check_in_shard_map(4096)
+
+
+def so_it_does_in_pieces() -> None:
+    check_in_shard_map(16)
+
+
+LAWS: dict[str, list[Callable[[], None]]] = {
+    "trajectories": [
+        trajectories_are_the_same_on_any_mesh,
+        trajectories_are_the_same_within_a_mesh_that_is_set,
+        another_key_gives_other_trajectories,
+        trajectories_must_divide_over_the_devices,
+    ],
+    "estimates": [
+        gradients_are_the_same_on_any_mesh_and_for_any_split,
+        moments_are_the_same_on_any_mesh_and_for_any_split,
+        parameters_on_the_mesh_and_a_mesh_that_is_set_change_nothing,
+        a_batch_that_is_already_spread_has_the_same_gradient,
+        so_has_one_whose_type_says_how_it_is_spread,
+    ],
+    "compiled": [
+        parameters_are_summed_over_devices_once_and_nothing_else_is,
+        leave_one_out_adds_one_sum_of_returns_a_step,
+        a_gather_of_all_rewards_would_be_seen,
+        everything_works_in_a_shard_map,
+        so_it_does_in_pieces,
+    ],
+}
+
+
+# The processes, from inside.
+
+
+def run_laws(group: str) -> None:
+    """Print which laws of a group failed, and how, as the last line."""
+    assert jax.device_count() == DEVICES
+    errors = {}
+    for law in LAWS[group]:
+        try:
+            law()
+            errors[law.__name__] = ""
+        except Exception:
+            errors[law.__name__] = traceback.format_exc()
+    print(json.dumps(errors))
+
+
+def run_as_one_of_two() -> None:
+    """One of two processes with a device each; both print the gradient."""
+    assert jax.device_count() == jax.process_count() == 2
+    assert jax.local_device_count() == 1
+    print(json.dumps(gradient_leaves(jax.make_mesh((2,), ("n",)))))
+    jax.distributed.shutdown()
+
+
+if __name__ == "__main__":
+    run_laws(sys.argv[1]) if sys.argv[1] in LAWS else run_as_one_of_two()

@@ -1,0 +1,231 @@
+"""Streams: however a batch is cut into micro-batches, the estimate is that of the whole batch.
+
+gymnax runs under neither strict promotion nor, everywhere, x64: these tests use JAX's defaults.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import pgjax
+from pgjax import Estimator, Policy, TabularMDP, baselines, diagnostics, tabular, terms, weights
+
+pytestmark = pytest.mark.usefixtures("checked_annotations")
+
+DISCOUNT = 0.9
+N = 24
+ESTIMATORS = {
+    "uncoupled": pgjax.reward_to_go(DISCOUNT),
+    "leave one out": pgjax.rloo(DISCOUNT),
+    "batch mean": pgjax.reinforce(DISCOUNT, baseline=baselines.batch_mean),
+    "reads observations": pgjax.reward_to_go(
+        DISCOUNT, baseline=baselines.state_value(lambda s: s @ jnp.array([1.0, -2.0, 0.5, 3.0]))
+    ),
+    "reads log-probabilities": Estimator(
+        weights.reward_to_go(DISCOUNT, baseline=baselines.leave_one_out), terms.importance_ratio
+    ),
+}
+TABLE = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
+MDP = tabular.random_mdp()
+TABULAR = pgjax.tabular_softmax(4, 2)
+KEY = 7
+
+
+@cache
+def cartpole() -> tuple[Any, Any]:
+    return gymnax.make("CartPole-v1")
+
+
+@cache
+def network() -> tuple[Policy, Any]:
+    """A policy with several leaves, and its parameters."""
+    policy = pgjax.flax_policy(pgjax.MLP(num_actions=2, hidden=(8,)))
+    return policy, policy.init(jax.random.key(1), jnp.zeros(4))
+
+
+def on_mdp(run: Callable[..., Any], *estimator: Estimator, **settings: Any) -> Any:
+    arguments = TABULAR, jnp.asarray(TABLE), MDP, jax.random.key(KEY)
+    return run(*estimator, *arguments, num_trajectories=N, num_steps=5, **settings)
+
+
+def on_cartpole(run: Callable[..., Any], *estimator: Estimator, **settings: Any) -> Any:
+    environment, environment_params = cartpole()
+    arguments = *network(), environment, jax.random.key(KEY)
+    settings = {"environment_params": environment_params, **settings}
+    return run(*estimator, *arguments, num_trajectories=N, num_steps=40, **settings)
+
+
+PROBLEMS = {"mdp": on_mdp, "cartpole": on_cartpole}
+
+
+@cache
+def kept(problem: str, name: str) -> Any:
+    """Per-trajectory gradients of the batch that is kept."""
+    batch = PROBLEMS[problem](pgjax.rollout)
+    policy, params = (TABULAR, jnp.asarray(TABLE)) if problem == "mdp" else network()
+    each = partial(pgjax.per_trajectory_gradients, ESTIMATORS[name], policy)
+    return jax.jit(each)(params, batch)
+
+
+def assert_equal_to_rounding(problem: str, found: Any, expected: Any, power: int = 1) -> None:
+    """Within 4 √n eps of the mean size of n terms, n a trajectory's or a batch's steps.
+
+    The terms are those without a baseline, for what a baseline cancels it does not round away; four
+    stands for the roundings within a term. `power` 2 is for sums of N squares.
+    """
+    n = N * (5 if problem == "mdp" else 40)
+    bound = 4 * np.sqrt(n) * np.finfo(np.float32).eps * N ** (power - 1)
+    for x, y, each in zip(
+        *map(jax.tree.leaves, (found, expected, kept(problem, "uncoupled"))), strict=True
+    ):
+        size = np.mean(np.linalg.norm(np.reshape(each, (N, -1)), axis=1) ** power)
+        assert_allclose(x, y, rtol=0, atol=bound * size)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [*((name, 5) for name in ESTIMATORS), *(("leave one out", split) for split in (None, 1, 8))],
+)
+def test_the_gradient_of_a_stream_is_that_of_the_batch_whatever_the_split(
+    name: str, split: int | None
+) -> None:
+    # Micro-batches of a size that does not divide N; the whole batch, single trajectories, thirds.
+    found = on_mdp(pgjax.sampled_gradient, ESTIMATORS[name], micro_batch_size=split)
+    batch = on_mdp(pgjax.rollout)
+    expected = pgjax.gradient(ESTIMATORS[name], TABULAR, jnp.asarray(TABLE), batch)
+    assert_equal_to_rounding("mdp", found, expected)
+
+
+@pytest.mark.parametrize(("name", "split"), [("leave one out", 7), ("reads observations", None)])
+def test_the_same_with_a_network_on_cartpole(name: str, split: int | None) -> None:
+    found = on_cartpole(pgjax.sampled_gradient, ESTIMATORS[name], micro_batch_size=split)
+    expected = jax.tree.map(lambda x: jnp.mean(x, axis=0), kept("cartpole", name))
+    assert_equal_to_rounding("cartpole", found, expected)
+
+
+@pytest.mark.parametrize(
+    ("problem", "name", "split"),
+    [
+        ("mdp", "leave one out", None),
+        ("mdp", "leave one out", 5),
+        ("mdp", "batch mean", 1),
+        ("cartpole", "leave one out", 7),
+    ],
+)
+def test_running_moments_are_those_of_all_trajectories_at_once(
+    problem: str, name: str, split: int | None
+) -> None:
+    run = PROBLEMS[problem]
+    found = run(pgjax.sampled_moments, ESTIMATORS[name], micro_batch_size=split)
+    expected = diagnostics.running_moments(kept(problem, name))
+    assert float(found.num_samples) == N
+    assert_equal_to_rounding(problem, found.mean, expected.mean)
+    assert_equal_to_rounding(problem, found.squares, expected.squares, power=2)
+
+
+def test_in_double_precision_they_agree_to_1e_12() -> None:
+    estimator = ESTIMATORS["leave one out"]
+    with jax.enable_x64(True):
+        batch = on_mdp(pgjax.rollout)
+        each = pgjax.per_trajectory_gradients(estimator, TABULAR, jnp.asarray(TABLE), batch)
+        expected = diagnostics.running_moments(each)
+        found = on_mdp(pgjax.sampled_moments, estimator, micro_batch_size=5)
+        gradient = on_mdp(pgjax.sampled_gradient, estimator, micro_batch_size=5)
+    assert gradient.dtype == np.float64
+    assert_allclose(gradient, expected.mean, rtol=0, atol=1e-12)
+    for x, y in zip(found, expected, strict=True):
+        assert_allclose(x, y, rtol=0, atol=1e-12)
+
+
+def test_weighing_each_micro_batch_on_its_own_gives_another_number() -> None:
+    """The negative control: a loop over micro-batches that loses the coupling is noticed."""
+    estimator = ESTIMATORS["leave one out"]
+    batch = on_mdp(pgjax.rollout)
+    micro_batches = jax.tree.map(lambda x: x.reshape(-1, 8, *x.shape[1:]), batch)
+    each = [
+        pgjax.gradient(estimator, TABULAR, jnp.asarray(TABLE), batch)
+        for batch in (jax.tree.map(lambda x, i=i: x[i], micro_batches) for i in range(3))
+    ]
+    naive = jnp.mean(jnp.stack(each), axis=0)
+    streamed = on_mdp(pgjax.sampled_gradient, estimator, micro_batch_size=8)
+    with pytest.raises(AssertionError, match="Mismatched"):
+        assert_equal_to_rounding("mdp", streamed, naive)
+
+
+# Memory: what is kept of a batch.
+
+WIDTH, MANY, SHORT, LONG = 200, 256, 50, 500
+FLOAT = np.dtype(np.float32).itemsize
+
+
+def temporary_bytes(estimator: Estimator, num_steps: int) -> int:
+    """Of the compiled estimate, one trajectory at a time, of an MDP with wide observations."""
+    wide = np.random.default_rng(0).normal(size=(4, WIDTH)).astype(np.float32)
+    mdp = TabularMDP(MDP.transition, MDP.reward, MDP.initial, MDP.terminal, DISCOUNT, wide)
+    policy = pgjax.softmax_policy(
+        lambda key, s: jnp.zeros((WIDTH, 2)), lambda params, s: s @ params
+    )
+
+    def estimate(params: Any, key: Any) -> Any:
+        return pgjax.sampled_gradient(
+            estimator, policy, params, mdp, key,
+            num_trajectories=MANY, num_steps=num_steps, micro_batch_size=1,
+        )  # fmt: skip
+
+    lowered = jax.jit(estimate).lower(jnp.zeros((WIDTH, 2)), jax.random.key(0))
+    analysis = lowered.compile().memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes
+
+
+def growth(estimator: Estimator) -> int:
+    return temporary_bytes(estimator, LONG) - temporary_bytes(estimator, SHORT)
+
+
+OBSERVATIONS = MANY * (LONG - SHORT) * WIDTH * FLOAT
+"""Bytes by which the batch's observations grow with its length."""
+
+
+def test_observations_are_not_kept() -> None:
+    # Kept of each step are a reward and a flag, then a share; twice, as a loop's carry goes in and
+    # out. Of one trajectory's observations at a time there are two copies, recorded and cut.
+    kept = MANY * (LONG - SHORT) * (FLOAT + 1 + FLOAT)
+    held = OBSERVATIONS / MANY
+    grown = growth(ESTIMATORS["leave one out"])
+    assert grown < 2 * (kept + held) < OBSERVATIONS / 20
+
+
+def test_observations_that_the_weights_read_are_kept_and_the_measure_sees_them() -> None:
+    value = baselines.state_value(lambda observation: jnp.sum(observation))
+    assert growth(pgjax.reward_to_go(DISCOUNT, baseline=value)) > OBSERVATIONS
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize("run", [pgjax.sampled_gradient, pgjax.sampled_moments])
+def test_bad_input_is_refused_with_what_it_was(run: Callable[..., Any]) -> None:
+    estimator = ESTIMATORS["uncoupled"]
+    arguments = {
+        "estimator": estimator, "policy": TABULAR, "params": jnp.asarray(TABLE),
+        "environment": MDP, "key": jax.random.key(0), "num_trajectories": N, "num_steps": 5,
+    }  # fmt: skip
+    bad: list[tuple[type[Exception], str, dict[str, Any]]] = [
+        (ValueError, "micro_batch_size must be at least 1, got 0", {"micro_batch_size": 0}),
+        (TypeError, "micro_batch_size must be an integer, got 2.5", {"micro_batch_size": 2.5}),
+        (ValueError, "num_trajectories must be at least 1", {"num_trajectories": 0}),
+        (ValueError, "num_steps must be at least 1", {"num_steps": -1}),
+        (TypeError, "environment must be a gymnax Environment", {"environment": "CartPole-v1"}),
+        (TypeError, "params must be floating", {"params": jnp.zeros((4, 2), int)}),
+        (TypeError, "key must be a jax.random key", {"key": 0}),
+    ]
+    for error, message, change in bad:
+        with pytest.raises(error, match=message):
+            run(**arguments | change)
