@@ -9,10 +9,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec
 from jaxtyping import Float, PyTree
 
 from pgjax import terms, weights
 from pgjax.baselines import Baseline, leave_one_out
+from pgjax.devices import without_explicit_axes
 from pgjax.pullback import alive_or_first, log_probs, pull_back, pull_back_each
 from pgjax.types import Estimator, Params, Policy, Trajectory
 from pgjax.validation import check_batch, check_params
@@ -142,9 +144,13 @@ def gradient(
 
     Bias: the estimator's.
     """
-    params, batch = admit(params, batch)
-    share = shares(estimator, batch, log_probs(policy, params, batch))
-    return pull_back(policy, params, batch, share)
+
+    def estimate(params: Params, batch: Trajectory) -> Params:
+        params, batch = admit(params, batch)
+        share = shares(estimator, batch, log_probs(policy, params, batch))
+        return pull_back(policy, params, batch, share)
+
+    return without_explicit_axes(estimate, PartitionSpec())(params, batch)
 
 
 def per_trajectory_gradients(
