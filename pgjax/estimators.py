@@ -3,6 +3,7 @@
 All three derivations ascend J, sum over time and average over trajectories.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +15,7 @@ from jaxtyping import Float, PyTree
 
 from pgjax import terms, weights
 from pgjax.baselines import Baseline, leave_one_out
+from pgjax.compilation import compiled
 from pgjax.devices import without_explicit_axes
 from pgjax.pullback import alive_or_first, log_probs, pull_back, pull_back_each
 from pgjax.types import Estimator, Params, Policy, Trajectory
@@ -144,12 +146,7 @@ def gradient(
 
     Bias: the estimator's.
     """
-
-    def estimate(params: Params, batch: Trajectory) -> Params:
-        params, batch = admit(params, batch)
-        share = shares(estimator, batch, log_probs(policy, params, batch))
-        return pull_back(policy, params, batch, share)
-
+    estimate = partial(_admitted, _gradient, estimator, policy)
     return without_explicit_axes(estimate, PartitionSpec())(params, batch)
 
 
@@ -177,9 +174,7 @@ def per_trajectory_gradients(
 
     Bias: the estimator's. The samples are independent if the weights do not couple the batch.
     """
-    params, batch = admit(params, batch)
-    share = shares(estimator, batch, log_probs(policy, params, batch))
-    return pull_back_each(policy, params, batch, share * share.shape[0])
+    return _admitted(_each_gradient, estimator, policy, params, batch)
 
 
 def shares(
@@ -202,6 +197,30 @@ def shares(
     """
     weight = _weigh(estimator, batch, log_prob)
     return jax.grad(lambda log_prob: _mean_term(estimator, batch, log_prob, weight))(log_prob)
+
+
+def _admitted(
+    function: Callable[..., Params],
+    estimator: Estimator,
+    policy: Policy,
+    params: Params,
+    batch: Trajectory,
+) -> Params:
+    return function(estimator, policy, *admit(params, batch))
+
+
+@compiled(2)
+def _gradient(estimator: Estimator, policy: Policy, params: Params, batch: Trajectory) -> Params:
+    share = shares(estimator, batch, log_probs(policy, params, batch))
+    return pull_back(policy, params, batch, share)
+
+
+@compiled(2)
+def _each_gradient(
+    estimator: Estimator, policy: Policy, params: Params, batch: Trajectory
+) -> Params:
+    share = shares(estimator, batch, log_probs(policy, params, batch))
+    return pull_back_each(policy, params, batch, share * share.shape[0])
 
 
 def _mean_term(

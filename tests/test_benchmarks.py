@@ -31,6 +31,7 @@ from benchmarks import (
 from benchmarks.__main__ import main
 from benchmarks.harness import TINY, Case, Contender, Goal, Measurement, Missing, Result, Row
 from benchmarks.rows import ROWS, compilations, learning, memory, startup
+from pgjax import pullback
 
 
 class FakeClock:
@@ -268,7 +269,7 @@ def test_row_names_are_unique():
 
 # Whole processes would take seconds; what they run is run below, in this one.
 WHOLE_PROCESSES = {*startup.ROWS, *memory.ROWS, *learning.ROWS}
-IN_PROCESS = [row for row in ROWS if row not in WHOLE_PROCESSES]
+IN_PROCESS = [row for row in ROWS if row not in {*WHOLE_PROCESSES, *compilations.ROWS}]
 
 
 @pytest.mark.parametrize("row", IN_PROCESS, ids=lambda row: row.name)
@@ -278,6 +279,15 @@ def test_contenders_of_every_row_agree_and_run(row):
     assert result.measurements[0].name.startswith("pgjax")
     assert all(m.missing or len(m.samples) == 1 for m in result.measurements)
     assert all(result.verdict(goal) in report.MARKS for goal in result.goals)
+
+
+def test_a_second_call_with_new_data_compiles_nothing(monkeypatch):
+    monkeypatch.setattr(pullback, "CPU_ROWS", 16)  # loops, which eager calls would compile anew
+    case = compilations.second_call(TINY)
+    all_rounds, first = (c.run() for c in case.contenders.values() if isinstance(c, Contender))
+    assert all_rounds == first > 0
+    seen = compilations.compilations(lambda: jax.jit(lambda x: 3 * x)(jnp.ones(7)))
+    assert seen > 0  # the count would notice a new program
 
 
 def test_first_call_ends_in_a_gradient():

@@ -373,6 +373,25 @@ def a_gather_of_all_rewards_would_be_seen() -> None:
     assert collectives(gather.lower(jnp.ones((N, STEPS)))) == [("all-gather", N * STEPS, True)]
 
 
+def no_device_holds_anything_of_all_trajectories() -> None:
+    many = DEVICES * 1009
+
+    def estimate(params: Any, mesh: Mesh | None) -> Any:
+        return pgjax.sampled_gradient(
+            COUPLED, TABULAR, params, MDP, jax.random.key(0),
+            num_trajectories=many, num_steps=5, mesh=mesh,
+        )  # fmt: skip
+
+    def holds_all(mesh: Mesh | None) -> bool:
+        lowered = jax.jit(partial(estimate, mesh=mesh)).lower(jnp.asarray(TABLE))
+        shapes = SHAPE.findall(lowered.compile().as_text() or "")
+        sizes = {int(n) for shape in shapes for n in shape.split(",") if n}
+        return any(n and n % many == 0 for n in sizes)
+
+    assert holds_all(None)
+    assert not holds_all(meshes()["8, explicit"])
+
+
 # A user's own shard_map, with JAX's check of what varies over devices.
 
 
@@ -450,6 +469,7 @@ LAWS: dict[str, list[Callable[[], None]]] = {
         parameters_are_summed_over_devices_once_and_nothing_else_is,
         leave_one_out_adds_one_sum_of_returns_a_step,
         a_gather_of_all_rewards_would_be_seen,
+        no_device_holds_anything_of_all_trajectories,
         everything_works_in_a_shard_map,
         so_it_does_in_pieces,
     ],

@@ -17,7 +17,7 @@ ROOT = Path(pgjax.__file__).parent
 
 # Each level may import the levels above it in this list, never its own or a later one.
 LEVELS = [
-    {"_version", "types", "devices", "hoisting", "deferral"},
+    {"_version", "types", "devices", "hoisting", "deferral", "compilation"},
     {"validation", "recurrence"},
     {"returns"},
     {"tabular", "policies", "baselines"},
