@@ -161,7 +161,7 @@ def pull_back_each(
     local = varying(params, (params, rows))  # or each would be summed over devices
     if batch.mask.size <= rows_of_a_piece():
         return each(local, policy, observation, action, share)
-    size, steps = min(N, TRAJECTORIES), min(T, STEPS)
+    size, steps = min(N, TRAJECTORIES), -(-T // -(-T // STEPS))  # pieces of about one length
 
     def block(which: Array) -> Params:
         here = jax.tree.map(lambda x: x[which], rows)
