@@ -259,7 +259,7 @@ def test_a_sampled_gradient_agrees_with_the_exact_one(many: Trajectory, table: n
 
 
 def test_a_raw_key_is_the_wrapped_one() -> None:
-    settings = {"num_trajectories": 4, "num_steps": 3}
+    settings: dict[str, Any] = {"num_trajectories": 4, "num_steps": 3}
     raw = jax.random.PRNGKey(9)
     one = pgjax.rollout(POLICY, jnp.zeros((4, 2)), MDP, raw, **settings)
     other = pgjax.rollout(POLICY, jnp.zeros((4, 2)), MDP, jax.random.wrap_key_data(raw), **settings)
@@ -267,7 +267,7 @@ def test_a_raw_key_is_the_wrapped_one() -> None:
 
 
 def test_trajectories_of_a_batch_differ_and_the_same_key_repeats_them() -> None:
-    settings = {"num_trajectories": 64, "num_steps": 3}
+    settings: dict[str, Any] = {"num_trajectories": 64, "num_steps": 3}
     one, again, other = (
         pgjax.rollout(POLICY, jnp.zeros((4, 2)), MDP, jax.random.key(seed), **settings)
         for seed in (9, 9, 10)
@@ -287,7 +287,7 @@ def test_a_second_rollout_of_another_mdp_of_the_same_shape_does_not_recompile() 
         return observation @ params
 
     policy = pgjax.softmax_policy(lambda key, s: jnp.zeros((4, 2)), logits)
-    settings = {"num_trajectories": 4, "num_steps": 3}
+    settings: dict[str, Any] = {"num_trajectories": 4, "num_steps": 3}
     pgjax.rollout(policy, jnp.zeros((4, 2)), MDP, jax.random.key(0), **settings)
     before = len(traced)
     assert before > 0

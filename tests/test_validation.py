@@ -18,7 +18,7 @@ from pgjax.returns import discounted_returns, generalized_advantages, lambda_ret
 POLICY = pgjax.tabular_softmax(4, 2)
 PARAMS = jnp.zeros((4, 2))
 FIRST = jnp.asarray(0)  # an action
-SIZES = {"num_trajectories": 2, "num_steps": 3}
+SIZES: dict[str, Any] = {"num_trajectories": 2, "num_steps": 3}
 
 
 def batch(N: int = 2, T: int = 3) -> Trajectory:
