@@ -222,10 +222,12 @@ def test_rollout_refuses_what_is_no_environment_key_or_size() -> None:
     with pytest.raises(ValueError, match=r"key must be a single key.*\(2,\)"):
         pgjax.rollout(POLICY, PARAMS, mdp, jax.random.split(key), **SIZES)
     for name in SIZES:
+        none: dict[str, Any] = SIZES | {name: 0}
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
-            pgjax.rollout(POLICY, PARAMS, mdp, key, **(SIZES | {name: 0}))
+            pgjax.rollout(POLICY, PARAMS, mdp, key, **none)
+        true: dict[str, Any] = SIZES | {name: True}
         with pytest.raises(TypeError, match=f"{name} must be an integer, got True"):
-            pgjax.rollout(POLICY, PARAMS, mdp, key, **(SIZES | {name: True}))
+            pgjax.rollout(POLICY, PARAMS, mdp, key, **true)
 
 
 GOOD: dict[str, Any] = {
