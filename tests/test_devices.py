@@ -294,6 +294,11 @@ def parameters_on_the_mesh_and_a_mesh_that_is_set_change_nothing() -> None:
             assert_close(found, expected, bound)
 
 
+def untraced(policy: pgjax.Policy) -> pgjax.Policy:
+    """Another record of the same functions, of which nothing has been traced in larger pieces."""
+    return pgjax.Policy._make(map(partial, policy))
+
+
 def check_a_batch_on(mesh: Mesh) -> None:
     policy, params = network()
     batch = on_cartpole(pgjax.rollout)
@@ -303,7 +308,8 @@ def check_a_batch_on(mesh: Mesh) -> None:
     assert_close(estimate(params, spread), expected, rounding_of_gradient())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pullback, "CPU_ROWS", 64)  # many pieces, each with rows of many devices
-        in_pieces = jax.jit(lambda params, batch: pgjax.gradient(COUPLED, policy, params, batch))
+        again = untraced(policy)
+        in_pieces = jax.jit(lambda params, batch: pgjax.gradient(COUPLED, again, params, batch))
         assert_close(in_pieces(params, spread), expected, rounding_of_gradient())
 
 
@@ -411,17 +417,18 @@ def check_in_shard_map(rows_of_a_piece: int) -> None:
     mesh, split, whole = meshes()["8, explicit"], PartitionSpec("n"), PartitionSpec()
     table = jax.device_put(TABLE, NamedSharding(mesh, whole))
     spread_keys = jax.device_put(keys, NamedSharding(mesh, split))
+    policy = untraced(TABULAR)
 
     def local(params: Any, keys: Any) -> tuple[Any, ...]:
-        batch = pgjax.rollout(TABULAR, params, MDP, keys[0], num_trajectories=3, num_steps=7)
+        batch = pgjax.rollout(policy, params, MDP, keys[0], num_trajectories=3, num_steps=7)
         returns = jax.vmap(lambda reward: pgjax.discounted_returns(reward, 0.9))(batch.reward)
         own = jax.lax.pcast(params, "n", to="varying")
         return (
             batch,
             returns,
-            pgjax.gradient(COUPLED, TABULAR, params, batch),
-            pgjax.gradient(COUPLED, TABULAR, own, batch)[None],
-            pgjax.per_trajectory_gradients(COUPLED, TABULAR, params, batch),
+            pgjax.gradient(COUPLED, policy, params, batch),
+            pgjax.gradient(COUPLED, policy, own, batch)[None],
+            pgjax.per_trajectory_gradients(COUPLED, policy, params, batch),
         )
 
     run = jax.shard_map(

@@ -4,8 +4,10 @@ The plain path is JAX's derivative of the surrogate of a batch small enough to b
 are made small here, so that a batch of a hundred rows has many.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +17,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import pgjax
-from pgjax import Estimator, Trajectory, baselines, pullback, terms, weights
+from pgjax import Estimator, Policy, Trajectory, baselines, pullback, terms, weights
 from pgjax.pullback import log_probs, pull_back_and_sum
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -35,8 +37,13 @@ PARAMS = {"w": RANDOM.normal(size=(3, 2)), "b": RANDOM.normal(size=2)}
 
 
 def small_pieces() -> pytest.MonkeyPatch:
-    """Pieces of 16 rows, or of 4 trajectories × 5 steps: 6 of a batch, or 2 × 3; until undone."""
+    """Pieces of 16 rows, or of 4 trajectories × 5 steps: 6 of a batch, or 2 × 3; until undone.
+
+    The policy is another record of the same functions: what was traced of the first, in one piece,
+    is not found again.
+    """
     patch = pytest.MonkeyPatch()
+    patch.setattr(sys.modules[__name__], "POLICY", Policy._make(map(partial, POLICY)))
     patch.setattr(pullback, "CPU_ROWS", 16)
     patch.setattr(pullback, "ACCELERATOR_ROWS", 16)
     patch.setattr(pullback, "TRAJECTORIES", 4)
@@ -48,7 +55,6 @@ def small_pieces() -> pytest.MonkeyPatch:
 def compiled_in_pieces(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     patch = small_pieces()
     try:
-        # A function of its own: what JAX has traced of this one before had a single piece.
         return jax.jit(lambda *x: function(*x)).lower(*arguments).compile()
     finally:
         patch.undo()
