@@ -12,6 +12,7 @@ A primitive learns from vmap where the batch axes stand, and chooses when it is 
 On a CPU both loops write over their input, so a donated buffer costs no new memory.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -111,7 +112,7 @@ def _loop(slope: Array, intercept: Array, last: Array, *, axis: int, flatten: bo
     """On a CPU: time last as one long sequence, else row by row; both in place."""
     end = _end(intercept, axis) + _end(slope, axis) * last
     x = jax.lax.dynamic_update_slice_in_dim(intercept, end, intercept.shape[axis] - 1, axis)
-    time_is_last = x.size == x.shape[axis] * _product(x.shape[:axis])
+    time_is_last = x.size == x.shape[axis] * math.prod(x.shape[:axis])
     if not (time_is_last and (flatten or x.size == x.shape[axis])):
         return _rows(slope, x, axis)
     cut = jnp.broadcast_to(slope, x.shape)
@@ -188,13 +189,6 @@ def _end(x: Array, axis: int) -> Array:
 
 def _with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     return (*shape[:axis], size, *shape[axis + 1 :])
-
-
-def _product(sizes: tuple[int, ...]) -> int:
-    product = 1
-    for size in sizes:
-        product *= size
-    return product
 
 
 batching.primitive_batchers[reverse_affine_p] = _batch

@@ -169,20 +169,21 @@ class _Statistic(NamedTuple):
 
     Attributes:
         zero: params -> the value of no trajectory.
-        add: (total, policy, params, batch, share, counts) -> total, where the bool `counts` [n]
+        add: (policy, total, params, batch, share, counts) -> total, where the bool `counts` [n]
             says which of the trajectories are not repetitions.
         join: totals of all devices, stacked -> total.
-        copies: gradients held for each trajectory of a micro-batch.
+        of_each: whether each trajectory's gradient is held by itself. Its share then counts N-fold,
+            for it is the mean of N such that is the estimate.
     """
 
     zero: Callable[[Params], Total]
     add: Callable[..., Total]
     join: Callable[[Total], Total]
-    copies: int
+    of_each: bool
 
 
 def _add_gradient(
-    total: Params, policy: Policy, params: Params, batch: Trajectory, share: Array, counts: Array
+    policy: Policy, total: Params, params: Params, batch: Trajectory, share: Array, counts: Array
 ) -> Params:
     share = jnp.where(counts[:, None], share, 0)
     return jax.tree.map(jnp.add, total, pull_back(policy, params, batch, share))
@@ -201,8 +202,8 @@ def _sum_over_devices(totals: Params) -> Params:
 
 
 def _add_moments(
-    total: RunningMoments,
     policy: Policy,
+    total: RunningMoments,
     params: Params,
     batch: Trajectory,
     share: Array,
@@ -223,9 +224,9 @@ _GRADIENT = _Statistic(
     zero=partial(jax.tree.map, jnp.zeros_like),
     add=_add_gradient,
     join=_sum_over_devices,
-    copies=0,
+    of_each=False,
 )
-_MOMENTS = _Statistic(zero=_no_moments, add=_add_moments, join=merge_all, copies=1)
+_MOMENTS = _Statistic(zero=_no_moments, add=_add_moments, join=merge_all, of_each=True)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
@@ -254,68 +255,78 @@ def _total(
     key: Array,
 ) -> Total:
     N, T, micro = sizes
-    scale = N if statistic is _MOMENTS else 1
     draw = partial(episodes, policy, environment, T)
     keys = episode_keys(key, N)
     example = jax.eval_shape(draw, whole, keys)
-    micro = micro or _micro_batch_size(example, whole[0], statistic.copies)
-    local = N if mesh is None else N // mesh.size
+    micro = micro or _micro_batch_size(example, whole[0] if statistic.of_each else None)
+    add = partial(statistic.add, policy)
 
-    if micro >= local:
+    def weigh(batch: Trajectory) -> Array:
+        return shares(estimator, batch, batch.log_prob) * (N if statistic.of_each else 1)
+
+    if micro >= (N if mesh is None else N // mesh.size):
         batch = over_devices(draw, mesh, whole, keys)
-        share = shares(estimator, batch, batch.log_prob) * scale
+        start = partial(_added_once, add, statistic.zero)
+        totals = over_devices(start, mesh, whole[0], (batch, weigh(batch)))
+    else:
+        needed = _read_by_weights(weigh, example)
+        sweep = partial(_sweep, draw, add, statistic.zero, needed, micro)
 
-        def reduce(whole: tuple[Params, Any], rows: tuple[Trajectory, Array]) -> Total:
-            batch, share = rows
-            counts = jnp.ones(share.shape[0], bool)
-            total = statistic.add(statistic.zero(whole[0]), policy, whole[0], batch, share, counts)
-            return _stacked(total)
+        def phase(carry: tuple[list[Array], Total], pull: Array) -> tuple[Any, None]:
+            share = weigh(_filled(needed, example, carry[0]))
+            return over_devices(sweep, mesh, (whole, pull), (keys, share)), None
 
-        return statistic.join(over_devices(reduce, mesh, whole, (batch, share)))
-
-    needed = _read_by_weights(estimator, example)
-
-    def sweep(whole: Any, rows: tuple[Array, Array]) -> tuple[list[Array], Total]:
-        """All micro-batches of a device: what the weights read, and the total of the shares."""
-        (params, environment_params), pull = whole
-        pieces = -(-rows[0].shape[0] // micro)
-        order = jnp.arange(pieces * micro).reshape(pieces, micro)
-
-        def piece(total: Total, order: Array) -> tuple[Total, list[Array]]:
-            counts = order < rows[0].shape[0]
-            keys, share = jax.tree.map(lambda x: x[jnp.where(counts, order, 0)], rows)
-            batch = draw((params, environment_params), keys)
-            total = jax.lax.cond(
-                pull,
-                lambda: statistic.add(total, policy, params, batch, share, counts),
-                lambda: total,
-            )
-            return total, _select(needed, batch)
-
-        total, kept = jax.lax.scan(piece, statistic.zero(params), order)
-        kept = [x.reshape(-1, *x.shape[2:])[: rows[0].shape[0]] for x in kept]
-        return kept, _stacked(total)
-
-    def phase(carry: tuple[list[Array], Total], pull: Array) -> tuple[Any, None]:
-        batch = _filled(needed, example, carry[0])
-        share = shares(estimator, batch, batch.log_prob) * scale
-        return over_devices(sweep, mesh, (whole, pull), (keys, share)), None
-
-    shapes = jax.eval_shape(
-        lambda kept: phase((kept, None), jnp.bool_(False))[0], _select(needed, example)
-    )
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    (_, totals), _ = jax.lax.scan(phase, nothing, jnp.array([False, True]))
+        shapes = jax.eval_shape(
+            lambda kept: phase((kept, None), jnp.bool_(False))[0], _select(needed, example)
+        )
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (_, totals), _ = jax.lax.scan(phase, nothing, jnp.array([False, True]))
     return statistic.join(totals)
 
 
-def _read_by_weights(estimator: Estimator, example: Trajectory) -> list[bool]:
+def _added_once(
+    add: Callable[..., Total],
+    zero: Callable[[Params], Total],
+    params: Params,
+    rows: tuple[Trajectory, Array],
+) -> Total:
+    """A device's total where its share of the batch is a single micro-batch."""
+    batch, share = rows
+    return _stacked(add(zero(params), params, batch, share, jnp.ones(share.shape[0], bool)))
+
+
+def _sweep(
+    draw: Callable[..., Trajectory],
+    add: Callable[..., Total],
+    zero: Callable[[Params], Total],
+    needed: list[bool],
+    micro: int,
+    whole: Any,
+    rows: tuple[Array, Array],
+) -> tuple[list[Array], Total]:
+    """All micro-batches of a device: what the weights read, and where `pull` says so the total."""
+    (params, environment_params), pull = whole
+    N = rows[0].shape[0]
+    pieces = -(-N // micro)
+
+    def piece(total: Total, order: Array) -> tuple[Total, list[Array]]:
+        counts = order < N
+        keys, share = jax.tree.map(lambda x: x[jnp.where(counts, order, 0)], rows)
+        batch = draw((params, environment_params), keys)
+        total = jax.lax.cond(pull, lambda: add(total, params, batch, share, counts), lambda: total)
+        return total, _select(needed, batch)
+
+    order = jnp.arange(pieces * micro).reshape(pieces, micro)
+    total, kept = jax.lax.scan(piece, zero(params), order)
+    return [x.reshape(-1, *x.shape[2:])[:N] for x in kept], _stacked(total)
+
+
+def _read_by_weights(weigh: Callable[[Trajectory], Array], example: Trajectory) -> list[bool]:
     """Which leaves of a batch the shares depend on, as their jaxpr shows."""
     leaves, structure = jax.tree.flatten(example)
 
     def share(*leaves: Array) -> Array:
-        batch = jax.tree.unflatten(structure, leaves)
-        return shares(estimator, batch, batch.log_prob)
+        return weigh(jax.tree.unflatten(structure, leaves))
 
     jaxpr = jax.make_jaxpr(share)(*leaves).jaxpr
     return partial_eval.dce_jaxpr(jaxpr, [True])[1]
@@ -336,13 +347,13 @@ def _filled(needed: list[bool], example: Trajectory, kept: list[Array]) -> Traje
     return jax.tree.unflatten(structure, filled)
 
 
-def _micro_batch_size(example: Trajectory, params: Params, copies: int) -> int:
-    """As many trajectories as the budget of bytes holds."""
+def _micro_batch_size(example: Trajectory, held: Params | None) -> int:
+    """As many trajectories as the budget of bytes holds, each with what is held for it."""
     budget = CPU_BYTES if jax.default_backend() == "cpu" else ACCELERATOR_BYTES
     N = example.reward.shape[0]
     batch = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(example)) // N
-    gradient = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
-    return max(1, budget // (batch + copies * gradient))
+    gradient = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held))
+    return max(1, budget // (batch + gradient))
 
 
 def _stacked(total: Total) -> Total:
