@@ -46,9 +46,11 @@ def convergence(points: "Mapping[str, Sequence[Point]]", *, title: str) -> "Figu
             axes.axhline(history[-1].bias, color=colour, linestyle=":", linewidth=1.2)
             axes.annotate(
                 f"exact bias {history[-1].bias:.1%}",
-                (N[0], history[-1].bias),
-                xytext=(0, 4),
+                (N[-1], history[-1].bias),  # there the line has settled, and has room below it
+                xytext=(0, -8),
                 textcoords="offset points",
+                horizontalalignment="right",
+                verticalalignment="top",
                 color=colour,
                 fontsize=9,
             )
