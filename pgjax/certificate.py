@@ -36,7 +36,7 @@ class Certificate(NamedTuple):
     Attributes:
         row: of the registry.
         problem: its name.
-        truth: [P] ∇J.
+        truth: [P] ∇J, or the row's own estimand.
         moments: of one estimate, from one batch of K = `row.batch_size` trajectories.
         yardstick: tr Σ of plain reward-to-go from one trajectory.
     """
@@ -166,35 +166,45 @@ def with_visible_states(problem: Problem) -> Problem:
 
 
 def _certify_problem(rows: Sequence[Row], problem: Problem) -> list[Certificate]:
-    """Rows of one batch size share an enumeration, and so a compilation."""
+    """Rows that are given the same batches share an enumeration, and so a compilation."""
     truth = flatten(exact.gradient(*problem.arguments, horizon=problem.horizon))
     if not np.any(truth):
         raise ValueError(f"{problem.name} has ∇J = 0: no error can be relative to it")
     visible = with_visible_states(problem)
-    values = exact.state_values(*problem.arguments, horizon=problem.horizon)
-    made: dict[int, list[Estimator | Function]] = {1: [reward_to_go(problem.mdp.discount)]}
+    made: dict[tuple[int, bool], list[Estimator | Function]] = {
+        (1, False): [reward_to_go(problem.mdp.discount)]
+    }
     for row in rows:
-        made.setdefault(row.batch_size, []).append(row.make(visible))
-    found = {K: iter(_moments(each, visible, values, K)) for K, each in made.items()}
-    yardstick = float(next(found[1]).total_variance)
-    return [
-        Certificate(row, problem.name, truth, next(found[row.batch_size]), yardstick)
-        for row in rows
-    ]
+        if row.moments is None:
+            made.setdefault((row.batch_size, row.off_policy), []).append(row.make(visible))
+    found = {kind: iter(_moments(each, visible, *kind)) for kind, each in made.items()}
+    yardstick = float(next(found[1, False]).total_variance)
+
+    def certified(row: Row) -> Certificate:
+        own_truth = truth if row.truth is None else flatten(row.truth(problem))
+        moments = row.moments(problem) if row.moments else next(
+            found[row.batch_size, row.off_policy]
+        )  # fmt: skip
+        return Certificate(row, problem.name, own_truth, moments, yardstick)
+
+    return [certified(row) for row in rows]
 
 
 def _moments(
-    estimators: Sequence[Estimator | Function],
-    problem: Problem,
-    values: Float[np.ndarray, "H S"],
-    batch_size: int,
+    estimators: Sequence[Estimator | Function], problem: Problem, batch_size: int, off_policy: bool
 ) -> list[Moments]:
     """Of each estimator, read from the blocks of their joint mean and covariance."""
+    values = exact.state_values(*problem.arguments, horizon=problem.horizon)
+    action_values = exact.action_values(*problem.arguments, horizon=problem.horizon)
 
     @jax.jit  # traced once, not each time that `enumeration` looks at it
     def estimates(params: Params, batch: Trajectory) -> list[Any]:
-        value = jnp.einsum("kts,ts->kt", batch.observation, jnp.asarray(values))
-        batch = replace(batch, value=value)
+        state, action = batch.observation, jax.nn.one_hot(batch.action, problem.mdp.num_actions)
+        batch = replace(
+            batch,
+            value=jnp.einsum("kts,ts->kt", state, jnp.asarray(values)),
+            action_value=jnp.einsum("kts,kta,tsa->kt", state, action, jnp.asarray(action_values)),
+        )
         return [
             gradient(each, problem.policy, params, batch)
             if isinstance(each, Estimator)
@@ -203,7 +213,11 @@ def _moments(
         ]
 
     joint = enumeration.moments(
-        estimates, *problem.arguments, horizon=problem.horizon, batch_size=batch_size
+        estimates,
+        *problem.arguments,
+        horizon=problem.horizon,
+        batch_size=batch_size,
+        behaviour=problem.behaviour if off_policy else None,
     )
     P = len(joint.mean) // len(estimators)
     blocks = [slice(P * i, P * (i + 1)) for i in range(len(estimators))]

@@ -108,6 +108,7 @@ def moments(
     *,
     horizon: int,
     batch_size: int = 1,
+    behaviour: Params | None = None,
     limit: int = LIMIT,
 ) -> Moments:
     """The exact expectation and covariance of an estimate from a batch of K trajectories.
@@ -122,6 +123,8 @@ def moments(
         params: of the policy.
         horizon: H, the steps after which an episode is cut.
         batch_size: K.
+        behaviour: parameters of the policy that acts, and whose log-probabilities the batches
+            carry; None where that is the policy itself.
         limit: the largest number of trajectories, and of batches, accepted.
 
     Returns:
@@ -145,8 +148,10 @@ def moments(
         True
     """
     K = check_positive("batch_size", batch_size)
-    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params)
-    tables = _tables(mdp, policy, params)
+    params, acting = jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.float64), (params, params if behaviour is None else behaviour)
+    )
+    tables = _tables(mdp, policy, acting)
     paths = _paths(mdp, np.asarray(tables.probability), check_positive("horizon", horizon), limit)
     if isinstance(estimator, Estimator):
         estimate = partial(gradient, estimator, policy)

@@ -257,8 +257,14 @@ def _without_garbage(batch: Trajectory) -> Trajectory:
         log_prob=jnp.where(batch.mask, batch.log_prob, 0),
         terminated=batch.terminated & batch.mask,
         truncated=batch.truncated & batch.mask,
-        value=None if batch.value is None else jnp.where(batch.mask, batch.value, 0),
+        value=_live(batch.mask, batch.value),
+        action_value=_live(batch.mask, batch.action_value),
+        next_value=_live(batch.mask, batch.next_value),
     )
+
+
+def _live(mask: Array, field: Array | None) -> Array | None:
+    return None if field is None else jnp.where(mask, field, 0)
 
 
 def admit(params: Params, batch: Trajectory) -> tuple[Params, Trajectory]:

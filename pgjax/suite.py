@@ -44,6 +44,14 @@ class Problem(NamedTuple):
         """What every function of `exact` and `enumeration` takes first."""
         return self.mdp, self.policy, self.params
 
+    @property
+    def behaviour(self) -> Params:
+        """Parameters θ/2 of a policy μ that others may have acted by: less sure than π, never zero.
+
+        Off-policy estimators are judged on its trajectories.
+        """
+        return jax.tree.map(lambda x: np.asarray(x) / 2, self.params)
+
 
 def problems() -> tuple[Problem, ...]:
     """The suite, made anew; small enough to enumerate batches of two.

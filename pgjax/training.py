@@ -3,7 +3,7 @@
 Pure functions of parameters and keys; a script or the command line decides what to print and keep.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -40,6 +40,20 @@ class Metrics(NamedTuple):
     mean_length: Number
     gradient_norm: Number
     entropy: Number
+
+
+class Training(NamedTuple):
+    """A training run as a record: where it starts, and how one update goes.
+
+    Attributes:
+        start: a pytree of arrays, all there is to know to go on; it may be saved and restored.
+        step: state -> (state, Metrics, {stage: whether it was finite}), compiled, and pure.
+        params: state -> the policy's parameters.
+    """
+
+    start: Any
+    step: Callable[[Any], tuple[Any, Metrics, dict[str, Array]]]
+    params: Callable[[Any], Params]
 
 
 def default_network(environment: Any, environment_params: Any = None) -> linen.Module:
@@ -211,6 +225,52 @@ def train(
         [(4, 2), (4, 2)]
     """
     check_positive("num_updates", num_updates)
+    run = policy_gradient(
+        policy,
+        params,
+        environment,
+        key,
+        estimator=estimator,
+        optimizer=optimizer,
+        num_trajectories=num_trajectories,
+        num_steps=num_steps,
+        environment_params=environment_params,
+    )
+    return _loop(run, num_updates)
+
+
+def policy_gradient(
+    policy: Policy,
+    params: Params,
+    environment: Any,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    num_trajectories: int,
+    num_steps: int,
+    environment_params: Any = None,
+) -> Training:
+    """What `train` runs, as a record: for who wants to keep its state, and go on from it.
+
+    Args:
+        policy: acts and is improved.
+        params: where it starts.
+        environment: a gymnax environment, or a TabularMDP.
+        key: from `jax.random.key`.
+        estimator: weights and term.
+        optimizer: from optax, descending as usual.
+        num_trajectories: N.
+        num_steps: T.
+        environment_params: of the gymnax environment; its default ones if None.
+
+    Returns:
+        A Training whose state is (params, optimizer state, key).
+
+    Raises:
+        ValueError: a count below one.
+        TypeError: a count that is no integer, a key that is none.
+    """
     key = check_key(key)
     draw = partial(
         rollout,
@@ -221,32 +281,48 @@ def train(
 
     # Everything random happens inside, so that one program is all there is to compile.
     @jax.jit
-    def step(params: Params, optimizer_state: optax.OptState, key: Array) -> Any:
+    def step(state: tuple[Params, optax.OptState, Array]) -> tuple[Any, Metrics, dict[str, Array]]:
+        params, optimizer_state, key = state
         key, batch_key = jax.random.split(key)
         batch = draw(policy, params, environment, batch_key)
         updated = update(estimator, policy, optimizer, params, optimizer_state, batch)
-        return key, updated, _finite(batch, *updated)
-
-    start = params, jax.jit(optimizer.init)(params)
-    return _loop(step, start, key, num_updates)
-
-
-def _loop(
-    step: Any, start: tuple[Params, optax.OptState], key: Array, num_updates: int
-) -> Iterator[tuple[Params, Metrics]]:
-    """The generator behind `train`, apart from it so that bad arguments raise at the call."""
-    params, optimizer_state = start
-    for index in range(1, num_updates + 1):
-        key, updated, finite = step(params, optimizer_state, key)
         params, optimizer_state, metrics = updated
-        metrics, finite = jax.device_get((metrics, finite))
-        bad = [name for name, is_finite in finite.items() if not is_finite]
-        if bad:
-            raise FloatingPointError(
-                f"update {index}: not finite: {', '.join(bad)}; "
-                "lower the learning rate, or find the cause with pgjax.checked"
-            )
-        yield params, Metrics(*map(float, metrics))
+        return (params, optimizer_state, key), metrics, _finite(batch, *updated)
+
+    return Training((params, jax.jit(optimizer.init)(params), key), step, lambda state: state[0])
+
+
+def _loop(run: Training, num_updates: int) -> Iterator[tuple[Params, Metrics]]:
+    """The generator behind `train`, apart from it so that bad arguments raise at the call."""
+    state = run.start
+    for index in range(1, num_updates + 1):
+        state, metrics = advance(run, state, index)
+        yield run.params(state), metrics
+
+
+def advance(run: Training, state: Any, index: int) -> tuple[Any, Metrics]:
+    """One update, and its metrics on the host.
+
+    Args:
+        run: whose step it is.
+        state: before the update.
+        index: of the update, from 1, for the message.
+
+    Returns:
+        The state after it, and its metrics as floats.
+
+    Raises:
+        FloatingPointError: something in it is not finite; the message names what and the update.
+    """
+    state, metrics, finite = run.step(state)
+    metrics, finite = jax.device_get((metrics, finite))
+    bad = [name for name, is_finite in finite.items() if not is_finite]
+    if bad:
+        raise FloatingPointError(
+            f"update {index}: not finite: {', '.join(bad)}; "
+            "lower the learning rate, or find the cause with pgjax.checked"
+        )
+    return state, Metrics(*map(float, metrics))
 
 
 def evaluate(

@@ -1,7 +1,8 @@
 """The nouns: Trajectory, Policy, Estimator, and the Moments that judge an estimator.
 
-A batch is a Trajectory whose every field has a leading axis N. One row holds at most one episode;
-`mask` is true while the episode lasts and false after its end, where any value may stand.
+A batch is a Trajectory whose every field has a leading axis N. One row holds one episode, or, as a
+window, several one after another; `mask` is false after the end of a row's last step, where any
+value may stand.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from flax import struct
 from jax import Array
-from jaxtyping import Bool, Float, Key, Num, PyTree
+from jaxtyping import Bool, Float, Int, Key, Num, PyTree
 
 Params: TypeAlias = PyTree
 Observation: TypeAlias = PyTree
@@ -17,11 +18,15 @@ Observation: TypeAlias = PyTree
 
 @struct.dataclass
 class Trajectory:
-    """One episode of at most T steps; a batch is the same with a leading N.
+    """One episode of at most T steps, or a window of T steps; a batch has a leading N.
+
+    A window is cut out of an endless stream of episodes: a new one starts after each step that
+    terminated or truncated. It is a window if `next_value` is there; `time` then says how old each
+    step's episode is.
 
     Attributes:
         observation: [T, ...] what the policy saw before each action; a pytree.
-        action: [T, ...] what it did.
+        action: [T, ...] what it did; a pytree for a factored policy.
         reward: [T] what followed.
         log_prob: [T] log μ(a_t|s_t) of the policy μ that acted.
         terminated: [T] true at the step that entered a terminal state.
@@ -33,10 +38,16 @@ class Trajectory:
             estimators that name a critic read it.
         final_value: scalar, optional V(final_observation). Passing it bootstraps every episode
             that did not terminate; passing none bootstraps nothing.
+        action_value: [T] optional Q(s_t, a_t), a critic's opinion; `value` is then E_π Q(s_t, ·).
+        time: [T] optional, steps since the start of the step's episode; None counts from the row's
+            first step.
+        next_value: [T] optional V of what followed each step, in its own episode: never of a reset
+            observation. It makes the row a window, bootstrapped wherever it is cut and did not
+            terminate.
     """
 
     observation: Observation
-    action: Num[Array, "..."]
+    action: PyTree[Num[Array, "..."]]
     reward: Num[Array, "*batch T"]
     log_prob: Float[Array, "*batch T"]
     terminated: Bool[Array, "*batch T"]
@@ -45,6 +56,21 @@ class Trajectory:
     final_observation: Observation
     value: Float[Array, "*batch T"] | None = None
     final_value: Float[Array, "*batch"] | None = None
+    action_value: Float[Array, "*batch T"] | None = None
+    time: Int[Array, "*batch T"] | None = None
+    next_value: Float[Array, "*batch T"] | None = None
+
+
+class MaskedObservation(NamedTuple):
+    """What a policy sees where not every action is legal.
+
+    Attributes:
+        observation: what the environment shows; a pytree.
+        action_mask: [A] true where the action is legal.
+    """
+
+    observation: Observation
+    action_mask: Bool[Array, "*batch A"]
 
 
 class Policy(NamedTuple):
@@ -64,6 +90,27 @@ class Policy(NamedTuple):
     sample: Callable[[Params, Key[Array, ""], Observation], tuple[Array, Array]]
     log_prob: Callable[[Params, Observation, Array], Array]
     entropy: Callable[[Params, Observation], Array]
+
+
+class RecurrentPolicy(NamedTuple):
+    """A policy with a memory, which is carried along the episode.
+
+    Rollouts carry it in their scan; log-probabilities are recomputed along each episode from its
+    first step, so that the gradient goes through the memory.
+
+    Attributes:
+        init: (key, observation) -> params.
+        memory: params -> the memory at the start of an episode, a pytree.
+        sample: (params, key, memory, observation) -> (memory, action, log_prob).
+        log_prob: (params, memory, observation, action) -> (memory, log π(a|memory, s)).
+        entropy: (params, memory, observation) -> H(π(·|memory, s)) in nats, a scalar.
+    """
+
+    init: Callable[[Key[Array, ""], Observation], Params]
+    memory: Callable[[Params], Any]
+    sample: Callable[[Params, Key[Array, ""], Any, Observation], tuple[Any, Array, Array]]
+    log_prob: Callable[[Params, Any, Observation, Array], tuple[Any, Array]]
+    entropy: Callable[[Params, Any, Observation], Array]
 
 
 class Estimator(NamedTuple):

@@ -108,7 +108,8 @@ def check_batch(batch: Trajectory) -> None:
         )
     if shape[0] == 0:
         raise ValueError("batch must hold at least one trajectory, got N = 0")
-    for name in ("log_prob", "terminated", "truncated", "mask", "value"):
+    optional = ("value", "action_value", "time", "next_value")
+    for name in ("log_prob", "terminated", "truncated", "mask", *optional):
         field = getattr(batch, name)
         if field is not None and field.shape != shape:
             raise ValueError(f"batch.{name} must have shape [N, T] = {shape}, got {field.shape}")

@@ -18,8 +18,8 @@ ROOT = Path(pgjax.__file__).parent
 # Each level may import the levels above it in this list, never its own or a later one.
 LEVELS = [
     {"_version", "types", "devices", "hoisting", "deferral", "compilation"},
-    {"validation", "recurrence"},
-    {"returns"},
+    {"validation", "recurrence", "environments.surface"},
+    {"returns", "environments"},
     {"tabular", "policies", "baselines"},
     {"weights", "terms", "diagnostics", "pullback"},
     {"estimators"},
@@ -28,7 +28,9 @@ LEVELS = [
     {"exact.derivatives", "exact.moments", "bridge.exploration"},
     {"exact", "bridge.tables"},
     {"enumeration", "rollouts", "suite", "bridge"},
-    {"training", "convergence", "registry", "sampling", "streaming"},
+    {"training", "convergence", "registry.row", "sampling", "streaming"},
+    {"registry.essentials"},
+    {"registry"},
     {"certificate", "unbiased"},
     {"plots"},
 ]

@@ -1,18 +1,8 @@
-"""The registry: one row for each public estimator, and the exact numbers follow by themselves.
-
-A row says how an estimator is composed and what its bias is claimed to be. `certificate.certify`
-computes what it *is*, on every problem of the suite, and the tables of the README and of
-docs/estimators.md are printed from that; a public estimator without a row fails the tests.
-"""
-
-from collections.abc import Callable
-from typing import Any, NamedTuple
+"""The family that everyone starts with: REINFORCE, reward-to-go, and what is subtracted."""
 
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Float
 
-from pgjax import exact, terms, weights
+from pgjax import terms, weights
 from pgjax.baselines import (
     batch_mean,
     constant,
@@ -22,85 +12,8 @@ from pgjax.baselines import (
     state_value,
 )
 from pgjax.estimators import mismatched_reward_to_go, reinforce, reward_to_go, rloo
-from pgjax.suite import Problem
-from pgjax.types import Estimator, Params, Trajectory
-
-
-class Row(NamedTuple):
-    """An estimator as the certificate needs it.
-
-    Attributes:
-        name: as tables and pictures print it.
-        code: how one writes it, γ being the problem's discount, and J, G and b what
-            `mean_return`, `mean_returns_to_go` and `least_variance_value` give for it.
-        weights: the credit of an action, as a formula.
-        term: the name of its term.
-        bias: for ∇J. It begins with "none" if and only if the bias is zero on the whole suite,
-            with on-policy batches of `batch_size`; the certificate refutes what is not so.
-        make: Problem -> Estimator, or any function (params, batch) -> gradient. States are one-hot
-            in the problem it is given, whatever the policy sees; `value` holds V_t(s_t), exactly,
-            in the batches that the estimator will be given.
-        batch_size: K, the trajectories that one estimate takes; more than one where they are
-            coupled.
-    """
-
-    name: str
-    code: str
-    weights: str
-    term: str
-    bias: str
-    make: Callable[[Problem], Estimator | Callable[[Params, Trajectory], Any]]
-    batch_size: int = 1
-
-    @property
-    def is_unbiased(self) -> bool:
-        """Whether the row claims so."""
-        return self.bias.startswith("none")
-
-
-def mean_return(problem: Problem) -> float:
-    """J, the mean return: the constant baseline that everyone tries first.
-
-    Args:
-        problem: from the suite, or like it.
-
-    Bias: exact.
-    """
-    values = exact.state_values(*problem.arguments, horizon=problem.horizon)
-    return float(problem.mdp.initial @ values[0])
-
-
-def mean_returns_to_go(problem: Problem) -> Float[np.ndarray, "T"]:
-    """E[G_t] for each time step, episodes that have ended counted as zero.
-
-    Args:
-        problem: from the suite, or like it; γ > 0.
-
-    Returns:
-        [H].
-
-    Bias: exact.
-    """
-    visits = exact.visitation(*problem.arguments, horizon=problem.horizon)
-    values = exact.state_values(*problem.arguments, horizon=problem.horizon)
-    discounted = np.sum(visits * values, axis=-1)  # visits carry γ^t
-    return discounted / problem.mdp.discount ** np.arange(problem.horizon)
-
-
-def least_variance_value(problem: Problem) -> Callable[[Any], Any]:
-    """The function b(s) that minimises reward-to-go's total variance, of one-hot states.
-
-    Args:
-        problem: with states one-hot.
-
-    Returns:
-        One observation -> scalar.
-
-    Bias: exact.
-    """
-    table = exact.optimal_state_baseline(*problem.arguments, horizon=problem.horizon)
-    return lambda observation: jnp.dot(observation, jnp.asarray(table, observation.dtype))
-
+from pgjax.registry.row import Row, least_variance_value, mean_return, mean_returns_to_go
+from pgjax.types import Estimator
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -203,4 +116,3 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
 )
-"""Every row, in the order that tables print it."""

@@ -1,0 +1,1 @@
+"""Environments: one small surface of pure functions, and adapters to it."""

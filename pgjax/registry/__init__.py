@@ -1,0 +1,20 @@
+"""The registry: one row for each public estimator, and the exact numbers follow by themselves.
+
+A row says how an estimator is composed and what its bias is claimed to be. `certificate.certify`
+computes what it *is*, on every problem of the suite, and the tables of the README and of
+docs/estimators.md are printed from that; a public estimator without a row fails the tests.
+"""
+
+from pgjax.registry import essentials
+from pgjax.registry.row import Row as Row
+from pgjax.registry.row import least_variance_value as least_variance_value
+from pgjax.registry.row import mean_return as mean_return
+from pgjax.registry.row import mean_returns_to_go as mean_returns_to_go
+
+SECTIONS: dict[str, tuple[Row, ...]] = {
+    "essentials": essentials.ROWS,
+}
+"""Rows by family, in the order that tables print them."""
+
+ROWS: tuple[Row, ...] = tuple(row for rows in SECTIONS.values() for row in rows)
+"""Every row."""
