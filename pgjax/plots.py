@@ -74,29 +74,42 @@ def certificate(certificates: "Sequence[Certificate]") -> Figure:
     Returns:
         A figure; save it with `savefig`.
     """
-    names = list(dict.fromkeys(found.row.name for found in certificates))
-    figure = Figure(figsize=(9.5, 1.4 + 0.4 * len(names)), layout="constrained")
+    lines = _lines(certificates)
+    figure = Figure(figsize=(9.5, 1.4 + 0.34 * len(lines)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 3))
     biases = [found.bias for found in certificates if found.is_biased]
-    none = 10 ** np.floor(np.log10(min(biases, default=1)) - 0.7)
+    none = 10 ** np.floor(np.log10(max(min(biases, default=1), 1e-5)) - 0.7)
     problems = dict.fromkeys(found.problem for found in certificates)
     marks = dict(zip(problems, cycle(_MARKS), strict=False))
-    for name in names:
-        found = [each for each in certificates if each.row.name == name]
-        spread = np.linspace(-0.34, 0.34, len(found)) if len(found) > 1 else [0.0]
-        for each, offset in zip(found, spread, strict=True):
+    for line, (_, found) in enumerate(lines):
+        for index, each in enumerate(found):
+            offset = 0.68 * (index + 0.5) / len(found) - 0.34
             colour, marker = marks[each.problem]
-            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4.5}
-            y = names.index(name) + offset
-            left.plot(each.bias if each.is_biased else none, y, linestyle="", **style)
-            right.plot(each.variance, y, linestyle="", **style)
-    _label_certificate(left, right, names, none)
+            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4}
+            bias = max(each.bias, 1.8 * none) if each.is_biased else none
+            left.plot(bias, line + offset, linestyle="", **style)
+            if each.variance > 0:
+                right.plot(each.variance, line + offset, linestyle="", **style)
+    _label_certificate(left, right, lines, none)
     handles = [
         right.plot([], [], linestyle="", color=colour, marker=marker, label=problem)[0]
         for problem, (colour, marker) in marks.items()
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=6, frameon=False)
     return figure
+
+
+def _lines(certificates: "Sequence[Certificate]") -> "list[tuple[str, list[Certificate]]]":
+    """An estimator's name and certificates on each line, below the title of its section."""
+    from pgjax.registry import section_of
+
+    sections: dict[str, dict[str, list[Certificate]]] = {}
+    for found in certificates:
+        rows = sections.setdefault(section_of(found.row), {})
+        rows.setdefault(found.row.name, []).append(found)
+    if len(sections) == 1:
+        return list(next(iter(sections.values())).items())
+    return [line for title, rows in sections.items() for line in ((title, []), *rows.items())]
 
 
 def learning_curve(rows: "Sequence[Mapping[str, Any]]", *, title: str) -> Figure:
@@ -128,16 +141,20 @@ def learning_curve(rows: "Sequence[Mapping[str, Any]]", *, title: str) -> Figure
     return figure
 
 
-def _label_certificate(left: Axes, right: Axes, names: Sequence[str], none: float) -> None:
+def _label_certificate(
+    left: Axes, right: Axes, lines: "list[tuple[str, list[Certificate]]]", none: float
+) -> None:
     for axes in (left, right):
         axes.set_xscale("log")
         axes.grid(axis="x", color="0.9", linewidth=0.8)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        for line in range(0, len(names), 2):
+        for line in range(0, len(lines), 2):
             axes.axhspan(line - 0.5, line + 0.5, color="0.965", zorder=0)
-    left.set_yticks(range(len(names)), names)
-    left.set_ylim(len(names) - 0.5, -0.5)
+    left.set_yticks(range(len(lines)), [name for name, _ in lines])
+    left.set_ylim(len(lines) - 0.5, -0.5)
+    for label, (_, found) in zip(left.get_yticklabels(), lines, strict=True):
+        label.set_fontweight("normal" if found else "bold")
     ticks = [10.0**power for power in range(round(np.log10(none)) + 1, 1)]
     left.set_xticks([none, *ticks], ["none", *(f"{100 * tick:g}%" for tick in ticks)])
     left.set_xlim(none / 1.6, 1.6)

@@ -14,6 +14,7 @@ from rich import box
 from rich.table import Table as RichTable
 
 from pgjax.certificate import Certificate
+from pgjax.registry import Row, section_of
 from pgjax.suite import Problem
 
 _GENERATED = re.compile(
@@ -30,7 +31,7 @@ class Table(NamedTuple):
     words: int = 1
 
 
-def summary(certificates: Sequence[Certificate]) -> Table:
+def summary(certificates: Sequence[Certificate], title: str = "on the whole suite") -> Table:
     """One line an estimator, each number's range over the problems, the cosine's lowest."""
     rows = [
         (
@@ -44,7 +45,7 @@ def summary(certificates: Sequence[Certificate]) -> Table:
         for found in by_estimator(certificates)
     ]
     head = ("estimator", "K", "bias", "cosine ≥", "variance", "N for 1 %")
-    return Table("on the whole suite", head, rows)
+    return Table(title, head, rows)
 
 
 def on_problem(certificates: Sequence[Certificate], problem: Problem) -> Table:
@@ -76,7 +77,7 @@ def compositions(certificates: Sequence[Certificate]) -> Table:
             f"`{found[0].row.code}`",
             found[0].row.weights,
             found[0].row.term,
-            found[0].row.bias,
+            _statement(found[0].row),
             _range(found, _bias_of, lambda c: c.bias),
             _range(found, _variance_of, lambda c: c.variance),
         )
@@ -111,13 +112,22 @@ def markdown(table: Table) -> str:
 
 
 def generated(certificates: Sequence[Certificate], problems: Sequence[Problem]) -> dict[str, str]:
-    """What stands between the markers of each name."""
+    """What stands between the markers of each name: tables of each section, and of all problems."""
     each = (on_problem(certificates, problem) for problem in problems)
-    return {
-        "compositions": markdown(compositions(certificates)),
-        "summary": markdown(summary(certificates)),
-        "problems": "\n".join(f"### {table.title}\n\n{markdown(table)}" for table in each),
-    }
+    texts = {"problems": "\n".join(f"### {table.title}\n\n{markdown(table)}" for table in each)}
+    for section, found in by_section(certificates).items():
+        slug = section.replace(" ", "-")
+        texts[f"compositions-{slug}"] = markdown(compositions(found))
+        texts[f"summary-{slug}"] = markdown(summary(found))
+    return texts
+
+
+def by_section(certificates: Sequence[Certificate]) -> dict[str, list[Certificate]]:
+    """Certificates by the section of the registry that their row stands in."""
+    sections: dict[str, list[Certificate]] = {}
+    for found in certificates:
+        sections.setdefault(section_of(found.row), []).append(found)
+    return sections
 
 
 def updated(page: str, texts: Mapping[str, str]) -> str:
@@ -166,6 +176,10 @@ def save_json(certificates: Sequence[Certificate], path: Path) -> None:
         for found in certificates
     ]
     path.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _statement(row: Row) -> str:
+    return row.bias if row.truth is None else f"{row.bias}, as an estimate of {row.estimand}"
 
 
 def _range(

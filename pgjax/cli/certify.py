@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.problem:
         shown = [tables.on_problem(certificates, problem) for problem in problems]
     else:
-        shown = [tables.summary(certificates)]
+        sections = tables.by_section(certificates)
+        shown = [tables.summary(found, title) for title, found in sections.items()]
     for table in shown:
         console.print(tables.rich(table))
     console.print(LEGEND)

@@ -18,3 +18,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
 
 ROWS: tuple[Row, ...] = tuple(row for rows in SECTIONS.values() for row in rows)
 """Every row."""
+
+
+def section_of(row: Row) -> str:
+    """The section that a row stands in; "others" for one that is not of the registry."""
+    return next((section for section, rows in SECTIONS.items() if row in rows), "others")
