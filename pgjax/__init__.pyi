@@ -14,6 +14,7 @@ from . import tabular as tabular
 from . import terms as terms
 from . import training as training
 from . import weights as weights
+from . import windows as windows
 from .certificate import Certificate as Certificate
 from .certificate import certify as certify
 from .estimators import gradient as gradient

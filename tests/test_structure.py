@@ -27,7 +27,7 @@ LEVELS = [
     {"exact.values", "exact.recursion", "bridge.laws"},
     {"exact.derivatives", "exact.moments", "bridge.exploration"},
     {"exact", "bridge.tables"},
-    {"enumeration", "rollouts", "suite", "bridge"},
+    {"enumeration", "rollouts", "suite", "bridge", "windows"},
     {"training", "convergence", "registry.row", "sampling", "streaming"},
     {"registry.essentials"},
     {"registry"},
