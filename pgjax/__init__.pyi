@@ -26,7 +26,10 @@ from .estimators import rloo as rloo
 from .estimators import surrogate as surrogate
 from .policies import MLP as MLP
 from .policies import ConvNet as ConvNet
+from .policies import GaussianMLP as GaussianMLP
+from .policies import flax_gaussian_policy as flax_gaussian_policy
 from .policies import flax_policy as flax_policy
+from .policies import gaussian_policy as gaussian_policy
 from .policies import softmax_policy as softmax_policy
 from .policies import tabular_softmax as tabular_softmax
 from .pullback import log_probs as log_probs

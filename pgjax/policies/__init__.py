@@ -1,0 +1,20 @@
+"""Policies: what a network computes, what its output means, and the records the rest asks for.
+
+A network is a function (params, observation) -> output; a Distribution says how actions are drawn
+from that output. Together they are a Policy, or, with a memory, a RecurrentPolicy. Every function
+here sees one observation. Flax is adapted at the edge; other networks come as plain functions.
+"""
+
+from pgjax.policies.distribution import Distribution as Distribution
+from pgjax.policies.distribution import distribution_policy as distribution_policy
+from pgjax.policies.gaussian import GAUSSIAN as GAUSSIAN
+from pgjax.policies.gaussian import gaussian_policy as gaussian_policy
+from pgjax.policies.modules import flax_functions as flax_functions
+from pgjax.policies.modules import flax_gaussian_policy as flax_gaussian_policy
+from pgjax.policies.modules import flax_policy as flax_policy
+from pgjax.policies.networks import MLP as MLP
+from pgjax.policies.networks import ConvNet as ConvNet
+from pgjax.policies.networks import GaussianMLP as GaussianMLP
+from pgjax.policies.softmax import SOFTMAX as SOFTMAX
+from pgjax.policies.softmax import softmax_policy as softmax_policy
+from pgjax.policies.softmax import tabular_softmax as tabular_softmax

@@ -1,0 +1,96 @@
+"""Distribution: what a network's output means, as pure functions of that output.
+
+Without this noun every kind of action would be written once for a policy without memory, once for
+one with, and once more as a factor of a product.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from jax import Array
+from jaxtyping import Bool, Float, Key, PyTree
+
+from pgjax.types import MaskedObservation, Observation, Params, Policy
+
+Output: TypeAlias = PyTree
+"""What a network gives for one observation: logits [A], say, or a mean and a log σ."""
+
+
+class Distribution(NamedTuple):
+    """A family of distributions over actions, one for each output of a network.
+
+    Attributes:
+        sample: (output, key) -> (action, its log-probability).
+        log_prob: (output, action) -> log π(a), a scalar.
+        entropy: output -> H(π) in nats, a scalar.
+        masked: (output, action_mask) -> the output under which illegal actions have probability
+            zero; a TypeError where no action can be illegal.
+    """
+
+    sample: Callable[[Output, Key[Array, ""]], tuple[Any, Float[Array, ""]]]
+    log_prob: Callable[[Output, Any], Float[Array, ""]]
+    entropy: Callable[[Output], Float[Array, ""]]
+    masked: Callable[[Output, Bool[Array, "A"]], Output]
+
+
+def distribution_policy(
+    init: Callable[[Key[Array, ""], Observation], Params],
+    output: Callable[[Params, Observation], Output],
+    distribution: Distribution,
+) -> Policy:
+    """A Policy from a network and the distribution that its output stands for.
+
+    The network sees the observation alone, also where it comes as a MaskedObservation: the mask is
+    the distribution's, when it samples as when it scores.
+
+    Args:
+        init: (key, observation) -> params.
+        output: (params, observation) -> what the distribution takes.
+        distribution: over the actions.
+
+    Returns:
+        A Policy.
+
+    Raises:
+        TypeError: by its functions: a mask where the distribution takes none.
+        ValueError: by its functions: whatever the distribution refuses.
+
+    Bias: log-probabilities are as exact as the distribution's.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax.policies import SOFTMAX
+        >>> zeros = lambda key, x: jnp.zeros((2, 3))
+        >>> policy = distribution_policy(zeros, lambda w, x: x @ w, SOFTMAX)
+        >>> float(policy.entropy(jnp.zeros((2, 3)), jnp.ones(2)))  # doctest: +ELLIPSIS
+        1.0986...
+    """
+
+    def start(key: Array, observation: Observation) -> Params:
+        return init(key, unmasked(observation))
+
+    def seen(params: Params, observation: Observation) -> Output:
+        return mask_output(distribution, output(params, unmasked(observation)), observation)
+
+    def sample(params: Params, key: Array, observation: Observation) -> tuple[Any, Array]:
+        return distribution.sample(seen(params, observation), key)
+
+    def log_prob(params: Params, observation: Observation, action: Any) -> Array:
+        return distribution.log_prob(seen(params, observation), action)
+
+    def entropy(params: Params, observation: Observation) -> Array:
+        return distribution.entropy(seen(params, observation))
+
+    return Policy(start, sample, log_prob, entropy)
+
+
+def unmasked(observation: Observation) -> Observation:
+    """What the environment shows, without its action mask."""
+    return observation.observation if isinstance(observation, MaskedObservation) else observation
+
+
+def mask_output(distribution: Distribution, output: Output, observation: Observation) -> Output:
+    """The output, under the observation's action mask if it has one."""
+    if not isinstance(observation, MaskedObservation):
+        return output
+    return distribution.masked(output, observation.action_mask)

@@ -1,0 +1,145 @@
+"""Flax at the edge: linen and NNX modules as plain functions, and as policies."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from flax import linen
+from jax import Array
+
+from pgjax.policies.gaussian import gaussian_policy
+from pgjax.policies.softmax import softmax_policy
+from pgjax.types import Observation, Params, Policy
+
+
+def flax_policy(module: Any) -> Policy:
+    """A softmax policy from a Flax module whose call on one observation returns logits [A].
+
+    Args:
+        module: a `flax.linen` module; or, for `flax.nnx`, a function `rngs -> module`, or a module
+            as it stands (`init` then returns its own parameters, whatever the key).
+            It is called with one observation, without a batch axis.
+
+    Returns:
+        A Policy. Its params are the linen variables, `{"params": ...}`, or the NNX state of
+        `nnx.Param`; other NNX state (statistics, rng counts) is held as it was at construction.
+
+    Raises:
+        TypeError: neither kind of module.
+        ValueError: by its functions: params without the `{"params": ...}` collection, logits that
+            are not [A].
+
+    Bias: log-probabilities are exact.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax.policies import MLP
+        >>> policy = flax_policy(MLP(num_actions=2))
+        >>> params = policy.init(jax.random.key(0), jnp.zeros(4))
+        >>> policy.log_prob(params, jnp.zeros(4), 1).shape
+        ()
+    """
+    return softmax_policy(*flax_functions(module))
+
+
+def flax_gaussian_policy(module: Any) -> Policy:
+    """A diagonal Gaussian policy from a Flax module whose call returns (μ, log σ), each [D].
+
+    Args:
+        module: as for `flax_functions`; `GaussianMLP`, say.
+
+    Returns:
+        A Policy over actions [D].
+
+    Raises:
+        TypeError: neither kind of module; by its functions: an output that is no pair.
+        ValueError: by its functions: params without the `{"params": ...}` collection, a mean or a
+            log σ that is not [D].
+
+    Bias: log-probabilities are exact.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax.policies import GaussianMLP
+        >>> policy = flax_gaussian_policy(GaussianMLP(num_dimensions=3))
+        >>> params = policy.init(jax.random.key(0), jnp.zeros(4))
+        >>> action, log_prob = policy.sample(params, jax.random.key(1), jnp.zeros(4))
+        >>> action.shape, log_prob.shape
+        ((3,), ())
+    """
+    return gaussian_policy(*flax_functions(module))
+
+
+class Functions(NamedTuple):
+    """A network as two functions.
+
+    Attributes:
+        init: (key, observation) -> params.
+        output: (params, observation) -> what the network gives for one observation.
+    """
+
+    init: Callable[[Array, Observation], Params]
+    output: Callable[[Params, Observation], Any]
+
+
+def flax_functions(module: Any) -> Functions:
+    """A Flax module as the two functions that every kind of policy is made from.
+
+    Args:
+        module: a `flax.linen` module; or, for `flax.nnx`, a function `rngs -> module`, or a module
+            as it stands (`init` then returns its own parameters, whatever the key).
+            It is called with one observation, without a batch axis.
+
+    Returns:
+        (init, output). Params are the linen variables, `{"params": ...}`, or the NNX state of
+        `nnx.Param`; other NNX state (statistics, rng counts) is held as it was at construction.
+
+    Raises:
+        TypeError: neither kind of module.
+        ValueError: by `output`: params without the `{"params": ...}` collection.
+
+    Bias: does not apply.
+
+    Example:
+        >>> from pgjax.policies import MLP, softmax_policy
+        >>> policy = softmax_policy(*flax_functions(MLP(num_actions=2)))
+    """
+    if isinstance(module, linen.Module):
+        return Functions(module.init, partial(_apply, module))
+    if callable(module):  # an NNX module is callable too; nnx itself is slow to import
+        return _nnx_functions(module)
+    raise TypeError(
+        "module must be a flax.linen module, a flax.nnx module or a function rngs -> nnx module, "
+        f"got {module!r}"
+    )
+
+
+def _apply(module: linen.Module, params: Params, observation: Observation) -> Any:
+    if not isinstance(params, Mapping) or "params" not in params:
+        keys = sorted(params) if isinstance(params, Mapping) else type(params).__name__
+        raise ValueError(
+            f"params of a linen policy must hold the 'params' collection, got {keys}; "
+            "pass what policy.init returned, or {'params': ...}"
+        )
+    return module.apply(params, observation)
+
+
+def _nnx_functions(module: Any) -> Functions:
+    from flax import nnx
+
+    if isinstance(module, nnx.Module):
+        graph, own, rest = nnx.split(module, nnx.Param, ...)
+
+        def init(key: Array, observation: Observation) -> Params:
+            return own
+
+    else:
+        graph, _, rest = nnx.split(module(nnx.Rngs(0)), nnx.Param, ...)
+
+        def init(key: Array, observation: Observation) -> Params:
+            return nnx.split(module(nnx.Rngs(key)), nnx.Param, ...)[1]
+
+    def output(params: Params, observation: Observation) -> Any:
+        return nnx.merge(graph, params, rest)(observation)
+
+    return Functions(init, output)

@@ -1,0 +1,114 @@
+"""Flax networks: what they give for one observation is read by a distribution."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+from jax import Array
+
+
+class MLP(linen.Module):
+    """A perceptron that gives logits: the observation, flattened, through dense layers.
+
+    Attributes:
+        num_actions: A.
+        hidden: width of each hidden layer.
+        num_categories: for an integer observation, its number of values: it is then one-hot
+            encoded, and None takes it as a number.
+    """
+
+    num_actions: int
+    hidden: Sequence[int] = (64, 64)
+    num_categories: int | None = None
+
+    @linen.compact
+    def __call__(self, observation: Array) -> Array:
+        """[...] -> logits [A]."""
+        x = _tanh_layers(_features(observation, self.num_categories), self.hidden)
+        return _last_layer(x, self.num_actions)
+
+
+class GaussianMLP(linen.Module):
+    """A perceptron that gives a Gaussian's mean, and a log σ that does not depend on what is seen.
+
+    What PPO and A2C usually run on continuous actions. For a σ of each state give a module of your
+    own that returns (μ, log σ).
+
+    Attributes:
+        num_dimensions: D.
+        hidden: width of each hidden layer.
+        initial_log_std: log σ at first, of every coordinate; a parameter from then on.
+
+    References:
+        Schulman et al., Trust Region Policy Optimization (2015), appendix D; Andrychowicz et al.,
+        What Matters In On-Policy Reinforcement Learning? (2020), section 3.2, for the small last
+        layer.
+    """
+
+    num_dimensions: int
+    hidden: Sequence[int] = (64, 64)
+    initial_log_std: float = 0.0
+
+    @linen.compact
+    def __call__(self, observation: Array) -> tuple[Array, Array]:
+        """[...] -> μ [D], log σ [D]."""
+        x = _tanh_layers(_features(observation, None), self.hidden)
+        start = linen.initializers.constant(self.initial_log_std)
+        log_std = self.param("log_std", start, (self.num_dimensions,))
+        return _last_layer(x, self.num_dimensions), jnp.asarray(log_std)
+
+
+class ConvNet(linen.Module):
+    """A small convolutional net that gives logits, for images [height, width, channels].
+
+    One 3×3 convolution with 16 filters and a dense layer: the net of the MinAtar paper.
+
+    Attributes:
+        num_actions: A.
+        num_filters: of the convolution.
+        hidden: width of the dense layer.
+
+    References:
+        Young & Tian, MinAtar (2019), section 3.
+    """
+
+    num_actions: int
+    num_filters: int = 16
+    hidden: int = 128
+
+    @linen.compact
+    def __call__(self, observation: Array) -> Array:
+        """[height, width, channels] -> logits [A]."""
+        if observation.ndim != 3:
+            raise ValueError(
+                f"ConvNet needs an image [height, width, channels], got shape {observation.shape}; "
+                "use MLP for vectors"
+            )
+        x = _numeric(observation)
+        x = linen.relu(linen.Conv(self.num_filters, (3, 3), padding="VALID")(x))
+        x = linen.relu(linen.Dense(self.hidden)(x.reshape(-1)))
+        return _last_layer(x, self.num_actions)
+
+
+def _tanh_layers(x: Array, widths: Sequence[int]) -> Array:
+    for width in widths:
+        x = linen.tanh(linen.Dense(width, kernel_init=linen.initializers.orthogonal(2**0.5))(x))
+    return x
+
+
+def _last_layer(x: Array, width: int) -> Array:
+    # Nearly uniform at first: early episodes then explore, and no logit saturates.
+    return linen.Dense(width, kernel_init=linen.initializers.orthogonal(0.01))(x)
+
+
+def _features(observation: Array, num_categories: int | None) -> Array:
+    if num_categories is not None:
+        return jax.nn.one_hot(observation, num_categories).reshape(-1)
+    return _numeric(observation).reshape(-1)
+
+
+def _numeric(observation: Array) -> Array:
+    """Integers and booleans as floats; floats as they are."""
+    x = jnp.asarray(observation)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)

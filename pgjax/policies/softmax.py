@@ -1,0 +1,204 @@
+"""Softmax policies: from any function that gives logits.
+
+Log-probabilities are `log_softmax` of the logits, never log(p + ε). A logit of −inf marks an
+illegal action: probability zero, and no NaN in any gradient. So does a MaskedObservation.
+"""
+
+from collections.abc import Callable
+from functools import cache, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.experimental import checkify
+
+from pgjax.policies.distribution import Distribution, distribution_policy
+from pgjax.returns import accumulation_dtype
+from pgjax.types import Observation, Params, Policy
+from pgjax.validation import check_positive, is_concrete
+
+
+def softmax_policy(
+    init: Callable[[Array, Observation], Params], logits: Callable[[Params, Observation], Array]
+) -> Policy:
+    """A Policy from a function that gives logits, whatever computes them.
+
+    π(a|s) = exp(l_a) / Σ_b exp(l_b).
+
+    Args:
+        init: (key, observation) -> params.
+        logits: (params, observation) -> [A]; −inf marks an illegal action.
+
+    Returns:
+        A Policy over actions 0..A−1. `log_prob` of an action outside is NaN under jit.
+
+    Raises:
+        ValueError: by its functions: logits that are not [A], a concrete action outside 0..A−1.
+
+    Bias: log-probabilities are exact.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> policy = softmax_policy(lambda key, x: jnp.zeros((2, 3)), lambda w, x: x @ w)
+        >>> float(policy.entropy(jnp.zeros((2, 3)), jnp.ones(2)))  # doctest: +ELLIPSIS
+        1.0986...
+    """
+    return distribution_policy(init, logits, SOFTMAX)
+
+
+@cache
+def tabular_softmax(num_states: int, num_actions: int) -> Policy:
+    """A softmax over a table of logits; params are the array [S, A].
+
+    Args:
+        num_states: S, the length of the one-hot observation.
+        num_actions: A.
+
+    Returns:
+        A Policy; `init` gives the uniform policy (zeros).
+
+    Raises:
+        ValueError: a count below one, an observation that is not [S].
+
+    Bias: log-probabilities are exact.
+
+    References:
+        Sutton & Barto (2018), eq. 13.2 with one feature a state and action.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> policy = tabular_softmax(2, 2)
+        >>> policy.log_prob(jnp.zeros((2, 2)), jnp.array([0.0, 1.0]), 1)
+        Array(-0.6931472, dtype=float32)
+    """
+    shape = check_positive("num_states", num_states), check_positive("num_actions", num_actions)
+
+    def logits(params: Params, observation: Observation) -> Array:
+        if jnp.shape(params) != shape:
+            raise ValueError(f"params must have shape [S, A] = {shape}, got {jnp.shape(params)}")
+        if jnp.shape(observation) != shape[:1]:
+            raise ValueError(
+                f"observation must be one-hot of shape [S] = {shape[:1]}, "
+                f"got {jnp.shape(observation)}"
+            )
+        return jnp.asarray(observation).astype(params.dtype) @ params
+
+    return softmax_policy(lambda key, observation: jnp.zeros(shape), logits)
+
+
+def _sample(logits: Array, key: Array) -> tuple[Array, Array]:
+    values = _log_probabilities(logits)
+    action = _draw(key, values)
+    return action, _entry(values, action)
+
+
+def _log_prob(logits: Array, action: Array | int) -> Array:
+    values = _log_probabilities(logits)
+    _check_action(action, values)
+    return _entry(values, action)
+
+
+def _entropy(logits: Array) -> Array:
+    values = _log_probabilities(logits)
+    legal = values != -jnp.inf  # NaN stays, to be seen
+    return -_sum(jnp.where(legal, jnp.exp(values) * jnp.where(legal, values, 0), 0))
+
+
+def _masked(logits: Array, action_mask: Array) -> Array:
+    if jnp.shape(action_mask) != jnp.shape(logits):
+        raise ValueError(
+            f"action_mask must have the shape of the logits, [A] = {jnp.shape(logits)}, "
+            f"got {jnp.shape(action_mask)}"
+        )
+    if jnp.result_type(action_mask) != jnp.bool_:
+        raise TypeError(
+            f"action_mask must be boolean, true where the action is legal, "
+            f"got {jnp.result_type(action_mask)}; compare it with zero: x > 0"
+        )
+    return jnp.where(action_mask, logits, -jnp.inf)
+
+
+SOFTMAX = Distribution(_sample, _log_prob, _entropy, _masked)
+"""Actions 0..A−1, int32; a network's output is their logits [A], −inf where illegal."""
+
+
+def _log_probabilities(logits: Array) -> Array:
+    if jnp.ndim(logits) != 1:
+        raise ValueError(
+            f"a policy's logits must have shape [A] for one observation, got {jnp.shape(logits)}"
+        )
+    return _masked_log_softmax(logits)
+
+
+FEW_ACTIONS = 16
+"""Up to here a sum over the actions is written out, one addition an action. vmap makes each a
+vector operation over the batch; a reduction along so short an axis is a loop for every row."""
+
+
+def _draw(key: Array, values: Array) -> Array:
+    """An action from its log-probabilities; one with probability zero never."""
+    if values.shape[0] > FEW_ACTIONS:
+        return jax.random.categorical(key, values)
+    # Inversion takes one random number, where the largest of A perturbed values takes A.
+    values = values.astype(accumulation_dtype(values))  # bfloat16 is too coarse
+    cumulative = [jnp.exp(values[0])]
+    for index in range(1, values.shape[0]):
+        cumulative.append(cumulative[-1] + jnp.exp(values[index]))
+    # Relative to the last sum, not to 1: rounding can then not point past the last legal action.
+    threshold = jax.random.uniform(key, dtype=values.dtype) * cumulative[-1]
+    passed = [(threshold >= x).astype(jnp.int32) for x in cumulative[:-1]]
+    return sum(passed, start=jnp.int32(0))
+
+
+def _entry(values: Array, action: Any) -> Array:
+    """values[action], but NaN where the action is none: a gather would clamp it to a plausible one.
+
+    Selecting among few also spares the gradient a scatter.
+    """
+    A = values.shape[0]
+    if A > FEW_ACTIONS:
+        return values.at[action].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    entry = jnp.full((), jnp.nan, values.dtype)
+    for index in range(A):
+        entry = jnp.where(action == index, values[index], entry)
+    return entry
+
+
+def _fold(combine: Callable[[Array, Array], Array], values: Array) -> Array:
+    return reduce(combine, [values[index] for index in range(values.shape[0])])
+
+
+def _sum(values: Array) -> Array:
+    return _fold(jnp.add, values) if values.shape[0] <= FEW_ACTIONS else jnp.sum(values)
+
+
+def _max(values: Array) -> Array:
+    return _fold(jnp.maximum, values) if values.shape[0] <= FEW_ACTIONS else jnp.max(values)
+
+
+def _masked_log_softmax(logits: Array) -> Array:
+    legal = logits != -jnp.inf  # a NaN is no mask: it must come out as NaN
+    any_legal = _max(legal)
+    checkify.debug_check(any_legal, "state has no legal action: every logit is -inf")
+    # Normalise over finite numbers only, so that no −inf − (−inf) stands in a derivative; and
+    # relative to the peak throughout: log(total) added to a large peak would lose its digits.
+    finite = jnp.where(legal, logits, 0)
+    peak = jax.lax.stop_gradient(_max(jnp.where(legal, logits, jnp.finfo(logits.dtype).min)))
+    relative = jnp.where(legal, finite - peak, 0)
+    total = _sum(jnp.where(legal, jnp.exp(relative), 0))
+    # log 0 = −inf where nothing is legal, and finite − (−inf) would pass for a log-probability.
+    normaliser = jnp.where(any_legal, jnp.log(total), jnp.nan)
+    return jnp.where(legal, relative - normaliser, jnp.where(any_legal, -jnp.inf, jnp.nan))
+
+
+def _check_action(action: Any, values: Array) -> None:
+    num_actions = values.shape[0]
+    inside = jnp.all((jnp.asarray(action) >= 0) & (jnp.asarray(action) < num_actions))
+    if not is_concrete(inside):
+        checkify.debug_check(
+            inside, f"action {{action}} is outside 0..{num_actions - 1}", action=jnp.asarray(action)
+        )
+    elif not np.asarray(inside):
+        raise ValueError(f"action must lie in 0..{num_actions - 1}, got {action}")
