@@ -1,5 +1,7 @@
 """Diagnostics against NumPy, and the laws of merging."""
 
+from typing import Any
+
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -10,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import config
 
 from pgjax import diagnostics
+from pgjax.diagnostics.intervals import _leaving_each_out
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -101,3 +104,114 @@ def test_what_are_no_samples_is_refused(bad: dict, message: str) -> None:
 def test_a_covariance_needs_two_samples() -> None:
     with pytest.raises(ValueError, match="at least 2 samples, got 1"):
         diagnostics.covariance(samples(4, 1))
+
+
+# Intervals
+
+TRUTH, DEVIATION, BATCHES = np.array([1.0, -0.5, 0.25, 0.0]), 2.0, 48
+REFERENCE = np.array([1.0, 1.0, 0.0, 0.0])
+EXPERIMENTS, LEVEL = 300, 0.9
+FEWEST = 240
+"""Were the coverage 0.9, fewer than 240 of 300 would cover with probability 5e-8 (binomial)."""
+
+
+def experiments(seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return TRUTH + DEVIATION * random.normal(size=(EXPERIMENTS, BATCHES, len(TRUTH)))
+
+
+def covered(intervals: list, truth: Any) -> int:
+    return sum(found.low <= truth <= found.high for found in intervals)
+
+
+SCALE = len(TRUTH) * DEVIATION**2 / np.sum(TRUTH**2)
+COSINE = TRUTH @ REFERENCE / np.linalg.norm(TRUTH) / np.linalg.norm(REFERENCE)
+
+
+def test_the_noise_scale_of_a_known_normal_is_covered_at_the_level() -> None:
+    found = [diagnostics.noise_scale_interval(jnp.asarray(x), level=LEVEL) for x in experiments(0)]
+    assert covered(found, SCALE) >= FEWEST
+    inverse = [
+        diagnostics.signal_to_noise_interval(jnp.asarray(x), level=LEVEL)
+        for x in experiments(0)[:5]
+    ]
+    for one, other in zip(found, inverse, strict=False):
+        np.testing.assert_allclose([1 / other.high, 1 / other.low], [one.low, one.high])
+
+
+def test_a_cosine_is_covered_at_the_level_and_the_plain_one_of_means_is_too_small() -> None:
+    samples = [jnp.asarray(x) for x in experiments(1)]
+    reference = jnp.asarray(REFERENCE)
+    found = [diagnostics.cosine_interval(x, reference, level=LEVEL) for x in samples]
+    assert covered(found, COSINE) >= FEWEST
+    plain = [float(diagnostics.cosine(x.mean(0), reference)) for x in samples]
+    debiased = np.nanmedian([one.estimate for one in found])
+    assert np.median(plain) < COSINE - 0.015  # ‖mean‖² is 1.31 + 16/48 where ‖truth‖² is 1.31
+    assert abs(debiased - COSINE) < 0.015
+
+
+def test_the_cosine_of_two_samples_is_covered_where_shared_noise_would_be_agreement() -> None:
+    first, second = experiments(2), experiments(3)
+    pairs = [(jnp.asarray(x), jnp.asarray(y)) for x, y in zip(first, second, strict=True)]
+    found = [diagnostics.cosine_between_interval(x, y, level=LEVEL) for x, y in pairs[:150]]
+    assert covered(found, 1.0) >= FEWEST // 2
+    truth = 4 * jnp.asarray(TRUTH)  # opposed, and loud enough for an interval short of all
+    opposed = [
+        diagnostics.cosine_between_interval(x + 3 * truth, y - 5 * truth, level=LEVEL)
+        for x, y in pairs[:20]
+    ]
+    assert covered(opposed, 1.0) == 0
+
+
+def test_no_signal_gives_the_whole_range() -> None:
+    noise = jnp.asarray(np.random.default_rng(4).normal(size=(8, 50)))
+    scale = diagnostics.noise_scale_interval(noise)
+    assert (scale.low, scale.high) == (0.0, np.inf)
+    angle = diagnostics.cosine_interval(noise, jnp.ones(50))
+    assert (angle.low, angle.high) == (-1.0, 1.0)
+
+
+def test_leaving_one_out_is_what_it_says() -> None:
+    tree = samples(6, 5)
+    left = _leaving_each_out(tree)
+    for k in range(5):
+        kept = np.delete(np.arange(5), k)
+        direct = diagnostics.running_moments(jax.tree.map(lambda x, kept=kept: x[kept], tree))
+        here = jax.tree.map(lambda x, k=k: x[k], left)
+        for x, y in zip(jax.tree.leaves(here), jax.tree.leaves(direct), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-12)
+
+
+def test_the_sampled_noise_scale_counts_trajectories_whatever_the_batch_size() -> None:
+    # Means of batches of 4 have a quarter of the variance; the scale in trajectories stays.
+    each = jnp.asarray(TRUTH + np.random.default_rng(5).normal(size=(4000, len(TRUTH))))
+    one = diagnostics.noise_scale_interval(each[:400])
+    four = diagnostics.noise_scale_interval(each.reshape(1000, 4, -1).mean(1)[:400], batch_size=4)
+    truth = len(TRUTH) / np.sum(TRUTH**2)
+    assert one.low < truth < one.high
+    assert four.low < truth < four.high
+
+
+@pytest.mark.parametrize("shift", [0.0, 800.0, -800.0])
+def test_the_effective_sample_size_knows_no_scale_and_does_not_overflow(shift: float) -> None:
+    log_weight = jnp.log(jnp.array([1.0, 1.0, 2.0])) + shift
+    np.testing.assert_allclose(diagnostics.effective_sample_size(log_weight), 16 / 6, rtol=1e-12)
+    per_step = diagnostics.effective_sample_size(jnp.stack([log_weight, 0 * log_weight], axis=1))
+    np.testing.assert_allclose(per_step, [16 / 6, 3], rtol=1e-12)
+
+
+def test_one_weight_of_many_is_worth_one_and_none_is_not_a_number() -> None:
+    log_weight = jnp.array([-jnp.inf, 3.0, -jnp.inf])
+    assert diagnostics.effective_sample_size(log_weight) == 1
+    assert np.isnan(diagnostics.effective_sample_size(jnp.full(3, -jnp.inf)))
+    with pytest.raises(ValueError, match="N >= 1"):
+        diagnostics.effective_sample_size(jnp.zeros(0))
+
+
+def test_an_interval_needs_three_estimates_and_a_level() -> None:
+    with pytest.raises(ValueError, match="at least 3 independent estimates, got 2"):
+        diagnostics.noise_scale_interval(jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match="level must lie in"):
+        diagnostics.noise_scale_interval(jnp.ones((4, 3)), level=95.0)
+    with pytest.raises(ValueError, match=r"as many estimates, got \[4, 5\]"):
+        diagnostics.cosine_between_interval(jnp.ones((4, 3)), jnp.ones((5, 3)))

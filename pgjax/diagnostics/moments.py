@@ -1,22 +1,14 @@
-"""Diagnostics: how far an estimate is from the truth, and how far it can be trusted.
-
-Arrays and pytrees only: nothing here knows a policy or an estimator. Samples are pytrees whose
-leaves have a leading N, such as `per_trajectory_gradients` returns; a stream of batches is merged
-into one RunningMoments of fixed size.
-"""
+"""Sampled moments: mean and variance of a stream of gradients, and what is read from them."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
-from pgjax.types import Moments, Spread
-
-Gradient = PyTree[Float[Array, "..."]]
+from pgjax.diagnostics.geometry import Gradient, dot, norm, total
 
 
 class RunningMoments(NamedTuple):
@@ -52,7 +44,7 @@ def running_moments(gradients: PyTree[Float[Array, "N ..."]]) -> RunningMoments:
         >>> variance(running_moments(jnp.array([[1.0], [3.0]])))
         Array([2.], dtype=float32)
     """
-    count = _num_samples(gradients)
+    count = num_samples(gradients)
     mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), gradients)
     squares = jax.tree.map(lambda x, m: jnp.sum((x - m[None]) ** 2, axis=0), gradients, mean)
     dtype = jax.tree.leaves(mean)[0].dtype
@@ -133,7 +125,7 @@ def variance(moments: RunningMoments) -> Gradient:
 
 def total_variance(moments: RunningMoments) -> Float[Array, ""]:
     """Total variance of one sample, tr Σ, the sum over coordinates."""
-    return _sum(variance(moments))
+    return total(variance(moments))
 
 
 def standard_error(moments: RunningMoments) -> Gradient:
@@ -160,7 +152,7 @@ def covariance(gradients: PyTree[Float[Array, "N ..."]]) -> Float[Array, "P P"]:
 
     Bias: none.
     """
-    count = _num_samples(gradients)
+    count = num_samples(gradients)
     if count < 2:
         raise ValueError(f"covariance needs at least 2 samples, got {count}")
     flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(gradients)
@@ -179,125 +171,81 @@ def signal_to_noise(moments: RunningMoments) -> Float[Array, ""]:
     return dot(moments.mean, moments.mean) / total_variance(moments)
 
 
-def exact_signal_to_noise(moments: Moments | Spread) -> float:
-    """‖E ĝ‖² / tr Σ of a single estimate, exactly; N times it for the mean of N.
+def squared_signal(moments: RunningMoments) -> Float[Array, ""]:
+    """‖E g‖², estimated as ‖mean‖² − tr Σ̂ / N; negative where noise hides the signal.
+
+    Bias: none.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> squared_signal(running_moments(jnp.array([[1.0], [3.0]])))
+        Array(3., dtype=float32)
+    """
+    spread = total_variance(moments) / moments.num_samples
+    return dot(moments.mean, moments.mean) - spread
+
+
+def noise_scale(moments: RunningMoments) -> Float[Array, ""]:
+    """Gradient noise scale, B = tr Σ / ‖E g‖²: samples after which signal and noise are equal.
+
+    Larger batches are worth their cost up to about B, and hardly beyond.
 
     Args:
-        moments: exact ones, from `exact` or `enumeration`.
+        moments: of at least two samples; B counts in them.
 
     Returns:
-        The ratio, infinite for an estimate without variance.
+        Scalar, infinite where the estimated signal is not positive.
 
-    Bias: exact.
+    Bias: numerator and denominator have none; their ratio has one of order 1/N.
 
     References:
-        Roberts & Tedrake (2009).
+        McCandlish et al., An Empirical Model of Large-Batch Training (2018), eq. 2.9 and A.2.
 
     Example:
-        >>> import numpy as np
-        >>> exact_signal_to_noise(Spread(np.array([3.0, 4.0]), np.array([10.0, 15.0])))
-        1.0
+        >>> import jax.numpy as jnp
+        >>> noise_scale(running_moments(jnp.array([[1.0], [3.0]])))
+        Array(0.6666667, dtype=float32)
     """
-    signal, noise = float(np.sum(np.square(moments.mean))), float(moments.total_variance)
-    return signal / noise if noise > 0 else np.inf
+    signal = squared_signal(moments)
+    ratio = total_variance(moments) / jnp.where(signal > 0, signal, 1)
+    return jnp.where(signal > 0, ratio, jnp.inf)
 
 
-def mean_squared_error(
-    moments: Moments | Spread, truth: Float[np.ndarray, "P"], num_estimates: int
-) -> float:
-    """E‖ĝ_N − truth‖² of the mean of N independent estimates, bias² + tr Σ / N, exactly.
+def cosine_of_means(first: RunningMoments, second: RunningMoments | Gradient) -> Float[Array, ""]:
+    """Cosine of the angle between E g and another gradient, noise in both lengths taken off.
+
+    The plain cosine of sample means is too small: noise makes them longer and shares no direction.
 
     Args:
-        moments: exact ones of a single estimate.
-        truth: [P], flattened like the moments.
-        num_estimates: N.
+        first: of at least two samples.
+        second: moments of *independent* samples, or a gradient that is known.
 
     Returns:
-        The error, in squared units of the gradient.
+        Scalar; it may exceed 1 by noise. NaN where a length is all noise.
 
-    Raises:
-        ValueError: a truth of another length, N below one.
-
-    Bias: exact.
+    Bias: of order 1/N.
 
     Example:
-        >>> import numpy as np
-        >>> found = Spread(np.array([1.0, 0.0]), np.array([2.0, 2.0]))
-        >>> mean_squared_error(found, np.array([1.0, 1.0]), 8)
-        1.5
+        >>> import jax.numpy as jnp
+        >>> moments = running_moments(jnp.array([[1.0, 0.0], [1.0, 2.0]]))
+        >>> cosine_of_means(moments, jnp.array([1.0, 0.0]))
+        Array(1., dtype=float32)
     """
-    if num_estimates < 1:
-        raise ValueError(f"num_estimates must be at least 1, got {num_estimates}")
-    squared_bias = _squared_bias(moments, truth)
-    return squared_bias + float(moments.total_variance) / num_estimates
+    length = squared_signal(first)
+    if isinstance(second, RunningMoments):
+        other, product = squared_signal(second), dot(first.mean, second.mean)
+    else:
+        other, product = norm(second) ** 2, dot(first.mean, second)
+    seen = (length > 0) & (other > 0)
+    return jnp.where(seen, product / jnp.sqrt(jnp.where(seen, length * other, 1)), jnp.nan)
 
 
-def estimates_needed(
-    moments: Moments | Spread, truth: Float[np.ndarray, "P"], relative_error: float
-) -> float:
-    """The smallest N whose mean has a root mean squared error of `relative_error` ‖truth‖.
-
-    N = ⌈tr Σ / ((ε ‖truth‖)² − bias²)⌉.
-
-    Args:
-        moments: exact ones of a single estimate.
-        truth: [P], flattened like the moments.
-        relative_error: ε, positive.
-
-    Returns:
-        N, at least 1; infinite where the bias alone exceeds the error.
+def num_samples(gradients: PyTree) -> int:
+    """N of a pytree of [N, ...].
 
     Raises:
-        ValueError: a truth of another length, an error that is not positive.
-
-    Bias: exact.
-
-    Example:
-        >>> import numpy as np
-        >>> found = Spread(np.array([1.0, 0.0]), np.array([2.0, 2.0]))
-        >>> estimates_needed(found, np.array([1.0, 0.0]), 0.5)
-        16.0
+        ValueError: no leaves, no samples, or leaves of different N.
     """
-    if not relative_error > 0:
-        raise ValueError(f"relative_error must be positive, got {relative_error}")
-    room = (relative_error * float(np.linalg.norm(truth))) ** 2 - _squared_bias(moments, truth)
-    return max(1.0, float(np.ceil(moments.total_variance / room))) if room > 0 else np.inf
-
-
-def cosine(first: Gradient, second: Gradient) -> Float[Array, ""]:
-    """Cosine of the angle between two gradients; zero if either is zero.
-
-    No test of unbiasedness: it is above 0.999 for many a biased estimator.
-    """
-    scale = norm(first) * norm(second)
-    safe = jnp.where(scale > 0, scale, 1)
-    return jnp.where(scale > 0, dot(first, second) / safe, 0)
-
-
-def norm(gradient: Gradient) -> Float[Array, ""]:
-    """Euclidean norm over all leaves."""
-    return jnp.sqrt(dot(gradient, gradient))
-
-
-def dot(first: Gradient, second: Gradient) -> Float[Array, ""]:
-    """Inner product over all leaves."""
-    return _sum(jax.tree.map(jnp.multiply, first, second))
-
-
-def _sum(tree: Gradient) -> Array:
-    return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(tree)), start=jnp.zeros(()))
-
-
-def _squared_bias(moments: Moments | Spread, truth: np.ndarray) -> float:
-    if np.shape(truth) != np.shape(moments.mean):
-        raise ValueError(
-            f"truth must have shape [P] = {np.shape(moments.mean)}, got {np.shape(truth)}; "
-            "flatten it with jax.flatten_util.ravel_pytree"
-        )
-    return float(np.sum(np.square(moments.mean - truth)))
-
-
-def _num_samples(gradients: PyTree) -> int:
     leaves = jax.tree.leaves(gradients)
     if not leaves:
         raise ValueError("gradients must have at least one leaf, got an empty tree")

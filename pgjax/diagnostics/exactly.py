@@ -1,0 +1,123 @@
+"""What exact moments say: signal to noise, mean squared error, estimates needed."""
+
+import numpy as np
+from jaxtyping import Float
+
+from pgjax.types import Moments, Spread
+
+
+def exact_signal_to_noise(moments: Moments | Spread) -> float:
+    """‖E ĝ‖² / tr Σ of a single estimate, exactly; N times it for the mean of N.
+
+    Args:
+        moments: exact ones, from `exact` or `enumeration`.
+
+    Returns:
+        The ratio, infinite for an estimate without variance.
+
+    Bias: exact.
+
+    References:
+        Roberts & Tedrake (2009).
+
+    Example:
+        >>> import numpy as np
+        >>> exact_signal_to_noise(Spread(np.array([3.0, 4.0]), np.array([10.0, 15.0])))
+        1.0
+    """
+    signal, noise = float(np.sum(np.square(moments.mean))), float(moments.total_variance)
+    return signal / noise if noise > 0 else np.inf
+
+
+def exact_noise_scale(moments: Moments | Spread) -> float:
+    """Gradient noise scale tr Σ / ‖E ĝ‖², exactly: estimates until signal and noise are equal.
+
+    Args:
+        moments: exact ones, from `exact` or `enumeration`.
+
+    Returns:
+        The ratio, in estimates; infinite for an expectation of zero.
+
+    Bias: exact.
+
+    References:
+        McCandlish et al., An Empirical Model of Large-Batch Training (2018), eq. 2.9.
+
+    Example:
+        >>> import numpy as np
+        >>> exact_noise_scale(Spread(np.array([3.0, 4.0]), np.array([10.0, 15.0])))
+        1.0
+    """
+    signal, noise = float(np.sum(np.square(moments.mean))), float(moments.total_variance)
+    return noise / signal if signal > 0 else np.inf
+
+
+def mean_squared_error(
+    moments: Moments | Spread, truth: Float[np.ndarray, "P"], num_estimates: int
+) -> float:
+    """E‖ĝ_N − truth‖² of the mean of N independent estimates, bias² + tr Σ / N, exactly.
+
+    Args:
+        moments: exact ones of a single estimate.
+        truth: [P], flattened like the moments.
+        num_estimates: N.
+
+    Returns:
+        The error, in squared units of the gradient.
+
+    Raises:
+        ValueError: a truth of another length, N below one.
+
+    Bias: exact.
+
+    Example:
+        >>> import numpy as np
+        >>> found = Spread(np.array([1.0, 0.0]), np.array([2.0, 2.0]))
+        >>> mean_squared_error(found, np.array([1.0, 1.0]), 8)
+        1.5
+    """
+    if num_estimates < 1:
+        raise ValueError(f"num_estimates must be at least 1, got {num_estimates}")
+    squared_bias = _squared_bias(moments, truth)
+    return squared_bias + float(moments.total_variance) / num_estimates
+
+
+def estimates_needed(
+    moments: Moments | Spread, truth: Float[np.ndarray, "P"], relative_error: float
+) -> float:
+    """The smallest N whose mean has a root mean squared error of `relative_error` ‖truth‖.
+
+    N = ⌈tr Σ / ((ε ‖truth‖)² − bias²)⌉.
+
+    Args:
+        moments: exact ones of a single estimate.
+        truth: [P], flattened like the moments.
+        relative_error: ε, positive.
+
+    Returns:
+        N, at least 1; infinite where the bias alone exceeds the error.
+
+    Raises:
+        ValueError: a truth of another length, an error that is not positive.
+
+    Bias: exact.
+
+    Example:
+        >>> import numpy as np
+        >>> found = Spread(np.array([1.0, 0.0]), np.array([2.0, 2.0]))
+        >>> estimates_needed(found, np.array([1.0, 0.0]), 0.5)
+        16.0
+    """
+    if not relative_error > 0:
+        raise ValueError(f"relative_error must be positive, got {relative_error}")
+    room = (relative_error * float(np.linalg.norm(truth))) ** 2 - _squared_bias(moments, truth)
+    return max(1.0, float(np.ceil(moments.total_variance / room))) if room > 0 else np.inf
+
+
+def _squared_bias(moments: Moments | Spread, truth: np.ndarray) -> float:
+    if np.shape(truth) != np.shape(moments.mean):
+        raise ValueError(
+            f"truth must have shape [P] = {np.shape(moments.mean)}, got {np.shape(truth)}; "
+            "flatten it with jax.flatten_util.ravel_pytree"
+        )
+    return float(np.sum(np.square(moments.mean - truth)))

@@ -1,0 +1,44 @@
+"""Importance weights: how many samples they are worth."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+
+def effective_sample_size(log_weight: Float[Array, "N *rest"]) -> Float[Array, "*rest"]:
+    """Effective sample size (Σ_i w_i)² / Σ_i w_i² of N importance weights, from 1 to N.
+
+    It is the number of equal weights that would give a weighted mean the same variance, where the
+    weights do not depend on what is averaged.
+
+    Args:
+        log_weight: [N, ...], log of the weights along the first axis; for a per-decision estimate
+            the cumulative sum of log π − log μ over time, [N, T], gives one number a step. Weights
+            of zero are −inf.
+
+    Returns:
+        [...], NaN where every weight is zero. Computed relative to the largest weight, so that
+        none overflows.
+
+    Raises:
+        ValueError: no sample.
+
+    Bias: it is too large when the large weights have not been drawn yet; a good value proves
+        nothing.
+
+    References:
+        Kish, Survey Sampling (1965), section 8.2; Kong, A Note on Importance Sampling Using
+        Standardized Weights (1992).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> f"{effective_sample_size(jnp.log(jnp.array([1.0, 1.0, 2.0]))):.3f}"
+        '2.667'
+    """
+    if log_weight.ndim == 0 or log_weight.shape[0] == 0:
+        raise ValueError(f"log_weight must have shape [N, ...], N >= 1, got {log_weight.shape}")
+    peak = jax.lax.stop_gradient(jnp.max(log_weight, axis=0, keepdims=True))
+    relative = jnp.exp(log_weight - jnp.where(peak == -jnp.inf, 0, peak))
+    total, squares = jnp.sum(relative, axis=0), jnp.sum(relative**2, axis=0)
+    return jnp.where(squares > 0, total**2 / jnp.where(squares > 0, squares, 1), jnp.nan)

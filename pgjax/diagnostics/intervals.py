@@ -1,0 +1,257 @@
+"""Intervals for what is no mean: noise scale, signal to noise, cosine, by the jackknife.
+
+Samples are independent gradient estimates, one for each of K batches: what couples the trajectories
+within a batch then does no harm.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+from scipy import stats
+
+from pgjax.diagnostics.geometry import Gradient
+from pgjax.diagnostics.moments import (
+    RunningMoments,
+    cosine_of_means,
+    noise_scale,
+    num_samples,
+    running_moments,
+)
+
+
+class Interval(NamedTuple):
+    """An estimate and a confidence interval around it.
+
+    Attributes:
+        estimate: of the whole sample.
+        low: the interval's lower end.
+        high: its upper end.
+    """
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Scale(NamedTuple):
+    """Where a statistic is close to normal: as it is, or its logarithm.
+
+    Attributes:
+        forward: from the statistic to that scale, increasing.
+        backward: its inverse.
+    """
+
+    forward: Callable[[np.ndarray], np.ndarray]
+    backward: Callable[[np.ndarray], np.ndarray]
+
+
+LOGARITHM = Scale(np.log, np.exp)
+LINEAR = Scale(np.asarray, np.asarray)
+
+
+def jackknife(
+    statistic: Callable[..., Array],
+    *samples: PyTree[Float[Array, "K ..."]],
+    scale: Scale,
+    level: float = 0.95,
+) -> Interval:
+    """A confidence interval for a smooth function of moments, by leaving out one sample at a time.
+
+    The standard error is √((K−1)/K Σ_k (f_k − f̄)²), f_k the statistic without sample k, on the
+    scale where it is taken to be normal; quantiles are Student's with K − 1 degrees of freedom.
+
+    Args:
+        statistic: RunningMoments of each of the samples -> scalar.
+        *samples: pytrees of [K, ...], each of K ≥ 3 independent estimates, and independent of each
+            other.
+        scale: where the statistic is close to normal.
+        level: of confidence, in (0, 1).
+
+    Returns:
+        An Interval. It is the whole range where a statistic was not finite: the sample is too small
+        to say anything.
+
+    Raises:
+        ValueError: fewer than three estimates, or not as many in each; a level outside (0, 1).
+
+    Bias: coverage tends to the level as K grows, if the statistic has a derivative at the truth.
+
+    References:
+        Efron & Stein, The Jackknife Estimate of Variance (1981); Miller, The Jackknife (1974).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> found = jackknife(
+        ...     lambda moments: moments.mean, jnp.array([1.0, 2.0, 4.0]), scale=LOGARITHM)
+        >>> [round(float(x), 3) for x in found]
+        [2.333, 0.391, 13.908]
+    """
+    counts = [num_samples(each) for each in samples]
+    K = counts[0]
+    if K < 3:
+        raise ValueError(f"an interval needs at least 3 independent estimates, got {K}")
+    if any(count != K for count in counts):
+        raise ValueError(f"all samples must hold as many estimates, got {counts}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level}")
+    estimate = float(statistic(*map(running_moments, samples)))
+    left_out = jax.vmap(statistic)(*map(_leaving_each_out, samples))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centre = scale.forward(np.asarray(estimate, np.float64))
+        replicates = scale.forward(np.asarray(left_out, np.float64))
+        if not (np.isfinite(centre) and np.all(np.isfinite(replicates))):
+            low, high = scale.backward(np.asarray([-np.inf, np.inf]))
+            return Interval(estimate, float(low), float(high))
+    error = np.sqrt((K - 1) / K * np.sum((replicates - replicates.mean()) ** 2))
+    reach = stats.t.isf((1 - level) / 2, K - 1) * error
+    low, high = scale.backward(np.asarray([centre - reach, centre + reach]))
+    return Interval(estimate, float(low), float(high))
+
+
+def _leaving_each_out(samples: PyTree) -> RunningMoments:
+    """Moments of K − 1 samples, K times: every field with a leading K."""
+    K, all_of_them = num_samples(samples), running_moments(samples)
+
+    def mean(m: Array, x: Array) -> Array:
+        return m[None] + (m[None] - x) / (K - 1)
+
+    def squares(s: Array, m: Array, x: Array) -> Array:
+        # Of S = Σ (x − m)², sample k leaves with K/(K−1) (x_k − m)², the mean's move included.
+        return jnp.maximum(s[None] - (x - m[None]) ** 2 * (K / (K - 1)), 0)
+
+    return RunningMoments(
+        jnp.full(K, K - 1, all_of_them.num_samples.dtype),
+        jax.tree.map(mean, all_of_them.mean, samples),
+        jax.tree.map(squares, all_of_them.squares, all_of_them.mean, samples),
+    )
+
+
+def noise_scale_interval(
+    estimates: PyTree[Float[Array, "K ..."]], *, batch_size: int = 1, level: float = 0.95
+) -> Interval:
+    """Gradient noise scale in trajectories, N tr Cov(ĝ) / ‖E ĝ‖², with an interval.
+
+    Args:
+        estimates: pytree of [K, ...], independent estimates from batches of N trajectories.
+        batch_size: N.
+        level: of confidence.
+
+    Returns:
+        An Interval; up to infinity where the signal is not seen.
+
+    Raises:
+        ValueError: fewer than three estimates.
+
+    Bias: of order 1/K.
+
+    References:
+        McCandlish et al. (2018), eq. 2.9.
+
+    Example:
+        >>> import jax
+        >>> found = noise_scale_interval(1 + jax.random.normal(jax.random.key(0), (64, 3)))
+        >>> found.low < 1 < found.high
+        True
+    """
+
+    def scaled(moments: RunningMoments) -> Array:
+        return batch_size * noise_scale(moments)
+
+    return jackknife(scaled, estimates, scale=LOGARITHM, level=level)
+
+
+def signal_to_noise_interval(
+    estimates: PyTree[Float[Array, "K ..."]], *, batch_size: int = 1, level: float = 0.95
+) -> Interval:
+    """Signal to noise of one trajectory, ‖E ĝ‖² / (N tr Cov(ĝ)), with an interval.
+
+    Args:
+        estimates: pytree of [K, ...], independent estimates from batches of N trajectories.
+        batch_size: N.
+        level: of confidence.
+
+    Returns:
+        An Interval, the inverse of `noise_scale_interval`; down to zero where no signal is seen.
+
+    Raises:
+        ValueError: fewer than three estimates.
+
+    Bias: of order 1/K.
+
+    References:
+        Roberts & Tedrake (2009).
+    """
+    inverse = noise_scale_interval(estimates, batch_size=batch_size, level=level)
+    with np.errstate(divide="ignore"):
+        estimate, high, low = (float(1 / np.float64(x)) for x in inverse)
+    return Interval(estimate, low, high)
+
+
+def cosine_interval(
+    estimates: PyTree[Float[Array, "K ..."]], reference: Gradient, *, level: float = 0.95
+) -> Interval:
+    """Cosine of the angle between E ĝ and a gradient that is known, with an interval.
+
+    Noise is taken off the length of the mean first, or the cosine would be too small.
+
+    Args:
+        estimates: pytree of [K, ...], independent estimates.
+        reference: pytree like one of them, ∇J say.
+        level: of confidence.
+
+    Returns:
+        An Interval within [−1, 1], and all of it where the signal is not seen.
+
+    Raises:
+        ValueError: fewer than three estimates.
+
+    Bias: of order 1/K.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> noisy = jnp.array([3.0, 4.0]) + jax.random.normal(jax.random.key(0), (64, 2))
+        >>> found = cosine_interval(noisy, jnp.array([1.0, 0.0]))
+        >>> found.low < 0.6 < found.high
+        True
+    """
+
+    def angle(moments: RunningMoments) -> Array:
+        return cosine_of_means(moments, reference)
+
+    return _within_cosines(jackknife(angle, estimates, scale=LINEAR, level=level))
+
+
+def cosine_between_interval(
+    first: PyTree[Float[Array, "K ..."]],
+    second: PyTree[Float[Array, "K ..."]],
+    *,
+    level: float = 0.95,
+) -> Interval:
+    """Cosine of the angle between two expectations, E ĝ and E ĥ, with an interval.
+
+    Args:
+        first: pytree of [K, ...], independent estimates ĝ.
+        second: as many estimates ĥ, from batches of their own: shared noise would count as
+            agreement.
+        level: of confidence.
+
+    Returns:
+        An Interval within [−1, 1], and all of it where a signal is not seen.
+
+    Raises:
+        ValueError: fewer than three estimates, or not as many of both.
+
+    Bias: of order 1/K.
+    """
+    found = jackknife(cosine_of_means, first, second, scale=LINEAR, level=level)
+    return _within_cosines(found)
+
+
+def _within_cosines(found: Interval) -> Interval:
+    """Noise may carry all three out of [−1, 1], where no cosine lies."""
+    estimate, low, high = (float(np.clip(x, -1, 1)) for x in found)
+    return Interval(estimate, low, high)
