@@ -17,6 +17,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from pgjax.dice import dice as dice
+from pgjax.dice import loaded_dice as loaded_dice
+from pgjax.validation import check_at_least, check_unit_interval
+
+Number = float | Float[Array, ""]
 Term: TypeAlias = Callable[[Array, Array, Array], Array]
 
 
@@ -51,7 +56,7 @@ def importance_ratio(
     return _ratio(log_prob, behaviour_log_prob) * weight
 
 
-def ppo_clip(epsilon: float) -> Term:
+def ppo_clip(epsilon: Number) -> Term:
     """PPO's clipped ratio, min(ρ_t w_t, clip(ρ_t, 1−ε, 1+ε) w_t).
 
     Gradient: ρ_t w_t ∇log π where w_t > 0 and ρ_t ≤ 1+ε, or w_t < 0 and ρ_t ≥ 1−ε; zero elsewhere.
@@ -81,11 +86,11 @@ def ppo_clip(epsilon: float) -> Term:
         >>> jax.grad(lambda l: term(l, behaviour, weight).sum())(log_prob).round(2)
         Array([ 0. , -1.8], dtype=float32)
     """
-    _check_width("epsilon", epsilon, largest=1.0)
+    check_unit_interval("epsilon", epsilon)
     return asymmetric_clip(epsilon, epsilon)
 
 
-def asymmetric_clip(clip_low: float, clip_high: float) -> Term:
+def asymmetric_clip(clip_low: Number, clip_high: Number) -> Term:
     """The clipped ratio with two widths, min(ρ_t w_t, clip(ρ_t, 1−low, 1+high) w_t): clip-higher.
 
     Gradient: ρ_t w_t ∇log π where w_t > 0 and ρ_t ≤ 1+high, or w_t < 0 and ρ_t ≥ 1−low; zero
@@ -115,17 +120,17 @@ def asymmetric_clip(clip_low: float, clip_high: float) -> Term:
         [0.]
         [1.25]
     """
-    _check_width("clip_low", clip_low, largest=1.0)
-    _check_width("clip_high", clip_high, largest=np.inf)
+    check_unit_interval("clip_low", clip_low)
+    check_at_least("clip_high", clip_high, 0.0, "it is a width, 0.28 say, not the bound itself")
 
     def term(log_prob: Array, behaviour_log_prob: Array, weight: Array) -> Array:
         ratio = _ratio(log_prob, behaviour_log_prob)
-        return _held(ratio, weight, lowest=1 - clip_low, highest=1 + clip_high) * weight
+        return _held(ratio, weight, 1 - clip_low, 1 + clip_high) * weight
 
     return term
 
 
-def dual_clip(epsilon: float, ceiling: float) -> Term:
+def dual_clip(epsilon: Number, ceiling: Number) -> Term:
     """PPO's clip with a ceiling for bad actions, max(min(ρ w, clip(ρ, 1−ε, 1+ε) w), c w) if w < 0.
 
     Gradient: as `ppo_clip`, but zero too where w_t < 0 and ρ_t > c. There `ppo_clip` is unbounded:
@@ -133,13 +138,13 @@ def dual_clip(epsilon: float, ceiling: float) -> Term:
 
     Args:
         epsilon: ε in [0, 1].
-        ceiling: c, above 1 + ε; Ye et al. use 3.
+        ceiling: c ≥ 1 + ε; Ye et al. use 3.
 
     Returns:
         A term.
 
     Raises:
-        ValueError: ε outside [0, 1], a ceiling not above 1 + ε.
+        ValueError: ε outside [0, 1], a ceiling below 1 + ε.
 
     Bias: as for `ppo_clip`; for smaller variance, more of it.
 
@@ -154,35 +159,31 @@ def dual_clip(epsilon: float, ceiling: float) -> Term:
         >>> jax.grad(lambda l: term(l, behaviour, -jnp.ones(1)).sum())(log_prob)
         Array([0.], dtype=float32)
     """
-    _check_width("epsilon", epsilon, largest=1.0)
-    if not ceiling > 1 + epsilon:
-        raise ValueError(
-            f"ceiling must be above 1 + epsilon = {1 + epsilon:g}, got {ceiling:g}; "
-            "it bounds the ratio itself, and 3 is usual"
-        )
+    check_unit_interval("epsilon", epsilon)
+    check_at_least("ceiling", ceiling, 1 + epsilon, "it bounds the ratio itself, and 3 is usual")
 
     def term(log_prob: Array, behaviour_log_prob: Array, weight: Array) -> Array:
         ratio = _ratio(log_prob, behaviour_log_prob)
-        clipped = _held(ratio, weight, lowest=1 - epsilon, highest=1 + epsilon)
-        # Negated weights swap the sides: the ceiling holds where a positive weight's bound does.
-        return _held(clipped, -weight, lowest=0.0, highest=ceiling) * weight
+        clipped = _held(ratio, weight, 1 - epsilon, 1 + epsilon)
+        # A negated weight swaps the sides, so that the ceiling holds where w < 0.
+        return _held(clipped, -weight, 0.0, ceiling) * weight
 
     return term
 
 
-def truncated_ratio(ceiling: float) -> Term:
+def truncated_ratio(ceiling: Number) -> Term:
     """A ratio held at a ceiling that never silences a step, sg(min(ρ_t, c)) w_t log π(a_t|s_t).
 
     Gradient: min(ρ_t, c) w_t ∇log π, where `ppo_clip` would have zero.
 
     Args:
-        ceiling: c > 0.
+        ceiling: c ≥ 0.
 
     Returns:
         A term.
 
     Raises:
-        ValueError: a ceiling that is not positive.
+        ValueError: a negative ceiling.
 
     Bias: equal to `score` on-policy if c ≥ 1. Off-policy biased, as `importance_ratio` is, and by
     what is cut off.
@@ -198,41 +199,35 @@ def truncated_ratio(ceiling: float) -> Term:
         >>> jax.grad(lambda l: truncated_ratio(2.0)(l, behaviour, jnp.ones(1)).sum())(log_prob)
         Array([2.], dtype=float32)
     """
-    if not ceiling > 0:
-        raise ValueError(f"ceiling must be positive, got {ceiling:g}; it bounds the ratio itself")
+    check_at_least("ceiling", ceiling, 0.0, "it bounds the ratio itself")
 
     def term(log_prob: Array, behaviour_log_prob: Array, weight: Array) -> Array:
-        ratio = jnp.minimum(_ratio(log_prob, behaviour_log_prob), ceiling)
-        return jax.lax.stop_gradient(ratio) * weight * log_prob
+        ratio = _ratio(log_prob, behaviour_log_prob)
+        held = jnp.minimum(ratio, jnp.asarray(ceiling, ratio.dtype))
+        return jax.lax.stop_gradient(held) * weight * log_prob
 
     return term
 
 
-def _ratio(log_prob: Array, behaviour_log_prob: Array) -> Array:
-    """ρ = π/μ, held where its square would overflow.
+def _ratio(numerator: Array, denominator: Array) -> Array:
+    """exp(numerator − denominator), held where its square would overflow.
 
-    There the value stands still but the slope by log π goes on as ρ: a step so far out still says
-    in which direction it lies. (Clamping log ρ alone would say nothing.)
+    There the value stands still but the slope goes on as if it did not: a step so far out still
+    says in which direction it lies. (Clamping the difference alone would say nothing.)
     """
-    log_ratio = log_prob - behaviour_log_prob
-    largest = float(np.log(float(jnp.finfo(log_ratio.dtype).max))) / 2
-    held = largest + (log_prob - jax.lax.stop_gradient(log_prob))
-    return jnp.exp(jnp.where(log_ratio > largest, held, log_ratio))
+    lowest = float(jnp.finfo(denominator.dtype).min)  # in place of −∞, which no slope survives
+    difference = numerator - jnp.maximum(denominator, lowest)
+    largest = float(np.log(float(jnp.finfo(difference.dtype).max))) / 2
+    held = largest + (difference - jax.lax.stop_gradient(difference))
+    return jnp.exp(jnp.where(difference > largest, held, difference))
 
 
-def _held(ratio: Array, weight: Array, *, lowest: float, highest: float) -> Array:
+def _held(ratio: Array, weight: Array, lowest: Number, highest: Number) -> Array:
     """The ratio, held where the weight has already had its way: above for w > 0, below for w < 0.
 
     `where` and not `minimum`, whose gradient at a tie is half of each side's.
     """
+    lowest, highest = (jnp.asarray(bound, ratio.dtype) for bound in (lowest, highest))
     upper = jnp.where(ratio > highest, highest, ratio)
     lower = jnp.where(ratio < lowest, lowest, ratio)
     return jnp.where(weight > 0, upper, jnp.where(weight < 0, lower, ratio))
-
-
-def _check_width(name: str, value: float, *, largest: float) -> None:
-    if not 0 <= value <= largest:  # also caught: NaN
-        raise ValueError(
-            f"{name} must lie in [0, {largest:g}], got {value:g}; "
-            "it is how far the ratio may move from 1, 0.2 say, and not the bound itself"
-        )

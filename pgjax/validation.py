@@ -77,6 +77,19 @@ def check_unit_interval(name: str, value: Any) -> None:
         checkify.debug_check(inside, name + " must lie in [0, 1], got {value}", value=worst)
 
 
+def check_at_least(name: str, value: Any, bound: Any, fix: str) -> None:
+    """`value` is no less than `bound`, and so not NaN."""
+    if is_concrete(value, bound):
+        if not value >= bound:
+            raise ValueError(
+                f"{name} must be at least {float(bound):g}, got {float(value):g}; {fix}"
+            )
+    else:
+        message = name + " must be at least {bound}, got {value}; " + fix
+        value, bound = jnp.asarray(value), jnp.asarray(bound)
+        checkify.debug_check(value >= bound, message, value=value, bound=bound)
+
+
 def check_sequence(name: str, value: jax.Array, like: tuple[str, jax.Array] | None = None) -> None:
     """`value` is [T], and as long as the sequence `like`."""
     if value.ndim != 1:

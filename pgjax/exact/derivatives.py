@@ -1,4 +1,4 @@
-"""∇J and ∇²J, twice: assembled as the theorem says, and by differentiating the dynamic program."""
+"""∇J, ∇²J and ∇³J, twice: as the theorem says, and by differentiating the dynamic program."""
 
 from dataclasses import replace
 from functools import partial
@@ -152,6 +152,58 @@ def differentiated_hessian(
     flat, unravel = ravel_pytree(params)
     curvature = jax.hessian(lambda flat: objective_under(policy, horizon, unravel(flat), model))
     return to_numpy(curvature(flat))
+
+
+@in_float64
+def third_derivative(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
+) -> Float[np.ndarray, "P P P"]:
+    """∇³J over the flattened parameters: `hessian`'s form of the theorem, differentiated once.
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy, P numbers in all; P³ are returned.
+        horizon: H, or None.
+
+    Returns:
+        [P, P, P], float64, symmetric; the order of `jax.flatten_util.ravel_pytree(params)`.
+
+    Raises:
+        ValueError: as for `objective`.
+        TypeError: a parameter that is not floating.
+
+    Bias: exact.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import tabular, tabular_softmax
+        >>> mdp = tabular.two_armed_bandit()
+        >>> cube = third_derivative(mdp, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)
+        >>> cube.shape, round(float(cube[0, 0, 0]), 6)
+        ((6, 6, 6), 0.0375)
+    """
+    model, params = prepare(mdp, policy, params, horizon)
+    flat, unravel = ravel_pytree(params)
+    third = jax.jacfwd(lambda flat: _hessian(policy, horizon, unravel(flat), model))
+    return to_numpy(third(flat))
+
+
+@in_float64
+def differentiated_third_derivative(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
+) -> Float[np.ndarray, "P P P"]:
+    """∇³J by differentiating the dynamic program three times; equal to `third_derivative`.
+
+    Args, Returns, Raises: as for `third_derivative`.
+
+    Bias: exact.
+    """
+    model, params = prepare(mdp, policy, params, horizon)
+    flat, unravel = ravel_pytree(params)
+    value = partial(objective_under, policy, horizon)
+    third = jax.jacfwd(jax.hessian(lambda flat: value(unravel(flat), model)))
+    return to_numpy(third(flat))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
