@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import config
 
 from pgjax import diagnostics
-from pgjax.diagnostics.intervals import _leaving_each_out
+from pgjax.diagnostics.intervals import LINEAR, _leaving_each_out
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -155,7 +155,7 @@ def test_the_cosine_of_two_samples_is_covered_where_shared_noise_would_be_agreem
     pairs = [(jnp.asarray(x), jnp.asarray(y)) for x, y in zip(first, second, strict=True)]
     found = [diagnostics.cosine_between_interval(x, y, level=LEVEL) for x, y in pairs[:150]]
     assert covered(found, 1.0) >= FEWEST // 2
-    truth = 4 * jnp.asarray(TRUTH)  # opposed, and loud enough for an interval short of all
+    truth = 4 * jnp.asarray(TRUTH)[None]  # opposed, and loud enough for an interval short of all
     opposed = [
         diagnostics.cosine_between_interval(x + 3 * truth, y - 5 * truth, level=LEVEL)
         for x, y in pairs[:20]
@@ -213,5 +213,6 @@ def test_an_interval_needs_three_estimates_and_a_level() -> None:
         diagnostics.noise_scale_interval(jnp.ones((2, 3)))
     with pytest.raises(ValueError, match="level must lie in"):
         diagnostics.noise_scale_interval(jnp.ones((4, 3)), level=95.0)
+    two, three = {"x": jnp.ones((4, 3))}, {"x": jnp.ones((5, 3))}
     with pytest.raises(ValueError, match=r"as many estimates, got \[4, 5\]"):
-        diagnostics.cosine_between_interval(jnp.ones((4, 3)), jnp.ones((5, 3)))
+        diagnostics.jackknife(diagnostics.cosine_of_means, two, three, scale=LINEAR)

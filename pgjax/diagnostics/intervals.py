@@ -55,7 +55,7 @@ LINEAR = Scale(np.asarray, np.asarray)
 
 def jackknife(
     statistic: Callable[..., Array],
-    *samples: PyTree[Float[Array, "K ..."]],
+    *samples: PyTree[Float[Array, "..."]],
     scale: Scale,
     level: float = 0.95,
 ) -> Interval:
