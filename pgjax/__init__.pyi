@@ -31,6 +31,7 @@ from .policies import flax_gaussian_policy as flax_gaussian_policy
 from .policies import flax_policy as flax_policy
 from .policies import gaussian_policy as gaussian_policy
 from .policies import softmax_policy as softmax_policy
+from .policies import squashed_gaussian_policy as squashed_gaussian_policy
 from .policies import tabular_softmax as tabular_softmax
 from .pullback import log_probs as log_probs
 from .returns import discounted_returns as discounted_returns

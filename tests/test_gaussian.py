@@ -83,3 +83,120 @@ def test_a_sample_moves_with_the_mean_and_with_sigma_by_its_noise() -> None:
     action = plain.sample(PARAMS, key, SEEN)[0]
     np.testing.assert_allclose(slopes["mean"], np.eye(D), rtol=0, atol=1e-15)
     np.testing.assert_allclose(slopes["log_std"], np.diag(action - PARAMS["mean"]), atol=1e-14)
+
+
+# Squashed to (low, high).
+
+LOW, HIGH = np.array([-2.0, 0.0, 1e3]), np.array([1.0, 5.0, 1e3 + 1])
+squashed = policies.squashed_gaussian_policy(
+    plain.init, lambda p, s: (p["mean"], p["log_std"]), low=LOW, high=HIGH
+)
+single = policies.squashed_gaussian_policy(
+    plain.init, lambda p, s: (p["mean"], p["log_std"]), low=-2.0, high=1.0
+)
+raw = policies.gaussian_policy(plain.init, lambda p, s: (p["mean"], p["log_std"]))
+
+
+def to_raw(action: np.ndarray, low: Any = LOW, high: Any = HIGH) -> np.ndarray:
+    return np.arctanh((2 * action - low - high) / (high - low))
+
+
+@hypothesis.given(arrays.arrays(np.float64, D, elements=st.floats(-4, 4, width=64)))
+@hypothesis.settings(deadline=None)
+def test_the_squashed_log_probability_is_scipys_with_the_slope_of_the_squashing(
+    u: np.ndarray,
+) -> None:
+    half = (HIGH - LOW) / 2
+    action = (HIGH + LOW) / 2 + half * np.tanh(u)
+    found = jax.jit(squashed.log_prob)(PARAMS, SEEN, jnp.asarray(action))
+    density = scipy.stats.norm.logpdf(u, PARAMS["mean"], np.exp(PARAMS["log_std"]))
+    expected = np.sum(density - np.log(half) - np.log(1 - np.tanh(u) ** 2))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)  # tanh and its inverse: 1e-13/ε
+
+
+def quadrature() -> tuple[Any, np.ndarray]:
+    """Actions in (−2, 1) and weights: Gauss–Legendre, exact where the density is smooth."""
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    return jnp.asarray(-0.5 + 1.5 * nodes), 1.5 * weights
+
+
+def scored(policy: Any, params: Any, actions: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Densities, and scores [2, n] by mean and log σ."""
+    one_score = jax.value_and_grad(policy.log_prob)
+    values, scores = jax.vmap(lambda a: one_score(params, SEEN, a[None]))(actions)
+    return np.exp(values), np.stack([scores["mean"][:, 0], scores["log_std"][:, 0]])
+
+
+def test_a_squashed_density_has_mass_one_and_its_score_has_mean_zero() -> None:
+    params = one(0.4, -0.7)
+    actions, weights = quadrature()
+    density, score = scored(single, params, actions)
+    np.testing.assert_allclose(density @ weights, 1, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(score @ (density * weights), 0, rtol=0, atol=1e-12)
+
+
+def test_the_raw_log_probability_of_a_squashed_action_is_caught() -> None:
+    """The negative control, and what it does: ratios of a policy to itself that are not one."""
+    params = one(0.4, -0.7)
+    actions, weights = quadrature()
+    u = jnp.asarray(to_raw(np.asarray(actions), -2.0, 1.0))
+    density, score = scored(single, params, actions)
+    of_raw, _ = scored(raw, params, u)
+    assert abs(of_raw @ weights - 1) > 0.1
+    ratio = density / of_raw
+    assert np.max(np.abs(ratio - 1)) > 0.5
+    reward = np.sin(3 * np.asarray(actions))
+    truth = score @ (density * weights * reward)
+    assert np.all(np.abs(score @ (density * weights * ratio * reward) - truth) > 0.01)
+    # And scored as if the squashed action were the raw one, the score's mean is not zero.
+    _, wrong = scored(raw, params, actions)
+    assert np.all(np.abs(wrong @ (density * weights)) > 0.1)
+
+
+@pytest.mark.parametrize("low, high", [(-2.0, 1.0), (0.0, 1e-3), (-7.0, 0.0), (1e3, 1e3 + 1)])
+@pytest.mark.parametrize("mean", [0.0, -6.0, 8.0, 30.0, -200.0])
+def test_in_float32_a_stored_action_is_scored_as_it_was_sampled_even_at_the_bounds(
+    low: float, high: float, mean: float
+) -> None:
+    policy = policies.squashed_gaussian_policy(
+        plain.init, lambda p, s: (p["mean"], p["log_std"]), low=low, high=high
+    )
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), one(mean, 0.5))
+    keys = jax.random.split(jax.random.key(3), 500)
+    actions, found = jax.jit(jax.vmap(policy.sample, (None, 0, None)))(params, keys, SEEN)
+    assert actions.dtype == jnp.float32
+    assert np.all((actions > np.float32(low)) & (actions < np.float32(high)))
+    again = jax.jit(jax.vmap(policy.log_prob, (None, None, 0)))(params, SEEN, actions)
+    assert np.all(np.isfinite(found))
+    # Two programs, and so a few units in the last place of the largest term: 8 · 2^−24.
+    np.testing.assert_allclose(found, again, rtol=5e-7, atol=5e-6)
+
+
+def test_a_sample_and_its_log_probability_move_as_the_raw_one_even_at_the_bounds() -> None:
+    key = jax.random.key(4)
+
+    def by_hand(p: Any) -> Any:
+        z = jax.random.normal(key, (1,), jnp.float64)
+        u = p["mean"] + jnp.exp(p["log_std"]) * z
+        density = -z * z / 2 - p["log_std"] - 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))
+        return -0.5 + 1.5 * jnp.tanh(u), jnp.sum(density)
+
+    for mean in (0.2, 30.0):
+        params = one(mean, -0.5)
+        found = jax.jacobian(lambda p: single.sample(p, key, SEEN))(params)
+        expected = jax.jacobian(by_hand)(params)
+        for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-14)
+    assert abs(found[1]["mean"][0] - 2) < 1e-6  # d/dμ of −log(1 − tanh²): the way out of saturation
+
+
+@pytest.mark.parametrize("std, tolerance", [(0.1, 1e-9), (1.0, 1e-9), (2.0, 1e-5), (3.0, 1e-3)])
+def test_the_squashed_entropy_has_the_stated_accuracy(std: float, tolerance: float) -> None:
+    z = np.linspace(-10, 10, 200_001)
+    weight = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+    for mean in (0.0, 0.7, -1.1, 6.0):
+        u = mean + std * z
+        slope = np.log(1.5) + 2 * (np.log(2) - u - np.logaddexp(0, -2 * u))
+        expected = np.log(std) + 0.5 * np.log(2 * np.pi * np.e) + weight @ slope
+        found = single.entropy(one(mean, np.log(std)), SEEN)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)

@@ -18,3 +18,5 @@ from pgjax.policies.networks import GaussianMLP as GaussianMLP
 from pgjax.policies.softmax import SOFTMAX as SOFTMAX
 from pgjax.policies.softmax import softmax_policy as softmax_policy
 from pgjax.policies.softmax import tabular_softmax as tabular_softmax
+from pgjax.policies.squashed import squashed_gaussian as squashed_gaussian
+from pgjax.policies.squashed import squashed_gaussian_policy as squashed_gaussian_policy
