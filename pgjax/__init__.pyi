@@ -3,6 +3,7 @@
 from . import baselines as baselines
 from . import bridge as bridge
 from . import certificate as certificate
+from . import critics as critics
 from . import diagnostics as diagnostics
 from . import enumeration as enumeration
 from . import exact as exact

@@ -39,7 +39,7 @@ LEVELS = [
         "diagnostics.importance",
         "diagnostics.exactly",
     },
-    {"diagnostics.moments", "estimators", "policies"},
+    {"diagnostics.moments", "critics", "estimators", "policies"},
     {"exact.dynamics", "diagnostics.intervals"},
     {"exact.values", "exact.recursion", "bridge.laws", "diagnostics"},
     {"exact.derivatives", "exact.moments", "exact.regularized", "bridge.exploration"},

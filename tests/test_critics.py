@@ -1,0 +1,102 @@
+"""Critics: their values are arrays in the batch, and a fit is least squares."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import pgjax
+from pgjax import baselines, critics, enumeration, weights
+
+MDP, HORIZON = pgjax.tabular.random_mdp(), 4
+POLICY = pgjax.tabular_softmax(4, 2)
+TABLE = np.array([1.0, -2.0, 0.5, 7.0])
+
+
+@pytest.fixture(scope="module")
+def batch(table):
+    with jax.enable_x64(True):
+        found, _ = enumeration.trajectories(MDP, POLICY, table, horizon=HORIZON)
+        yield jax.tree.map(jnp.asarray, found)
+
+
+def test_recorded_values_are_the_baseline_of_the_same_function(batch, table):
+    filled = critics.with_values(jnp.dot, jnp.asarray(TABLE), batch)
+    recorded = pgjax.reward_to_go(0.9, baseline=baselines.recorded_value)
+    direct = pgjax.reward_to_go(0.9, baseline=baselines.state_value(lambda s: s @ TABLE))
+    one = pgjax.gradient(recorded, POLICY, jnp.asarray(table), filled)
+    other = pgjax.gradient(direct, POLICY, jnp.asarray(table), batch)
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-13)
+
+
+def test_a_critic_of_other_episodes_is_an_unbiased_baseline(table):
+    problem = (MDP, POLICY, table)
+    plain = pgjax.exact.gradient(*problem, horizon=HORIZON).ravel()
+
+    def estimate(params, batch):
+        batch = critics.with_values(jnp.dot, jnp.asarray(TABLE), batch)
+        estimator = pgjax.reward_to_go(MDP.discount, baseline=baselines.recorded_value)
+        return pgjax.gradient(estimator, POLICY, params, batch)
+
+    def fitted_to_its_own(params, batch):
+        target = weights.returns_to_go(batch, MDP.discount)
+        sgd = optax.sgd(0.5)
+        own = critics.fit(jnp.dot, jnp.zeros(4), batch, target, sgd, num_steps=40)
+        estimator = pgjax.reward_to_go(MDP.discount, baseline=baselines.recorded_value)
+        batch = critics.with_values(jnp.dot, own, batch)
+        return pgjax.gradient(estimator, POLICY, params, batch)
+
+    found = enumeration.moments(estimate, *problem, horizon=HORIZON)
+    np.testing.assert_allclose(found.mean, plain, rtol=0, atol=1e-12)
+    wrong = enumeration.moments(fitted_to_its_own, *problem, horizon=HORIZON)
+    assert np.linalg.norm(wrong.mean - plain) > 0.3 * np.linalg.norm(plain)
+
+
+def test_a_fit_is_least_squares(batch):
+    target = weights.returns_to_go(batch, MDP.discount)
+    live = np.asarray(batch.mask)
+    rows, wanted = np.asarray(batch.observation)[live], np.asarray(target)[live]
+    best = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+    zeros = jnp.zeros(4)
+    found = critics.fit(jnp.dot, zeros, batch, target, optax.sgd(1.0), num_steps=400)
+    np.testing.assert_allclose(found, best, rtol=0, atol=1e-9)
+
+
+def test_a_cut_episode_bootstraps_only_where_asked_to(batch):
+    cut = replace(batch, terminated=jnp.zeros_like(batch.terminated))
+    table = jnp.asarray(TABLE)
+    plain = weights.returns_to_go(critics.with_values(jnp.dot, table, cut), 0.5)
+    np.testing.assert_array_equal(plain, weights.returns_to_go(cut, 0.5))
+    found = weights.returns_to_go(critics.with_bootstrap(jnp.dot, table, cut), 0.5)
+    length = np.asarray(cut.mask.sum(1))
+    expected = 0.5**length * np.asarray(cut.final_observation @ table)
+    np.testing.assert_allclose(found[:, 0] - plain[:, 0], expected, rtol=0, atol=1e-14)
+
+
+def test_garbage_after_the_end_reaches_neither_values_nor_fit(batch):
+    dead = ~batch.mask
+    spoilt = replace(batch, observation=jnp.where(dead[..., None], jnp.nan, batch.observation))
+    table = jnp.asarray(TABLE)
+    for one, other in zip(
+        (critics.with_values(jnp.dot, table, spoilt).value, fitted(spoilt)),
+        (critics.with_values(jnp.dot, table, batch).value, fitted(batch)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def fitted(batch):
+    target = jnp.where(batch.mask, 1.0, jnp.nan)
+    return critics.fit(jnp.dot, jnp.zeros(4), batch, target, optax.sgd(0.1), num_steps=3)
+
+
+def test_what_is_no_critic_is_refused(batch):
+    value = critics.flax_value(pgjax.MLP(2))
+    params = pgjax.MLP(2).init(jax.random.key(0), jnp.zeros(4))
+    with pytest.raises(ValueError, match=r"one number, got shape \(2,\); use MLP\(1\)"):
+        value(params, jnp.zeros(4))
+    with pytest.raises(ValueError, match=r"target must have shape \[N, T\]"):
+        critics.fit(jnp.dot, jnp.zeros(4), batch, jnp.zeros(3), optax.sgd(0.1), num_steps=1)
