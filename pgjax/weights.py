@@ -5,20 +5,20 @@ The only stage that sees the whole batch. What it returns is a constant under di
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Num
+from jaxtyping import Float
 
+from pgjax import cuts
 from pgjax.baselines import Baseline
+from pgjax.cuts import Discount as Discount
 from pgjax.returns import accumulation_dtype, discounted_returns
 from pgjax.types import Trajectory
 from pgjax.validation import check_unit_interval
 
-Discount = float | int | Num[Array, ""]
 Weights: TypeAlias = Callable[[Trajectory, Array], Array]
 
 
@@ -29,6 +29,9 @@ def total_return(discount: Discount, *, baseline: Baseline | None = None) -> Wei
         discount: γ in [0, 1].
         baseline: from `pgjax.baselines`; it is given R_i on every step.
 
+    Raises:
+        ValueError: a discount outside [0, 1]; at use, windows, which hold no whole episodes.
+
     Bias: none if b_it does not depend on a_it or later.
 
     References:
@@ -37,6 +40,11 @@ def total_return(discount: Discount, *, baseline: Baseline | None = None) -> Wei
     check_unit_interval("discount", discount)
 
     def weigh(batch: Trajectory, log_prob: Array) -> Array:
+        if cuts.holds_windows(batch):
+            raise ValueError(
+                "total_return needs rows of one whole episode each, got windows (batch.next_value "
+                "or batch.time is given); use reward_to_go, or whole episodes: pgjax.rollout"
+            )
         returns = returns_to_go(batch, discount)
         total = jnp.broadcast_to(returns[:, :1], returns.shape)
         return _minus(baseline, batch, total)
@@ -59,9 +67,7 @@ def reward_to_go(discount: Discount, *, baseline: Baseline | None = None) -> Wei
     mismatched = mismatched_reward_to_go(discount, baseline=baseline)
 
     def weigh(batch: Trajectory, log_prob: Array) -> Array:
-        weight = mismatched(batch, log_prob)
-        time = jnp.arange(weight.shape[1], dtype=weight.dtype)
-        return (jnp.asarray(discount, weight.dtype) ** time)[None] * weight
+        return _discounted(batch, discount, mismatched(batch, log_prob))
 
     return weigh
 
@@ -92,8 +98,9 @@ def mismatched_reward_to_go(discount: Discount, *, baseline: Baseline | None = N
 def returns_to_go(batch: Trajectory, discount: Discount) -> Float[Array, "N T"]:
     """G_it of every step of a batch, zero after the episode's end, in float32 or wider.
 
-    Where `final_value` is given and the episode did not terminate, γ V(final observation) follows
-    the last reward; without `final_value` a cut episode is taken at its rewards alone.
+    Where an episode is cut, but did not terminate, γ times the value of what follows is added to
+    its last reward: of a whole episode `final_value`, of a window's episodes `next_value`. Without
+    values a cut episode is taken at its rewards alone.
 
     Args:
         batch: [N, T].
@@ -102,20 +109,21 @@ def returns_to_go(batch: Trajectory, discount: Discount) -> Float[Array, "N T"]:
     Returns:
         [N, T].
 
-    Bias: none for the H-step objective without `final_value`, nor for the uncut one with the right
-    values; a wrong final value biases every step before the cut.
+    Bias: none for the H-step objective without values, nor for the uncut one with the right values;
+    a wrong value biases every step before the cut.
     """
     reward = jnp.where(batch.mask, batch.reward, 0).astype(accumulation_dtype(batch.reward))
-    if batch.final_value is not None:
-        last = batch.mask & ~_shifted(batch.mask)
-        bootstrap = jnp.asarray(discount, reward.dtype) * batch.final_value[:, None]
-        reward = reward + jnp.where(last & ~batch.terminated, bootstrap, 0).astype(reward.dtype)
-    return jax.vmap(partial(discounted_returns, discount=discount))(reward)
+    following = cuts.bootstrap_values(batch)
+    if following is not None:
+        reward = reward + jnp.asarray(discount, reward.dtype) * following.astype(reward.dtype)
+    slope = cuts.continued_discount(batch, discount)
+    return jax.vmap(discounted_returns, in_axes=(0, 0 if jnp.ndim(slope) else None))(reward, slope)
 
 
-def _shifted(mask: Array) -> Array:
-    """Whether the episode goes on after this step."""
-    return jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
+def _discounted(batch: Trajectory, discount: Discount, weight: Array) -> Array:
+    """γ^t w_it, t being the age of the step's episode."""
+    age = cuts.age(batch).astype(weight.dtype)
+    return jnp.asarray(discount, weight.dtype) ** age * weight
 
 
 def _minus(baseline: Baseline | None, batch: Trajectory, target: Array) -> Array:
