@@ -43,8 +43,8 @@ def importance_ratio(
 ) -> Float[Array, "T"]:
     """Importance ratio ρ_t w_t = π(a_t|s_t)/μ(a_t|s_t) w_t, with the ratio of this step alone.
 
-    A ratio above the square root of the largest number of its dtype (e^44 in float32) is held
-    there, and its gradient with it, so that an overflow gives a large gradient and never a NaN.
+    A ratio too large for its dtype is held, and its gradient with it (`likelihood_ratio`), so that
+    an overflow gives a large gradient and never a NaN.
 
     Bias: equal to `score` on-policy (π = μ). Off-policy it is biased: states and later rewards
     still come from μ.
@@ -53,7 +53,31 @@ def importance_ratio(
         Schulman et al., Trust Region Policy Optimization (2015), eq. 40 (the surrogate);
         Degris, White & Sutton, Off-Policy Actor-Critic (2012), eq. 5.
     """
-    return _ratio(log_prob, behaviour_log_prob) * weight
+    return likelihood_ratio(log_prob, behaviour_log_prob) * weight
+
+
+def likelihood_ratio(
+    log_prob: Float[Array, "T"], other_log_prob: Float[Array, "T"]
+) -> Float[Array, "T"]:
+    """exp(log_prob − other_log_prob), held where its square would overflow: e^44 in float32.
+
+    There the value stands still but the slope goes on as if it did not: a step so far out still
+    says in which direction it lies. (Clamping the difference alone would say nothing.)
+
+    Args:
+        log_prob: [T] of the numerator.
+        other_log_prob: [T] of the denominator.
+
+    Returns:
+        [T], finite whatever the two, short of NaN.
+
+    Bias: none below the bound; above it the ratio is too small.
+    """
+    lowest = float(jnp.finfo(other_log_prob.dtype).min)  # in place of −∞, which no slope survives
+    difference = log_prob - jnp.maximum(other_log_prob, lowest)
+    largest = float(np.log(float(jnp.finfo(difference.dtype).max))) / 2
+    held = largest + (difference - jax.lax.stop_gradient(difference))
+    return jnp.exp(jnp.where(difference > largest, held, difference))
 
 
 def ppo_clip(epsilon: Number) -> Term:
@@ -124,7 +148,7 @@ def asymmetric_clip(clip_low: Number, clip_high: Number) -> Term:
     check_at_least("clip_high", clip_high, 0.0, "it is a width, 0.28 say, not the bound itself")
 
     def term(log_prob: Array, behaviour_log_prob: Array, weight: Array) -> Array:
-        ratio = _ratio(log_prob, behaviour_log_prob)
+        ratio = likelihood_ratio(log_prob, behaviour_log_prob)
         return _held(ratio, weight, 1 - clip_low, 1 + clip_high) * weight
 
     return term
@@ -163,7 +187,7 @@ def dual_clip(epsilon: Number, ceiling: Number) -> Term:
     check_at_least("ceiling", ceiling, 1 + epsilon, "it bounds the ratio itself, and 3 is usual")
 
     def term(log_prob: Array, behaviour_log_prob: Array, weight: Array) -> Array:
-        ratio = _ratio(log_prob, behaviour_log_prob)
+        ratio = likelihood_ratio(log_prob, behaviour_log_prob)
         clipped = _held(ratio, weight, 1 - epsilon, 1 + epsilon)
         # A negated weight swaps the sides, so that the ceiling holds where w < 0.
         return _held(clipped, -weight, 0.0, ceiling) * weight
@@ -202,24 +226,11 @@ def truncated_ratio(ceiling: Number) -> Term:
     check_at_least("ceiling", ceiling, 0.0, "it bounds the ratio itself")
 
     def term(log_prob: Array, behaviour_log_prob: Array, weight: Array) -> Array:
-        ratio = _ratio(log_prob, behaviour_log_prob)
+        ratio = likelihood_ratio(log_prob, behaviour_log_prob)
         held = jnp.minimum(ratio, jnp.asarray(ceiling, ratio.dtype))
         return jax.lax.stop_gradient(held) * weight * log_prob
 
     return term
-
-
-def _ratio(numerator: Array, denominator: Array) -> Array:
-    """exp(numerator − denominator), held where its square would overflow.
-
-    There the value stands still but the slope goes on as if it did not: a step so far out still
-    says in which direction it lies. (Clamping the difference alone would say nothing.)
-    """
-    lowest = float(jnp.finfo(denominator.dtype).min)  # in place of −∞, which no slope survives
-    difference = numerator - jnp.maximum(denominator, lowest)
-    largest = float(np.log(float(jnp.finfo(difference.dtype).max))) / 2
-    held = largest + (difference - jax.lax.stop_gradient(difference))
-    return jnp.exp(jnp.where(difference > largest, held, difference))
 
 
 def _held(ratio: Array, weight: Array, lowest: Number, highest: Number) -> Array:

@@ -142,11 +142,12 @@ def check_batch(batch: Trajectory) -> None:
                 f"batch.{name} must be boolean, got {getattr(batch, name).dtype}; "
                 "compare it with zero: x > 0"
             )
-    _check_finite("reward", batch.reward, batch.mask)
-    _check_finite("log_prob", batch.log_prob, batch.mask)
+    check_traced_finite("batch.reward", batch.reward, batch.mask)
+    check_traced_finite("batch.log_prob", batch.log_prob, batch.mask)
 
 
-def _check_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
+def check_traced_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
+    """Traced values are finite wherever the mask is true; known ones are not read."""
     if value.size == 0:
         return
     if is_concrete(value, mask):
@@ -155,7 +156,7 @@ def _check_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
     index = jnp.argmax(jnp.ravel(bad))
     checkify.debug_check(
         ~jnp.any(bad),
-        "batch." + name + " is {value} at trajectory {row}, step {step}",
+        name + " is {value} at trajectory {row}, step {step}",
         value=jnp.ravel(value)[index],
         row=index // max(value.shape[1], 1),
         step=index % max(value.shape[1], 1),

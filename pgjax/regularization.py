@@ -1,0 +1,349 @@
+"""Entropy and the KL divergence to a reference, in the reward or in the loss.
+
+Two estimands go by one name. With KL_s = KL(π(·|s) ‖ ref(·|s)) and d the discounted visitation,
+
+- the regularised return's, ∇E[Σ_t γ^t (r_t − β KL_{s_t})] (`exact.kl_regularized_gradient`): an
+  action also answers for the divergence in the states that it leads to;
+- the local one, Σ_s d(s) ∇KL_s (`exact.local_kl_gradient`): d is held fixed.
+
+A sampled estimate k of KL_s has three forms, with ρ = ref(a|s)/π(a|s): k1 = −log ρ,
+k2 = (log ρ)²/2 and k3 = ρ − 1 − log ρ. k1 and k3 have the mean KL_s; but what counts is the
+gradient, and it is another for each place where k can stand:
+
+| k | its gradient in the loss has the mean | in the reward |
+|---|---|---|
+| k1 | 0 | unbiased for the regularised return |
+| k2 | Σ_s d(s) ∇KL_s, the local gradient | biased |
+| k3 | Σ_s d(s) ∇KL(ref ‖ π), of the other divergence | biased by that, times β |
+
+The entropy is −k1 with ref = 1: the sampled bonus −log π in the loss has gradient zero in
+expectation, −(log π)²/2 the right local one, and −log π in the reward is unbiased for the
+regularised return.
+
+In the reward: a batch goes in, one with other rewards comes out, and any estimator may follow. In
+the loss: a term as any other, weighed by `visits`; the batch carries the reference's
+log-probabilities (`with_reference`), which come from `pgjax.log_probs` of the reference's policy
+and parameters, or from anywhere else.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, PyTree
+
+from pgjax.compilation import compiled
+from pgjax.cuts import age
+from pgjax.estimators import admit
+from pgjax.pullback import alive_or_first
+from pgjax.returns import accumulation_dtype
+from pgjax.terms import likelihood_ratio
+from pgjax.types import Params, Policy, Trajectory
+from pgjax.validation import (
+    check_at_least,
+    check_traced_finite,
+    check_unit_interval,
+    is_concrete,
+)
+from pgjax.weights import Discount, Weights
+
+Coefficient = float | Float[Array, ""]
+
+
+def with_entropy_reward(batch: Trajectory, coefficient: Coefficient) -> Trajectory:
+    """The batch with r_t − β log π(a_t|s_t) for r_t: a sampled entropy bonus.
+
+    Args:
+        batch: [N, T], on-policy; its `log_prob` is read, and is a constant under differentiation.
+        coefficient: β ≥ 0, in units of reward per nat.
+
+    Returns:
+        The batch with other rewards, in float32 or wider.
+
+    Raises:
+        ValueError: a negative coefficient.
+
+    Bias: with an estimator that has none for ∇J, none for ∇E[Σ_t γ^t (r_t + β H(π(·|s_t)))].
+
+    References:
+        Haarnoja et al., Soft Actor-Critic (2018), eq. 1, for the objective.
+
+    Example:
+        >>> import numpy as np, pgjax
+        >>> from pgjax import enumeration, exact, suite
+        >>> problem = suite.problems()[1]
+        >>> batch, probability = enumeration.trajectories(*problem.arguments, horizon=2)
+        >>> sampled = with_entropy_reward(batch, 0.1)
+        >>> estimator = pgjax.reward_to_go(problem.mdp.discount)
+        >>> each = pgjax.per_trajectory_gradients(
+        ...     estimator, problem.policy, problem.params, sampled)
+        >>> truth = exact.entropy_regularized_gradient(
+        ...     *problem.arguments, horizon=2, coefficient=0.1)
+        >>> bool(np.allclose(np.tensordot(probability, each, 1), truth, atol=1e-6))
+        True
+    """
+    return _penalized(batch, coefficient, batch.log_prob)
+
+
+def with_k1_reward(
+    batch: Trajectory, reference_log_prob: Float[Array, "N T"], coefficient: Coefficient
+) -> Trajectory:
+    """The batch with r_t − β k1 for r_t, k1 = log π(a_t|s_t) − log ref(a_t|s_t).
+
+    Args:
+        batch: [N, T], on-policy; its `log_prob` is read, and is a constant under differentiation.
+        reference_log_prob: [N, T] log ref(a_it|s_it), say
+            `pgjax.log_probs(policy, reference_params, batch)`; finite on live steps.
+        coefficient: β ≥ 0, in units of reward per nat.
+
+    Returns:
+        The batch with other rewards, in float32 or wider.
+
+    Raises:
+        ValueError: a reference of another shape, or one that gave an action no probability; a
+            negative coefficient.
+
+    Bias: with an estimator that has none for ∇J, none for ∇E[Σ_t γ^t (r_t − β KL(π‖ref))]. That k1
+    itself moves with θ does not matter: E[∇k1] = 0.
+
+    References:
+        Schulman, Approximating KL Divergence (2020); Tang & Munos, On a few pitfalls in KL
+        divergence gradient estimation for RL (2025); asked for in TRL #4967.
+    """
+    return _penalized(batch, coefficient, _log_ratio(batch, reference_log_prob))
+
+
+def with_k2_reward(
+    batch: Trajectory, reference_log_prob: Float[Array, "N T"], coefficient: Coefficient
+) -> Trajectory:
+    """The batch with r_t − β k2 for r_t, k2 = (log π(a_t|s_t) − log ref(a_t|s_t))²/2.
+
+    Args, Returns, Raises: as for `with_k1_reward`.
+
+    Bias: biased. Its estimand is ∇E[Σ_t γ^t (r_t − β k2)] + β Σ_s d(s) ∇KL(π‖ref): E[k2] is no KL
+    divergence, and the gradient of k2 itself is left out.
+    """
+    return _penalized(batch, coefficient, _log_ratio(batch, reference_log_prob) ** 2 / 2)
+
+
+def with_k3_reward(
+    batch: Trajectory, reference_log_prob: Float[Array, "N T"], coefficient: Coefficient
+) -> Trajectory:
+    """The batch with r_t − β k3 for r_t, k3 = ρ − 1 − log ρ with ρ = ref(a_t|s_t)/π(a_t|s_t).
+
+    Args, Returns, Raises: as for `with_k1_reward`.
+
+    Bias: biased by β Σ_s d(s) ∇KL(ref‖π) exactly, although E[k3] is the KL divergence: the gradient
+    of k3 itself is left out, and E[∇k3] is not zero as that of k1 is.
+    """
+    log_ratio = _log_ratio(batch, reference_log_prob)
+    ratio = likelihood_ratio(-log_ratio, jnp.zeros_like(log_ratio))
+    return _penalized(batch, coefficient, ratio - 1 + log_ratio)
+
+
+def with_reference(batch: Trajectory, reference_log_prob: Float[Array, "N T"]) -> Trajectory:
+    """The batch as though the reference had acted: `log_prob` is log ref(a_it|s_it).
+
+    For terms that compare with a reference instead of the policy that acted.
+
+    Args:
+        batch: [N, T].
+        reference_log_prob: [N, T], as for `with_k1_reward`.
+
+    Returns:
+        The batch with another `log_prob`.
+
+    Raises:
+        ValueError: a reference of another shape, or one that gave an action no probability.
+
+    Bias: none; nothing else is changed.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> from pgjax import enumeration, regularization, suite
+        >>> problem = suite.problems()[1]
+        >>> batch, _ = enumeration.trajectories(*problem.arguments, horizon=2)
+        >>> batch, old = jax.tree.map(jnp.asarray, (batch, problem.behaviour))
+        >>> reference = pgjax.log_probs(problem.policy, old, batch)
+        >>> penalty = pgjax.Estimator(regularization.visits(0.9), regularization.k2)
+        >>> kl = pgjax.gradient(
+        ...     penalty, problem.policy, problem.params, with_reference(batch, reference))
+        >>> kl.shape  # to be subtracted, times β, from a policy gradient
+        (4, 2)
+    """
+    reference_log_prob = jnp.asarray(reference_log_prob)
+    _check_reference(batch, reference_log_prob)
+    return replace(batch, log_prob=jnp.where(batch.mask, reference_log_prob, 0))
+
+
+def visits(discount: Discount) -> Weights:
+    """w_it = γ^t: a penalty counts as often as its state is visited, discounted.
+
+    Args:
+        discount: γ in [0, 1]; 1 weighs every step alike, as most code does.
+
+    Raises:
+        ValueError: a discount outside [0, 1].
+
+    Bias: none for Σ_s d(s) f(s), with d(s) = Σ_t γ^t P(s_t = s).
+    """
+    check_unit_interval("discount", discount)
+
+    def weigh(batch: Trajectory, log_prob: Array) -> Array:
+        dtype = accumulation_dtype(log_prob)
+        discounts = jnp.asarray(discount, dtype) ** age(batch).astype(dtype)
+        return jnp.broadcast_to(discounts, batch.mask.shape)
+
+    return weigh
+
+
+def k1(
+    log_prob: Float[Array, "T"], reference_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
+) -> Float[Array, "T"]:
+    """KL in the loss by k1 = log π − log ref, times w_t: the mean is right and the gradient is not.
+
+    Bias: biased for the local gradient of the KL divergence: on-policy its gradient, w_t ∇log π, is
+    zero in expectation whatever the reference. In the reward it is right.
+
+    References:
+        Schulman, Approximating KL Divergence (2020), for the value; as a loss, open-instruct #534
+        and verl #2953.
+    """
+    return (log_prob - reference_log_prob) * weight
+
+
+def k2(
+    log_prob: Float[Array, "T"], reference_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
+) -> Float[Array, "T"]:
+    """KL in the loss by k2 = (log π − log ref)²/2, times w_t: the right local gradient.
+
+    Its gradient, w_t (log π − log ref) ∇log π, is k1's in the reward without what comes later, and
+    also that of k3 times a ratio π/sg(π) that keeps its gradient.
+
+    Bias: on-policy none for Σ_s d(s) ∇KL(π‖ref), weighed by `visits`. It is biased for the gradient
+    of the regularised return, by the divergence of later states.
+
+    References:
+        Schulman, Approximating KL Divergence (2020), for the value; Tang & Munos, On a few pitfalls
+        in KL divergence gradient estimation for RL (2025), for the gradient.
+    """
+    return (log_prob - reference_log_prob) ** 2 / 2 * weight
+
+
+def k3(
+    log_prob: Float[Array, "T"], reference_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
+) -> Float[Array, "T"]:
+    """KL in the loss by k3 = ρ − 1 − log ρ with ρ = ref/π, times w_t: the other KL's gradient.
+
+    A ρ too large for its dtype is held, as in `likelihood_ratio`.
+
+    Bias: biased for the local gradient of KL(π‖ref): on-policy its gradient, w_t (1 − ρ) ∇log π,
+    has the mean ∇KL(ref‖π). The two agree to first order where the policy is near the reference.
+
+    References:
+        Schulman, Approximating KL Divergence (2020), for the value; Shao et al., DeepSeekMath
+        (2024), eq. 4, as a loss; TRL #4967.
+    """
+    ratio = likelihood_ratio(reference_log_prob, log_prob)
+    return (ratio - 1 - (reference_log_prob - log_prob)) * weight
+
+
+def sampled_entropy(
+    log_prob: Float[Array, "T"], behaviour_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
+) -> Float[Array, "T"]:
+    """Entropy bonus by −log π(a_t|s_t) w_t: its mean is the entropy and its gradient is noise.
+
+    Bias: biased for the local gradient of the entropy: on-policy its gradient, −w_t ∇log π, is zero
+    in expectation. `squared_entropy` and `entropy_gradient` are right.
+    """
+    return -log_prob * weight
+
+
+def squared_entropy(
+    log_prob: Float[Array, "T"], behaviour_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
+) -> Float[Array, "T"]:
+    """Entropy bonus by −(log π(a_t|s_t))²/2 w_t, whose gradient is right where its value is not.
+
+    For policies whose entropy has no formula; its gradient is −w_t log π ∇log π.
+
+    Bias: on-policy none for Σ_s d(s) ∇H(π(·|s)), weighed by `visits`. It is biased for the gradient
+    of the regularised return, by the entropy of later states.
+    """
+    return -(log_prob**2) / 2 * weight
+
+
+def entropy_gradient(
+    policy: Policy, params: Params, batch: Trajectory, *, discount: Discount
+) -> PyTree[Float[Array, "..."]]:
+    """The mean over trajectories of Σ_t γ^t ∇H(π(·|s_t)), each entropy from the policy's formula.
+
+    Args:
+        policy: whose entropy.
+        params: pytree of floating arrays.
+        batch: [N, T]; its observations, mask and time are read.
+        discount: γ in [0, 1]; 1 weighs every step alike, as most code does.
+
+    Returns:
+        A pytree like params, to be added, times β, to a policy gradient.
+
+    Raises:
+        ValueError: a discount outside [0, 1]; a batch not laid out as [N, T], or empty.
+        TypeError: a parameter that is not floating.
+
+    Bias: on-policy none for Σ_s d(s) ∇H(π(·|s)), and no variance from the actions. It is biased for
+    the gradient of the regularised return, by the entropy of later states.
+
+    References:
+        Williams & Peng, Function Optimization Using Connectionist Reinforcement Learning
+        Algorithms (1991), for the bonus; Mnih et al., Asynchronous Methods for Deep Reinforcement
+        Learning (2016), section 4, as it is used.
+    """
+    check_unit_interval("discount", discount)
+    params, batch = admit(params, batch)
+    return _entropy_gradient(policy, params, batch, jnp.asarray(discount))
+
+
+@compiled(1)
+def _entropy_gradient(policy: Policy, params: Params, batch: Trajectory, discount: Array) -> Params:
+    weight = visits(discount)(batch, batch.log_prob) / batch.mask.shape[0]
+    observation = alive_or_first(batch.mask, batch.observation)
+
+    def total(params: Params) -> Array:
+        entropy = jax.vmap(jax.vmap(policy.entropy, (None, 0)), (None, 0))(params, observation)
+        return jnp.sum(jnp.where(batch.mask, weight.astype(entropy.dtype) * entropy, 0))
+
+    return jax.grad(total)(params)
+
+
+def _penalized(batch: Trajectory, coefficient: Coefficient, penalty: Array) -> Trajectory:
+    check_at_least("coefficient", coefficient, 0.0, "the sign is in the name: KL costs, H pays")
+    dtype = accumulation_dtype(jnp.asarray(batch.reward))
+    penalty = jax.lax.stop_gradient(jnp.where(batch.mask, penalty, 0)).astype(dtype)
+    reward = jnp.asarray(batch.reward).astype(dtype)
+    return replace(batch, reward=reward - jnp.asarray(coefficient, dtype) * penalty)
+
+
+def _log_ratio(batch: Trajectory, reference_log_prob: Array) -> Array:
+    """How log π exceeds log ref, zero after each episode's end."""
+    reference_log_prob = jnp.asarray(reference_log_prob)
+    _check_reference(batch, reference_log_prob)
+    reference = jnp.where(batch.mask, reference_log_prob, 0)
+    return jnp.where(batch.mask, batch.log_prob, 0) - reference
+
+
+def _check_reference(batch: Trajectory, reference_log_prob: Array) -> None:
+    if reference_log_prob.shape != batch.reward.shape:
+        raise ValueError(
+            f"reference_log_prob must have shape [N, T] = {batch.reward.shape}, "
+            f"got {reference_log_prob.shape}; it is one log-probability for each action taken"
+        )
+    if is_concrete(batch.mask, reference_log_prob):
+        value = np.asarray(reference_log_prob)
+        for row, step in np.argwhere(np.asarray(batch.mask) & ~np.isfinite(value))[:1]:
+            raise ValueError(
+                f"reference_log_prob is {value[row, step]} at trajectory {row}, step {step}; "
+                "where the reference gives an action no probability the KL divergence is infinite"
+            )
+    check_traced_finite("reference_log_prob", reference_log_prob, batch.mask)
