@@ -3,6 +3,7 @@
 from . import baselines as baselines
 from . import bridge as bridge
 from . import certificate as certificate
+from . import checkpoints as checkpoints
 from . import critics as critics
 from . import diagnostics as diagnostics
 from . import enumeration as enumeration
@@ -28,9 +29,11 @@ from .estimators import surrogate as surrogate
 from .policies import MLP as MLP
 from .policies import ConvNet as ConvNet
 from .policies import GaussianMLP as GaussianMLP
+from .policies import factored_policy as factored_policy
 from .policies import flax_gaussian_policy as flax_gaussian_policy
 from .policies import flax_policy as flax_policy
 from .policies import gaussian_policy as gaussian_policy
+from .policies import multi_discrete_policy as multi_discrete_policy
 from .policies import softmax_policy as softmax_policy
 from .policies import squashed_gaussian_policy as squashed_gaussian_policy
 from .policies import tabular_softmax as tabular_softmax

@@ -22,15 +22,22 @@ LEVELS = [
         "validation",
         "recurrence",
         "environments.surface",
-        "policies.distribution",
         "policies.networks",
     },
-    {"returns", "environments"},
+    {
+        "returns",
+        "groups",
+        "checkpoints",
+        "environments",
+        "environments.from_gymnax",
+        "policies.distribution",
+    },
     {"cuts", "tabular", "policies.softmax", "policies.gaussian", "baselines", "dice"},
     {
         "weights",
         "terms",
         "pullback",
+        "environments.from_tabular",
         "policies.modules",
         "policies.squashed",
         "policies.product",
@@ -39,8 +46,9 @@ LEVELS = [
         "diagnostics.importance",
         "diagnostics.exactly",
     },
+    {"compositions"},
     {"diagnostics.moments", "critics", "estimators", "policies"},
-    {"exact.dynamics", "diagnostics.intervals"},
+    {"exact.dynamics", "diagnostics.intervals", "beyond.episodes", "beyond.all_action"},
     {"exact.values", "exact.recursion", "bridge.laws", "diagnostics"},
     {"exact.derivatives", "exact.moments", "exact.regularized", "bridge.exploration"},
     {"exact", "bridge.tables"},
@@ -122,9 +130,9 @@ def test_the_oracle_knows_no_estimator() -> None:
     assert not seen & {"estimators", "weights", "terms", "baselines", "returns"}
 
 
-def test_only_rollouts_and_the_laws_of_environments_import_gymnax() -> None:
+def test_only_its_adapter_and_the_laws_of_environments_import_gymnax() -> None:
     importers = {name for name in MODULES if "gymnax" in outer(imported(PATHS[name]))}
-    assert importers == {"rollouts", "bridge.laws"}
+    assert importers == {"environments.from_gymnax", "bridge.laws"}
     users = {name for name in MODULES if "rollouts" in inner(imported(PATHS[name]))}
     assert users <= {"training", "convergence", "unbiased", "streaming"}
 
@@ -212,8 +220,8 @@ def test_every_public_function_and_class_is_documented(name: str) -> None:
         assert doc.splitlines()[0].endswith((".", ":")), f"{name}.{key}: {doc.splitlines()[0]}"
 
 
-BIAS_STATED = ["baselines", "weights", "terms", "estimators", "returns", "exact.values",
-               "exact.derivatives", "exact.moments", "exact.regularized", "dice"]  # fmt: skip
+BIAS_STATED = ["baselines", "weights", "terms", "compositions", "estimators", "returns",
+               "exact.values", "exact.derivatives", "exact.moments", "exact.regularized", "dice"]  # fmt: skip
 HELPERS = {
     "returns": {"reverse_affine", "accumulation_dtype"},
     "exact.values": {"objective_under"},
