@@ -66,11 +66,11 @@ class MaskedObservation(NamedTuple):
 
     Attributes:
         observation: what the environment shows; a pytree.
-        action_mask: [A] true where the action is legal.
+        action_mask: [A] true where the action is legal; a pytree for a factored policy.
     """
 
     observation: Observation
-    action_mask: Bool[Array, "*batch A"]
+    action_mask: PyTree[Bool[Array, "..."]]
 
 
 class Policy(NamedTuple):
@@ -87,8 +87,8 @@ class Policy(NamedTuple):
     """
 
     init: Callable[[Key[Array, ""], Observation], Params]
-    sample: Callable[[Params, Key[Array, ""], Observation], tuple[Array, Array]]
-    log_prob: Callable[[Params, Observation, Array], Array]
+    sample: Callable[[Params, Key[Array, ""], Observation], tuple[Any, Array]]
+    log_prob: Callable[[Params, Observation, Any], Array]
     entropy: Callable[[Params, Observation], Array]
 
 
@@ -108,8 +108,8 @@ class RecurrentPolicy(NamedTuple):
 
     init: Callable[[Key[Array, ""], Observation], Params]
     memory: Callable[[Params], Any]
-    sample: Callable[[Params, Key[Array, ""], Any, Observation], tuple[Any, Array, Array]]
-    log_prob: Callable[[Params, Any, Observation, Array], tuple[Any, Array]]
+    sample: Callable[[Params, Key[Array, ""], Any, Observation], tuple[Any, Any, Array]]
+    log_prob: Callable[[Params, Any, Observation, Any], tuple[Any, Array]]
     entropy: Callable[[Params, Any, Observation], Array]
 
 

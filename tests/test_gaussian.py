@@ -153,7 +153,7 @@ def test_the_raw_log_probability_of_a_squashed_action_is_caught() -> None:
     assert np.all(np.abs(wrong @ (density * weights)) > 0.1)
 
 
-@pytest.mark.parametrize("low, high", [(-2.0, 1.0), (0.0, 1e-3), (-7.0, 0.0), (1e3, 1e3 + 1)])
+@pytest.mark.parametrize(("low", "high"), [(-2.0, 1.0), (0.0, 1e-3), (-7.0, 0.0), (1e3, 1e3 + 1)])
 @pytest.mark.parametrize("mean", [0.0, -6.0, 8.0, 30.0, -200.0])
 def test_in_float32_a_stored_action_is_scored_as_it_was_sampled_even_at_the_bounds(
     low: float, high: float, mean: float
@@ -190,7 +190,7 @@ def test_a_sample_and_its_log_probability_move_as_the_raw_one_even_at_the_bounds
     assert abs(found[1]["mean"][0] - 2) < 1e-6  # d/dμ of −log(1 − tanh²): the way out of saturation
 
 
-@pytest.mark.parametrize("std, tolerance", [(0.1, 1e-9), (1.0, 1e-9), (2.0, 1e-5), (3.0, 1e-3)])
+@pytest.mark.parametrize(("std", "tolerance"), [(0.1, 1e-9), (1.0, 1e-9), (2.0, 1e-5), (3.0, 1e-3)])
 def test_the_squashed_entropy_has_the_stated_accuracy(std: float, tolerance: float) -> None:
     z = np.linspace(-10, 10, 200_001)
     weight = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])

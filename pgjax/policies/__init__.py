@@ -15,6 +15,10 @@ from pgjax.policies.modules import flax_policy as flax_policy
 from pgjax.policies.networks import MLP as MLP
 from pgjax.policies.networks import ConvNet as ConvNet
 from pgjax.policies.networks import GaussianMLP as GaussianMLP
+from pgjax.policies.product import factored_policy as factored_policy
+from pgjax.policies.product import multi_discrete as multi_discrete
+from pgjax.policies.product import multi_discrete_policy as multi_discrete_policy
+from pgjax.policies.product import product as product
 from pgjax.policies.softmax import SOFTMAX as SOFTMAX
 from pgjax.policies.softmax import softmax_policy as softmax_policy
 from pgjax.policies.softmax import tabular_softmax as tabular_softmax

@@ -7,10 +7,13 @@ one with, and once more as a factor of a product.
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 from jax import Array
+from jax.experimental import checkify
 from jaxtyping import Bool, Float, Key, PyTree
 
 from pgjax.types import MaskedObservation, Observation, Params, Policy
+from pgjax.validation import is_concrete
 
 Output: TypeAlias = PyTree
 """What a network gives for one observation: logits [A], say, or a mean and a log σ."""
@@ -30,7 +33,7 @@ class Distribution(NamedTuple):
     sample: Callable[[Output, Key[Array, ""]], tuple[Any, Float[Array, ""]]]
     log_prob: Callable[[Output, Any], Float[Array, ""]]
     entropy: Callable[[Output], Float[Array, ""]]
-    masked: Callable[[Output, Bool[Array, "A"]], Output]
+    masked: Callable[[Output, PyTree[Bool[Array, "..."]]], Output]
 
 
 def distribution_policy(
@@ -94,3 +97,20 @@ def mask_output(distribution: Distribution, output: Output, observation: Observa
     if not isinstance(observation, MaskedObservation):
         return output
     return distribution.masked(output, observation.action_mask)
+
+
+def require(holds: Array, message: str, **values: Array) -> None:
+    """An error at once where `holds` is known; else one that only `pgjax.checked` raises.
+
+    Args:
+        holds: whether all is well.
+        message: with {name} for each of the values.
+        values: to show.
+
+    Raises:
+        ValueError: `holds` is known, and false.
+    """
+    if not is_concrete(holds):
+        checkify.debug_check(holds, message, **values)
+    elif not np.asarray(holds):
+        raise ValueError(message.format(**values))

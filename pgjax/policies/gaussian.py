@@ -7,10 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.experimental import checkify
 from jaxtyping import Float, Key
 
-from pgjax.policies.distribution import Distribution, Output, distribution_policy
+from pgjax.policies.distribution import Distribution, Output, distribution_policy, require
 from pgjax.returns import accumulation_dtype
 from pgjax.types import Observation, Params, Policy
 
@@ -35,12 +34,12 @@ def gaussian_policy(
 
     Raises:
         ValueError: by its functions: a mean that is not [D], another shape of log σ, an action that
-            is not [D].
+            is not [D]; where it is known, a σ that is zero, infinite or NaN.
         TypeError: by its functions: an integer action (a discrete environment's, say), a
             MaskedObservation.
 
-    Bias: log-probabilities are exact, to rounding, while σ neither overflows nor is zero; there
-        they are NaN, and an error under `pgjax.checked`.
+    Bias: log-probabilities are exact, to rounding. They are NaN under jit where σ overflows or is
+        zero, and an error under `pgjax.checked`.
 
     References:
         Williams (1992), section 6.
@@ -86,13 +85,11 @@ def mean_and_log_std(output: Output) -> tuple[Float[Array, "D"], Float[Array, "D
     dtype = jnp.promote_types(accumulation_dtype(mean), accumulation_dtype(log_std))
     mean, log_std = mean.astype(dtype), log_std.astype(dtype)
     std = jnp.exp(log_std)
-    checkify.debug_check(
-        jnp.all((std > 0) & (std < jnp.inf)),
-        "a Gaussian policy's σ must be positive and finite, got log σ = {log_std}",
-        log_std=log_std,
+    proper = (std > 0) & (std < jnp.inf)
+    require(
+        jnp.all(proper), "a Gaussian policy's σ must be positive and finite, got σ = {std}", std=std
     )
-    degenerate = ~((std > 0) & (std < jnp.inf))
-    return mean, jnp.where(degenerate, jnp.nan, log_std)
+    return mean, jnp.where(proper, log_std, jnp.nan)
 
 
 def check_vector(action: Any, mean: Array) -> Float[Array, "D"]:

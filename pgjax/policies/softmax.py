@@ -10,14 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.experimental import checkify
 
-from pgjax.policies.distribution import Distribution, distribution_policy
+from pgjax.policies.distribution import Distribution, distribution_policy, require
 from pgjax.returns import accumulation_dtype
 from pgjax.types import Observation, Params, Policy
-from pgjax.validation import check_positive, is_concrete
+from pgjax.validation import check_positive
 
 
 def softmax_policy(
@@ -32,12 +30,17 @@ def softmax_policy(
         logits: (params, observation) -> [A]; −inf marks an illegal action.
 
     Returns:
-        A Policy over actions 0..A−1. `log_prob` of an action outside is NaN under jit.
+        A Policy over actions 0..A−1. It honours the action mask [A] of a MaskedObservation; the
+        logits then see the observation within.
 
     Raises:
-        ValueError: by its functions: logits that are not [A], a concrete action outside 0..A−1.
+        ValueError: by its functions: logits that are not [A], a mask of another shape; and, where
+            their values are known, an action outside 0..A−1, an illegal one, a state without a
+            legal one. Where they are traced `log_prob` is NaN, −inf and NaN, and all three are
+            errors under `pgjax.checked`.
+        TypeError: by its functions: a mask that is not boolean.
 
-    Bias: log-probabilities are exact.
+    Bias: log-probabilities are exact; those of legal actions sum to one.
 
     Example:
         >>> import jax.numpy as jnp
@@ -96,7 +99,7 @@ def _sample(logits: Array, key: Array) -> tuple[Array, Array]:
 
 def _log_prob(logits: Array, action: Array | int) -> Array:
     values = _log_probabilities(logits)
-    _check_action(action, values)
+    _check_action(action, logits)
     return _entry(values, action)
 
 
@@ -181,7 +184,7 @@ def _max(values: Array) -> Array:
 def _masked_log_softmax(logits: Array) -> Array:
     legal = logits != -jnp.inf  # a NaN is no mask: it must come out as NaN
     any_legal = _max(legal)
-    checkify.debug_check(any_legal, "state has no legal action: every logit is -inf")
+    require(any_legal, "state has no legal action: every logit is -inf or every mask false")
     # Normalise over finite numbers only, so that no −inf − (−inf) stands in a derivative; and
     # relative to the peak throughout: log(total) added to a large peak would lose its digits.
     finite = jnp.where(legal, logits, 0)
@@ -193,12 +196,15 @@ def _masked_log_softmax(logits: Array) -> Array:
     return jnp.where(legal, relative - normaliser, jnp.where(any_legal, -jnp.inf, jnp.nan))
 
 
-def _check_action(action: Any, values: Array) -> None:
-    num_actions = values.shape[0]
-    inside = jnp.all((jnp.asarray(action) >= 0) & (jnp.asarray(action) < num_actions))
-    if not is_concrete(inside):
-        checkify.debug_check(
-            inside, f"action {{action}} is outside 0..{num_actions - 1}", action=jnp.asarray(action)
-        )
-    elif not np.asarray(inside):
-        raise ValueError(f"action must lie in 0..{num_actions - 1}, got {action}")
+def _check_action(action: Any, logits: Array) -> None:
+    action, num_actions = jnp.asarray(action), logits.shape[0]
+    require(
+        jnp.all((action >= 0) & (action < num_actions)),
+        f"action must lie in 0..{num_actions - 1}, got {{action}}",
+        action=action,
+    )
+    require(
+        _entry(logits, action) != -jnp.inf,
+        "action {action} is illegal in this state: its logit is -inf or its mask false",
+        action=action,
+    )

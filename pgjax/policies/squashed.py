@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.experimental import checkify
 from jaxtyping import Float, Key
 
-from pgjax.policies.distribution import Distribution, Output, distribution_policy
+from pgjax.policies.distribution import Distribution, Output, distribution_policy, require
 from pgjax.policies.gaussian import (
     check_vector,
     gaussian_entropy,
@@ -121,7 +120,8 @@ def squashed_gaussian(low: Bound, high: Bound) -> Distribution:
         mean, log_std = mean.astype(action.dtype), log_std.astype(action.dtype)
         bounds = _bounds(below, above, mean.shape, action.dtype)
         beyond = jnp.any((action < bounds.low) | (action > bounds.high))
-        _check_within(action, beyond, low, high)
+        message = f"action must lie between {low} and {high}, got {{action}}"
+        require(~beyond, message, action=action)
         return jnp.where(beyond, -jnp.inf, _log_density(mean, log_std, bounds, action))
 
     def entropy(output: Output) -> Array:
@@ -192,11 +192,3 @@ def _bounds(below: np.ndarray, above: np.ndarray, shape: tuple[int, ...], dtype:
     if not np.all(first <= last):
         raise ValueError(f"there is no {np.dtype(dtype)} between low = {below} and high = {above}")
     return Bounds(*map(jnp.asarray, (low, high, first, last)))
-
-
-def _check_within(action: Array, beyond: Array, low: Bound, high: Bound) -> None:
-    if not is_concrete(beyond):
-        message = f"action {{action}} lies beyond the bounds {low} and {high}"
-        checkify.debug_check(~beyond, message, action=action)
-    elif np.asarray(beyond):
-        raise ValueError(f"action must lie between {low} and {high}, got {action}")

@@ -1,0 +1,256 @@
+"""Products: several independent choices at once, given the observation.
+
+log π(a|s) = Σ_k log π_k(a_k|s), and H(π) = Σ_k H(π_k).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from itertools import accumulate
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Key, PyTree
+
+from pgjax.policies.distribution import Distribution, Output, distribution_policy
+from pgjax.policies.softmax import SOFTMAX
+from pgjax.types import MaskedObservation, Observation, Params, Policy
+from pgjax.validation import check_positive
+
+
+def multi_discrete_policy(
+    init: Callable[[Key[Array, ""], Observation], Params],
+    logits: Callable[[Params, Observation], Output],
+    *,
+    num_actions: Sequence[int],
+) -> Policy:
+    """Several independent softmax choices at once, as a vector of integers.
+
+    π(a|s) = Π_d exp(l_{d,a_d}) / Σ_b exp(l_{d,b}).
+
+    Args:
+        init: (key, observation) -> params.
+        logits: (params, observation) -> [A_1 + ... + A_D], the choices' logits one after another,
+            or a sequence of D arrays, [A_1] to [A_D]; −inf marks an illegal action.
+        num_actions: (A_1, ..., A_D).
+
+    Returns:
+        A Policy over actions [D], int32. A MaskedObservation's action mask is laid out as the
+        logits are.
+
+    Raises:
+        ValueError: a size below one, no size; by its functions: logits or masks of other sizes, an
+            action that is not [D], and whatever a softmax policy refuses of one of the choices.
+        TypeError: a size that is no integer.
+
+    Bias: log-probabilities are exact.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> policy = multi_discrete_policy(
+        ...     lambda key, x: jnp.zeros(5), lambda w, x: w, num_actions=(2, 3))
+        >>> action, log_prob = policy.sample(jnp.zeros(5), jax.random.key(0), None)
+        >>> action.shape, round(float(log_prob), 6)
+        ((2,), -1.791759)
+    """
+    return distribution_policy(init, logits, multi_discrete(num_actions))
+
+
+def multi_discrete(num_actions: Sequence[int]) -> Distribution:
+    """Vectors of D independent choices; a network's output is their logits.
+
+    Args:
+        num_actions: (A_1, ..., A_D).
+
+    Returns:
+        A Distribution over actions [D], int32; see `multi_discrete_policy`.
+
+    Raises:
+        ValueError: a size below one, no size.
+        TypeError: a size that is no integer.
+    """
+    sizes = tuple(check_positive("num_actions", size) for size in num_actions)
+    if not sizes:
+        raise ValueError("num_actions must name at least one choice, got none")
+    choices = product((SOFTMAX,) * len(sizes))
+
+    def separate(action: Any) -> tuple[Array, ...]:
+        action = jnp.asarray(action)
+        if action.shape != (len(sizes),):
+            raise ValueError(f"action must have shape [D] = {(len(sizes),)}, got {action.shape}")
+        return tuple(action[d] for d in range(len(sizes)))
+
+    def sample(logits: Output, key: Key[Array, ""]) -> tuple[Array, Array]:
+        actions, log_prob = choices.sample(_pieces("logits", logits, sizes), key)
+        return jnp.stack(actions), log_prob
+
+    def log_prob(logits: Output, action: Any) -> Array:
+        return choices.log_prob(_pieces("logits", logits, sizes), separate(action))
+
+    def entropy(logits: Output) -> Array:
+        return choices.entropy(_pieces("logits", logits, sizes))
+
+    def masked(logits: Output, action_mask: Any) -> Output:
+        logits = _pieces("logits", logits, sizes)
+        return choices.masked(logits, _pieces("action_mask", action_mask, sizes))
+
+    return Distribution(sample, log_prob, entropy, masked)
+
+
+def factored_policy(policies: PyTree[Policy]) -> Policy:
+    """Independent policies at once: a discrete choice beside a Gaussian vector, say.
+
+    Each sees the same observation and has its own parameters. Factors that share a network are a
+    `product` of distributions instead, for `distribution_policy`.
+
+    Args:
+        policies: a dict, tuple or other pytree of Policies.
+
+    Returns:
+        A Policy whose actions and parameters are pytrees like `policies`. The action mask of a
+        MaskedObservation is one too, with None for the factors that have none.
+
+    Raises:
+        TypeError: a leaf that is no Policy.
+        ValueError: no policy; by its functions: params, an action or a mask structured otherwise,
+            and whatever a factor refuses.
+
+    Bias: log-probabilities are as exact as the factors'.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> policy = factored_policy({
+        ...     "gear": pgjax.flax_policy(pgjax.MLP(num_actions=3)),
+        ...     "steering": pgjax.flax_gaussian_policy(pgjax.GaussianMLP(num_dimensions=1)),
+        ... })
+        >>> params = policy.init(jax.random.key(0), jnp.zeros(4))
+        >>> action, log_prob = policy.sample(params, jax.random.key(1), jnp.zeros(4))
+        >>> jax.tree.map(jnp.shape, action)
+        {'gear': (), 'steering': (1,)}
+    """
+    factors, structure = _factors("policies", policies, Policy)
+
+    def parts(name: str, tree: Any) -> list[Any]:
+        return _parts(structure, name, tree)
+
+    def each(observation: Observation) -> list[Observation]:
+        if not isinstance(observation, MaskedObservation):
+            return [observation] * len(factors)
+        seen, masks = observation.observation, parts("action_mask", observation.action_mask)
+        return [seen if mask is None else MaskedObservation(seen, mask) for mask in masks]
+
+    def init(key: Key[Array, ""], observation: Observation) -> Params:
+        keys = jax.random.split(key, len(factors))
+        seen = each(observation)
+        started = [f.init(k, s) for f, k, s in zip(factors, keys, seen, strict=True)]
+        return structure.unflatten(started)
+
+    def sample(params: Params, key: Key[Array, ""], observation: Observation) -> tuple[Any, Array]:
+        keys = jax.random.split(key, len(factors))
+        arguments = zip(parts("params", params), keys, each(observation), strict=True)
+        drawn = [f.sample(*x) for f, x in zip(factors, arguments, strict=True)]
+        return structure.unflatten([action for action, _ in drawn]), _total(x for _, x in drawn)
+
+    def log_prob(params: Params, observation: Observation, action: Any) -> Array:
+        arguments = zip(
+            parts("params", params), each(observation), parts("action", action), strict=True
+        )
+        return _total(f.log_prob(*x) for f, x in zip(factors, arguments, strict=True))
+
+    def entropy(params: Params, observation: Observation) -> Array:
+        arguments = zip(parts("params", params), each(observation), strict=True)
+        return _total(f.entropy(*x) for f, x in zip(factors, arguments, strict=True))
+
+    return Policy(init, sample, log_prob, entropy)
+
+
+def product(distributions: PyTree[Distribution]) -> Distribution:
+    """Independent distributions at once, for a network with a head for each.
+
+    Args:
+        distributions: a dict, tuple or other pytree of Distributions.
+
+    Returns:
+        A Distribution whose outputs and actions are pytrees like `distributions`, and so are its
+        masks, with None for the factors that have none.
+
+    Raises:
+        TypeError: a leaf that is no Distribution.
+        ValueError: no distribution; by its functions: an output, an action or a mask structured
+            otherwise, and whatever a factor refuses.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax.policies import GAUSSIAN, SOFTMAX
+        >>> both = product((SOFTMAX, GAUSSIAN))
+        >>> entropy = both.entropy((jnp.zeros(2), (jnp.zeros(1), jnp.zeros(1))))
+        >>> round(float(entropy), 6)  # log 2 + ½ log 2πe
+        2.112086
+    """
+    factors, structure = _factors("distributions", distributions, Distribution)
+
+    def parts(name: str, tree: Any) -> list[Any]:
+        return _parts(structure, name, tree)
+
+    def sample(output: Output, key: Key[Array, ""]) -> tuple[Any, Array]:
+        arguments = zip(parts("output", output), jax.random.split(key, len(factors)), strict=True)
+        drawn = [f.sample(*x) for f, x in zip(factors, arguments, strict=True)]
+        return structure.unflatten([action for action, _ in drawn]), _total(x for _, x in drawn)
+
+    def log_prob(output: Output, action: Any) -> Array:
+        arguments = zip(parts("output", output), parts("action", action), strict=True)
+        return _total(f.log_prob(*x) for f, x in zip(factors, arguments, strict=True))
+
+    def entropy(output: Output) -> Array:
+        return _total(f.entropy(x) for f, x in zip(factors, parts("output", output), strict=True))
+
+    def masked(output: Output, action_mask: Any) -> Output:
+        outputs, masks = parts("output", output), parts("action_mask", action_mask)
+        return structure.unflatten(
+            x if mask is None else f.masked(x, mask)
+            for f, x, mask in zip(factors, outputs, masks, strict=True)
+        )
+
+    return Distribution(sample, log_prob, entropy, masked)
+
+
+def _pieces(name: str, values: Any, sizes: tuple[int, ...]) -> tuple[Array, ...]:
+    """One array for each choice, from one after another or from a sequence of them."""
+    if not isinstance(values, list | tuple):
+        values = jnp.asarray(values)
+        if values.shape != (sum(sizes),):
+            raise ValueError(
+                f"{name} must have shape [ΣA] = {(sum(sizes),)} for the sizes {sizes}, "
+                f"got {values.shape}"
+            )
+        ends = list(accumulate(sizes))
+        return tuple(values[end - size : end] for size, end in zip(sizes, ends, strict=True))
+    shapes = [jnp.shape(x) for x in values]
+    if shapes != [(size,) for size in sizes]:
+        raise ValueError(f"{name} must be arrays of the sizes {sizes}, got shapes {shapes}")
+    return tuple(map(jnp.asarray, values))
+
+
+def _factors(name: str, tree: Any, kind: type) -> tuple[list[Any], Any]:
+    factors, structure = jax.tree.flatten(tree, is_leaf=lambda x: isinstance(x, kind))
+    for factor in factors:
+        if not isinstance(factor, kind):
+            raise TypeError(f"{name} must hold nothing but {kind.__name__} records, got {factor!r}")
+    if not factors:
+        raise ValueError(f"{name} must hold at least one {kind.__name__}, got {tree!r}")
+    return factors, structure
+
+
+def _parts(structure: Any, name: str, tree: Any) -> list[Any]:
+    """The factors' parts of a tree; each may be a tree itself."""
+    try:
+        return structure.flatten_up_to(tree)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{name} must be structured as the factors, {structure}, got {jax.tree.structure(tree)}"
+        ) from error
+
+
+def _total(values: Any) -> Array:
+    return reduce(jnp.add, values)
