@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Num
 from pgjax.returns import accumulation_dtype
 from pgjax.types import Trajectory
 
-Discount = float | int | Num[Array, ""]
+Rate = float | int | Num[Array, ""]
 
 
 def holds_windows(batch: Trajectory) -> bool:
@@ -30,20 +30,22 @@ def continues(batch: Trajectory) -> Bool[Array, "N T"]:
     return going & ~(batch.terminated | batch.truncated) if holds_windows(batch) else going
 
 
-def continued_discount(batch: Trajectory, discount: Discount) -> Discount | Float[Array, "N T"]:
-    """γ times the continuation. Where a row is one episode γ alone will do: zeros follow its end.
+def continued(batch: Trajectory, rate: Rate) -> Rate | Float[Array, "N T"]:
+    """A rate, γ or λ, times the continuation.
+
+    Where a row is one episode the rate alone will do, and is faster: only zeros follow its end.
 
     Args:
         batch: [N, T].
-        discount: γ in [0, 1].
+        rate: in [0, 1].
 
     Returns:
-        γ as it came for whole episodes, [N, T] in float32 or wider for windows.
+        The rate as it came for whole episodes, [N, T] in float32 or wider for windows.
     """
     if not holds_windows(batch):
-        return discount
+        return rate
     dtype = accumulation_dtype(batch.reward)
-    return jnp.asarray(discount, dtype) * continues(batch).astype(dtype)
+    return jnp.asarray(rate, dtype) * continues(batch).astype(dtype)
 
 
 def age(batch: Trajectory) -> Int[Array, "N T"] | Int[Array, "1 T"]:
@@ -87,6 +89,23 @@ def bootstrap_values(batch: Trajectory) -> Float[Array, "N T"] | None:
     return jnp.where(_is_cut(batch), batch.final_value[:, None], 0)
 
 
+def values(batch: Trajectory) -> Float[Array, "N T"]:
+    """V(s_t), the batch's own `value`, zero after the end.
+
+    Returns:
+        [N, T].
+
+    Raises:
+        ValueError: the batch carries none.
+    """
+    if batch.value is None:
+        raise ValueError(
+            "batch.value is None, and weights that ask a critic need it: "
+            "batch.replace(value=critic(batch.observation))"
+        )
+    return jnp.where(batch.mask, batch.value, 0)
+
+
 def following_values(batch: Trajectory) -> Float[Array, "N T"]:
     """V(s_{t+1}) of every step, in its own episode: zero where it terminated, and after its end.
 
@@ -103,12 +122,8 @@ def following_values(batch: Trajectory) -> Float[Array, "N T"]:
         return jnp.where(batch.mask & ~batch.terminated, batch.next_value, 0)
     if holds_windows(batch):
         raise ValueError(f"batch.next_value is None, and windows need it: {_FIX}")
-    if batch.value is None:
-        raise ValueError(
-            "batch.value is None, and bootstrapping needs it: "
-            "batch.replace(value=critic(batch.observation))"
-        )
-    later = jnp.pad(batch.value[:, 1:], ((0, 0), (0, 1)))
+    value = values(batch)
+    later = jnp.pad(value[:, 1:], ((0, 0), (0, 1)))
     inside, last = jnp.where(continues(batch), later, 0), bootstrap_values(batch)
     return inside if last is None else inside + last.astype(inside.dtype)
 

@@ -1,4 +1,4 @@
-"""Estimators: a gradient from weights × term, derived once, and the named compositions.
+"""Estimators: a gradient from weights × term, derived once; the named compositions pass through.
 
 All three derivations ascend J, sum over time and average over trajectories.
 """
@@ -13,90 +13,20 @@ from jax import Array
 from jax.sharding import PartitionSpec
 from jaxtyping import Float, PyTree
 
-from pgjax import terms, weights
-from pgjax.baselines import Baseline, leave_one_out
 from pgjax.compilation import compiled
+from pgjax.compositions import actor_critic as actor_critic
+from pgjax.compositions import dr_grpo as dr_grpo
+from pgjax.compositions import grpo as grpo
+from pgjax.compositions import mismatched_actor_critic as mismatched_actor_critic
+from pgjax.compositions import mismatched_reward_to_go as mismatched_reward_to_go
+from pgjax.compositions import n_step_actor_critic as n_step_actor_critic
+from pgjax.compositions import reinforce as reinforce
+from pgjax.compositions import reward_to_go as reward_to_go
+from pgjax.compositions import rloo as rloo
 from pgjax.devices import without_explicit_axes
 from pgjax.pullback import alive_or_first, log_probs, pull_back, pull_back_each
 from pgjax.types import Estimator, Params, Policy, Trajectory
 from pgjax.validation import check_batch, check_params
-from pgjax.weights import Discount
-
-
-def reinforce(discount: Discount, *, baseline: Baseline | None = None) -> Estimator:
-    """REINFORCE: the total return times the summed score, ĝ = mean_i Σ_t ∇log π(a_t|s_t) (R − b).
-
-    Args:
-        discount: γ in [0, 1].
-        baseline: from `pgjax.baselines`.
-
-    Raises:
-        ValueError: a discount outside [0, 1].
-
-    Bias: none for ∇J if the baseline has none. The largest variance of the family.
-
-    References:
-        Williams (1992).
-    """
-    return Estimator(weights.total_return(discount, baseline=baseline), terms.score)
-
-
-def reward_to_go(discount: Discount, *, baseline: Baseline | None = None) -> Estimator:
-    """Reward-to-go, also GPOMDP: ĝ = mean_i Σ_t γ^t ∇log π(a_t|s_t) (G_t − b_t).
-
-    Args:
-        discount: γ in [0, 1].
-        baseline: from `pgjax.baselines`.
-
-    Raises:
-        ValueError: a discount outside [0, 1].
-
-    Bias: none for ∇J if the baseline has none.
-
-    References:
-        Sutton et al. (2000), theorem 1; Baxter & Bartlett, Infinite-Horizon Policy-Gradient
-        Estimation (2001), here with the episode's γ^t.
-
-    Example:
-        >>> import jax.numpy as jnp, pgjax
-        >>> estimator = pgjax.reward_to_go(0.9, baseline=pgjax.baselines.leave_one_out)
-    """
-    return Estimator(weights.reward_to_go(discount, baseline=baseline), terms.score)
-
-
-def mismatched_reward_to_go(discount: Discount, *, baseline: Baseline | None = None) -> Estimator:
-    """Reward-to-go without γ^t, ĝ = mean_i Σ_t ∇log π(a_t|s_t) (G_t − b_t): what most code runs.
-
-    Args:
-        discount: γ in [0, 1].
-        baseline: from `pgjax.baselines`.
-
-    Raises:
-        ValueError: a discount outside [0, 1].
-
-    Bias: biased for ∇J when γ < 1: it weighs states as if undiscounted.
-
-    References:
-        Nota & Thomas (2020); Zhang et al. (2022).
-    """
-    return Estimator(weights.mismatched_reward_to_go(discount, baseline=baseline), terms.score)
-
-
-def rloo(discount: Discount) -> Estimator:
-    """REINFORCE leave-one-out: each return less the mean return of the others.
-
-    Args:
-        discount: γ in [0, 1].
-
-    Raises:
-        ValueError: a discount outside [0, 1]; at use, a batch of one.
-
-    Bias: none.
-
-    References:
-        Kool et al. (2019); Ahmadian et al., Back to Basics (2024).
-    """
-    return reinforce(discount, baseline=leave_one_out)
 
 
 def surrogate(

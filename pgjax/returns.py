@@ -5,12 +5,20 @@ is in float32 or wider whatever comes in, because γ = 0.999 is 1.0 in bfloat16;
 gets its own dtype back, an integer one float32.
 """
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 
 from pgjax.recurrence import reverse_affine
-from pgjax.validation import check_scalar_or_sequence, check_sequence, check_unit_interval
+from pgjax.validation import (
+    check_positive,
+    check_scalar_or_sequence,
+    check_sequence,
+    check_unit_interval,
+)
 
 Scalar = float | int | Num[Array, ""]
 ScalarOrSequence = float | int | Num[Array, ""] | Num[Array, "T"]
@@ -176,6 +184,63 @@ def lambda_returns(
     intercept = reward.astype(dtype) + discount * (1 - lambda_) * next_value
     slope = _slope(discount * lambda_, dtype)
     return _restore(reverse_affine(slope, intercept, next_value[-1]), reward)
+
+
+def n_step_returns(
+    reward: Num[Array, "T"],
+    discount: ScalarOrSequence,
+    n: int,
+    next_value: Float[Array, "T"],
+    *,
+    continues: Bool[Array, "T"] | None = None,
+) -> Num[Array, "T"]:
+    """n-step returns, G_t = r_t + γ r_{t+1} + … + γ^{n−1} r_{t+n−1} + γ^n V(s_{t+n}).
+
+    Where an episode is cut before n steps are over, V of what followed its last step ends the sum.
+    The work is min(n, T) T.
+
+    Args:
+        reward: [T].
+        discount: γ in [0, 1], a scalar or [T].
+        n: steps, at least one; from T on it is the return.
+        next_value: [T] V(s_{t+1}), as for `td_errors`.
+        continues: [T] false at an episode's last step; None where only the last one is.
+
+    Returns:
+        [T], in the reward's dtype (float32 for integers).
+
+    Raises:
+        TypeError: an n that is no integer.
+        ValueError: n below one, a shape other than [T], a discount outside [0, 1].
+
+    Bias: none for Q^π(s_t, a_t) if V = V^π, or if every episode ends within n steps of t.
+
+    References:
+        Sutton & Barto (2018), eq. 7.1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> n_step_returns(jnp.array([1.0, 2.0, 4.0]), 0.5, 2, jnp.array([8.0, 8.0, 0.0]))
+        Array([4., 4., 4.], dtype=float32)
+    """
+    n, reward, discount = check_positive("n", n), jnp.asarray(reward), _discount(discount)
+    _check_values(reward, discount, next_value=next_value)
+    if continues is not None:
+        check_sequence("continues", jnp.asarray(continues), ("reward", reward))
+    dtype = accumulation_dtype(reward)
+    gamma = discount.astype(dtype)
+    rewards, following = (jnp.asarray(x).astype(dtype) for x in (reward, next_value))
+
+    # n Bellman backups of all steps at once. A sum that slides over the rewards, R_t − γ^n R_{t+n},
+    # would need no loop, but cancels, and knows no cuts.
+    def back_up(_: Any, target: Array) -> Array:
+        later = jnp.concatenate([target[1:], following[-1:]])
+        if continues is not None:
+            later = jnp.where(continues, later, following)
+        return rewards + gamma * later
+
+    target = jax.lax.fori_loop(1, min(n, len(reward)), back_up, rewards + gamma * following)
+    return _restore(target, reward)
 
 
 def accumulation_dtype(x: Array) -> jnp.dtype:
