@@ -221,7 +221,8 @@ def test_every_public_function_and_class_is_documented(name: str) -> None:
 
 
 BIAS_STATED = ["baselines", "weights", "terms", "compositions", "estimators", "returns",
-               "exact.values", "exact.derivatives", "exact.moments", "exact.regularized", "dice"]  # fmt: skip
+               "exact.values", "exact.derivatives", "exact.moments", "exact.regularized",
+               "dice"]  # fmt: skip
 HELPERS = {
     "returns": {"reverse_affine", "accumulation_dtype"},
     "exact.values": {"objective_under"},
