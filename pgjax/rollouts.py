@@ -1,42 +1,75 @@
-"""Rollouts: gymnax environments and tabular MDPs into batches of whole episodes.
+"""Rollouts: environments of any kind into batches of whole episodes.
 
-The only importer of gymnax beside the bridge. Steps go through `reset_env`, `step_env` and
-`is_truncated`: there is no auto-reset, a finished environment stands still, and the observation
-after the last step is kept.
+Everything goes through the surface of `pgjax.environments`: there is no auto-reset, a finished
+environment stands still, and the observation after the last step is kept.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import struct
 from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Key, UInt32
 
-from pgjax.deferral import plotting_deferred
+from pgjax.compilation import compiled
 from pgjax.devices import over_devices, varying
+from pgjax.environments import from_gymnax, from_tabular
+from pgjax.environments.from_gymnax import spaces as spaces
+from pgjax.environments.surface import (
+    ActionSpace,
+    Box,
+    Discrete,
+    Environment,
+    MultiDiscrete,
+    seen,
+    stable,
+)
 from pgjax.hoisting import hoist
 from pgjax.tabular import TabularMDP, to_jax
-from pgjax.types import Params, Policy, Trajectory
+from pgjax.types import Observation, Params, Policy, RecurrentPolicy, Trajectory
 from pgjax.validation import check_key, check_positive
 
-with plotting_deferred():
-    from gymnax.environments import environment as gymnax_environment
-    from gymnax.environments import spaces
+AnyEnvironment: TypeAlias = Environment | TabularMDP | from_gymnax.GymnaxEnvironment
 
-Environment: TypeAlias = gymnax_environment.Environment
-Carry: TypeAlias = tuple[Any, Any, Array]
-"""What goes from step to step: the observation, the environment's state, and whether it lives."""
+
+class Source(NamedTuple):
+    """Where episodes come from, without the parameters that are traced.
+
+    Parameters turn it into an Environment within the compiled program: another MDP of the same
+    shape, or other parameters of the same gymnax environment, do not compile again.
+
+    Attributes:
+        bind: (what, params) -> Environment.
+        what: the environment that was given; None where the parameters are all there is to it.
+    """
+
+    bind: Callable[[Any, Any], Environment]
+    what: Any
+
+
+class Carry(NamedTuple):
+    """What goes from step to step of an episode.
+
+    Attributes:
+        observation: what the policy sees next.
+        state: of the environment.
+        memory: of a policy that has one.
+        alive: whether the episode goes on.
+    """
+
+    observation: Observation
+    state: Any
+    memory: Any
+    alive: Array
 
 
 def rollout(
-    policy: Policy,
+    policy: Policy | RecurrentPolicy,
     params: Params,
-    environment: Environment | TabularMDP,
+    environment: AnyEnvironment,
     key: Key[Array, ""] | UInt32[Array, "2"],
     *,
     num_trajectories: int,
@@ -49,12 +82,19 @@ def rollout(
     An episode ends where the environment terminates it or its own time limit truncates it; the
     sampler's last step truncates whatever still runs. After its end the mask is false, the
     environment stands still and the reward is zero. Compiled once for each policy, environment
-    object and pair of sizes.
+    object and pair of sizes; a gymnax environment's parameters and an MDP's arrays may change.
+
+    Actions are handed on as they were sampled: integers as int32, real vectors in the shape of the
+    environment's Box, and not clipped to its bounds, which is for the environment to do (brax and
+    gymnax's Pendulum do, others take any number) or for a squashed policy.
 
     Args:
-        policy: acts, and records log π of its actions.
+        policy: acts, and records log π of its actions. The memory of a RecurrentPolicy is carried
+            along each episode. Where the environment has an action mask, the policy sees a
+            MaskedObservation, and so does the batch.
         params: of the policy.
-        environment: a gymnax environment, or a TabularMDP.
+        environment: an Environment from `pgjax.environments`, a gymnax environment, or a
+            TabularMDP.
         key: from `jax.random.key`; a raw uint32 key is wrapped.
         num_trajectories: N.
         num_steps: T.
@@ -67,7 +107,8 @@ def rollout(
         a constant under differentiation.
 
     Raises:
-        TypeError: an environment that is neither, a key that is none.
+        TypeError: an environment that is none, a key that is none, a policy whose actions are not
+            the environment's: a Gaussian one on Discrete actions, say.
         ValueError: sizes below one, N not a multiple of the mesh's devices.
 
     Bias: exact draws from P(τ), in the precision of the environment. Cutting an episode that the
@@ -87,104 +128,48 @@ def rollout(
     """
     check_positive("num_trajectories", num_trajectories)
     check_positive("num_steps", num_steps)
-    environment, environment_params = resolve(environment, environment_params, num_steps)
+    source, environment_params = resolve(environment, environment_params)
     sizes = num_trajectories, num_steps
-    return _rollout(policy, environment, *sizes, mesh, params, environment_params, check_key(key))
+    return _rollout(policy, source, *sizes, mesh, params, environment_params, check_key(key))
 
 
-def resolve(
-    environment: Environment | TabularMDP, environment_params: Any, num_steps: int
-) -> tuple[Environment, Any]:
-    """A gymnax environment and its parameters, whatever kind of environment was given."""
-    if isinstance(environment, TabularMDP):
-        return TABULAR, to_jax(TabularParams(max_steps_in_episode=num_steps, mdp=environment))
-    if not isinstance(environment, gymnax_environment.Environment):
+def resolve(environment: AnyEnvironment, environment_params: Any = None) -> tuple[Source, Any]:
+    """Where episodes come from and its parameters, whatever kind of environment was given.
+
+    Raises:
+        TypeError: an environment that is none; parameters where they belong to no environment.
+    """
+    if isinstance(environment, from_gymnax.GymnaxEnvironment):
+        if environment_params is None:
+            environment_params = environment.default_params
+        return Source(from_gymnax.adapt, environment), environment_params
+    if not isinstance(environment, TabularMDP | Environment):
         raise TypeError(
-            "environment must be a gymnax Environment or a TabularMDP, got "
+            "environment must be a gymnax Environment, a TabularMDP or a pgjax Environment, got "
             f"{type(environment).__name__}; gymnax.make(name) returns (environment, params)"
         )
-    if environment_params is None:
-        environment_params = environment.default_params
-    return environment, environment_params
+    if environment_params is not None:
+        raise TypeError(
+            "environment_params belong to a gymnax environment; "
+            f"a {type(environment).__name__} holds its own"
+        )
+    if isinstance(environment, TabularMDP):
+        return Source(_from_tabular, None), to_jax(environment)
+    return Source(_as_it_is, environment), None
 
 
-@struct.dataclass(kw_only=True)
-class TabularParams(gymnax_environment.EnvParams):
-    """The parameters of a TabularEnvironment: a time limit, and the MDP itself."""
-
-    mdp: TabularMDP
+def _from_tabular(_: None, mdp: TabularMDP) -> Environment:
+    return from_tabular.adapt(mdp)
 
 
-@struct.dataclass
-class TabularState(gymnax_environment.EnvState):
-    """The state of a TabularEnvironment: the time, and the index of the MDP's state."""
-
-    index: Array
+def _as_it_is(environment: Environment, _: None) -> Environment:
+    return stable(environment)
 
 
-class TabularEnvironment(gymnax_environment.Environment[TabularState, TabularParams]):
-    """A TabularMDP as a gymnax environment; the MDP travels in its parameters.
-
-    Example:
-        >>> import jax, pgjax
-        >>> params = TabularParams(max_steps_in_episode=10, mdp=pgjax.tabular.random_mdp())
-        >>> observation, state = TABULAR.reset(jax.random.key(0), params)
-        >>> observation.shape
-        (4,)
-    """
-
-    @property
-    def default_params(self) -> TabularParams:
-        """There is no default MDP."""
-        raise ValueError("a TabularEnvironment needs TabularParams(max_steps_in_episode, mdp)")
-
-    def reset_env(self, key: Array, params: TabularParams) -> tuple[Array, TabularState]:
-        """A first state from the initial distribution."""
-        index = jax.random.categorical(key, _log(params.mdp.initial))
-        state = TabularState(time=0, index=index.astype(jnp.int32))
-        return self._observation(state, params), state
-
-    def step_env(
-        self, key: Array, state: TabularState, action: Any, params: TabularParams
-    ) -> tuple[Array, TabularState, Array, Array, dict]:
-        """A successor from the transition tensor, and the reward of that very transition."""
-        now, mdp = state.index, params.mdp
-        row = jnp.asarray(mdp.transition)[now, action]
-        following = jax.random.categorical(key, _log(row)).astype(jnp.int32)
-        reward = jnp.asarray(mdp.reward)[now, action, following]
-        state = TabularState(time=state.time + 1, index=following)
-        terminated = jnp.asarray(mdp.terminal)[following]
-        return self._observation(state, params), state, reward, terminated, {}
-
-    def is_terminated(self, state: TabularState, params: TabularParams) -> Array:
-        """Whether the state is terminal."""
-        return jnp.asarray(params.mdp.terminal)[state.index]
-
-    def get_obs(self, state: TabularState, params: Any = None, key: Any = None) -> Array:
-        """The state's row of `mdp.observation`."""
-        return self._observation(state, params)
-
-    def action_space(self, params: TabularParams) -> spaces.Discrete:
-        """0..A−1."""
-        return spaces.Discrete(params.mdp.num_actions)
-
-    def observation_space(self, params: TabularParams) -> spaces.Box:
-        """Whatever the MDP's observations span."""
-        table = np.asarray(params.mdp.observation)
-        return spaces.Box(table.min(), table.max(), table.shape[1:], table.dtype)
-
-    def _observation(self, state: TabularState, params: TabularParams) -> Array:
-        return jnp.asarray(params.mdp.observation)[state.index]
-
-
-TABULAR = TabularEnvironment()
-"""The one instance that serves every MDP: another MDP of the same shape does not recompile."""
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@compiled(5)
 def _rollout(
-    policy: Policy,
-    environment: Environment,
+    policy: Policy | RecurrentPolicy,
+    source: Source,
     num_trajectories: int,
     num_steps: int,
     mesh: Mesh | None,
@@ -193,7 +178,7 @@ def _rollout(
     key: Array,
 ) -> Trajectory:
     def run(whole: tuple[Params, Any], keys: Array) -> Trajectory:
-        return episodes(policy, environment, num_steps, whole, keys)
+        return episodes(policy, source, num_steps, whole, keys)
 
     keys = episode_keys(key, num_trajectories)
     return over_devices(run, mesh, (params, environment_params), keys)
@@ -205,8 +190,8 @@ def episode_keys(key: Key[Array, ""], num_trajectories: int) -> Key[Array, "N 3"
 
 
 def episodes(
-    policy: Policy,
-    environment: Environment,
+    policy: Policy | RecurrentPolicy,
+    source: Source,
     num_steps: int,
     whole: tuple[Params, Any],
     keys: Key[Array, "N 3"],
@@ -218,7 +203,7 @@ def episodes(
 
     Args:
         policy: acts.
-        environment: of gymnax.
+        source: from `resolve`.
         num_steps: T.
         whole: parameters of the policy and of the environment.
         keys: [N, 3] from `episode_keys`.
@@ -227,7 +212,8 @@ def episodes(
         A batch [N, T].
     """
     params, environment_params = jax.lax.stop_gradient(whole)
-    reset, step = _functions(policy, environment, num_steps, params, environment_params)
+    environment = source.bind(source.what, environment_params)
+    reset, step = _functions(policy, environment, num_steps, params)
     start_keys, action_keys, step_keys = keys[:, 0], keys[:, 1], keys[:, 2]
     start = varying(jax.vmap(reset)(start_keys), (params, keys))
     first = jax.tree.map(lambda x: x[0], start)
@@ -244,56 +230,98 @@ def episodes(
 
         return jax.lax.scan(one, start, (times, jax.vmap(draw_at)(times)))
 
-    (final_observation, _, _), record = _until_all_ended(chunk, start, num_steps)
-    return Trajectory(**record, final_observation=final_observation)
+    final, record = _until_all_ended(chunk, start, num_steps)
+    return Trajectory(**record, final_observation=final.observation)
 
 
 def _functions(
-    policy: Policy,
-    environment: Environment,
-    num_steps: int,
-    params: Params,
-    environment_params: Any,
+    policy: Policy | RecurrentPolicy, environment: Environment, num_steps: int, params: Params
 ) -> tuple[Callable, Callable]:
     """How one episode starts, key -> carry, and goes on, (keys, (time, carry)) -> carry, record."""
-    action_dtype = environment.action_space(environment_params).dtype
-
-    def advance(keys: tuple[Array, Array], observation: Any, state: Any) -> tuple[Any, Any, dict]:
-        action_key, step_key = keys
-        action, log_prob = policy.sample(params, action_key, observation)
-        action = action.astype(action_dtype)
-        following, state, reward, terminated, _ = environment.step_env(
-            step_key, state, action, environment_params
-        )
-        record = {
-            "observation": observation,
-            "action": action,
-            "reward": _floating(reward),
-            "log_prob": log_prob,
-            "terminated": jnp.asarray(terminated, bool),
-            "truncated": jnp.asarray(environment.is_truncated(state, environment_params), bool),
-        }
-        return following, state, record
+    memory, act = _with_memory(policy, params)
 
     def reset(key: Array) -> Carry:
-        start = environment.reset_env(key, environment_params)
-        return (*_stable(partial(advance, (key, key)), start), jnp.bool_(True))
+        state, first = environment.init(key)
+        carry = Carry(seen(first), state, memory, jnp.bool_(True))
+        action = jax.eval_shape(act, memory, key, carry.observation)[1]
+        check_actions(environment, action)
+        return carry
 
     def step(keys: tuple[Array, Array], timed: tuple[Array, Carry]) -> tuple[Carry, dict]:
-        time, (observation, state, alive) = timed
-        following, next_state, record = advance(keys, observation, state)
-        record["reward"] = jnp.where(alive, record["reward"], 0)
-        record["log_prob"] = jnp.where(alive, record["log_prob"], 0)
-        record["terminated"] &= alive
-        record["truncated"] = (record["truncated"] | (time == num_steps - 1)) & alive
-        new = jax.tree.map(_like, (following, next_state), (observation, state))
-        observation, state = jax.tree.map(
-            partial(jnp.where, alive), new, (observation, state)
-        )  # a finished environment stands still, so its state can neither drift nor overflow
-        ended = record["terminated"] | record["truncated"]
-        return (observation, state, alive & ~ended), record | {"mask": alive}
+        action_key, step_key = keys
+        time, now = timed
+        memory, action, log_prob = act(now.memory, action_key, now.observation)
+        action, handed = _as_taken(environment.action_space, action)
+        state, shown = environment.step(step_key, now.state, handed)
+        terminated = shown.terminated & now.alive
+        truncated = (shown.truncated | (time == num_steps - 1)) & now.alive
+        following = Carry(seen(shown), state, memory, now.alive & ~(terminated | truncated))
+        # A finished environment stands still, so its state can neither drift nor overflow.
+        following = jax.tree.map(partial(jnp.where, now.alive), following, now)
+        record = {
+            "observation": now.observation,
+            "action": action,
+            "reward": jnp.where(now.alive, shown.reward, 0),
+            "log_prob": jnp.where(now.alive, log_prob, 0),
+            "terminated": terminated,
+            "truncated": truncated,
+            "mask": now.alive,
+        }
+        return following, record
 
     return reset, step
+
+
+def _with_memory(policy: Policy | RecurrentPolicy, params: Params) -> tuple[Any, Callable]:
+    """A memory at an episode's start, and (memory, key, observation) -> memory, action, log π."""
+    if isinstance(policy, RecurrentPolicy):
+        return (
+            jax.tree.map(jnp.asarray, policy.memory(params)),
+            lambda memory, key, observation: policy.sample(params, key, memory, observation),
+        )
+    return (), lambda _, key, observation: ((), *policy.sample(params, key, observation))
+
+
+def check_actions(environment: Environment, action: Any) -> None:
+    """What a policy samples is what the environment takes; a factored action passes unseen.
+
+    Args:
+        environment: whose action space it is.
+        action: shape and dtype of an action, as from `jax.eval_shape`.
+
+    Raises:
+        TypeError: a vector for Discrete actions, integers for a Box, another number of coordinates.
+    """
+    space = environment.action_space
+    leaves = jax.tree.leaves(action)
+    if len(leaves) != 1:
+        return
+    shape, dtype = leaves[0].shape, leaves[0].dtype
+    is_integer = jnp.issubdtype(dtype, jnp.integer)
+    match space:
+        case Discrete():
+            fits, fix = is_integer and shape == (), "softmax_policy or flax_policy"
+        case MultiDiscrete(num_actions):
+            fits = is_integer and shape == (len(num_actions),)
+            fix = "multi_discrete_policy"
+        case Box():
+            fits = jnp.issubdtype(dtype, jnp.floating) and shape in (space.shape, (space.size,))
+            fix = f"gaussian_policy or flax_gaussian_policy over {space.size} dimensions"
+    if not fits:
+        raise TypeError(
+            f"the policy samples {dtype}{list(shape)} actions, and {environment.name} takes "
+            f"{space}; use {fix}"
+        )
+
+
+def _as_taken(space: ActionSpace, action: Any) -> tuple[Any, Any]:
+    """The action as it is recorded, and as the environment is handed it."""
+    if len(jax.tree.leaves(action)) != 1:
+        return action, action
+    if isinstance(space, Box):
+        return action, jax.tree.map(lambda x: x.reshape(space.shape), action)
+    action = jax.tree.map(lambda x: x.astype(jnp.int32), action)
+    return action, action
 
 
 def _until_all_ended(
@@ -316,8 +344,8 @@ def _until_all_ended(
     empty = varying(empty, start)
 
     def unfinished(loop: Any) -> Array:
-        index, (_, _, alive), _ = loop
-        return (index < num_chunks) & jnp.any(alive)
+        index, carry, _ = loop
+        return (index < num_chunks) & jnp.any(carry.alive)
 
     def run(loop: Any) -> Any:
         index, carry, record = loop
@@ -345,32 +373,3 @@ def _chunk_length(num_steps: int) -> int:
 
 def _batch_first(x: Array) -> Array:
     return jnp.swapaxes(x, 0, 1)
-
-
-def _stable(advance: Any, start: tuple[Any, Any]) -> tuple[Any, Any]:
-    """The reset's observation and state in the dtypes that a step returns, as scan demands.
-
-    Many environments drift: an integer that becomes a float, a weak type that becomes a strong one.
-    The wider of the two types holds both without loss.
-    """
-    stepped = jax.eval_shape(advance, *start)[:2]
-    return jax.tree.map(
-        lambda x, y: jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), y.dtype)),
-        start,
-        stepped,
-    )
-
-
-def _like(x: Any, like: Array) -> Array:
-    return jnp.asarray(x).astype(like.dtype)
-
-
-def _floating(reward: Any) -> Array:
-    """Integer rewards as float32, so that a discount does not round to zero."""
-    reward = jnp.asarray(reward)
-    is_floating = jnp.issubdtype(reward.dtype, jnp.floating)
-    return reward if is_floating else reward.astype(jnp.float32)
-
-
-def _log(probability: Array) -> Array:
-    return jnp.log(jnp.asarray(probability))

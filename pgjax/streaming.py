@@ -19,12 +19,12 @@ from jax.interpreters import partial_eval
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float, Key, PyTree, UInt32
 
+from pgjax.compilation import compiled
 from pgjax.devices import over_devices, without_explicit_axes
 from pgjax.diagnostics import RunningMoments, merge, merge_all
 from pgjax.estimators import shares
 from pgjax.pullback import pull_back, pull_back_each
-from pgjax.rollouts import Environment, episode_keys, episodes, resolve
-from pgjax.tabular import TabularMDP
+from pgjax.rollouts import AnyEnvironment, Source, episode_keys, episodes, resolve
 from pgjax.types import Estimator, Params, Policy, Trajectory
 from pgjax.validation import check_key, check_params, check_positive
 
@@ -42,7 +42,7 @@ def sampled_gradient(
     estimator: Estimator,
     policy: Policy,
     params: Params,
-    environment: Environment | TabularMDP,
+    environment: AnyEnvironment,
     key: Key[Array, ""] | UInt32[Array, "2"],
     *,
     num_trajectories: int,
@@ -62,7 +62,7 @@ def sampled_gradient(
         estimator: weights and term.
         policy: acts, and is differentiated.
         params: pytree of floating arrays.
-        environment: a gymnax environment, or a TabularMDP.
+        environment: as for `rollout`.
         key: from `jax.random.key`; a raw uint32 key is wrapped.
         num_trajectories: N.
         num_steps: T.
@@ -75,7 +75,7 @@ def sampled_gradient(
         A pytree like params, to ascend.
 
     Raises:
-        TypeError: an environment that is neither, a key that is none, a parameter that is not
+        TypeError: an environment that is none, a key that is none, a parameter that is not
             floating.
         ValueError: sizes below one, N not a multiple of the mesh's devices.
 
@@ -90,17 +90,17 @@ def sampled_gradient(
         (4, 2)
     """
     sizes = _Sizes.of(num_trajectories, num_steps, micro_batch_size)
-    environment, environment_params = resolve(environment, environment_params, num_steps)
+    source, environment_params = resolve(environment, environment_params)
     check_params(params)
     whole = params, environment_params
-    return _sampled(_GRADIENT, estimator, policy, environment, sizes, mesh, whole, check_key(key))
+    return _sampled(_GRADIENT, estimator, policy, source, sizes, mesh, whole, check_key(key))
 
 
 def sampled_moments(
     estimator: Estimator,
     policy: Policy,
     params: Params,
-    environment: Environment | TabularMDP,
+    environment: AnyEnvironment,
     key: Key[Array, ""] | UInt32[Array, "2"],
     *,
     num_trajectories: int,
@@ -117,7 +117,7 @@ def sampled_moments(
         estimator: weights and term.
         policy: acts, and is differentiated.
         params: pytree of floating arrays.
-        environment: a gymnax environment, or a TabularMDP.
+        environment: as for `rollout`.
         key: from `jax.random.key`; a raw uint32 key is wrapped.
         num_trajectories: N.
         num_steps: T.
@@ -129,7 +129,7 @@ def sampled_moments(
         RunningMoments of N samples, which are independent if the weights do not couple the batch.
 
     Raises:
-        TypeError: an environment that is neither, a key that is none, a parameter that is not
+        TypeError: an environment that is none, a key that is none, a parameter that is not
             floating.
         ValueError: sizes below one, N not a multiple of the mesh's devices.
 
@@ -144,10 +144,10 @@ def sampled_moments(
         64.0
     """
     sizes = _Sizes.of(num_trajectories, num_steps, micro_batch_size)
-    environment, environment_params = resolve(environment, environment_params, num_steps)
+    source, environment_params = resolve(environment, environment_params)
     check_params(params)
     whole = params, environment_params
-    return _sampled(_MOMENTS, estimator, policy, environment, sizes, mesh, whole, check_key(key))
+    return _sampled(_MOMENTS, estimator, policy, source, sizes, mesh, whole, check_key(key))
 
 
 class _Sizes(NamedTuple):
@@ -229,18 +229,18 @@ _GRADIENT = _Statistic(
 _MOMENTS = _Statistic(zero=_no_moments, add=_add_moments, join=merge_all, of_each=True)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
+@compiled(6)
 def _sampled(
     statistic: _Statistic,
     estimator: Estimator,
     policy: Policy,
-    environment: Environment,
+    source: Source,
     sizes: _Sizes,
     mesh: Mesh | None,
     whole: tuple[Params, Any],
     key: Array,
 ) -> Total:
-    settings = statistic, estimator, policy, environment, sizes, mesh
+    settings = statistic, estimator, policy, source, sizes, mesh
     return without_explicit_axes(partial(_total, *settings), PartitionSpec())(whole, key)
 
 
@@ -248,14 +248,14 @@ def _total(
     statistic: _Statistic,
     estimator: Estimator,
     policy: Policy,
-    environment: Environment,
+    source: Source,
     sizes: _Sizes,
     mesh: Mesh | None,
     whole: tuple[Params, Any],
     key: Array,
 ) -> Total:
     N, T, micro = sizes
-    draw = partial(episodes, policy, environment, T)
+    draw = partial(episodes, policy, source, T)
     keys = episode_keys(key, N)
     example = jax.eval_shape(draw, whole, keys)
     micro = micro or _micro_batch_size(example, whole[0] if statistic.of_each else None)

@@ -17,7 +17,7 @@ import scipy.stats
 from gymnax.environments import spaces
 
 import pgjax
-from pgjax import Policy, Trajectory, enumeration, rollouts, tabular
+from pgjax import Policy, Trajectory, enumeration, tabular
 
 pytestmark = pytest.mark.usefixtures("checked_annotations")
 
@@ -304,14 +304,3 @@ def test_nothing_in_a_rollout_has_a_gradient() -> None:
         return jnp.sum(batch.reward) + jnp.sum(batch.log_prob)
 
     np.testing.assert_array_equal(jax.grad(total_reward)(jnp.zeros((4, 2))), np.zeros((4, 2)))
-
-
-def test_the_tabular_environment_serves_the_gymnax_interface() -> None:
-    params = rollouts.TabularParams(max_steps_in_episode=2, mdp=MDP)
-    observation, state = rollouts.TABULAR.reset(jax.random.key(0), params)
-    assert rollouts.TABULAR.observation_space(params).contains(observation)
-    assert rollouts.TABULAR.action_space(params).n == 2
-    result = rollouts.TABULAR.step(jax.random.key(1), state, 1, params)
-    assert len(result) == 6
-    with pytest.raises(ValueError, match="TabularParams"):
-        _ = rollouts.TABULAR.default_params

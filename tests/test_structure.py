@@ -53,7 +53,7 @@ LEVELS = [
     {"exact.derivatives", "exact.moments", "exact.regularized", "bridge.exploration"},
     {"exact", "bridge.tables"},
     {"enumeration", "rollouts", "suite", "bridge", "windows"},
-    {"training", "convergence", "registry.row", "sampling", "streaming"},
+    {"training", "comparison", "convergence", "registry.row", "sampling", "streaming"},
     {"registry.essentials"},
     {"registry"},
     {"certificate", "unbiased"},
@@ -134,7 +134,7 @@ def test_only_its_adapter_and_the_laws_of_environments_import_gymnax() -> None:
     importers = {name for name in MODULES if "gymnax" in outer(imported(PATHS[name]))}
     assert importers == {"environments.from_gymnax", "bridge.laws"}
     users = {name for name in MODULES if "rollouts" in inner(imported(PATHS[name]))}
-    assert users <= {"training", "convergence", "unbiased", "streaming"}
+    assert users <= {"training", "comparison", "convergence", "unbiased", "streaming"}
 
 
 def test_the_pure_modules_import_arrays_and_little_else() -> None:

@@ -6,12 +6,15 @@ stepped again, and what comes of it is never looked at.
 
 import math
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Key
 
-from pgjax.types import Observation
+from pgjax.types import MaskedObservation, Observation
 
 State: TypeAlias = Any
 """A pytree of arrays of one shape and dtype at every step; nobody but the environment reads it."""
@@ -93,3 +96,107 @@ class Environment(NamedTuple):
     action_space: ActionSpace
     time_limit: int | None = None
     name: str = "environment"
+
+
+def seen(step: Step) -> Observation:
+    """What a policy sees of a step: the observation, with the legal actions where not all are.
+
+    In a terminal state, where nobody acts, every action counts as legal: libraries mask them all,
+    and a policy without a legal action is an error.
+    """
+    if step.action_mask is None:
+        return step.observation
+    return MaskedObservation(step.observation, step.action_mask | jnp.asarray(step.terminated))
+
+
+def action_example(space: ActionSpace) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of an action, as `Environment.step` is handed it."""
+    match space:
+        case Discrete():
+            return jax.ShapeDtypeStruct((), jnp.int32)
+        case MultiDiscrete(num_actions):
+            return jax.ShapeDtypeStruct((len(num_actions),), jnp.int32)
+        case Box():
+            return jax.ShapeDtypeStruct(space.shape, jax.dtypes.canonicalize_dtype(float))
+
+
+def stable(environment: Environment) -> Environment:
+    """The environment with one dtype for each array, from its start to its end, as scan demands.
+
+    Many drift: an integer that becomes a float, a weak type that becomes a strong one. The wider of
+    the two holds both without loss. Flags become boolean, and integer rewards float32, so that a
+    discount does not round to zero.
+
+    Args:
+        environment: whose `init` and `step` give the same structure and shapes.
+
+    Returns:
+        An Environment.
+
+    Raises:
+        TypeError: by its functions, where structures or shapes differ; the message names both.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> drifting = Environment(
+        ...     init=lambda key: (jnp.int32(0), Step(0, 0, False, False)),
+        ...     step=lambda key, x, action: (x + 0.5, Step(x, 1, x > 3, False)),
+        ...     action_space=Discrete(2))
+        >>> state, step = stable(drifting).init(jax.random.key(0))
+        >>> str(state.dtype), str(step.reward.dtype), str(step.terminated.dtype)
+        ('float32', 'float32', 'bool')
+    """
+
+    @cache
+    def common(x64: bool) -> tuple[State, Step]:
+        key = jax.eval_shape(jax.random.key, 0)
+        action = action_example(environment.action_space)
+        start = jax.eval_shape(lambda key: _as_arrays(environment.init(key)), key)
+        following = jax.eval_shape(
+            lambda *args: _as_arrays(environment.step(*args)), key, start[0], action
+        )
+        _check_same_shapes(environment.name, start, following)
+        return jax.tree.map(_wider, start, following)
+
+    def settle(shown: tuple[State, Step]) -> tuple[State, Step]:
+        return jax.tree.map(cast, _as_arrays(shown), common(jax.config.read("jax_enable_x64")))
+
+    return environment._replace(
+        init=lambda key: settle(environment.init(key)),
+        step=lambda key, state, action: settle(environment.step(key, state, action)),
+    )
+
+
+def cast(x: Any, like: Any) -> Array:
+    """An array in the dtype of another, of no weak type; keys are left as they are."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(like.dtype, jax.dtypes.prng_key) else x.astype(like.dtype)
+
+
+def _as_arrays(shown: tuple[State, Step]) -> tuple[State, Step]:
+    state, step = shown
+    reward = jnp.asarray(step.reward)
+    if not jnp.issubdtype(reward.dtype, jnp.floating):
+        reward = reward.astype(jnp.float32)
+    terminated, truncated = map(partial(jnp.asarray, dtype=bool), (step.terminated, step.truncated))
+    return state, step._replace(reward=reward, terminated=terminated, truncated=truncated)
+
+
+def _wider(x: Any, y: Any) -> jax.ShapeDtypeStruct:
+    dtype = x.dtype if x.dtype == y.dtype else jnp.promote_types(x.dtype, y.dtype)
+    return jax.ShapeDtypeStruct(x.shape, dtype)
+
+
+def _check_same_shapes(name: str, start: Any, following: Any) -> None:
+    one, other = map(jax.tree.structure, (start, following))
+    if one != other:
+        raise TypeError(
+            f"{name}: init and step must return (state, Step) of one structure, "
+            f"got {one} and {other}"
+        )
+    for (path, x), y in zip(
+        jax.tree.leaves_with_path(start), jax.tree.leaves(following), strict=True
+    ):
+        if x.shape != y.shape:
+            where = ("state", "step")[path[0].idx] + jax.tree_util.keystr(path[1:])
+            raise TypeError(f"{name}: {where} has shape {x.shape} at the start, {y.shape} later")

@@ -1,0 +1,124 @@
+"""gymnax on the surface: steps go through `reset_env`, `step_env` and `is_truncated`.
+
+So there is no auto-reset, and the observation after the last step is the episode's own.
+"""
+
+import difflib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+
+from pgjax.deferral import plotting_deferred
+from pgjax.environments.surface import ActionSpace, Box, Discrete, Environment, Step, stable
+
+with plotting_deferred():
+    import gymnax
+    from gymnax.environments import spaces as spaces
+    from gymnax.environments.environment import Environment as GymnaxEnvironment
+    from gymnax.registration import registered_envs
+
+DOWNLOADS = frozenset({"MNISTBandit-bsuite"})
+"""Environments that fetch a data set when made; training must not depend on a network."""
+
+
+def adapt(environment: GymnaxEnvironment, environment_params: Any = None) -> Environment:
+    """A gymnax environment with its parameters as an Environment.
+
+    Args:
+        environment: from `gymnax.make`.
+        environment_params: its parameters, which may be traced; the default ones if None.
+
+    Returns:
+        An Environment. What depends on traced parameters is not known in it: bounds of a Box are
+        then infinite, and the time limit None.
+
+    Raises:
+        TypeError: actions that are neither Discrete nor a Box.
+
+    Bias: does not apply.
+
+    Example:
+        >>> import gymnax
+        >>> environment = adapt(*gymnax.make("CartPole-v1"))
+        >>> environment.action_space, environment.time_limit
+        (Discrete(num_actions=2), 500)
+    """
+    if environment_params is None:
+        environment_params = environment.default_params
+    params = environment_params
+    space = environment.action_space(params)
+
+    def init(key: Array) -> tuple[Any, Step]:
+        observation, state = environment.reset_env(key, params)
+        return state, Step(observation, 0.0, False, False)
+
+    def step(key: Array, state: Any, action: Array) -> tuple[Any, Step]:
+        action = jnp.asarray(action).astype(space.dtype)
+        observation, state, reward, terminated, _ = environment.step_env(key, state, action, params)
+        truncated = environment.is_truncated(state, params)
+        return state, Step(observation, reward, terminated, truncated)
+
+    limit = params.max_steps_in_episode
+    return stable(
+        Environment(
+            init,
+            step,
+            _action_space(environment.name, space),
+            time_limit=None if isinstance(limit, Tracer) else int(limit),
+            name=environment.name,
+        )
+    )
+
+
+def named(name: str) -> tuple[GymnaxEnvironment, Any]:
+    """The gymnax environment of that id and its parameters.
+
+    Args:
+        name: as in gymnax's registry.
+
+    Returns:
+        (environment, environment_params).
+
+    Raises:
+        ValueError: an unknown name, with near matches; one that would download a data set.
+
+    Example:
+        >>> named("CartPole")
+        Traceback (most recent call last):
+        ...
+        ValueError: unknown environment 'CartPole'; did you mean CartPole-v1?
+    """
+    if name in DOWNLOADS:
+        raise ValueError(
+            f"{name} downloads a data set when it is made, which pgjax does not do; "
+            "try SimpleBandit-bsuite"
+        )
+    known = [other for other in registered_envs if other not in DOWNLOADS]
+    if name not in known:
+        # Case and suffix are the usual slips: cartpole-v1, CartPole, Breakout.
+        lower = {other.lower(): other for other in known}
+        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+        near += [short for short in lower if name and short.startswith(name.lower())]
+        names = [lower[short] for short in dict.fromkeys(near)]
+        hint = f"did you mean {' or '.join(names)}?" if names else f"known: {', '.join(known)}"
+        raise ValueError(f"unknown environment {name!r}; {hint}")
+    return gymnax.make(name)
+
+
+def _action_space(name: str, space: Any) -> ActionSpace:
+    if isinstance(space, spaces.Discrete):
+        return Discrete(int(space.n))
+    if isinstance(space, spaces.Box):
+        shape = tuple(space.shape)
+        return Box(_bound(space.low, shape, -np.inf), _bound(space.high, shape, np.inf), shape)
+    raise TypeError(
+        f"{name} has actions in a {type(space).__name__} space; pgjax takes Discrete ones and Boxes"
+    )
+
+
+def _bound(bound: Any, shape: tuple[int, ...], unknown: float) -> tuple[float, ...]:
+    known = unknown if isinstance(bound, Tracer) else np.asarray(bound)
+    return tuple(float(x) for x in np.broadcast_to(known, shape).ravel())

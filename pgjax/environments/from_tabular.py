@@ -1,0 +1,42 @@
+"""A TabularMDP on the surface: its state is an index."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from pgjax.environments.surface import Discrete, Environment, Step
+from pgjax.tabular import TabularMDP, to_jax
+
+
+def adapt(mdp: TabularMDP) -> Environment:
+    """A TabularMDP as an Environment, without a time limit.
+
+    Args:
+        mdp: S states, A actions; its arrays may be traced.
+
+    Returns:
+        An Environment whose observations are the rows of `mdp.observation`.
+
+    Bias: exact draws from the initial distribution and the transition tensor.
+
+    Example:
+        >>> import jax, pgjax
+        >>> environment = adapt(pgjax.tabular.random_mdp())
+        >>> state, step = environment.init(jax.random.key(0))
+        >>> step.observation.shape, environment.action_space.num_actions
+        ((4,), 2)
+    """
+    mdp = to_jax(mdp)
+
+    def init(key: Array) -> tuple[Array, Step]:
+        index = jax.random.categorical(key, jnp.log(mdp.initial)).astype(jnp.int32)
+        no_reward, no = jnp.zeros((), mdp.reward.dtype), jnp.bool_(False)
+        return index, Step(mdp.observation[index], no_reward, no, no)
+
+    def step(key: Array, index: Array, action: Array) -> tuple[Array, Step]:
+        row = mdp.transition[index, action]
+        following = jax.random.categorical(key, jnp.log(row)).astype(jnp.int32)
+        reward, terminated = mdp.reward[index, action, following], mdp.terminal[following]
+        return following, Step(mdp.observation[following], reward, terminated, jnp.bool_(False))
+
+    return Environment(init, step, Discrete(mdp.num_actions), name="TabularMDP")
