@@ -7,7 +7,9 @@ from . import checkpoints as checkpoints
 from . import critics as critics
 from . import diagnostics as diagnostics
 from . import enumeration as enumeration
+from . import estimators as estimators
 from . import exact as exact
+from . import groups as groups
 from . import registry as registry
 from . import rollouts as rollouts
 from . import sampling as sampling
@@ -19,7 +21,9 @@ from . import weights as weights
 from . import windows as windows
 from .certificate import Certificate as Certificate
 from .certificate import certify as certify
+from .estimators import dr_grpo as dr_grpo
 from .estimators import gradient as gradient
+from .estimators import grpo as grpo
 from .estimators import mismatched_reward_to_go as mismatched_reward_to_go
 from .estimators import per_trajectory_gradients as per_trajectory_gradients
 from .estimators import reinforce as reinforce
@@ -41,6 +45,7 @@ from .pullback import log_probs as log_probs
 from .returns import discounted_returns as discounted_returns
 from .returns import generalized_advantages as generalized_advantages
 from .returns import lambda_returns as lambda_returns
+from .returns import n_step_returns as n_step_returns
 from .returns import td_errors as td_errors
 from .rollouts import rollout as rollout
 from .streaming import sampled_gradient as sampled_gradient

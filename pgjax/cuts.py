@@ -67,6 +67,22 @@ def age(batch: Trajectory) -> Int[Array, "N T"] | Int[Array, "1 T"]:
     return step - first
 
 
+def discounted_by_age(
+    batch: Trajectory, discount: Rate, weight: Float[Array, "N T"]
+) -> Float[Array, "N T"]:
+    """γ^t w_it, t being the age of the step's episode.
+
+    Args:
+        batch: [N, T].
+        discount: γ in [0, 1].
+        weight: [N, T] w, such as an advantage.
+
+    Returns:
+        [N, T].
+    """
+    return jnp.asarray(discount, weight.dtype) ** age(batch).astype(weight.dtype) * weight
+
+
 def bootstrap_values(batch: Trajectory) -> Float[Array, "N T"] | None:
     """V of what follows an episode where it is cut without having terminated; zero elsewhere.
 

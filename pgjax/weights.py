@@ -327,10 +327,7 @@ def _rewards(batch: Trajectory) -> Array:
 
 
 def _discounted(discount: Discount, weights: Weights, batch: Trajectory, log_prob: Array) -> Array:
-    """γ^t w_it, t being the age of the step's episode."""
-    weight = weights(batch, log_prob)
-    age = cuts.age(batch).astype(weight.dtype)
-    return jnp.asarray(discount, weight.dtype) ** age * weight
+    return cuts.discounted_by_age(batch, discount, weights(batch, log_prob))
 
 
 def _minus(

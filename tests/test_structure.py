@@ -22,6 +22,7 @@ LEVELS = [
         "validation",
         "recurrence",
         "environments.surface",
+        "through_time",
         "policies.networks",
     },
     {
@@ -38,7 +39,6 @@ LEVELS = [
         "terms",
         "pullback",
         "environments.from_tabular",
-        "policies.modules",
         "policies.squashed",
         "policies.product",
         "policies.recurrent",
@@ -47,14 +47,14 @@ LEVELS = [
         "diagnostics.exactly",
     },
     {"compositions"},
-    {"diagnostics.moments", "critics", "estimators", "policies"},
-    {"exact.dynamics", "diagnostics.intervals", "beyond.episodes", "beyond.all_action"},
-    {"exact.values", "exact.recursion", "bridge.laws", "diagnostics"},
+    {"diagnostics.moments", "critics", "estimators", "policies.modules"},
+    {"policies", "exact.dynamics", "diagnostics.intervals", "beyond.episodes", "beyond.all_action"},
+    {"exact.values", "exact.recursion", "bridge.laws", "diagnostics", "agents"},
     {"exact.derivatives", "exact.moments", "exact.regularized", "bridge.exploration"},
     {"exact", "bridge.tables"},
-    {"enumeration", "rollouts", "suite", "bridge", "windows"},
-    {"training", "comparison", "convergence", "registry.row", "sampling", "streaming"},
-    {"registry.essentials"},
+    {"enumeration", "rollouts", "suite", "bridge"},
+    {"training", "comparison", "convergence", "registry.row", "sampling", "streaming", "windows"},
+    {"registry.essentials", "registry.critics", "registry.groups", "agents", "actor_critic"},
     {"registry"},
     {"certificate", "unbiased"},
     {"plots"},
@@ -134,7 +134,8 @@ def test_only_its_adapter_and_the_laws_of_environments_import_gymnax() -> None:
     importers = {name for name in MODULES if "gymnax" in outer(imported(PATHS[name]))}
     assert importers == {"environments.from_gymnax", "bridge.laws"}
     users = {name for name in MODULES if "rollouts" in inner(imported(PATHS[name]))}
-    assert users <= {"training", "comparison", "convergence", "unbiased", "streaming"}
+    sampled = {"training", "windows", "actor_critic", "comparison"}
+    assert users <= sampled | {"convergence", "unbiased", "streaming"}
 
 
 def test_the_pure_modules_import_arrays_and_little_else() -> None:

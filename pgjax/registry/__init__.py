@@ -5,7 +5,7 @@ computes what it *is*, on every problem of the suite, and the tables of the READ
 docs/estimators.md are printed from that; a public estimator without a row fails the tests.
 """
 
-from pgjax.registry import essentials
+from pgjax.registry import critics, essentials, groups
 from pgjax.registry.row import Row as Row
 from pgjax.registry.row import least_variance_value as least_variance_value
 from pgjax.registry.row import mean_return as mean_return
@@ -13,6 +13,8 @@ from pgjax.registry.row import mean_returns_to_go as mean_returns_to_go
 
 SECTIONS: dict[str, tuple[Row, ...]] = {
     "essentials": essentials.ROWS,
+    "critics": critics.ROWS,
+    "groups": groups.ROWS,
 }
 """Rows by family, in the order that tables print them."""
 
