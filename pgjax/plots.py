@@ -14,7 +14,9 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 if TYPE_CHECKING:
     from pgjax.certificate import Certificate
+    from pgjax.comparison import Comparison
     from pgjax.convergence import Point
+    from pgjax.diagnostics import Interval
 
 # Okabe & Ito's palette, distinct under the common colour-vision deficiencies.
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#E69F00", "#000000")
@@ -110,6 +112,63 @@ def _lines(certificates: "Sequence[Certificate]") -> "list[tuple[str, list[Certi
     if len(sections) == 1:
         return list(next(iter(sections.values())).items())
     return [line for title, rows in sections.items() for line in ((title, []), *rows.items())]
+
+
+def comparison(found: "Comparison", *, title: str) -> Figure:
+    """Noise scale beside cosine, one line an estimator, each with its interval.
+
+    Hollow diamonds are exact values. An arrow marks an interval that has no end.
+
+    Args:
+        found: from `comparison.compare`.
+        title: above the picture.
+
+    Returns:
+        A figure; save it with `savefig`.
+    """
+    rows = found.rows
+    figure = Figure(figsize=(9.5, 1.6 + 0.42 * len(rows)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    seen = [x for row in rows for x in row.noise_scale if 0 < x < np.inf] + [found.batch_size]
+    reach = (min(seen) / 2, 2 * max(seen))
+    for line, row in enumerate(rows):
+        _interval(left, line, row.noise_scale, reach)
+        _interval(right, line, row.cosine, (-1.0, 1.0))
+        for axes, value in ((left, row.exact_noise_scale), (right, row.exact_cosine)):
+            if value is not None:
+                axes.plot(value, line, "D", color=_COLOURS[3], fillstyle="none", markersize=8)
+    left.set_xscale("log")
+    left.set_xlim(*reach)
+    left.axvline(found.batch_size, color="0.4", linewidth=1, linestyle=":")
+    left.xaxis.set_major_formatter("{x:g}")
+    left.set_xlabel("noise scale, in trajectories (dotted: the batch)")
+    lowest = min(row.cosine.low for row in rows)
+    margin = max(0.04 * (1 - lowest), 1e-3)
+    right.set_xlim(lowest - margin, 1 + margin)
+    right.set_xlabel("cosine of E ĝ and the reference")
+    left.set_yticks(range(len(rows)), [row.name for row in rows])
+    left.set_ylim(len(rows) - 0.5, -0.5)
+    for axes in (left, right):
+        axes.grid(axis="x", color="0.9", linewidth=0.8)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    handles = [
+        left.plot([], [], "o-", color=_COLOURS[0], label="measured, 95 % interval")[0],
+        left.plot([], [], "D", color=_COLOURS[3], fillstyle="none", label="exact")[0],
+    ]
+    exact = any(row.exact_noise_scale is not None for row in rows)
+    figure.suptitle(title)
+    figure.legend(handles=handles[: 1 + exact], loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _interval(axes: Axes, line: int, interval: "Interval", reach: tuple[float, float]) -> None:
+    low, high = max(interval.low, reach[0]), min(interval.high, reach[1])
+    axes.plot([low, high], [line, line], color=_COLOURS[0], linewidth=1.8)
+    if interval.high > reach[1]:
+        axes.plot(reach[1], line, ">", color=_COLOURS[0], markersize=6, clip_on=False)
+    if np.isfinite(interval.estimate):
+        axes.plot(interval.estimate, line, "o", color=_COLOURS[0], markersize=5)
 
 
 def learning_curve(rows: "Sequence[Mapping[str, Any]]", *, title: str) -> Figure:

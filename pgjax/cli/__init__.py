@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from pgjax._version import __version__
-from pgjax.cli import certify, check, converge, evaluate, train
+from pgjax.cli import certify, check, compare, converge, evaluate, train
 
 COMMANDS = {
     "certify": certify,
     "converge": converge,
     "check": check,
+    "compare": compare,
     "train": train,
     "evaluate": evaluate,
 }
@@ -25,7 +26,9 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; bad input is answered in one line and status 2, never with a traceback."""
+    argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)
+    arguments.argv = argv[1:]  # which options were given, and which are defaults
     _keep_compilations()
     try:
         return arguments.run(arguments)

@@ -2,6 +2,9 @@
 
 import argparse
 
+ENV_DISCOUNT = 0.95
+"""An environment has no discount of its own."""
+
 
 def positive_int(text: str) -> int:
     """An integer of at least one."""

@@ -5,16 +5,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgjax.cli.arguments import positive_int, unit_interval
+from pgjax.cli.arguments import ENV_DISCOUNT, positive_int, unit_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from pgjax.convergence import Point, Verdict
-    from pgjax.tabular import TabularMDP
 
-ENV_DISCOUNT = 0.95
-"""An environment has no discount of its own."""
 ALPHA = 1e-6
 """The stated rate of false alarms of each verdict."""
 
@@ -61,12 +58,17 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from pgjax import convergence, exact, plots
+    from pgjax.cli import exact_problems
 
     console = Console()
     trajectories = arguments.trajectories or (2**16 if arguments.env else 2**18)
     policy_key, rollout_key = jax.random.split(jax.random.key(arguments.seed))
     name = arguments.env or arguments.mdp
-    settings, source = (_real if arguments.env else _tabular)(arguments, policy_key)
+    options = arguments.horizon, arguments.discount, arguments.hidden, policy_key
+    if arguments.env:
+        settings, source = exact_problems.of_environment(arguments.env, *options)
+    else:
+        settings, source = exact_problems.of_mdp(arguments.mdp, *options)
     mdp, horizon = settings["mdp"], settings["horizon"]
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(settings["params"]))
     console.print(
@@ -100,59 +102,6 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--output must end in .png, .pdf or .svg, got {output}")
     if not output.parent.is_dir():
         raise ValueError(f"--output must lie in a folder that exists, got {output}")
-
-
-def _tabular(arguments: argparse.Namespace, key: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The exact problem; trajectories come from the same MDP."""
-    from pgjax import convergence
-
-    mdp, horizon = _mdp(arguments)
-    policy, params = convergence.flax_policy_for(mdp, arguments.hidden, key)
-    return {"mdp": mdp, "policy": policy, "params": params, "horizon": horizon}, {}
-
-
-def _real(arguments: argparse.Namespace, key: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The exact problem from the table of an environment; trajectories come from the original."""
-    from pgjax import bridge, convergence, flax_policy, training
-
-    environment, params = bridge.make(arguments.env)
-    discount = ENV_DISCOUNT if arguments.discount is None else arguments.discount
-    mdp, horizon = bridge.timeless_mdp(environment, params, discount=discount)
-    network = training.default_network(environment, params).clone(hidden=(arguments.hidden,))
-    policy = flax_policy(network)
-    exactly = {
-        "mdp": mdp,
-        "policy": policy,
-        "params": convergence.scattered_params(policy, mdp, key),
-        "horizon": min(horizon, arguments.horizon or horizon),
-    }
-    return exactly, {"environment": environment, "environment_params": params}
-
-
-def _mdp(arguments: argparse.Namespace) -> "tuple[TabularMDP, int]":
-    import difflib
-    from dataclasses import replace
-
-    from pgjax import tabular
-
-    name: str = arguments.mdp
-    if name in tabular.NAMED:
-        mdp, horizon = tabular.NAMED[name].make(), tabular.NAMED[name].horizon
-    elif name.endswith(".npz"):
-        mdp, horizon = tabular.load(name), None
-    else:
-        near = difflib.get_close_matches(name, tabular.NAMED, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(
-            f"--mdp {name} is unknown; {hint}"
-            f"known are {', '.join(tabular.NAMED)}, or a path that ends in .npz"
-        )
-    horizon = arguments.horizon or horizon
-    if horizon is None:
-        raise ValueError("--horizon is needed for an MDP from a file")
-    if arguments.discount is not None:
-        mdp = replace(mdp, discount=arguments.discount)
-    return mdp, horizon
 
 
 def _stream(

@@ -185,9 +185,13 @@ def signal_to_noise_interval(
     References:
         Roberts & Tedrake (2009).
     """
-    inverse = noise_scale_interval(estimates, batch_size=batch_size, level=level)
+    return inverse(noise_scale_interval(estimates, batch_size=batch_size, level=level))
+
+
+def inverse(interval: Interval) -> Interval:
+    """Of 1/x, for a positive x."""
     with np.errstate(divide="ignore"):
-        estimate, high, low = (float(1 / np.float64(x)) for x in inverse)
+        estimate, high, low = (float(1 / np.float64(x)) for x in interval)
     return Interval(estimate, low, high)
 
 

@@ -1,0 +1,301 @@
+"""Draw the noise and direction of several estimators on one policy, exact values beside them."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pgjax.cli.arguments import ENV_DISCOUNT, positive_int, unit_interval
+
+if TYPE_CHECKING:
+    from pgjax.comparison import Comparison
+    from pgjax.diagnostics import Interval
+    from pgjax.types import Estimator
+
+MAX_DEFAULT_STEPS = 500
+CRITIC_STEPS = 300
+NO_GAMMA, CRITIC, REFERENCE = "reward-to-go, no γ^t", "reward-to-go, V(s)", "reward-to-go, LOO"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments; JAX is not imported here."""
+    parser.add_argument(
+        "environment",
+        help="a gymnax id with discrete actions, a finite MDP (random, chain, ...), or a .npz file",
+    )
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="DIRECTORY",
+        help="compare on the policy that a `pgjax train` left there; by default on a fresh one",
+    )
+    parser.add_argument("--batches", type=positive_int, default=32, help="independent estimates, K")
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=64, help="trajectories N in each"
+    )
+    parser.add_argument(
+        "--num-steps",
+        type=positive_int,
+        help=f"cut episodes after so many steps (default: the limit, at most {MAX_DEFAULT_STEPS})",
+    )
+    parser.add_argument(
+        "--discount", type=unit_interval, help=f"γ (default: the MDP's own, or {ENV_DISCOUNT})"
+    )
+    parser.add_argument(
+        "--behaviour-scale",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="act with X times the parameters: off-policy, importance sampling joins the table",
+    )
+    parser.add_argument("--hidden", type=positive_int, default=8, help="width of a fresh policy")
+    parser.add_argument("--seed", type=int, default=0, help="of policy, critic and rollouts")
+    parser.add_argument(
+        "--output", type=Path, default=Path("comparison.png"), help="where the picture goes"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, print the table, draw the picture."""
+    start = time.perf_counter()
+    _check_arguments(arguments)
+    import jax
+    from rich.console import Console
+
+    from pgjax import plots
+    from pgjax.comparison import compare
+
+    console = Console()
+    policy_key, critic_key, key = jax.random.split(jax.random.key(arguments.seed), 3)
+    with console.status("policy, critic, and what is exactly known"):
+        problem = _problem(arguments, policy_key, critic_key)
+    console.print(f"[bold]{arguments.environment}[/bold]: {problem.pop('words')}")
+    with console.status(f"{arguments.batches} batches of {arguments.batch_size} trajectories"):
+        found = compare(
+            key=key, num_batches=arguments.batches, batch_size=arguments.batch_size, **problem
+        )
+    console.print(_table(found))
+    if arguments.behaviour_scale != 1:
+        share = _range(found.effective_share, _percent)
+        console.print(
+            f"effective sample size of the trajectories' importance weights: {share} of N"
+        )
+    title = f"{arguments.environment}, {found.num_batches} batches of {found.batch_size}"
+    plots.comparison(found, title=title).savefig(arguments.output, dpi=150)
+    console.print(f"picture: {arguments.output}", soft_wrap=True)
+    console.print(f"{time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def _check_arguments(arguments: argparse.Namespace) -> None:
+    """Before any work, not after it."""
+    output = arguments.output
+    if output.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"--output must end in .png, .pdf or .svg, got {output}")
+    if not output.parent.is_dir():
+        raise ValueError(f"--output must lie in a folder that exists, got {output}")
+    if arguments.batches < 3:
+        raise ValueError(f"--batches must be at least 3 for an interval, got {arguments.batches}")
+    if arguments.batch_size < 2:
+        raise ValueError("--batch-size must be at least 2: leave-one-out has no others in 1")
+
+
+def _problem(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) -> dict[str, Any]:
+    """What `comparison.compare` takes, and a line of words; exact where the name has a table."""
+    from pgjax import bridge, tabular
+
+    name = arguments.environment
+    is_mdp = name in tabular.NAMED or name.endswith(".npz")
+    is_exact = is_mdp or (name in bridge.BRIDGED and arguments.policy is None)
+    if not is_exact:
+        return _sampled(arguments, policy_key, critic_key)
+    if arguments.policy is not None:
+        raise ValueError("--policy is for environments that `pgjax train` knows, not finite MDPs")
+    return _exact(arguments, policy_key, is_mdp=is_mdp)
+
+
+def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> dict[str, Any]:
+    """Exact values by dynamic programming, V too."""
+    from pgjax import convergence, exact
+    from pgjax.cli import exact_problems
+
+    make = exact_problems.of_mdp if is_mdp else exact_problems.of_environment
+    known, source = make(
+        arguments.environment,
+        arguments.num_steps,
+        arguments.discount,
+        arguments.hidden,
+        policy_key,
+    )
+    mdp, value = known["mdp"], convergence.observation_values(**known)
+    settings = {
+        "policy": known["policy"],
+        "params": known["params"],
+        "environment": mdp,
+        "num_steps": known["horizon"],
+        "reference": exact.gradient(**known),
+        "prepare": _writing(lambda params, observation: value(observation), None),
+        "words": f"{mdp.num_states} states, γ = {mdp.discount:g}, at most {known['horizon']} steps;"
+        " exact by dynamic programming",
+    } | source
+    if arguments.behaviour_scale == 1:
+        rows = convergence.contenders(**known)
+        names = {"total return": "REINFORCE"}
+        settings["exactly"] = {names.get(row.name, row.name): _spread(row) for row in rows}
+    return settings | _contenders(arguments, mdp.discount, known["params"])
+
+
+def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) -> dict[str, Any]:
+    """No exact values: the reference is reward-to-go with leave-one-out, on batches of its own."""
+    from pgjax import baselines, estimators, flax_policy
+    from pgjax.cli import saved_runs
+    from pgjax.training import default_network, initial_params
+
+    environment, environment_params = saved_runs.make_environment(arguments.environment)
+    if arguments.policy is None:
+        policy = flax_policy(default_network(environment, environment_params))
+        params = initial_params(policy, environment, policy_key, environment_params)
+        words = "a fresh policy"
+    else:
+        config, *_, policy, params = saved_runs.load(arguments.policy)
+        if config["environment"] != arguments.environment:
+            raise ValueError(
+                f"--policy {arguments.policy} was trained on {config['environment']}, "
+                f"not on {arguments.environment}"
+            )
+        words = f"the policy of {arguments.policy}"
+    limit = saved_runs.time_limit(environment_params)
+    num_steps = min(arguments.num_steps or MAX_DEFAULT_STEPS, limit)
+    discount = ENV_DISCOUNT if arguments.discount is None else arguments.discount
+    settings = {
+        "policy": policy,
+        "params": params,
+        "environment": environment,
+        "environment_params": environment_params,
+        "num_steps": num_steps,
+        "reference": estimators.reward_to_go(discount, baseline=baselines.leave_one_out),
+        "words": f"{words}, γ = {discount:g}, at most {num_steps} steps; "
+        f"reference: {REFERENCE} on as many batches of its own",
+    }
+    if arguments.behaviour_scale != 1:
+        settings["reference"] = _per_decision(discount)
+        settings["words"] += ", importance-weighted"
+    settings["prepare"] = _critic(arguments, settings, discount, critic_key)
+    return settings | _contenders(arguments, discount, params)
+
+
+def _contenders(arguments: argparse.Namespace, discount: float, params: Any) -> dict[str, Any]:
+    import jax
+
+    from pgjax import baselines, estimators
+
+    rows: dict[str, Estimator] = {
+        "REINFORCE": estimators.reinforce(discount),
+        "RLOO": estimators.rloo(discount),
+        "reward-to-go": estimators.reward_to_go(discount),
+        REFERENCE: estimators.reward_to_go(discount, baseline=baselines.leave_one_out),
+        CRITIC: estimators.reward_to_go(discount, baseline=baselines.recorded_value),
+        "GAE, λ = 0.95": estimators.actor_critic(discount, 0.95),
+        NO_GAMMA: estimators.mismatched_reward_to_go(discount),
+    }
+    if arguments.behaviour_scale == 1:
+        return {"estimators": rows}
+    scale = arguments.behaviour_scale
+    rows["per-decision IS"] = _per_decision(discount)
+    return {"estimators": rows, "behaviour": jax.tree.map(lambda x: scale * x, params)}
+
+
+def _per_decision(discount: float) -> "Estimator":
+    from pgjax import off_policy, terms
+    from pgjax.types import Estimator
+
+    return Estimator(off_policy.per_decision(discount), terms.score)
+
+
+def _critic(
+    arguments: argparse.Namespace, settings: dict[str, Any], discount: float, key: Any
+) -> Any:
+    """A value head fitted to the returns of episodes that no estimate will see."""
+    import jax
+    import optax
+
+    from pgjax import MLP, critics, rollout, weights
+
+    rollout_key, init_key = jax.random.split(key)
+    batch = rollout(
+        settings["policy"],
+        settings["params"],
+        settings["environment"],
+        rollout_key,
+        num_trajectories=4 * arguments.batch_size,
+        num_steps=settings["num_steps"],
+        environment_params=settings["environment_params"],
+    )
+    module, value = MLP(1), critics.flax_value(MLP(1))
+    params = module.init(init_key, jax.tree.map(lambda x: x[0, 0], batch.observation))
+
+    @jax.jit
+    def fitted(params: Any, batch: Any) -> Any:
+        target = weights.returns_to_go(batch, discount)
+        return critics.fit(value, params, batch, target, optax.adam(3e-3), num_steps=CRITIC_STEPS)
+
+    return _writing(value, fitted(params, batch))
+
+
+def _writing(value: Any, params: Any) -> Any:
+    from pgjax import critics
+
+    return lambda batch: critics.with_values(value, params, batch)
+
+
+def _spread(row: Any) -> Any:
+    from pgjax.types import Spread
+
+    return Spread(row.mean, row.variance)
+
+
+def _table(found: "Comparison") -> Any:
+    from rich import box
+    from rich.table import Table
+
+    exact = any(row.exact_noise_scale is not None for row in found.rows)
+    table = Table(
+        caption="B, the noise scale: trajectories at which noise equals signal, tr Σ/‖E ĝ‖²; S/N: "
+        "of one trajectory, 1/B; cosine of E ĝ and the reference; intervals of 95 %",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    beside = ["exact"] if exact else []
+    table.add_column("estimator", no_wrap=True)
+    for head in ("B", "95 %", *beside, "S/N", "cosine 95 %", *beside):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in found.rows:
+        scale, cosine = row.exact_noise_scale, row.exact_cosine
+        table.add_row(
+            row.name,
+            _short(row.noise_scale.estimate),
+            _range(row.noise_scale, _short),
+            *([_short(scale) if scale is not None else "–"] if exact else []),
+            _short(row.signal_to_noise.estimate),
+            _range(row.cosine, lambda x: f"{x:.3f}"),
+            *([f"{cosine:.3f}" if cosine is not None else "–"] if exact else []),
+        )
+    return table
+
+
+def _range(interval: "Interval", shown: Any) -> str:
+    low, high = shown(interval.low), shown(interval.high)
+    return f"{low} to {high}" if low.startswith("-") or high.startswith("-") else f"{low}–{high}"
+
+
+def _short(x: float) -> str:
+    if x == float("inf"):
+        return "∞"
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if x >= 0.9995 * size:
+            return f"{x / size:.3g}{letter}"
+    return f"{x:.3g}"
+
+
+def _percent(x: float) -> str:
+    return f"{100 * x:.3g} %"

@@ -1,0 +1,60 @@
+"""Problems with an exact side, by name: finite MDPs, and environments that are one.
+
+Imports JAX and gymnax, so a command imports this module only when it runs.
+"""
+
+import difflib
+from dataclasses import replace
+from typing import Any
+
+from jax import Array
+
+from pgjax import bridge, convergence, flax_policy, tabular, training
+from pgjax.cli.arguments import ENV_DISCOUNT
+from pgjax.tabular import TabularMDP
+
+
+def of_mdp(
+    name: str, horizon: int | None, discount: float | None, hidden: int, key: Array
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The exact problem (mdp, policy, params, horizon); trajectories come from the same MDP."""
+    mdp, horizon = _mdp(name, horizon, discount)
+    policy, params = convergence.flax_policy_for(mdp, hidden, key)
+    return {"mdp": mdp, "policy": policy, "params": params, "horizon": horizon}, {}
+
+
+def of_environment(
+    name: str, horizon: int | None, discount: float | None, hidden: int, key: Array
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The exact problem from the table of an environment; trajectories come from the original."""
+    environment, params = bridge.make(name)
+    discount = ENV_DISCOUNT if discount is None else discount
+    mdp, longest = bridge.timeless_mdp(environment, params, discount=discount)
+    network = training.default_network(environment, params).clone(hidden=(hidden,))
+    policy = flax_policy(network)
+    exactly = {
+        "mdp": mdp,
+        "policy": policy,
+        "params": convergence.scattered_params(policy, mdp, key),
+        "horizon": min(longest, horizon or longest),
+    }
+    return exactly, {"environment": environment, "environment_params": params}
+
+
+def _mdp(name: str, horizon: int | None, discount: float | None) -> tuple[TabularMDP, int]:
+    if name in tabular.NAMED:
+        mdp, horizon = tabular.NAMED[name].make(), horizon or tabular.NAMED[name].horizon
+    elif name.endswith(".npz"):
+        mdp = tabular.load(name)
+    else:
+        near = difflib.get_close_matches(name, tabular.NAMED, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(
+            f"--mdp {name} is unknown; {hint}"
+            f"known are {', '.join(tabular.NAMED)}, or a path that ends in .npz"
+        )
+    if horizon is None:
+        raise ValueError("--horizon is needed for an MDP from a file")
+    if discount is not None:
+        mdp = replace(mdp, discount=discount)
+    return mdp, horizon
