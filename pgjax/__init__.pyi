@@ -1,6 +1,9 @@
 """The public page: every name that others may call."""
 
+from . import actor_critic as actor_critic
+from . import agents as agents
 from . import baselines as baselines
+from . import beyond as beyond
 from . import bridge as bridge
 from . import certificate as certificate
 from . import checkpoints as checkpoints

@@ -48,13 +48,32 @@ LEVELS = [
     },
     {"compositions"},
     {"diagnostics.moments", "critics", "estimators", "policies.modules"},
-    {"policies", "exact.dynamics", "diagnostics.intervals", "beyond.episodes", "beyond.all_action"},
+    {"policies", "exact.dynamics", "diagnostics.intervals"},
+    {"beyond.all_action", "beyond.traces", "beyond.parameter_space"},
     {"exact.values", "exact.recursion", "bridge.laws", "diagnostics", "agents"},
     {"exact.derivatives", "exact.moments", "exact.regularized", "bridge.exploration"},
     {"exact", "bridge.tables"},
-    {"enumeration", "rollouts", "suite", "bridge"},
-    {"training", "comparison", "convergence", "registry.row", "sampling", "streaming", "windows"},
-    {"registry.essentials", "registry.critics", "registry.groups", "agents", "actor_critic"},
+    {"enumeration", "rollouts", "suite", "bridge", "beyond.fisher"},
+    {"beyond.episodes", "beyond.natural", "beyond.pairs"},
+    {"beyond.antithetic", "beyond.pathwise", "beyond.streams"},
+    {"beyond"},
+    {
+        "training",
+        "comparison",
+        "convergence",
+        "registry.row",
+        "sampling",
+        "streaming",
+        "windows",
+        "minibatches",
+    },
+    {
+        "registry.essentials",
+        "registry.beyond",
+        "registry.critics",
+        "registry.groups",
+        "actor_critic",
+    },
     {"registry"},
     {"certificate", "unbiased"},
     {"plots"},
@@ -130,11 +149,14 @@ def test_the_oracle_knows_no_estimator() -> None:
     assert not seen & {"estimators", "weights", "terms", "baselines", "returns"}
 
 
+SAMPLED_BEYOND = {f"beyond.{name}" for name in ("episodes", "streams", "antithetic")}
+
+
 def test_only_its_adapter_and_the_laws_of_environments_import_gymnax() -> None:
     importers = {name for name in MODULES if "gymnax" in outer(imported(PATHS[name]))}
     assert importers == {"environments.from_gymnax", "bridge.laws"}
     users = {name for name in MODULES if "rollouts" in inner(imported(PATHS[name]))}
-    sampled = {"training", "windows", "actor_critic", "comparison"}
+    sampled = {"training", "windows", "actor_critic", "comparison", *SAMPLED_BEYOND}
     assert users <= sampled | {"convergence", "unbiased", "streaming"}
 
 

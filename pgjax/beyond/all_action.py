@@ -1,0 +1,176 @@
+"""All-action gradients: the sum over actions carried out, where a critic gives every one's value.
+
+The policy gradient theorem sums over actions, Σ_a ∇π(a|s) Q(s, a). REINFORCE samples that sum; here
+it is taken. Only states are sampled then, and the actions' share of the variance is gone.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental import checkify
+from jaxtyping import Float, PyTree
+
+from pgjax import cuts
+from pgjax.compilation import compiled
+from pgjax.estimators import admit, gradient, reward_to_go
+from pgjax.pullback import alive_or_first
+from pgjax.types import Observation, Params, Policy, Trajectory
+from pgjax.validation import check_unit_interval
+
+ActionValues = Float[Any, "N T A"] | Callable[[Observation], Array]
+"""[N, T, A], or a function of one observation -> [A]."""
+
+
+def all_action_gradient(
+    policy: Policy,
+    params: Params,
+    batch: Trajectory,
+    action_values: ActionValues,
+    *,
+    discount: float | Array,
+) -> PyTree[Float[Array, "..."]]:
+    """The theorem's sum over actions in sampled states, (1/N) Σ_i Σ_t γ^t Σ_a ∇π(a|s_it) Q_it(a).
+
+    Neither the actions of the batch nor its rewards are read.
+
+    Args:
+        policy: over actions 0..A−1.
+        params: pytree of floating arrays.
+        batch: [N, T], of this policy.
+        action_values: Q, [N, T, A] in units of return, or a function of one observation -> [A]. A
+            constant under differentiation; its own discount is its own affair.
+        discount: γ in [0, 1], of the states: t is `batch.time`, or counted from the row's start.
+            With 1 it weighs states as most code does, and is off by as much.
+
+    Returns:
+        A pytree like params, to ascend. For each trajectory by itself, `jax.vmap` it over batches
+        of one.
+
+    Raises:
+        ValueError: a discount outside [0, 1], values not [N, T, A]; with `pgjax.checked`, a policy
+            over another number of actions.
+        TypeError: a parameter that is not floating.
+
+    Bias: none for ∇J if Q = Q^π, of the steps that are left where there is a horizon; with another
+        Q, that of Σ_t γ^t Σ_a ∇π (Q − Q^π). A part of Q that does not depend on the action
+        contributes nothing, in any batch.
+
+    References:
+        Sutton et al., Policy Gradient Methods for RL with Function Approximation (2000), theorem 1;
+        Allen et al., Mean Actor Critic (2017); Ciosek & Whiteson, Expected Policy Gradients (2018),
+        of which this is the case of finitely many actions. γ^t is the episode's.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> mdp, policy = pgjax.tabular.two_armed_bandit(), pgjax.tabular_softmax(3, 2)
+        >>> batch = pgjax.rollout(
+        ...     policy, jnp.zeros((3, 2)), mdp, jax.random.key(0), num_trajectories=1, num_steps=1)
+        >>> Q = jnp.array([[[0.3, 0.6]]])
+        >>> all_action_gradient(policy, jnp.zeros((3, 2)), batch, Q, discount=1.0)[0]
+        Array([-0.075,  0.075], dtype=float32)
+    """
+    check_unit_interval("discount", discount)
+    params, batch = admit(params, batch)
+    values = values_of_all(action_values, batch)
+    return _all_action(policy, params, batch, values, jnp.asarray(discount, values.dtype))
+
+
+def corrected_all_action_gradient(
+    policy: Policy,
+    params: Params,
+    batch: Trajectory,
+    action_values: ActionValues,
+    *,
+    discount: float | Array,
+) -> PyTree[Float[Array, "..."]]:
+    """The same, with the critic's error put right by the returns; unbiased for any critic.
+
+    ĝ = (1/N) Σ_i Σ_t γ^t [Σ_a ∇π(a|s) Q(s, a) + ∇log π(a_t|s) (G_t − Q(s, a_t))]: a baseline that
+    depends on the action, and the expectation that it takes away given back exactly.
+
+    Args: as for `all_action_gradient`; the batch's rewards and actions are read too.
+
+    Returns:
+        A pytree like params, to ascend.
+
+    Raises:
+        ValueError, TypeError: as for `all_action_gradient`.
+
+    Bias: none for ∇J, whatever Q is, if it was not fitted to this batch.
+
+    References:
+        Gu et al., Q-Prop (2017), there with a linear critic; Thomas & Brunskill, Policy Gradient
+        Methods for RL with Function Approximation and Action-Dependent Baselines (2017). Without
+        the first term it is the biased form that Tucker et al., The Mirage of Action-Dependent
+        Baselines (2018), found in released code.
+    """
+    check_unit_interval("discount", discount)
+    params, batch = admit(params, batch)
+    values = values_of_all(action_values, batch)
+    action = alive_or_first(batch.mask, batch.action)[..., None]
+
+    def of_the_action(batch: Trajectory, target: Array) -> Array:
+        return jnp.take_along_axis(values, action, -1)[..., 0].astype(target.dtype)
+
+    sampled = gradient(reward_to_go(discount, baseline=of_the_action), policy, params, batch)
+    expected = _all_action(policy, params, batch, values, jnp.asarray(discount, values.dtype))
+    return jax.tree.map(jnp.add, expected, sampled)
+
+
+def log_probs_of_all(
+    policy: Policy, params: Params, observation: Observation, num_actions: int
+) -> Float[Array, "A"]:
+    """All of log π(·|s) for one observation; the network is evaluated once."""
+    actions = jnp.arange(num_actions)
+    values = jax.vmap(policy.log_prob, (None, None, 0))(params, observation, actions)
+    total = jnp.sum(jnp.exp(values))
+    checkify.debug_check(
+        jnp.abs(total - 1) < 1e-3,
+        f"the policy's probabilities over {num_actions} actions sum to {{total}}; it is over "
+        "another number of actions",
+        total=total,
+    )
+    return values
+
+
+def state_weights(batch: Trajectory, discount: Array, dtype: Any) -> Float[Array, "N T"]:
+    """The weight mask γ^t / N of each step, t counted from the start of each step's own episode."""
+    share = batch.mask.astype(dtype) / batch.mask.shape[0]
+    return cuts.discounted_by_age(batch, discount, share)
+
+
+def values_of_all(action_values: ActionValues, batch: Trajectory) -> Float[Array, "N T A"]:
+    """Q of every action at every step, zero after an episode's end."""
+    if isinstance(action_values, Callable):
+        observation = alive_or_first(batch.mask, batch.observation)
+        values = jax.vmap(jax.vmap(action_values))(observation)
+    else:
+        values = jnp.asarray(action_values)
+    if values.ndim != 3 or values.shape[:2] != batch.mask.shape:
+        raise ValueError(
+            f"action_values must be [N, T, A] with [N, T] = {batch.mask.shape}, or a function of "
+            f"one observation -> [A]; got {values.shape}"
+        )
+    return jax.lax.stop_gradient(jnp.where(batch.mask[..., None], values, 0))
+
+
+@compiled(1)
+def _all_action(
+    policy: Policy, params: Params, batch: Trajectory, values: Array, discount: Array
+) -> Params:
+    observation = alive_or_first(batch.mask, batch.observation)
+    A = values.shape[-1]
+
+    def credit(params: Params) -> Array:
+        def of_step(observation: Observation, values: Array) -> Array:
+            probability = jnp.exp(log_probs_of_all(policy, params, observation, A))
+            # An illegal action's value may be anything, and counts for nothing.
+            return jnp.sum(probability * jnp.where(probability > 0, values, 0))
+
+        expected = jax.vmap(jax.vmap(of_step))(observation, values)
+        return jnp.sum(state_weights(batch, discount, expected.dtype) * expected)
+
+    return jax.grad(credit)(params)

@@ -1,0 +1,188 @@
+"""Antithetic pairs: two episodes driven by mirrored noise, so that their errors partly cancel.
+
+Each episode of a pair has the law of every other, so an average over them estimates the same; what
+changes is the covariance within the pair, for better or for worse. `pgjax.beyond.pairs` has it
+exactly.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Key, UInt32
+
+from pgjax.beyond.all_action import log_probs_of_all
+from pgjax.beyond.episodes import Visit, bound, fold, sampled_action
+from pgjax.returns import accumulation_dtype
+from pgjax.rollouts import AnyEnvironment
+from pgjax.types import Observation, Params, Policy, Trajectory
+from pgjax.validation import check_key, check_positive
+
+
+class Draws(NamedTuple):
+    """How an action comes of noise, where a policy keeps that to itself: what a mirror needs.
+
+    Attributes:
+        noise: key -> noise.
+        mirror: noise -> noise of the same law, and back.
+        act: (params, noise, observation) -> (action, log π).
+    """
+
+    noise: Callable[[Key[Array, ""]], Array]
+    mirror: Callable[[Array], Array]
+    act: Callable[[Params, Array, Observation], tuple[Array, Array]]
+
+
+def inversion(policy: Policy, num_actions: int) -> Draws:
+    """Actions 0..A−1 by inversion, a = min{a: u < Σ_{b≤a} π(b|s)}; the mirror of u is 1 − u.
+
+    Args:
+        policy: over actions 0..A−1, however it samples itself.
+        num_actions: A.
+
+    Returns:
+        Draws. The order of the actions matters: a mirror pairs the first with the last.
+
+    Raises:
+        ValueError: a count below one.
+
+    Bias: does not apply; actions have the policy's law.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax
+        >>> draws = inversion(pgjax.tabular_softmax(1, 2), 2)
+        >>> [int(draws.act(jnp.zeros((1, 2)), u, jnp.ones(1))[0]) for u in jnp.array([0.3, 0.7])]
+        [0, 1]
+    """
+    check_positive("num_actions", num_actions)
+
+    def noise(key: Array) -> Array:
+        # Midpoints of a lattice, so that 0 and 1 are never drawn and 1 − u is on it too.
+        dtype = jnp.zeros(()).dtype
+        return jax.random.uniform(key, dtype=dtype) + jnp.finfo(dtype).eps / 4
+
+    def act(params: Params, noise: Array, observation: Observation) -> tuple[Array, Array]:
+        log_prob = log_probs_of_all(policy, params, observation, num_actions)
+        cumulative = jnp.cumsum(jnp.exp(log_prob.astype(accumulation_dtype(log_prob))))
+        # Relative to the last sum: rounding can then not point past the last legal action.
+        threshold = noise.astype(cumulative.dtype) * cumulative[-1]
+        action = jnp.sum(threshold >= cumulative[:-1], dtype=jnp.int32)
+        return action, log_prob[action]
+
+    return Draws(noise, lambda u: 1 - u, act)
+
+
+def mirrored_normal(
+    mean_and_log_std: Callable[[Params, Observation], tuple[Array, Array]], num_dimensions: int
+) -> Draws:
+    """Real actions μ + σε with ε standard normal; the mirror of ε is −ε.
+
+    Args:
+        mean_and_log_std: (params, observation) -> (μ, log σ), each [D], as for
+            `gaussian_policy`.
+        num_dimensions: D.
+
+    Returns:
+        Draws.
+
+    Raises:
+        ValueError: a count below one.
+
+    Bias: does not apply; actions have the policy's law.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> draws = mirrored_normal(lambda mean, s: (mean, jnp.zeros(1)), 1)
+        >>> [float(draws.act(jnp.ones(1), e, None)[0][0]) for e in jnp.array([[0.5], [-0.5]])]
+        [1.5, 0.5]
+    """
+    shape = (check_positive("num_dimensions", num_dimensions),)
+
+    def act(params: Params, noise: Array, observation: Observation) -> tuple[Array, Array]:
+        mean, log_std = mean_and_log_std(params, observation)
+        density = jnp.sum(-(noise**2) / 2 - log_std - jnp.log(2 * jnp.pi) / 2)
+        return mean + jnp.exp(log_std) * noise, density
+
+    return Draws(partial(jax.random.normal, shape=shape), jnp.negative, act)
+
+
+def antithetic_rollout(
+    draws: Draws,
+    params: Params,
+    environment: AnyEnvironment,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    num_pairs: int,
+    num_steps: int,
+    environment_params: Any = None,
+) -> Trajectory:
+    """K pairs of episodes, as one batch of 2K: rows 2k and 2k + 1 act on mirrored noise.
+
+    At each time step the two draw their actions from u and from its mirror, wherever each then is.
+    Starts and transitions are independent.
+
+    Args:
+        draws: `inversion`, `mirrored_normal`, or like them.
+        params: of the policy.
+        environment: as for `pgjax.rollout`.
+        key: from `jax.random.key`; a raw uint32 key is wrapped.
+        num_pairs: K.
+        num_steps: T.
+        environment_params: of a gymnax environment; its default ones if None.
+
+    Returns:
+        A batch [2K, T], without values, a constant under differentiation.
+
+    Raises:
+        ValueError: sizes below one.
+        TypeError: an environment that is none, actions that are not the environment's.
+
+    Bias: each episode is an exact draw from P(τ), to the resolution of a float, so estimators that
+        do not couple the batch keep their expectation. Those that do lose it, if they rely on
+        independence: leave-one-out is biased on pairs. Standard errors are to be taken over pairs.
+
+    References:
+        Hammersley & Morton, A New Monte Carlo Technique: Antithetic Variates (1956).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> batch = antithetic_rollout(
+        ...     inversion(pgjax.tabular_softmax(3, 2), 2), jnp.zeros((3, 2)),
+        ...     pgjax.tabular.two_armed_bandit(), jax.random.key(0), num_pairs=3, num_steps=1)
+        >>> batch.action[0::2, 0] + batch.action[1::2, 0]
+        Array([1, 1, 1], dtype=int32)
+    """
+    check_positive("num_pairs", num_pairs)
+    check_positive("num_steps", num_steps)
+    surface = bound(environment, environment_params)
+    params = jax.lax.stop_gradient(jax.tree.map(jnp.asarray, params))
+
+    def sample(params: Params, key: Array, observation: Observation) -> Array:
+        return draws.act(params, draws.noise(key), observation)[0]
+
+    sampled_action(sample, params, surface)
+
+    def record(total: None, now: Visit) -> tuple[None, dict[str, Any]]:
+        fields = ("observation", "action", "reward", "terminated", "truncated")
+        kept = {name: getattr(now, name) for name in fields}
+        log_prob = jnp.where(now.alive, now.note, 0)
+        return None, kept | {"log_prob": log_prob, "mask": now.alive}
+
+    def episode(mirrored: Array, noise_key: Array, key: Array) -> Trajectory:
+        def act(key: Array, observation: Observation) -> tuple[Array, Array]:
+            noise = draws.noise(key)
+            noise = jnp.where(mirrored, draws.mirror(noise), noise)
+            return draws.act(params, noise, observation)
+
+        start_key, step_key = jax.random.split(key)
+        keys = jnp.stack([start_key, noise_key, step_key])
+        _, kept, final = fold(surface, act, keys, num_steps, record, None)
+        return Trajectory(**kept, final_observation=final)
+
+    noise_key, episode_key = jax.random.split(check_key(key))
+    noise_keys = jnp.repeat(jax.random.split(noise_key, num_pairs), 2)
+    mirrored = jnp.tile(jnp.array([False, True]), num_pairs)
+    return jax.vmap(episode)(mirrored, noise_keys, jax.random.split(episode_key, 2 * num_pairs))

@@ -1,0 +1,180 @@
+"""The Fisher information of a policy: exact on a finite MDP, and as products from a batch.
+
+F = E[Σ_t γ^t ∇log π(a_t|s_t) ∇log π(a_t|s_t)ᵀ], summed over time as ∇J is, so that F⁻¹∇J does not
+depend on how either is normalised. It is singular wherever two parameters do the same, as in every
+softmax over a table: natural gradients then take the pseudo-inverse, or a little damping.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
+
+from pgjax import exact
+from pgjax.beyond.all_action import log_probs_of_all, state_weights
+from pgjax.estimators import admit
+from pgjax.exact.dynamics import as_float64, in_float64, log_prob_table
+from pgjax.pullback import alive_or_first, log_probs, pull_back
+from pgjax.tabular import TabularMDP, to_jax
+from pgjax.types import Observation, Params, Policy, Trajectory
+from pgjax.validation import check_params, check_positive, check_unit_interval
+
+Product: TypeAlias = Callable[[Params], Params]
+"""v -> F v, pytrees like the parameters."""
+
+
+@in_float64
+def fisher(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
+) -> Float[np.ndarray, "P P"]:
+    """The exact Fisher matrix, F = Σ_t Σ_s γ^t P(s_t = s) Σ_a π(a|s) ∇log π(a|s) ∇log π(a|s)ᵀ.
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy, P numbers in all.
+        horizon: H, or None.
+
+    Returns:
+        [P, P] float64, in the order of `ravel_pytree(params)`. Not normalised: the weights of the
+        states are `exact.visitation`, and sum to the discounted expected length.
+
+    Raises:
+        ValueError: as for `exact.gradient`.
+        TypeError: a parameter that is not floating.
+
+    Bias: exact.
+
+    References:
+        Kakade, A Natural Policy Gradient (2001), section 2, there under the stationary
+        distribution; Bagnell & Schneider, Covariant Policy Search (2003).
+
+    Example:
+        >>> import numpy as np
+        >>> from pgjax import tabular, tabular_softmax
+        >>> found = fisher(tabular.two_armed_bandit(), tabular_softmax(3, 2), np.zeros((3, 2)),
+        ...     horizon=1)
+        >>> found[:2, :2]
+        array([[ 0.25, -0.25],
+               [-0.25,  0.25]])
+    """
+    weight, score = visited_scores(mdp, policy, params, horizon=horizon)
+    weight = weight.sum(0)
+    return np.einsum("sa,sap,saq->pq", weight, score, score)
+
+
+@in_float64
+def visited_scores(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
+) -> tuple[Float[np.ndarray, "K S A"], Float[np.ndarray, "S A P"]]:
+    """γ^t P(s_t = s, a_t = a) and ∇log π(a|s), exactly; K = H times, or one sum over all time."""
+    check_params(params)
+    visits = exact.visitation(mdp, policy, params, horizon=horizon)
+    flat, unravel = ravel_pytree(jax.tree.map(as_float64, params))
+    observation = to_jax(mdp.observation)
+
+    def table(flat: Array) -> Array:
+        return log_prob_table(policy, unravel(flat), observation, mdp.num_actions)
+
+    probability = exact.action_probabilities(mdp, policy, params)
+    visits = visits.reshape(-1, mdp.num_states)
+    return visits[:, :, None] * probability[None], np.asarray(jax.jacobian(table)(flat))
+
+
+def expected_fisher(
+    policy: Policy,
+    params: Params,
+    batch: Trajectory,
+    *,
+    discount: float | Array,
+    num_actions: int,
+) -> Product:
+    """Fisher-vector products with the expectation over actions carried out, in sampled states.
+
+    F̂ v = (1/N) Σ_i Σ_t γ^t Σ_a π(a|s_it) ∇log π(a|s_it) (∇log π(a|s_it)ᵀ v): one product forward
+    (JVP) and one back (VJP); no [P, P] is formed.
+
+    Args:
+        policy: over actions 0..A−1.
+        params: pytree of floating arrays.
+        batch: [N, T], of this policy; its observations and mask are read.
+        discount: γ in [0, 1]; 1 for the undiscounted visits that TRPO averages over.
+        num_actions: A.
+
+    Returns:
+        v -> F̂ v, for pytrees like params.
+
+    Raises:
+        ValueError: a discount outside [0, 1], a count below one.
+        TypeError: a parameter that is not floating.
+
+    Bias: none for F v.
+
+    References:
+        Schulman et al., Trust Region Policy Optimization (2015), appendix C: the analytic form.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> mdp, policy = pgjax.tabular.two_armed_bandit(), pgjax.tabular_softmax(3, 2)
+        >>> params = jnp.zeros((3, 2))
+        >>> batch = pgjax.rollout(
+        ...     policy, params, mdp, jax.random.key(0), num_trajectories=1, num_steps=1)
+        >>> product = expected_fisher(policy, params, batch, discount=1.0, num_actions=2)
+        >>> product(jnp.zeros((3, 2)).at[0, 0].set(1.0))[0]
+        Array([ 0.25, -0.25], dtype=float32)
+    """
+    check_unit_interval("discount", discount)
+    check_positive("num_actions", num_actions)
+    params, batch = admit(params, batch)
+    observation = alive_or_first(batch.mask, batch.observation)
+
+    def table(params: Params) -> Array:
+        def of_step(observation: Observation) -> Array:
+            return log_probs_of_all(policy, params, observation, num_actions)
+
+        return jax.vmap(jax.vmap(of_step))(observation)
+
+    log_prob, push = jax.linearize(table, params)
+    pull = jax.linear_transpose(push, params)
+    weight = state_weights(batch, jnp.asarray(discount), log_prob.dtype)[..., None]
+    weight = weight * jnp.exp(log_prob)  # zero where an action is illegal
+    return lambda vector: pull(weight * push(vector))[0]
+
+
+def sampled_fisher(
+    policy: Policy, params: Params, batch: Trajectory, *, discount: float | Array
+) -> Product:
+    """Fisher-vector products from the scores of the actions taken, for any kind of action.
+
+    F̂ v = (1/N) Σ_i Σ_t γ^t ∇log π(a_it|s_it) (∇log π(a_it|s_it)ᵀ v).
+
+    Args:
+        policy: of any kind.
+        params: pytree of floating arrays.
+        batch: [N, T], of this policy: observations, actions and mask are read.
+        discount: γ in [0, 1].
+
+    Returns:
+        v -> F̂ v, for pytrees like params.
+
+    Raises:
+        ValueError: a discount outside [0, 1].
+        TypeError: a parameter that is not floating.
+
+    Bias: none for F v on-policy. Its rank is at most the number of live steps, so that few steps
+        leave directions without any information, where `expected_fisher` has some.
+
+    References:
+        Schulman et al. (2015), appendix C, the covariance of the gradients; Peters & Schaal,
+        Natural Actor-Critic (2008).
+    """
+    check_unit_interval("discount", discount)
+    params, batch = admit(params, batch)
+    value, push = jax.linearize(lambda params: log_probs(policy, params, batch), params)
+    weight = state_weights(batch, jnp.asarray(discount), value.dtype)
+    return lambda vector: pull_back(policy, params, batch, weight * push(vector))

@@ -1,0 +1,192 @@
+"""Natural gradients: the direction that is steepest in the policy, not in its parameters.
+
+F⁻¹∇J, from a batch by conjugate gradient on Fisher-vector products, and exactly on a finite MDP;
+there also as what it equals, the weights of the best linear fit of the advantage.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.sparse.linalg import cg
+from jaxtyping import Float, PyTree
+
+from pgjax import diagnostics, exact
+from pgjax.beyond.fisher import Product, fisher, visited_scores
+from pgjax.exact.dynamics import flatten
+from pgjax.tabular import TabularMDP
+from pgjax.types import Params, Policy
+from pgjax.validation import check_params, check_positive
+
+RANK = 1e-10
+"""Eigenvalues of F below this share of the largest are directions that change no policy."""
+
+
+def natural_gradient(
+    gradient: PyTree[Float[Array, "..."]],
+    product: Product,
+    *,
+    damping: float | Array,
+    max_iterations: int = 100,
+    tolerance: float = 1e-6,
+) -> PyTree[Float[Array, "..."]]:
+    """The natural gradient from a batch, x = (F̂ + λI)⁻¹ ĝ, by conjugate gradient.
+
+    Args:
+        gradient: ĝ, from any estimator of ∇J.
+        product: v -> F̂ v, from `expected_fisher` or `sampled_fisher`.
+        damping: λ ≥ 0, in units of F. F is singular in every softmax over logits: with 0 the
+            system is solvable only while ĝ lies in the range of F̂, as it does if both come from the
+            same batch, in exact arithmetic.
+        max_iterations: of conjugate gradient.
+        tolerance: it stops at a residual of this share of ‖ĝ‖.
+
+    Returns:
+        A pytree like the gradient, to ascend.
+
+    Raises:
+        ValueError: negative damping, no iterations.
+        TypeError: a gradient that is not floating.
+
+    Bias: biased for F⁻¹∇J: the inverse of an estimate is no estimate of the inverse, and both
+        estimates come from one batch; it goes with 1/N. With the exact F and λ = 0, that of ĝ.
+
+    References:
+        Kakade, A Natural Policy Gradient (2001); conjugate gradient with damping as in Schulman et
+        al., Trust Region Policy Optimization (2015), appendix C.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> matrix = jnp.array([[2.0, 0.0], [0.0, 0.5]])
+        >>> natural_gradient(jnp.array([1.0, 1.0]), lambda v: matrix @ v, damping=0.0)
+        Array([0.5, 2. ], dtype=float32)
+    """
+    check_params(gradient)
+    check_positive("max_iterations", max_iterations)
+    if isinstance(damping, float | int) and not damping >= 0:
+        raise ValueError(f"damping must be at least 0, got {damping}")
+
+    def damped(vector: Params) -> Params:
+        return jax.tree.map(
+            lambda fv, v: fv + jnp.asarray(damping, v.dtype) * v, product(vector), vector
+        )
+
+    return cg(damped, gradient, tol=tolerance, maxiter=max_iterations)[0]
+
+
+def trust_region_scale(
+    gradient: PyTree[Float[Array, "..."]],
+    natural: PyTree[Float[Array, "..."]],
+    max_divergence: float | Array,
+) -> Float[Array, ""]:
+    """The longest step along F⁻¹g that moves the policy by δ, √(2δ / gᵀF⁻¹g).
+
+    To second order, KL(π_θ ‖ π_{θ+x}) = ½ xᵀF x.
+
+    Args:
+        gradient: g.
+        natural: F⁻¹g.
+        max_divergence: δ > 0 in nats: of Σ_t γ^t KL(s_t) of an episode, as F is summed over time;
+            for a divergence of each step times the (discounted) number of steps.
+
+    Returns:
+        The scalar to multiply F⁻¹g with; zero where g is zero.
+
+    Bias: does not apply; δ is met up to O(δ^{3/2}).
+
+    References:
+        Schulman et al. (2015), appendix C; its line search is left to the caller.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> trust_region_scale(jnp.array([2.0]), jnp.array([4.0]), 0.01)
+        Array(0.05, dtype=float32)
+    """
+    slope = diagnostics.dot(gradient, natural)
+    safe = jnp.where(slope > 0, slope, 1)
+    return jnp.where(slope > 0, jnp.sqrt(2 * jnp.asarray(max_divergence, safe.dtype) / safe), 0)
+
+
+def exact_natural_gradient(
+    mdp: TabularMDP,
+    policy: Policy,
+    params: Params,
+    *,
+    horizon: int | None,
+    damping: float = 0.0,
+) -> Float[np.ndarray, "P"]:
+    """The exact natural gradient, F⁺∇J, or (F + λI)⁻¹∇J.
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy, P numbers in all.
+        horizon: H, or None.
+        damping: λ ≥ 0; with 0, the pseudo-inverse: of all natural gradients the shortest.
+
+    Returns:
+        [P] float64, in the order of `ravel_pytree(params)`.
+
+    Raises:
+        ValueError: negative damping; otherwise as for `exact.gradient`.
+        TypeError: a parameter that is not floating.
+
+    Bias: exact.
+
+    References:
+        Kakade (2001), section 2. For a softmax over a table and no horizon it is the advantage
+        A(s, a), up to a constant in each state: Agarwal et al., On the Theory of Policy Gradient
+        Methods (2021), on natural gradients as soft policy iteration; their 1/(1 − γ) is the
+        normalisation of the visits.
+
+    Example:
+        >>> import numpy as np
+        >>> from pgjax import tabular, tabular_softmax
+        >>> exact_natural_gradient(
+        ...     tabular.two_armed_bandit(), tabular_softmax(3, 2), np.zeros((3, 2)), horizon=1)[:2]
+        array([-0.15,  0.15])
+    """
+    if not damping >= 0:
+        raise ValueError(f"damping must be at least 0, got {damping}")
+    matrix = fisher(mdp, policy, params, horizon=horizon)
+    truth = flatten(exact.gradient(mdp, policy, params, horizon=horizon))
+    values, vectors = np.linalg.eigh(matrix)
+    informative = values > RANK * values.max()
+    values = np.where(informative, values, 0) + damping
+    inverse = np.divide(1, values, out=np.zeros_like(values), where=values > 0)
+    return vectors @ (inverse * (vectors.T @ truth))
+
+
+def compatible_weights(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
+) -> Float[np.ndarray, "P"]:
+    """The best linear fit of the advantage by the score, argmin_w E[(A(s,a) − wᵀ∇log π(a|s))²].
+
+    Expectation over the discounted visits, Σ_t γ^t P(s_t = s) π(a|s). The theorem: w is the natural
+    gradient.
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions.
+        params: of the policy, P numbers in all.
+        horizon: H, or None; with one, the advantage is A_t(s, a), fitted by the same w at all t.
+
+    Returns:
+        [P] float64: of all best fits the shortest.
+
+    Raises:
+        ValueError, TypeError: as for `exact.gradient`.
+
+    Bias: exact.
+
+    References:
+        Kakade (2001), theorem 1; Sutton et al. (2000), theorem 2, for compatible features.
+    """
+    weight, score = visited_scores(mdp, policy, params, horizon=horizon)
+    values = exact.action_values(mdp, policy, params, horizon=horizon).reshape(weight.shape)
+    probability = exact.action_probabilities(mdp, policy, params)
+    advantage = values - np.sum(probability * values, axis=-1, keepdims=True)
+    root = np.sqrt(weight)
+    features = (root[..., None] * score).reshape(-1, score.shape[-1])
+    target = (root * np.where(weight > 0, advantage, 0)).ravel()
+    return np.linalg.lstsq(features, target, rcond=RANK**0.5)[0]

@@ -1,0 +1,142 @@
+"""What an antithetic pair does, exactly: the joint law of two episodes on mirrored noise.
+
+On a small MDP it is a product over time, and is enumerated: M trajectories make M² pairs.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
+
+from pgjax import enumeration
+from pgjax.estimators import gradient
+from pgjax.exact.dynamics import action_probabilities, in_float64, to_numpy
+from pgjax.policies import tabular_softmax
+from pgjax.tabular import TabularMDP
+from pgjax.types import Estimator, Moments, Params, Policy, Trajectory
+
+PAIRS_AT_ONCE = 8192
+"""Pairs whose estimates are held at a time."""
+
+
+@in_float64
+def antithetic_pairs(
+    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int
+) -> tuple[Trajectory, Float[np.ndarray, "M M"]]:
+    """All M trajectories, and the exact probability of each pair under `antithetic_rollout`.
+
+    P(τ, τ') = P(s_0) P(s'_0) Π_t C(a_t, a'_t) P(s_{t+1}|s_t,a_t) P(s'_{t+1}|s'_t,a'_t), with C the
+    length of those u that give a_t at u and a'_t at 1 − u; π alone where one has ended.
+
+    Args:
+        mdp: S states, A actions.
+        policy: over the MDP's A actions; actions by `inversion`.
+        params: of the policy.
+        horizon: H, the steps after which an episode is cut.
+
+    Returns:
+        A batch [M, H] as `enumeration.trajectories` gives it, and [M, M] float64, symmetric.
+
+    Raises:
+        ValueError: as for `enumeration.trajectories`.
+
+    Bias: exact.
+
+    Example:
+        >>> import numpy as np
+        >>> from pgjax import tabular, tabular_softmax
+        >>> batch, joint = antithetic_pairs(
+        ...     tabular.two_armed_bandit(), tabular_softmax(3, 2), np.zeros((3, 2)), horizon=1)
+        >>> float(joint[batch.action[:, 0] == 0][:, batch.action[:, 0] == 0].sum())
+        0.0
+    """
+    table = action_probabilities(mdp, policy, params)
+    S, A = table.shape
+    visible = mdp.replace(observation=np.eye(S))
+    with np.errstate(divide="ignore"):
+        logits = np.log(table)  # the same policy, of states that can be told apart
+    batch, _ = enumeration.trajectories(visible, tabular_softmax(S, A), logits, horizon=horizon)
+    states = np.argmax(batch.observation, -1)
+    final = np.argmax(batch.final_observation, -1)
+    batch = batch.replace(
+        observation=mdp.observation[states], final_observation=mdp.observation[final]
+    )
+    following = np.column_stack([states[:, 1:], final])
+    transition = np.where(batch.mask, mdp.transition[states, batch.action, following], 1)
+    alone = mdp.initial[states[:, 0]] * np.prod(transition, axis=1)
+    joint = np.outer(alone, alone)
+    for t in range(horizon):
+        joint *= _coupling(table, states[:, t], batch.action[:, t], batch.mask[:, t])
+    return batch, joint
+
+
+@in_float64
+def antithetic_moments(
+    estimator: Estimator | enumeration.Function,
+    mdp: TabularMDP,
+    policy: Policy,
+    params: Params,
+    *,
+    horizon: int,
+) -> Moments:
+    """The exact expectation and covariance of an estimate from one antithetic pair.
+
+    Args:
+        estimator: an Estimator, or any function (params, batch[2,T]) -> numbers that JAX can trace.
+        mdp: S states, A actions.
+        policy: over the MDP's A actions; actions by `inversion`.
+        params: of the policy.
+        horizon: H, the steps after which an episode is cut.
+
+    Returns:
+        Moments of one estimate; compare `enumeration.moments` with `batch_size=2`.
+
+    Raises:
+        ValueError: as for `enumeration.trajectories`; an estimate that is not finite.
+
+    Bias: exact.
+    """
+    batch, joint = antithetic_pairs(mdp, policy, params, horizon=horizon)
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params)
+    batch = jax.tree.map(jnp.asarray, batch)
+    if isinstance(estimator, Estimator):
+        estimate = partial(gradient, estimator, policy)
+    else:
+        estimate = estimator
+
+    @jax.jit
+    def estimates(members: Array) -> Array:
+        def of_pair(pair: Array) -> Array:
+            return ravel_pytree(estimate(params, jax.tree.map(lambda x: x[pair], batch)))[0]
+
+        return jax.vmap(of_pair)(members)
+
+    members = np.argwhere(joint > 0)
+    weight = joint[members[:, 0], members[:, 1]]
+    missing = -len(members) % min(PAIRS_AT_ONCE, len(members))
+    padded = np.pad(members, ((0, missing), (0, 0)))
+    chunks = np.split(padded, max(len(padded) // PAIRS_AT_ONCE, 1))
+    values = np.concatenate([np.asarray(estimates(jnp.asarray(x))) for x in chunks])[: len(members)]
+    if not np.all(np.isfinite(values)):
+        raise ValueError("the estimate is not finite on some pair of positive probability")
+    mean = weight @ values
+    centered = values - mean
+    return to_numpy(Moments(mean, (weight[:, None] * centered).T @ centered))
+
+
+def _coupling(
+    table: np.ndarray, states: np.ndarray, actions: np.ndarray, alive: np.ndarray
+) -> np.ndarray:
+    """[M, M] P(a at u, a' at 1 − u) in the states that trajectories are in at one time."""
+    high = np.cumsum(table, axis=1)
+    high[:, -1] = 1
+    low = np.column_stack([np.zeros(len(table)), high[:, :-1]])
+    # All of [0, 1] where a trajectory has ended: the other's action is then free.
+    lower = np.where(alive, low[states, actions], 0)
+    upper = np.where(alive, high[states, actions], 1)
+    overlap = np.minimum(upper[:, None], 1 - lower) - np.maximum(lower[:, None], 1 - upper)
+    return np.maximum(overlap, 0)

@@ -1,0 +1,135 @@
+"""Pathwise gradients: the derivative of the return itself, through the steps of the environment.
+
+Where an action is a smooth function of parameters and noise, and the environment of the action, an
+episode with its noise held is a smooth function of the parameters. Its gradient is an estimate of
+∇J, and usually a far quieter one than a score gives: it knows which way each action matters.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Key, PyTree, UInt32
+
+from pgjax.beyond.episodes import bound, sampled_action, seeded_return
+from pgjax.environments import from_gymnax
+from pgjax.environments.surface import Environment
+from pgjax.types import Observation, Params, Policy
+from pgjax.validation import check_key, check_params, check_positive
+
+SMOOTH = ("Pendulum-v1", "Reacher-misc", "Swimmer-misc")
+"""Environments of gymnax whose return is continuous in the actions."""
+JUMPING = ("MountainCarContinuous-v0", "PointRobot-misc")
+"""Those with derivatives, but with jumps that these do not see."""
+
+
+def pathwise_gradient(
+    policy: Policy | Callable[[Params, Key[Array, ""], Observation], Any],
+    params: Params,
+    environment: Environment,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    num_trajectories: int,
+    num_steps: int,
+    discount: float | Array,
+) -> PyTree[Float[Array, "..."]]:
+    """The pathwise (reparameterised) estimate of ∇J, ĝ = (1/N) Σ_i ∇θ Σ_t γ^t r_t(θ, noise_i).
+
+    Args:
+        policy: a Policy whose `sample` is differentiable, or (params, key, observation) -> action,
+            such as mean + scale · noise. Actions are floating.
+        params: pytree of floating arrays.
+        environment: on the surface, differentiable in state and action, rewards included;
+            `differentiable` makes one of gymnax's.
+        key: from `jax.random.key`; a raw uint32 key is wrapped.
+        num_trajectories: N.
+        num_steps: T; memory grows with it, for every step is differentiated through.
+        discount: γ in [0, 1].
+
+    Returns:
+        A pytree like params, to ascend.
+
+    Raises:
+        ValueError: actions that are not floating, which have no path; sizes below one, a discount
+            outside [0, 1].
+        TypeError: an environment that is none, a policy with a memory, actions that are not the
+            environment's, a parameter that is not floating.
+
+    Bias: none for ∇J if, with the noise held, the return is continuous in θ (and Lipschitz, as
+        where torques or speeds are clipped). Where an action can end the episode, or a reward
+        jumps, the gradient does not see the jump and is biased by as much as it matters; a reward
+        that is nothing but jumps gives zero. An environment that stops gradients at its state
+        leaves, silently, the derivative of each reward by its own action alone.
+
+    References:
+        Kingma & Welling, Auto-Encoding Variational Bayes (2014), for the trick; Heess et al.,
+        Learning Continuous Control Policies by Stochastic Value Gradients (2015), SVG(∞); Mohamed
+        et al., Monte Carlo Gradient Estimation in Machine Learning (2020).
+
+    Example:
+        >>> import gymnax, jax, jax.numpy as jnp
+        >>> pendulum = differentiable(gymnax.make("Pendulum-v1")[0])
+        >>> def policy(params, key, observation):
+        ...     return observation @ params + 0.1 * jax.random.normal(key, (1,))
+        >>> pathwise_gradient(policy, jnp.zeros((3, 1)), pendulum, jax.random.key(0),
+        ...     num_trajectories=4, num_steps=20, discount=0.99).shape
+        (3, 1)
+    """
+    check_positive("num_trajectories", num_trajectories)
+    check_params(params)
+    params = jax.tree.map(jnp.asarray, params)
+    objective = seeded_return(policy, environment, num_steps=num_steps, discount=discount)
+    for leaf in jax.tree.leaves(sampled_action(policy, params, bound(environment))):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(
+                f"actions must be floating to have a pathwise gradient, got {leaf.dtype}; for "
+                "discrete actions take a score-function estimator, such as pgjax.reward_to_go"
+            )
+    keys = jax.random.split(check_key(key), num_trajectories)
+
+    def mean(params: Params) -> Array:
+        return jnp.mean(jax.vmap(objective, (None, 0))(params, keys))
+
+    return jax.grad(mean)(params)
+
+
+def differentiable(
+    environment: from_gymnax.GymnaxEnvironment, environment_params: Any = None
+) -> Environment:
+    """A gymnax environment on the surface, with derivatives through its transitions.
+
+    Of gymnax's own these have them: Pendulum-v1, Reacher-misc and Swimmer-misc, whose returns are
+    continuous; MountainCarContinuous-v0, whose prize of 100 at the goal is a jump that no pathwise
+    gradient sees, so that only the cost of the actions is; and PointRobot-misc, whose reward is
+    nothing but a jump unless `dense_reward` is on, and whose robot jumps away from a goal it has
+    reached. All others have discrete actions or states.
+
+    Args:
+        environment: of gymnax, `gymnax.make(name)[0]`.
+        environment_params: its default ones if None.
+
+    Returns:
+        An Environment with gymnax's own time limit.
+
+    Raises:
+        TypeError: not of gymnax.
+        ValueError: one without derivatives.
+
+    Bias: does not apply; dynamics are gymnax's.
+
+    References:
+        gymnax: Lange (2022); `Environment.with_transition_gradients`.
+    """
+    if not isinstance(environment, from_gymnax.GymnaxEnvironment):
+        raise TypeError(
+            "environment must be of gymnax, gymnax.make(name)[0], got "
+            f"{type(environment).__name__}; an Environment of the surface needs no adapter"
+        )
+    if not environment.supports_transition_gradients:
+        raise ValueError(
+            f"{environment.name} has no derivatives through its transitions; of gymnax's these "
+            f"have: {', '.join((*SMOOTH, *JUMPING))}"
+        )
+    return from_gymnax.adapt(environment.with_transition_gradients(), environment_params)

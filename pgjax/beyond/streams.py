@@ -1,0 +1,88 @@
+"""Eligibility traces from an environment itself, of whose episodes nothing is stored."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Key, PyTree, UInt32
+
+from pgjax.beyond.episodes import Visit, bound, fold, sampled_action
+from pgjax.beyond.traces import credit
+from pgjax.rollouts import AnyEnvironment
+from pgjax.types import Observation, Params, Policy
+from pgjax.validation import check_key, check_params, check_positive, check_unit_interval
+
+
+def sampled_trace_gradient(
+    policy: Policy,
+    params: Params,
+    environment: AnyEnvironment,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    num_trajectories: int,
+    num_steps: int,
+    discount: float | Array,
+    decay: float | Array = 1.0,
+    environment_params: Any = None,
+) -> PyTree[Float[Array, "..."]]:
+    """The same from fresh episodes, of which nothing is stored: memory is constant in T.
+
+    Two gradients and an environment's state are held for each trajectory, however long it is.
+
+    Args:
+        policy: acts, and is differentiated.
+        params: pytree of floating arrays.
+        environment: as for `pgjax.rollout`.
+        key: from `jax.random.key`; a raw uint32 key is wrapped.
+        num_trajectories: N, in parallel.
+        num_steps: T.
+        discount: γ in [0, 1].
+        decay: δ in [0, 1], of the trace.
+        environment_params: of a gymnax environment; its default ones if None.
+
+    Returns:
+        A pytree like params, to ascend.
+
+    Raises:
+        ValueError: sizes below one, a discount or decay outside [0, 1].
+        TypeError: an environment that is none, a policy with a memory, actions that are not the
+            environment's, a parameter that is not floating.
+
+    Bias: as for `trace_gradient`. For the average reward of an environment that never ends take
+        γ = 1, δ = β and divide by T.
+
+    References:
+        Baxter & Bartlett (2001).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> sampled_trace_gradient(
+        ...     pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2)), pgjax.tabular.random_mdp(),
+        ...     jax.random.key(0), num_trajectories=8, num_steps=1000, discount=0.8).shape
+        (4, 2)
+    """
+    check_positive("num_trajectories", num_trajectories)
+    check_positive("num_steps", num_steps)
+    check_unit_interval("discount", discount)
+    check_unit_interval("decay", decay)
+    check_params(params)
+    params = jax.tree.map(jnp.asarray, params)
+    surface = bound(environment, environment_params)
+    sampled_action(policy, params, surface)
+
+    def act(key: Array, observation: Observation) -> tuple[Any, Params]:
+        action, _ = policy.sample(params, key, observation)
+        return action, jax.grad(policy.log_prob)(params, observation, action)
+
+    def visit(total: tuple[Params, Params], now: Visit) -> tuple[tuple[Params, Params], None]:
+        return credit(total, now.note, now.reward, now.time, now.alive, discount, decay), None
+
+    def of_episode(key: Array) -> Params:
+        keys = jax.random.split(key, 3)
+        zero = jax.tree.map(jnp.zeros_like, params)
+        return fold(surface, act, keys, num_steps, visit, (zero, zero))[0][1]
+
+    each = jax.vmap(of_episode)(jax.random.split(check_key(key), num_trajectories))
+    return jax.tree.map(partial(jnp.mean, axis=0), each)
