@@ -19,6 +19,7 @@ from pgjax.baselines import Baseline
 from pgjax.cuts import Rate
 from pgjax.groups import deviation
 from pgjax.returns import (
+    ScalarOrSequence,
     accumulation_dtype,
     discounted_returns,
     generalized_advantages,
@@ -219,7 +220,7 @@ def mismatched_generalized_advantage(discount: Discount, lambda_: Rate) -> Weigh
     check_unit_interval("lambda_", lambda_)
 
     def weigh(batch: Trajectory, log_prob: Array) -> Array:
-        def row(reward: Array, rate: Rate, value: Array, following: Array) -> Array:
+        def row(reward: Array, rate: ScalarOrSequence, value: Array, following: Array) -> Array:
             return generalized_advantages(reward, discount, rate, value, following)
 
         rate, following = cuts.continued(batch, lambda_), cuts.following_values(batch)
