@@ -13,6 +13,7 @@ from . import enumeration as enumeration
 from . import estimators as estimators
 from . import exact as exact
 from . import groups as groups
+from . import off_policy as off_policy
 from . import registry as registry
 from . import rollouts as rollouts
 from . import sampling as sampling
@@ -39,8 +40,10 @@ from .policies import GaussianMLP as GaussianMLP
 from .policies import factored_policy as factored_policy
 from .policies import flax_gaussian_policy as flax_gaussian_policy
 from .policies import flax_policy as flax_policy
+from .policies import flax_recurrent_policy as flax_recurrent_policy
 from .policies import gaussian_policy as gaussian_policy
 from .policies import multi_discrete_policy as multi_discrete_policy
+from .policies import recurrent_policy as recurrent_policy
 from .policies import softmax_policy as softmax_policy
 from .policies import squashed_gaussian_policy as squashed_gaussian_policy
 from .policies import tabular_softmax as tabular_softmax

@@ -25,12 +25,12 @@ from pgjax.compositions import reward_to_go as reward_to_go
 from pgjax.compositions import rloo as rloo
 from pgjax.devices import without_explicit_axes
 from pgjax.pullback import alive_or_first, log_probs, pull_back, pull_back_each
-from pgjax.types import Estimator, Params, Policy, Trajectory
+from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
 from pgjax.validation import check_batch, check_params
 
 
 def surrogate(
-    estimator: Estimator, policy: Policy, params: Params, batch: Trajectory
+    estimator: Estimator, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
 ) -> Float[Array, ""]:
     """The scalar whose gradient is the estimate, (1/N) Σ_i Σ_t mask · term(log π, log μ, w).
 
@@ -57,7 +57,7 @@ def surrogate(
 
 
 def gradient(
-    estimator: Estimator, policy: Policy, params: Params, batch: Trajectory
+    estimator: Estimator, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
 ) -> PyTree[Float[Array, "..."]]:
     """The estimate of ∇J from a batch, to ascend.
 
@@ -81,7 +81,7 @@ def gradient(
 
 
 def per_trajectory_gradients(
-    estimator: Estimator, policy: Policy, params: Params, batch: Trajectory
+    estimator: Estimator, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
 ) -> PyTree[Float[Array, "N ..."]]:
     """Each trajectory's share of the estimate; their mean is `gradient`, coupled baselines too.
 
@@ -132,7 +132,7 @@ def shares(
 def _admitted(
     function: Callable[..., Params],
     estimator: Estimator,
-    policy: Policy,
+    policy: Policy | RecurrentPolicy,
     params: Params,
     batch: Trajectory,
 ) -> Params:
@@ -140,14 +140,16 @@ def _admitted(
 
 
 @compiled(2)
-def _gradient(estimator: Estimator, policy: Policy, params: Params, batch: Trajectory) -> Params:
+def _gradient(
+    estimator: Estimator, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
+) -> Params:
     share = shares(estimator, batch, log_probs(policy, params, batch))
     return pull_back(policy, params, batch, share)
 
 
 @compiled(2)
 def _each_gradient(
-    estimator: Estimator, policy: Policy, params: Params, batch: Trajectory
+    estimator: Estimator, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
 ) -> Params:
     share = shares(estimator, batch, log_probs(policy, params, batch))
     return pull_back_each(policy, params, batch, share * share.shape[0])

@@ -3,7 +3,8 @@
 A share c_it is the derivative of the surrogate by log π(a_it|s_it). Once the shares are known the
 rows of a batch have nothing more to do with each other. So they are taken a few thousand at a time,
 which fits a cache where the whole batch's activations would not, and only the live ones, so that
-padding costs nothing. A small batch is a single piece.
+padding costs nothing. A small batch is a single piece. Only a policy with a memory needs its
+trajectories whole.
 """
 
 from collections.abc import Callable
@@ -15,8 +16,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, PyTree
 
+from pgjax import through_time
+from pgjax.cuts import continues
 from pgjax.devices import summed_like, varying
-from pgjax.types import Observation, Params, Policy, Trajectory
+from pgjax.types import Observation, Params, Policy, RecurrentPolicy, Trajectory
 
 CPU_ROWS, ACCELERATOR_ROWS = 4096, 2**18
 """Rows of a piece. On a CPU 3,000 to 16,000 are equally fast: fewer keep a core idle in the matrix
@@ -26,10 +29,13 @@ TRAJECTORIES, STEPS = 16, 128
 """Trajectories and steps of a piece of per-trajectory gradients."""
 
 
-def log_probs(policy: Policy, params: Params, batch: Trajectory) -> Float[Array, "N T"]:
+def log_probs(
+    policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
+) -> Float[Array, "N T"]:
     """Log-probabilities log π(a_it|s_it) under params, zero after each episode's end.
 
-    Rows are flattened to [N·T] first, so that a network sees one matrix.
+    Rows are flattened to [N·T] first, so that a network sees one matrix. A recurrent policy is
+    unrolled along each episode instead, from the memory at its start.
 
     Args:
         policy: whose log-probabilities.
@@ -39,10 +45,18 @@ def log_probs(policy: Policy, params: Params, batch: Trajectory) -> Float[Array,
     Returns:
         [N, T].
 
-    Bias: exact.
+    Raises:
+        ValueError: a recurrent policy that returns another kind of memory than it was given.
+
+    Bias: exact. A window that begins within an episode says nothing of the steps before: there a
+        recurrent policy starts from the initial memory, and is another policy than the one that
+        acted unless it did so too.
     """
     if batch.mask.size == 0:  # a check inside the policy cannot be mapped over no rows
         return jnp.zeros_like(batch.log_prob)
+    if isinstance(policy, RecurrentPolicy):
+        log_prob = through_time.log_probs(policy, params, _episodes(batch), _whole_rows(batch))
+        return jnp.where(batch.mask, log_prob, 0)
     if batch.mask.size <= rows_of_a_piece():
         observation, action = alive_or_first(batch.mask, (batch.observation, batch.action))
         log_prob = _row_log_probs(policy, params, *_rows((observation, action)))
@@ -68,7 +82,10 @@ def log_probs(policy: Policy, params: Params, batch: Trajectory) -> Float[Array,
 
 
 def pull_back(
-    policy: Policy, params: Params, batch: Trajectory, share: Float[Array, "N T"]
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    batch: Trajectory,
+    share: Float[Array, "N T"],
 ) -> PyTree[Float[Array, "..."]]:
     """Σ_it c_it ∇log π(a_it|s_it).
 
@@ -81,15 +98,15 @@ def pull_back(
     Returns:
         A pytree like params.
     """
-    return pull_back_and_sum(policy, params, batch, share, _nothing)[0]
+    return pull_back_and_sum(policy, params, batch, share)[0]
 
 
 def pull_back_and_sum(
-    policy: Policy,
+    policy: Policy | RecurrentPolicy,
     params: Params,
     batch: Trajectory,
     share: Float[Array, "N T"],
-    measure: Callable[[Params, Observation], Array],
+    measure: Callable[..., Array] | None = None,
 ) -> tuple[PyTree[Float[Array, "..."]], Float[Array, ""]]:
     """`pull_back`, and with it the sum of a measure of each live observation.
 
@@ -100,21 +117,29 @@ def pull_back_and_sum(
         params: of the policy.
         batch: [N, T]; its observations, actions and mask are read.
         share: [N, T] c_it.
-        measure: (params, observation) -> scalar.
+        measure: (params, observation) -> scalar; with a recurrent policy (params, memory,
+            observation) -> scalar. None is zero.
 
     Returns:
         A pytree like params, and Σ_it measure(s_it) over the live steps.
     """
+    if batch.mask.size == 0:
+        return jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
+    if isinstance(policy, RecurrentPolicy):
+        share, size = jnp.where(batch.mask, share, 0), _whole_rows(batch)
+        return through_time.pull_back_and_sum(
+            policy, params, _episodes(batch), share, measure, size
+        )
 
     def weighted(params: Params, rows: tuple[PyTree, Array, Array, Array]) -> tuple[Array, Array]:
         observation, action, share, live = rows
-        measured = jax.vmap(measure, (None, 0))(jax.lax.stop_gradient(params), observation)
+        measured = jax.vmap(measure or _nothing, (None, 0))(
+            jax.lax.stop_gradient(params), observation
+        )
         total = _weighted(params, policy, observation, action, share)
         return total, jnp.sum(jnp.where(live, measured, 0))
 
     gradient = jax.grad(weighted, has_aux=True)
-    if batch.mask.size == 0:
-        return jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
     if batch.mask.size <= rows_of_a_piece():
         return gradient(params, _rows((*_clean(batch, share), batch.mask)))
     flat = _rows((batch.observation, batch.action, share))
@@ -139,7 +164,10 @@ def pull_back_and_sum(
 
 
 def pull_back_each(
-    policy: Policy, params: Params, batch: Trajectory, share: Float[Array, "N T"]
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    batch: Trajectory,
+    share: Float[Array, "N T"],
 ) -> PyTree[Float[Array, "N ..."]]:
     """Σ_t c_it ∇log π(a_it|s_it), trajectory by trajectory.
 
@@ -155,6 +183,9 @@ def pull_back_each(
     N, T = batch.mask.shape
     if N * T == 0:
         return jax.tree.map(lambda x: jnp.zeros((N, *x.shape), x.dtype), params)
+    if isinstance(policy, RecurrentPolicy):
+        share, size = jnp.where(batch.mask, share, 0), min(_whole_rows(batch), TRAJECTORIES)
+        return through_time.pull_back_each(policy, params, _episodes(batch), share, size)
     observation, action, share = _clean(batch, share)
     each = jax.vmap(jax.grad(_weighted), (None, None, 0, 0, 0))
     rows = observation, action, share, batch.mask
@@ -195,16 +226,27 @@ def alive_or_first(mask: Bool[Array, "N T"], tree: PyTree) -> PyTree:
     """Each leaf while the episode lasts, then its first entry (zeros if the episode has no step).
 
     So a dead row evaluates the policy at a live one, and garbage after the end reaches neither the
-    value nor, as NaN · 0, the gradient.
+    value nor, as NaN · 0, the gradient. Zero is true for booleans: no action mask may be all false.
     """
 
     def clean(x: Array) -> Array:
         x = jnp.asarray(x)
         alive = mask.reshape(mask.shape + (1,) * (x.ndim - 2))
-        zero = jnp.zeros((), x.dtype)
+        zero = jnp.asarray(x.dtype == jnp.bool_, x.dtype)
         return jnp.where(alive, x, jnp.where(alive[:, :1], x[:, :1], zero))
 
     return jax.tree.map(clean, tree)
+
+
+def _episodes(batch: Trajectory) -> through_time.Episodes:
+    is_first = jnp.pad(~continues(batch)[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    observation, action = alive_or_first(batch.mask, (batch.observation, batch.action))
+    return through_time.Episodes(observation, action, is_first, batch.mask)
+
+
+def _whole_rows(batch: Trajectory) -> int:
+    """How many trajectories, whole in time, make a piece."""
+    return max(1, rows_of_a_piece() // batch.mask.shape[1])
 
 
 def rows_of_a_piece() -> int:

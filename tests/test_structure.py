@@ -37,6 +37,7 @@ LEVELS = [
     {
         "weights",
         "terms",
+        "off_policy.ratios",
         "pullback",
         "environments.from_tabular",
         "policies.squashed",
@@ -46,8 +47,8 @@ LEVELS = [
         "diagnostics.importance",
         "diagnostics.exactly",
     },
-    {"compositions"},
-    {"diagnostics.moments", "critics", "estimators", "policies.modules"},
+    {"compositions", "off_policy.importance", "off_policy.traces"},
+    {"diagnostics.moments", "critics", "estimators", "off_policy", "policies.modules"},
     {"policies", "exact.dynamics", "diagnostics.intervals"},
     {"beyond.all_action", "beyond.traces", "beyond.parameter_space"},
     {"exact.values", "exact.recursion", "bridge.laws", "diagnostics", "agents"},
@@ -69,6 +70,7 @@ LEVELS = [
     },
     {
         "registry.essentials",
+        "registry.off_policy",
         "registry.beyond",
         "registry.critics",
         "registry.groups",
@@ -245,7 +247,7 @@ def test_every_public_function_and_class_is_documented(name: str) -> None:
 
 BIAS_STATED = ["baselines", "weights", "terms", "compositions", "estimators", "returns",
                "exact.values", "exact.derivatives", "exact.moments", "exact.regularized",
-               "dice"]  # fmt: skip
+               "dice", "off_policy.importance", "off_policy.traces"]  # fmt: skip
 HELPERS = {
     "returns": {"reverse_affine", "accumulation_dtype"},
     "exact.values": {"objective_under"},

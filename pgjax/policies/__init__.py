@@ -12,13 +12,17 @@ from pgjax.policies.gaussian import gaussian_policy as gaussian_policy
 from pgjax.policies.modules import flax_functions as flax_functions
 from pgjax.policies.modules import flax_gaussian_policy as flax_gaussian_policy
 from pgjax.policies.modules import flax_policy as flax_policy
+from pgjax.policies.modules import flax_recurrent_policy as flax_recurrent_policy
 from pgjax.policies.networks import MLP as MLP
 from pgjax.policies.networks import ConvNet as ConvNet
 from pgjax.policies.networks import GaussianMLP as GaussianMLP
+from pgjax.policies.networks import RecurrentNetwork as RecurrentNetwork
 from pgjax.policies.product import factored_policy as factored_policy
 from pgjax.policies.product import multi_discrete as multi_discrete
 from pgjax.policies.product import multi_discrete_policy as multi_discrete_policy
 from pgjax.policies.product import product as product
+from pgjax.policies.recurrent import as_recurrent as as_recurrent
+from pgjax.policies.recurrent import recurrent_policy as recurrent_policy
 from pgjax.policies.softmax import SOFTMAX as SOFTMAX
 from pgjax.policies.softmax import softmax_policy as softmax_policy
 from pgjax.policies.softmax import tabular_softmax as tabular_softmax

@@ -4,12 +4,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from flax import linen
 from jax import Array
 
+from pgjax.policies.distribution import Distribution
 from pgjax.policies.gaussian import gaussian_policy
-from pgjax.policies.softmax import softmax_policy
-from pgjax.types import Observation, Params, Policy
+from pgjax.policies.networks import RecurrentNetwork
+from pgjax.policies.recurrent import recurrent_policy
+from pgjax.policies.softmax import SOFTMAX, softmax_policy
+from pgjax.types import Observation, Params, Policy, RecurrentPolicy
 
 
 def flax_policy(module: Any) -> Policy:
@@ -70,6 +75,59 @@ def flax_gaussian_policy(module: Any) -> Policy:
     return gaussian_policy(*flax_functions(module))
 
 
+def flax_recurrent_policy(
+    cell: linen.RNNCellBase,
+    head: linen.Module,
+    distribution: Distribution = SOFTMAX,
+    *,
+    num_categories: int | None = None,
+) -> RecurrentPolicy:
+    """A recurrent policy from a linen cell and a linen head, as in `RecurrentNetwork`.
+
+    For other recurrent networks give their functions to `recurrent_policy`.
+
+    Args:
+        cell: `linen.GRUCell(64)`, `linen.LSTMCell(64)`.
+        head: from what the cell gives to what the distribution takes: `MLP(2, hidden=())`.
+        distribution: over the actions; softmax, from logits [A], if not another.
+        num_categories: for an integer observation, its number of values.
+
+    Returns:
+        A RecurrentPolicy. Its params are the linen variables, `{"params": {"cell": ..., "head":
+        ...}}`; its memory starts at zero, in their precision.
+
+    Raises:
+        TypeError: a cell that is none, a head that is no linen module.
+        ValueError: by its functions: params without the `{"params": ...}` collection, and whatever
+            the distribution refuses.
+
+    Bias: log-probabilities are as exact as the distribution's.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from flax import linen
+        >>> from pgjax.policies import MLP
+        >>> policy = flax_recurrent_policy(linen.GRUCell(8), MLP(num_actions=2, hidden=()))
+        >>> params = policy.init(jax.random.key(0), jnp.zeros(4))
+        >>> memory, log_prob = policy.log_prob(params, policy.memory(params), jnp.zeros(4), 1)
+        >>> memory.shape, log_prob.shape
+        ((8,), ())
+    """
+    for name, module, kind in (("cell", cell, linen.RNNCellBase), ("head", head, linen.Module)):
+        if not isinstance(module, kind):
+            raise TypeError(f"{name} must be a flax.linen {kind.__name__}, got {module!r}")
+    network = RecurrentNetwork(cell, head, num_categories)
+
+    def memory(params: Params) -> Any:
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        return jax.tree.map(lambda x: x.astype(dtype), network.initial_memory())
+
+    def init(key: Array, observation: Observation) -> Params:
+        return network.init(key, network.initial_memory(), observation)
+
+    return recurrent_policy(init, memory, partial(_apply, network), distribution)
+
+
 class Functions(NamedTuple):
     """A network as two functions.
 
@@ -114,14 +172,14 @@ def flax_functions(module: Any) -> Functions:
     )
 
 
-def _apply(module: linen.Module, params: Params, observation: Observation) -> Any:
+def _apply(module: linen.Module, params: Params, *seen: Any) -> Any:
     if not isinstance(params, Mapping) or "params" not in params:
         keys = sorted(params) if isinstance(params, Mapping) else type(params).__name__
         raise ValueError(
             f"params of a linen policy must hold the 'params' collection, got {keys}; "
             "pass what policy.init returned, or {'params': ...}"
         )
-    return module.apply(params, observation)
+    return module.apply(params, *seen)
 
 
 def _nnx_functions(module: Any) -> Functions:

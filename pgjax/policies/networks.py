@@ -1,7 +1,7 @@
 """Flax networks: what they give for one observation is read by a distribution."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -105,6 +105,34 @@ def _by_patches(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
     H, W = x.shape[1] - height + 1, x.shape[2] - width + 1
     shifted = [x[:, i : i + H, j : j + W] for i in range(height) for j in range(width)]
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(height * width * channels, filters)
+
+
+class RecurrentNetwork(linen.Module):
+    """A recurrent cell between what is seen and a head: the observation, flattened, is its input.
+
+    Attributes:
+        cell: of Flax: `linen.GRUCell(64)`, say.
+        head: from what the cell gives to what a distribution takes: `MLP`, `GaussianMLP`.
+        num_categories: as in MLP.
+
+    References:
+        Hausknecht & Stone, Deep Recurrent Q-Learning for Partially Observable MDPs (2015), for the
+        cell before the last layer; here in a policy.
+    """
+
+    cell: linen.RNNCellBase
+    head: linen.Module
+    num_categories: int | None = None
+
+    @linen.compact
+    def __call__(self, memory: Any, observation: Array) -> tuple[Any, Any]:
+        """Memory, [...] -> memory, the head's output."""
+        memory, x = self.cell(memory, _features(observation, self.num_categories))
+        return memory, cast(Callable, self.head)(x)
+
+    def initial_memory(self) -> Any:
+        """The cell's own: zeros."""
+        return self.cell.initialize_carry(jax.random.key(0), (1,))
 
 
 def _tanh_layers(x: Array, widths: Sequence[int]) -> Array:

@@ -1,0 +1,111 @@
+"""Recurrent policies: a memory, carried along the episode, between what is seen and done."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jax import Array
+from jaxtyping import Key
+
+from pgjax.policies.distribution import Distribution, Output, mask_output, unmasked
+from pgjax.policies.softmax import SOFTMAX
+from pgjax.types import Observation, Params, Policy, RecurrentPolicy
+
+
+def recurrent_policy(
+    init: Callable[[Key[Array, ""], Observation], Params],
+    memory: Callable[[Params], Any],
+    step: Callable[[Params, Any, Observation], tuple[Any, Output]],
+    distribution: Distribution = SOFTMAX,
+) -> RecurrentPolicy:
+    """A policy with a memory, from a function that moves the memory on and gives an output.
+
+    (m_{t+1}, o_t) = step(θ, m_t, s_t), and π(a_t|s_0, ..., s_t) is the distribution of o_t.
+
+    The memory has seen s_t before a_t is drawn, but not a_t, nor the reward: where a policy should
+    remember those, the environment must show them in the next observation.
+
+    Args:
+        init: (key, observation) -> params.
+        memory: params -> the memory at an episode's start, a pytree of arrays; a parameter may be
+            in it.
+        step: (params, memory, observation) -> (memory, what the distribution takes); the memory
+            keeps its shapes and dtypes.
+        distribution: over the actions; softmax, from logits [A], if not another.
+
+    Returns:
+        A RecurrentPolicy. It honours the action mask of a MaskedObservation where its distribution
+        does; the memory does not see the mask.
+
+    Raises:
+        ValueError: by its functions: whatever the distribution refuses; where log-probabilities are
+            recomputed, a memory that changes its shape.
+        TypeError: by its functions: whatever the distribution refuses.
+
+    Bias: log-probabilities are as exact as the distribution's. Gradients go back through the whole
+        episode: to truncate them is to estimate another gradient.
+
+    References:
+        Wierstra et al., Recurrent Policy Gradients (2010).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def step(w, memory, x):  # how much of x was seen so far
+        ...     memory = memory + x
+        ...     return memory, jnp.stack([w * memory, 0.0])
+        >>> policy = recurrent_policy(
+        ...     lambda key, x: jnp.ones(()), lambda w: jnp.zeros(()), step)
+        >>> memory, log_prob = policy.log_prob(jnp.ones(()), jnp.zeros(()), 1.0, 0)
+        >>> memory, log_prob = policy.log_prob(jnp.ones(()), memory, 1.0, 0)
+        >>> float(memory), round(float(log_prob), 6)
+        (2.0, -0.126928)
+    """
+
+    def start(key: Array, observation: Observation) -> Params:
+        return init(key, unmasked(observation))
+
+    def seen(params: Params, before: Any, observation: Observation) -> tuple[Any, Output]:
+        after, output = step(params, before, unmasked(observation))
+        return after, mask_output(distribution, output, observation)
+
+    def sample(
+        params: Params, key: Array, before: Any, observation: Observation
+    ) -> tuple[Any, Any, Array]:
+        after, output = seen(params, before, observation)
+        return after, *distribution.sample(output, key)
+
+    def log_prob(
+        params: Params, before: Any, observation: Observation, action: Any
+    ) -> tuple[Any, Array]:
+        after, output = seen(params, before, observation)
+        return after, distribution.log_prob(output, action)
+
+    def entropy(params: Params, before: Any, observation: Observation) -> Array:
+        return distribution.entropy(seen(params, before, observation)[1])
+
+    return RecurrentPolicy(start, memory, sample, log_prob, entropy)
+
+
+def as_recurrent(policy: Policy) -> RecurrentPolicy:
+    """A policy without memory as one with an empty memory: the same policy.
+
+    Args:
+        policy: any.
+
+    Returns:
+        A RecurrentPolicy with the memory (), and the same parameters.
+
+    Bias: none; log-probabilities are the policy's own.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax
+        >>> policy = as_recurrent(pgjax.tabular_softmax(2, 2))
+        >>> policy.log_prob(jnp.zeros((2, 2)), (), jnp.array([0.0, 1.0]), 1)
+        ((), Array(-0.6931472, dtype=float32))
+    """
+    return RecurrentPolicy(
+        init=policy.init,
+        memory=lambda params: (),
+        sample=lambda params, key, memory, seen: (memory, *policy.sample(params, key, seen)),
+        log_prob=lambda params, memory, seen, a: (memory, policy.log_prob(params, seen, a)),
+        entropy=lambda params, memory, seen: policy.entropy(params, seen),
+    )

@@ -1,0 +1,344 @@
+"""Recurrent policies: exact gradients through the memory, on states that look alike.
+
+The truth is J(θ) = Σ_τ P(τ; θ) R(τ) over every trajectory, where P(τ; θ) is the environment's part
+times the policy's own probabilities, step by step along each history, differentiated by JAX.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen
+
+import pgjax
+from pgjax import Estimator, Trajectory, dice, enumeration, policies, pullback, tabular, weights
+from pgjax.types import RecurrentPolicy
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+HORIZON, DISCOUNT = 4, 0.9
+WIDTH, SEES, A = 3, 2, 2
+RANDOM = np.random.default_rng(5)
+PARAMS = {
+    "memory": RANDOM.normal(size=(WIDTH, WIDTH)),
+    "seen": RANDOM.normal(size=(SEES, WIDTH)),
+    "start": RANDOM.normal(size=WIDTH),
+    "logits": RANDOM.normal(size=(WIDTH, A)),
+}
+
+
+def look_alikes() -> pgjax.TabularMDP:
+    """Five states behind two observations, with rewards, lengths and starts of all kinds."""
+    mdp = tabular.random_mdp(3, num_states=5, discount=DISCOUNT)
+    return mdp.replace(observation=np.array([[1.0, 0], [0, 1], [1, 0], [0, 1], [1, 0]]))
+
+
+def step(params: Any, memory: Any, seen: Any) -> tuple[Any, Any]:
+    memory = jnp.tanh(memory @ params["memory"] + seen @ params["seen"])
+    return memory, memory @ params["logits"]
+
+
+def forgetting_step(params: Any, memory: Any, seen: Any) -> tuple[Any, Any]:
+    """The same policy, but no gradient goes through its memory: the negative control."""
+    return step(params, jax.lax.stop_gradient(memory), seen)
+
+
+def made(step: Callable, distribution: Any = policies.SOFTMAX) -> RecurrentPolicy:
+    return policies.recurrent_policy(
+        lambda key, seen: PARAMS, lambda params: jnp.asarray(params["start"]), step, distribution
+    )
+
+
+POLICY = made(step)
+
+
+@pytest.fixture(scope="module")
+def everything(strict: None) -> tuple[Trajectory, np.ndarray]:
+    """Every trajectory, and the environment's part of its probability."""
+    mdp = look_alikes()
+    constant = policies.softmax_policy(lambda key, seen: jnp.zeros(A), lambda params, seen: params)
+    found, probability = enumeration.trajectories(mdp, constant, jnp.zeros(A), horizon=HORIZON)
+    length = np.sum(found.mask, axis=1)
+    assert set(length) == {1, 2, 3, 4}
+    return jax.tree.map(jnp.asarray, found), probability * A**length
+
+
+@partial(jax.jit, static_argnums=0)
+def by_hand(policy: RecurrentPolicy, params: Any, batch: Trajectory) -> Any:
+    """[N, T] log-probabilities, one step after another; zero at dead steps."""
+    first = jax.tree.map(lambda x: x[:, 0], (batch.observation, batch.action))
+    memory = jax.tree.map(lambda x: jnp.stack([x] * len(batch.mask)), policy.memory(params))
+    columns = []
+    for t in range(batch.mask.shape[1]):
+        alive = batch.mask[:, t]
+        observation, action = jax.tree.map(
+            lambda x, y, t=t, alive=alive: jnp.where(
+                alive.reshape(-1, *[1] * (x.ndim - 2)), x[:, t], y
+            ),
+            (batch.observation, batch.action),
+            first,
+        )
+        over_rows = jax.vmap(policy.log_prob, (None, 0, 0, 0))
+        memory, log_prob = over_rows(params, memory, observation, action)
+        columns.append(jnp.where(alive, log_prob, 0))
+    return jnp.stack(columns, axis=1)
+
+
+def probabilities(params: Any, batch: Trajectory, environments: Any) -> Any:
+    return environments * jnp.exp(jnp.sum(by_hand(POLICY, params, batch), axis=1))
+
+
+def objective(params: Any, batch: Trajectory, environments: Any) -> Any:
+    total = jnp.sum(batch.reward * DISCOUNT ** jnp.arange(HORIZON, dtype=float)[None], axis=1)
+    return probabilities(params, batch, environments) @ total
+
+
+def expectation(tree: Any, probability: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.tensordot(probability, x, 1), tree)
+
+
+def assert_close(found: Any, expected: Any, tolerance: float = 1e-12) -> None:
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=0, atol=tolerance)
+
+
+def test_the_policys_own_probabilities_sum_to_one(everything: Any) -> None:
+    np.testing.assert_allclose(np.sum(probabilities(PARAMS, *everything)), 1, rtol=0, atol=1e-13)
+
+
+ESTIMATORS = {
+    "reinforce": pgjax.reinforce(DISCOUNT),
+    "reward-to-go": pgjax.reward_to_go(DISCOUNT),
+    "ratio": Estimator(weights.reward_to_go(DISCOUNT), pgjax.terms.importance_ratio),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_expected_estimate_is_the_gradient_through_the_memory(
+    name: str, everything: Any
+) -> None:
+    batch, environments = everything
+    truth = jax.jit(jax.grad(objective))(PARAMS, batch, environments)
+    assert min(np.max(np.abs(x)) for x in jax.tree.leaves(truth)) > 1e-3
+    batch = replace(batch, log_prob=by_hand(POLICY, PARAMS, batch))
+    probability = probabilities(PARAMS, *everything)
+    for policy, is_right in ((POLICY, True), (made(forgetting_step), False)):
+        each = pgjax.per_trajectory_gradients(ESTIMATORS[name], policy, PARAMS, batch)
+        found = expectation(each, probability)
+        if is_right:
+            assert_close(found, truth, 1e-12)
+        else:  # biased where the memory matters, and right where it does not
+            assert np.max(np.abs(found["memory"] - truth["memory"])) > 1e-3
+            assert_close(found["logits"], truth["logits"], 1e-12)
+
+
+def test_the_expected_second_derivative_of_dice_is_the_hessian_through_the_memory(
+    everything: Any,
+) -> None:
+    batch = everything[0]
+    few = {"logits": PARAMS["logits"], "start": PARAMS["start"]}
+
+    def second(function: Callable) -> Any:
+        return jax.jit(jax.hessian(lambda few: function({**PARAMS, **few})))(few)
+
+    truth = second(lambda params: objective(params, *everything))
+    estimator = Estimator(weights.reward_to_go(DISCOUNT), dice.dice)
+    probability = probabilities(PARAMS, *everything)
+    count = len(probability)
+
+    def weighted(params: Any) -> Any:
+        scaled = replace(batch, reward=batch.reward * (count * probability)[:, None])
+        return pgjax.surrogate(estimator, POLICY, params, scaled)
+
+    assert_close(second(weighted), truth, 1e-12)
+
+
+# The same in pieces, with garbage after the end, in windows, and beside policies without memory.
+
+
+def random_batch(*, garbage: bool = False, N: int = 7, T: int = 6) -> Trajectory:
+    random = np.random.default_rng(6)
+    mask = np.arange(T) < random.integers(1, T + 1, size=(N, 1))
+    mask[2] = False  # an episode without a step
+
+    def field(values: np.ndarray, bad: Any) -> Any:
+        dead = ~mask.reshape(mask.shape + (1,) * (values.ndim - 2))
+        return jnp.asarray(np.where(dead, np.asarray(bad if garbage else 0, values.dtype), values))
+
+    flags = ~mask & (np.arange(T) % 2 == 0) if garbage else np.zeros((N, T), bool)
+    return Trajectory(
+        observation=field(random.normal(size=(N, T, SEES)), np.nan),
+        action=field(random.integers(A, size=(N, T)), 99),
+        reward=field(random.normal(size=(N, T)), np.nan),
+        log_prob=field(np.log(random.uniform(0.2, 0.9, size=(N, T))), np.nan),
+        terminated=jnp.asarray(flags),
+        truncated=jnp.asarray(flags),
+        mask=jnp.asarray(mask),
+        final_observation=jnp.zeros((N, SEES)),
+    )
+
+
+COUPLED = Estimator(
+    weights.reward_to_go(DISCOUNT, baseline=pgjax.baselines.leave_one_out),
+    pgjax.terms.importance_ratio,
+)
+
+
+def results(policy: RecurrentPolicy, params: Any, batch: Trajectory) -> dict[str, Any]:
+    """Everything that unrolls a policy."""
+    share = jnp.where(batch.mask, jnp.arange(batch.mask.size, dtype=float).reshape(7, 6), 0)
+    return {
+        "log_probs": pgjax.log_probs(policy, params, batch),
+        "derivative": jax.grad(lambda p: pgjax.surrogate(COUPLED, policy, p, batch))(params),
+        "gradient": pgjax.gradient(COUPLED, policy, params, batch),
+        "each": pgjax.per_trajectory_gradients(COUPLED, policy, params, batch),
+        "measured": pullback.pull_back_and_sum(policy, params, batch, share, policy.entropy),
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(strict: None) -> dict[str, Any]:
+    return jax.jit(partial(results, POLICY))(PARAMS, random_batch())
+
+
+def test_log_probabilities_and_gradients_are_those_of_unrolling_by_hand(whole: Any) -> None:
+    batch = random_batch()
+    assert_close(whole["log_probs"], by_hand(POLICY, PARAMS, batch))
+    weight = COUPLED.weights(batch, whole["log_probs"])
+
+    def term(params: Any) -> Any:
+        log_prob = by_hand(POLICY, params, batch)
+        ratio = jnp.exp(log_prob - batch.log_prob) * weight
+        return jnp.sum(jnp.where(batch.mask, ratio, 0)) / len(batch.mask)
+
+    truth = jax.jit(jax.grad(term))(PARAMS)
+    assert_close(whole["derivative"], truth)
+    assert_close(whole["gradient"], truth)
+    assert_close(jax.tree.map(lambda x: jnp.mean(x, axis=0), whole["each"]), truth)
+
+
+def test_the_sum_of_entropies_is_over_the_live_steps_and_their_memories(whole: Any) -> None:
+    batch, total = random_batch(), 0.0
+    for row in range(len(batch.mask)):
+        memory = POLICY.memory(PARAMS)
+        for t in range(int(np.sum(batch.mask[row]))):
+            seen = batch.observation[row, t]
+            total += float(POLICY.entropy(PARAMS, memory, seen))
+            memory, _ = POLICY.log_prob(PARAMS, memory, seen, batch.action[row, t])
+    np.testing.assert_allclose(whole["measured"][1], total, rtol=1e-13)
+
+
+@pytest.mark.parametrize("garbage", [False, True])
+def test_pieces_of_trajectories_and_garbage_after_the_end_change_nothing(
+    garbage: bool, whole: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CPU_ROWS", "ACCELERATOR_ROWS"):
+        monkeypatch.setattr(pullback, name, 13)  # two trajectories of six steps
+    policy = RecurrentPolicy._make(map(partial, POLICY))  # never traced in larger pieces
+    found = jax.jit(partial(results, policy))(PARAMS, random_batch(garbage=garbage))
+    assert_close(found, whole)
+
+
+def test_a_memory_that_grows_without_bound_after_the_end_spoils_no_gradient() -> None:
+    """It doubles at every step, and would overflow long before the row does."""
+    policy = policies.recurrent_policy(
+        lambda key, seen: PARAMS,
+        lambda params: jnp.zeros(()),
+        lambda params, memory, seen: (1e100 * (memory + 1), jnp.tanh(memory) * params["logits"][0]),
+    )
+    batch = random_batch(garbage=True)
+    batch = replace(batch, mask=batch.mask.at[:, 2:].set(False))
+    found = pgjax.gradient(COUPLED, policy, PARAMS, batch)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(found))
+
+
+def test_in_a_window_the_memory_begins_anew_after_every_cut() -> None:
+    episodes = random_batch()
+    rows, lengths = [0, 1, 3], [int(np.sum(episodes.mask[row])) for row in [0, 1, 3]]
+    pieces = [
+        jax.tree.map(lambda x, row=row, n=n: x[row, :n], replace(episodes, final_observation=None))
+        for row, n in zip(rows, lengths, strict=True)
+    ]
+    window = jax.tree.map(lambda *x: jnp.concatenate(x)[None], *pieces)
+    ends = np.cumsum(lengths) - 1
+    cut = jnp.zeros(window.mask.shape, bool).at[0, ends[0]].set(True)
+    window = replace(
+        window,
+        terminated=cut,
+        truncated=jnp.zeros_like(cut).at[0, ends[1]].set(True),
+        final_observation=episodes.final_observation[:1],
+        next_value=jnp.zeros(window.reward.shape),
+    )
+    found = pgjax.log_probs(POLICY, PARAMS, window)[0]
+    apart = pgjax.log_probs(POLICY, PARAMS, episodes)
+    expected = jnp.concatenate([apart[row, :n] for row, n in zip(rows, lengths, strict=True)])
+    assert_close(found, expected)
+    uncut = replace(window, terminated=jnp.zeros_like(cut))
+    assert np.max(np.abs(pgjax.log_probs(POLICY, PARAMS, uncut)[0] - expected)) > 0.01
+
+
+def test_a_policy_without_memory_is_one_with_an_empty_memory() -> None:
+    plain = policies.softmax_policy(
+        lambda key, seen: jnp.zeros((SEES, A)), lambda params, seen: jnp.tanh(seen @ params)
+    )
+    lifted = policies.as_recurrent(plain)
+    params, batch = jnp.asarray(RANDOM.normal(size=(SEES, A))), random_batch(garbage=True)
+    for function in (pgjax.surrogate, pgjax.gradient, pgjax.per_trajectory_gradients):
+        found, expected = (function(COUPLED, policy, params, batch) for policy in (lifted, plain))
+        assert_close(found, expected)
+    key, seen = jax.random.key(0), jnp.ones(SEES)
+    assert lifted.sample(params, key, (), seen)[1:] == plain.sample(params, key, seen)
+    assert lifted.entropy(params, (), seen) == plain.entropy(params, seen)
+
+
+def test_a_recurrent_gaussian_policy_scores_along_the_episode() -> None:
+    def gaussian_step(params: Any, memory: Any, seen: Any) -> tuple[Any, Any]:
+        memory, output = step(params, memory, seen)
+        return memory, (output, 0.3 * output - 0.5)
+
+    policy = made(gaussian_step, policies.GAUSSIAN)
+    batch = random_batch()
+    random = np.random.default_rng(7)
+    batch = replace(batch, action=jnp.asarray(random.normal(size=(*batch.mask.shape, A))))
+    expected = by_hand(policy, PARAMS, batch)
+    assert_close(pgjax.log_probs(policy, PARAMS, batch), expected)
+    memory, action, found = policy.sample(
+        PARAMS, jax.random.key(0), POLICY.memory(PARAMS), batch.observation[0, 0]
+    )
+    again = policy.log_prob(PARAMS, POLICY.memory(PARAMS), batch.observation[0, 0], action)
+    assert_close((memory, found), again, 0)
+
+
+def test_a_memory_of_another_shape_is_an_error() -> None:
+    wrong = made(lambda params, memory, seen: (memory[:2], memory @ params["logits"]))
+    with pytest.raises(ValueError, match=r"must return a memory like .*\(3,\), got \(2,\)"):
+        pgjax.log_probs(wrong, PARAMS, random_batch())
+
+
+CELLS = {"GRU": linen.GRUCell, "LSTM": linen.LSTMCell}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_flax_cell_is_rolled_out_and_scored_with_the_same_memory(name: str) -> None:
+    policy = policies.flax_recurrent_policy(CELLS[name](5), pgjax.MLP(num_actions=A, hidden=()))
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.enable_x64(False),
+    ):
+        params = policy.init(jax.random.key(0), jnp.zeros(SEES))
+        params = jax.tree.map(lambda x: 3 * x, params)  # or the head is nearly uniform
+        batch = pgjax.rollout(
+            policy, params, look_alikes(), jax.random.key(1), num_trajectories=8, num_steps=5
+        )
+        found = pgjax.log_probs(policy, params, batch)
+        np.testing.assert_allclose(found, batch.log_prob, rtol=0, atol=1e-5)
+        score = pgjax.gradient(pgjax.rloo(DISCOUNT), policy, params, batch)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(score))
+    cell = jax.tree.leaves(score["params"]["cell"])
+    assert max(np.max(np.abs(x)) for x in cell) > 1e-4
