@@ -251,7 +251,7 @@ def _functions(
         action_key, step_key = keys
         time, now = timed
         memory, action, log_prob = act(now.memory, action_key, now.observation)
-        action, handed = _as_taken(environment.action_space, action)
+        action, handed = as_taken(environment.action_space, action)
         state, shown = environment.step(step_key, now.state, handed)
         terminated = shown.terminated & now.alive
         truncated = (shown.truncated | (time == num_steps - 1)) & now.alive
@@ -314,8 +314,8 @@ def check_actions(environment: Environment, action: Any) -> None:
         )
 
 
-def _as_taken(space: ActionSpace, action: Any) -> tuple[Any, Any]:
-    """The action as it is recorded, and as the environment is handed it."""
+def as_taken(space: ActionSpace, action: Any) -> tuple[Any, Any]:
+    """A sampled action as it is recorded, and as the environment is handed it."""
     if len(jax.tree.leaves(action)) != 1:
         return action, action
     if isinstance(space, Box):

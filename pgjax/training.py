@@ -27,12 +27,17 @@ Number = float | Float[Array, ""]
 class Metrics(NamedTuple):
     """What one update saw, all of it measured under the parameters *before* the step.
 
+    On windows the returns and lengths are of the episodes that ended in the window, or in the last
+    one that had any (NaN before); where an update takes several steps, norm and entropy are means
+    over these.
+
     Attributes:
         mean_return: the batch's mean undiscounted return per episode.
         standard_error: of that mean; NaN for a batch of one.
         mean_length: steps per episode.
         gradient_norm: the Euclidean norm of the whole estimate of ∇J.
         entropy: H(π(·|s)) in nats, the mean over the steps of the batch.
+        steps: of the environment, that the update took.
     """
 
     mean_return: Number
@@ -40,6 +45,7 @@ class Metrics(NamedTuple):
     mean_length: Number
     gradient_norm: Number
     entropy: Number
+    steps: Number
 
 
 class Training(NamedTuple):
@@ -287,7 +293,16 @@ def policy_gradient(
         batch = draw(policy, params, environment, batch_key)
         updated = update(estimator, policy, optimizer, params, optimizer_state, batch)
         params, optimizer_state, metrics = updated
-        return (params, optimizer_state, key), metrics, _finite(batch, *updated)
+        # The gradient alone would not do: a NaN in the policy hides behind a weight of zero.
+        finite = all_finite(
+            {
+                "log-probability": jnp.where(batch.mask, batch.log_prob, 0),
+                "reward": metrics.mean_return,
+                "gradient": metrics.gradient_norm,
+                "optimizer step": params,
+            }
+        )
+        return (params, optimizer_state, key), metrics, finite
 
     return Training((params, jax.jit(optimizer.init)(params), key), step, lambda state: state[0])
 
@@ -388,6 +403,7 @@ def _metrics(batch: Trajectory, ascent: Params, entropy: Array) -> Metrics:
         gradient_norm=optax.tree.norm(ascent),
         # The mean of −log π(a|s) would be free, but noisy: it can exceed log A.
         entropy=entropy / jnp.maximum(steps, 1),
+        steps=steps,
     )
 
 
@@ -395,17 +411,18 @@ def _returns(batch: Trajectory) -> Array:
     return jnp.sum(jnp.where(batch.mask, batch.reward, 0), axis=1)
 
 
-def _finite(
-    batch: Trajectory, params: Params, optimizer_state: optax.OptState, metrics: Metrics
-) -> dict[str, Array]:
-    """Which stages of an update gave numbers."""
-    # The gradient alone would not do: a NaN in the policy hides behind a weight of zero.
-    leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]
+def all_finite(stages: dict[str, Any]) -> dict[str, Array]:
+    """Of each stage of an update, whether every number in it is finite; for `advance` to report.
+
+    Args:
+        stages: name -> a pytree of arrays, in the order in which a fault would spread.
+
+    Returns:
+        name -> a boolean scalar.
+    """
     return {
-        "log-probability": jnp.all(jnp.isfinite(jnp.where(batch.mask, batch.log_prob, 0))),
-        "reward": jnp.isfinite(metrics.mean_return),
-        "gradient": jnp.isfinite(metrics.gradient_norm),
-        "optimizer step": jnp.all(jnp.stack(leaves)),
+        name: jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(values)]))
+        for name, values in stages.items()
     }
 
 

@@ -9,16 +9,18 @@ is ever asked about the start of another one.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key, UInt32
 
-from pgjax.environments.surface import Environment, Step
+from pgjax.cuts import age
+from pgjax.environments.surface import Environment, seen, stable
 from pgjax.hoisting import hoist
-from pgjax.types import MaskedObservation, Observation, Params, Policy, Trajectory
+from pgjax.rollouts import as_taken, check_actions
+from pgjax.types import Observation, Params, Policy, Trajectory
 from pgjax.validation import check_key, check_positive
 
 
@@ -133,7 +135,7 @@ def window(
         The stream T steps on, and the window. Everything is a constant under differentiation.
 
     Raises:
-        TypeError: a policy that is none.
+        TypeError: a policy that is none, or whose actions are not the environment's.
         ValueError: T below one.
 
     Bias: exact draws from the chain of episodes and starts. A window holds each step of an episode
@@ -145,13 +147,9 @@ def window(
 
     Example:
         >>> import jax, jax.numpy as jnp, pgjax
-        >>> from pgjax.environments.surface import Discrete, Environment, Step
-        >>> def show(place):
-        ...     return place, Step(jax.nn.one_hot(place, 3), 1.0, place == 2, jnp.bool_(False))
-        >>> walk = Environment(
-        ...     init=lambda key: show(jnp.int32(0)),
-        ...     step=lambda key, place, action: show(place + action), action_space=Discrete(2))
-        >>> policy, params = pgjax.tabular_softmax(3, 2), jnp.zeros((3, 2))
+        >>> from pgjax.environments import from_tabular
+        >>> walk = from_tabular.adapt(pgjax.tabular.random_mdp())
+        >>> policy, params = pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2))
         >>> stream = start(walk, jax.random.key(0), num_environments=4)
         >>> stream, here = window(policy, params, walk, stream, num_steps=10)
         >>> here.batch.reward.shape, here.batch.mask.all().item()
@@ -213,7 +211,7 @@ def finished(window: Window) -> Finished:
 
     Bias: long episodes are under-represented, because fewer of them end.
     """
-    ended, total, time = window.ended, window.total, cast(Array, window.batch.time)
+    ended, total, time = window.ended, window.total, age(window.batch)
     number = jnp.sum(ended)
     some = jnp.maximum(number, 1)
     mean = jnp.sum(jnp.where(ended, total, 0)) / some
@@ -232,7 +230,7 @@ def finished(window: Window) -> Finished:
 @partial(jax.jit, static_argnums=(0, 1))
 def _start(environment: Environment, num_environments: int, key: Array) -> Stream:
     keys = jax.random.split(key, (num_environments, 3))
-    running = jax.vmap(partial(_fresh, environment))(_at(keys[:, 0], jnp.int32(0)))
+    running = jax.vmap(partial(_fresh, stable(environment)))(_at(keys[:, 0], jnp.int32(0)))
     return Stream(running, jnp.int32(0), keys)
 
 
@@ -241,7 +239,9 @@ def _window(
     policy: Policy, environment: Environment, num_steps: int, params: Params, stream: Stream
 ) -> tuple[Stream, Window]:
     params = jax.lax.stop_gradient(params)
-    step = partial(_step, policy, environment, params)
+    step = partial(_step, policy, stable(environment), params)
+    example = stream.keys[0, 0], jax.tree.map(lambda x: x[0], stream.running.observation)
+    check_actions(environment, jax.eval_shape(partial(policy.sample, params), *example)[0])
     first_keys, first = jax.tree.map(lambda x: x[0], (tuple(stream.keys.T), stream.running))
     # What the steps draw, new starts included, depends on keys alone: it is drawn for a whole
     # window at once, where inside the loop it would be a few numbers at a time.
@@ -288,44 +288,29 @@ def _step(
     """One step of one row, and a new start if it was the episode's last."""
     start_key, action_key, step_key = keys
     action, log_prob = policy.sample(params, action_key, running.observation)
-    state, step = environment.step(step_key, running.state, action)
-    terminated, truncated = jnp.asarray(step.terminated, bool), jnp.asarray(step.truncated, bool)
-    reward = _floating(step.reward)
-    following, total = _seen(step), running.total + reward.astype(running.total.dtype)
+    action, handed = as_taken(environment.action_space, action)
+    state, step = environment.step(step_key, running.state, handed)
+    following, total = seen(step), running.total + jnp.asarray(step.reward, running.total.dtype)
     record = {
         "observation": running.observation,
         "action": action,
-        "reward": reward,
+        "reward": step.reward,
         "log_prob": log_prob,
-        "terminated": terminated,
-        "truncated": truncated,
+        "terminated": step.terminated,
+        "truncated": step.truncated,
         "next_observation": following,
         "time": running.time,
         "total": total,
     }
     went_on = Running(state, following, running.time + 1, total)
     began = _fresh(environment, start_key)
-    ended = terminated | truncated
+    ended = step.terminated | step.truncated
     return jax.tree.map(partial(jnp.where, ended), began, went_on), record
 
 
 def _fresh(environment: Environment, key: Array) -> Running:
     state, step = environment.init(key)
-    return Running(state, _seen(step), jnp.int32(0), jnp.zeros(()))
-
-
-def _seen(step: Step) -> Observation:
-    """What the policy sees: with the legal actions, where not all are."""
-    if step.action_mask is None:
-        return step.observation
-    return MaskedObservation(step.observation, step.action_mask)
-
-
-def _floating(reward: Any) -> Array:
-    """Integer rewards as floats, so that a discount does not round to zero."""
-    reward = jnp.asarray(reward)
-    is_floating = jnp.issubdtype(reward.dtype, jnp.floating)
-    return reward if is_floating else reward.astype(float)
+    return Running(state, seen(step), jnp.int32(0), jnp.zeros(()))
 
 
 def _at(keys: Array, time: Array) -> Array:
