@@ -1,0 +1,641 @@
+"""Off-policy credit: exact expectations over another policy's trajectories; published formulas."""
+
+import math
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import (
+    Estimator,
+    Trajectory,
+    baselines,
+    enumeration,
+    exact,
+    off_policy,
+    tabular,
+    terms,
+    weights,
+)
+from pgjax.off_policy import log_ratios, ratio_below
+from pgjax.off_policy.ratios import cumulative_log_ratios
+from pgjax.types import Moments
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+MDP, POLICY = tabular.random_mdp(), pgjax.tabular_softmax(4, 2)
+GAMMA, H = MDP.discount, 3
+TINY = 1e-12
+INF = math.inf
+
+
+@pytest.fixture(scope="module")
+def behaviour(table: np.ndarray) -> np.ndarray:
+    """[4, 2] logits of μ: another policy altogether."""
+    return table[::-1] - 0.3
+
+
+@pytest.fixture(scope="module")
+def listed(
+    table: np.ndarray, behaviour: np.ndarray
+) -> tuple[Trajectory, np.ndarray, jax.Array, np.ndarray, np.ndarray]:
+    """All of μ's trajectories with π's exact values, their probabilities, log π, V [H,S], Q."""
+    batch, probability = enumeration.trajectories(MDP, POLICY, behaviour, horizon=H)
+    V = exact.state_values(MDP, POLICY, table, horizon=H)
+    Q = exact.action_values(MDP, POLICY, table, horizon=H)
+    batch = jax.tree.map(jnp.asarray, batch)
+    log_prob = pgjax.log_probs(POLICY, jnp.asarray(table), batch)
+    return with_critic(batch, V, Q), probability, log_prob, V, Q
+
+
+def with_critic(batch: Trajectory, V: Any, Q: Any) -> Trajectory:
+    """With V_t(s_t) and Q_t(s_t, a_t) of each step written into it."""
+    action = jax.nn.one_hot(batch.action, MDP.num_actions, dtype=jnp.float64)
+    return replace(
+        batch,
+        value=jnp.einsum("nts,ts->nt", batch.observation, jnp.asarray(V)),
+        action_value=jnp.einsum("nts,nta,tsa->nt", batch.observation, action, jnp.asarray(Q)),
+    )
+
+
+def _with_a_baseline_weighed_by_earlier_ratios(batch: Any, log_prob: Any) -> Any:
+    """A mistake: μ's mean of ∇log π(a_t|s_t) is not zero without its own ratio."""
+    before = jnp.pad(jnp.exp(cumulative_log_ratios(batch, log_prob))[:, :-1], ((0, 0), (1, 0)))
+    return off_policy.per_decision(GAMMA)(batch, log_prob) - before.at[:, 0].set(1) * batch.value
+
+
+STATE = baselines.state_value(lambda observation: observation @ jnp.arange(4.0))
+UNBIASED = {
+    "whole": off_policy.trajectory_importance(GAMMA),
+    "whole − b": off_policy.trajectory_importance(GAMMA, baseline=STATE),
+    "decision": off_policy.per_decision(GAMMA),
+    "decision − b": off_policy.per_decision(GAMMA, baseline=STATE),
+    "decision − V": off_policy.per_decision(GAMMA, baseline=baselines.recorded_value),
+}
+BIASED = {
+    "decision, held": off_policy.per_decision(GAMMA, ceiling=1.1),
+    "whole, held": off_policy.trajectory_importance(GAMMA, ceiling=1.1),
+    "uncorrected": weights.reward_to_go(GAMMA),
+    "earlier ratio on b": _with_a_baseline_weighed_by_earlier_ratios,
+    "vtrace, held": off_policy.on_target_states(off_policy.vtrace(GAMMA)),
+}
+FREE = {"ratio_ceiling": INF, "trace_ceiling": INF}
+ACTOR_CRITICS = {
+    "vtrace": off_policy.vtrace(GAMMA, ratio_ceiling=INF),
+    "vtrace, λ": off_policy.vtrace(GAMMA, lambda_=0.5, ratio_ceiling=INF),
+    "vtrace, c": off_policy.vtrace(GAMMA, **FREE),
+    "retrace": off_policy.retrace(GAMMA, lambda_=0.8),
+    "tree": off_policy.tree_backup(GAMMA),
+}
+ON_TARGET = {f"{k}, states": off_policy.on_target_states(v) for k, v in ACTOR_CRITICS.items()}
+WITH_WRONG_CRITIC = {
+    f"{name}, wrong critic": ON_TARGET[f"{name}, states"] for name in ("vtrace, c", "retrace")
+}
+
+
+@pytest.fixture(scope="module")
+def exactly(table: np.ndarray, behaviour: np.ndarray, listed: Any) -> dict[str, Moments]:
+    """Exact moments of Σ_t w_t ∇log π_t under μ, for all of these in one enumeration."""
+    random = np.random.default_rng(6)
+    right = listed[3:]
+    wrong = [x + random.normal(size=x.shape) for x in right]
+    groups = (UNBIASED | BIASED | ACTOR_CRITICS | ON_TARGET, right), (WITH_WRONG_CRITIC, wrong)
+
+    def estimates(params: Any, batch: Trajectory) -> list[Any]:
+        return [
+            pgjax.gradient(
+                Estimator(credit, terms.score), POLICY, params, with_critic(batch, *critic)
+            )
+            for credits, critic in groups
+            for credit in credits.values()
+        ]
+
+    joint = enumeration.moments(estimates, MDP, POLICY, table, horizon=H, behaviour=behaviour)
+    names, P = [*groups[0][0], *groups[1][0]], table.size
+    blocks = [slice(P * i, P * (i + 1)) for i in range(len(names))]
+    found = [Moments(joint.mean[b], joint.covariance[b, b]) for b in blocks]
+    return dict(zip(names, found, strict=True))
+
+
+def by_time_state_and_action(batch: Trajectory, probability: np.ndarray, x: Any) -> np.ndarray:
+    """[H, S, A] E[x_t | s_t, a_t], NaN where it never happens."""
+    live = np.asarray(batch.mask)[..., None, None] * probability[:, None, None, None]
+    action = np.eye(MDP.num_actions)[np.asarray(batch.action)]
+    mass = live * np.asarray(batch.observation)[..., :, None] * action[..., None, :]
+    with np.errstate(invalid="ignore"):
+        return np.sum(mass * np.asarray(x)[..., None, None], 0) / np.sum(mass, 0)
+
+
+def by_time_and_state(batch: Trajectory, probability: np.ndarray, x: Any) -> np.ndarray:
+    """[H, S] E[x_t | s_t], NaN where it never happens."""
+    mass = np.asarray(batch.mask)[..., None] * np.asarray(batch.observation)
+    mass = mass * probability[:, None, None]
+    with np.errstate(invalid="ignore"):
+        return np.sum(mass * np.asarray(x)[..., None], 0) / np.sum(mass, 0)
+
+
+def weigh(credit: Any, batch: Trajectory, log_prob: Any) -> np.ndarray:
+    """Compiled as a whole: one operation after another costs a compilation each."""
+    return np.asarray(jax.jit(credit)(batch, log_prob))
+
+
+def flat_gradient(params: np.ndarray) -> np.ndarray:
+    return np.ravel(exact.gradient(MDP, POLICY, params, horizon=H))
+
+
+# Importance sampling
+
+
+def test_products_of_ratios_make_the_gradient_unbiased_off_policy(table, exactly):
+    truth = flat_gradient(table)
+    for name in UNBIASED:
+        np.testing.assert_allclose(exactly[name].mean, truth, rtol=0, atol=TINY, err_msg=name)
+    for name in BIASED:
+        assert np.linalg.norm(exactly[name].mean - truth) > 0.005 * np.linalg.norm(truth), name
+    assert exactly["decision − V"].total_variance < exactly["decision"].total_variance
+
+
+def test_on_its_own_batches_importance_sampling_is_reinforce_and_reward_to_go(table):
+    batch, _ = enumeration.trajectories(MDP, POLICY, table, horizon=H)
+    batch = jax.tree.map(jnp.asarray, batch)
+    for mine, plain in (
+        (off_policy.trajectory_importance, weights.total_return),
+        (off_policy.normalised_trajectory_importance, weights.total_return),
+        (off_policy.per_decision, weights.reward_to_go),
+        (off_policy.normalised_per_decision, weights.reward_to_go),
+    ):
+        found, expected = (weigh(f(GAMMA), batch, batch.log_prob) for f in (mine, plain))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=TINY)
+
+
+def test_weights_are_the_sums_of_their_formulas(listed):
+    batch, _, log_prob, *_ = listed
+    batch, log_prob = jax.tree.map(lambda x: x[::17], (batch, log_prob))
+    N = len(log_prob)
+    ratio = np.asarray(jnp.where(batch.mask, jnp.exp(log_prob - batch.log_prob), 1))
+    product, mask = np.cumprod(ratio, 1), np.asarray(batch.mask)
+    reward, b = np.asarray(batch.reward), np.asarray(batch.value)
+    held = {
+        "plain": (off_policy.trajectory_importance, off_policy.per_decision, product),
+        "normalised": (
+            off_policy.normalised_trajectory_importance,
+            off_policy.normalised_per_decision,
+            np.minimum(product, 1.2) / np.mean(np.minimum(product, 1.2), 0),
+        ),
+    }
+    for kind, (whole, decision, rho) in held.items():
+        settings: dict[str, Any] = {"baseline": baselines.recorded_value}
+        settings |= {} if kind == "plain" else {"ceiling": 1.2}
+        found_whole = weigh(whole(GAMMA, **settings), batch, log_prob)
+        found = weigh(decision(GAMMA, **settings), batch, log_prob)
+        for i, t in np.ndindex(N, H):
+            if mask[i, t]:
+                total = sum(GAMMA**k * reward[i, k] for k in range(H))
+                expected = rho[i, -1] * (total - b[i, t])
+                assert found_whole[i, t] == pytest.approx(expected, abs=TINY)
+                expected = sum(GAMMA**k * rho[i, k] * reward[i, k] for k in range(t, H))
+                expected -= GAMMA**t * rho[i, t] * b[i, t]
+                assert found[i, t] == pytest.approx(expected, abs=TINY)
+
+
+def test_a_misnormalised_behaviour_cancels_in_self_normalised_weights_only(listed):
+    batch, _, log_prob, *_ = listed
+    off = replace(batch, log_prob=batch.log_prob + jnp.log(2.0) * jnp.eye(1, H))
+    for make, unchanged in (
+        (off_policy.normalised_trajectory_importance, True),
+        (off_policy.normalised_per_decision, True),
+        (off_policy.per_decision, False),
+    ):
+        found, shifted = (weigh(make(GAMMA), x, log_prob) for x in (batch, off))
+        assert bool(jnp.allclose(found, shifted, rtol=0, atol=TINY)) is unchanged
+
+
+def test_self_normalisation_biases_less_in_larger_batches():
+    mdp, policy = tabular.two_armed_bandit(), pgjax.tabular_softmax(3, 2)
+    params = np.array([[0.4, -0.2], [0, 0], [0, 0]])
+    truth = np.ravel(exact.gradient(mdp, policy, params, horizon=1))
+    credit = off_policy.normalised_trajectory_importance(1.0)
+    biases = []
+    for K in (8, 16):
+        found = enumeration.moments(
+            Estimator(credit, terms.score), mdp, policy, params,
+            horizon=1, batch_size=K, behaviour=params / 2 + np.array([0.5, 0]),
+        )  # fmt: skip
+        biases.append(float(np.linalg.norm(found.mean - truth)))
+    assert biases[1] / biases[0] == pytest.approx(1 / 2, abs=0.05)  # O(1/K)
+
+
+def test_on_a_bandit_the_variance_is_the_published_one():
+    """Cov = Σ_a π(a)²/μ(a) E[r²|a] ∇log π ∇log πᵀ − ∇J ∇Jᵀ.
+
+    The importance-sampling variance of Li, Munos & Szepesvári, Toward Minimax Off-policy Value
+    Estimation (2015), section 3, Σ_a π²/μ (σ² + r²) − v², for the vector r ∇log π.
+    """
+    mdp, policy = tabular.two_armed_bandit(), pgjax.tabular_softmax(3, 2)
+    params, acting = (
+        np.array([[0.4, -0.2], [0, 0], [0, 0]]),
+        np.array([[-0.5, 0.3], [0, 0], [0, 0]]),
+    )
+    estimator = Estimator(off_policy.per_decision(1.0), terms.score)
+    found = enumeration.moments(estimator, mdp, policy, params, horizon=1, behaviour=acting)
+    pi, mu = (np.exp(x[0]) / np.sum(np.exp(x[0])) for x in (params, acting))
+    second_moment = np.sum(mdp.transition[0] * mdp.reward[0] ** 2, -1)
+    score = np.eye(2) - pi[None]
+    mean = np.sum(mdp.transition[0] * mdp.reward[0], -1) * pi @ score
+    expected = np.einsum("a,ap,aq->pq", pi**2 / mu * second_moment, score, score)
+    expected -= np.outer(mean, mean)
+    np.testing.assert_allclose(found.covariance[:2, :2], expected, rtol=0, atol=TINY)
+    wrong = expected + np.einsum("a,ap,aq->pq", (pi - pi**2 / mu) * second_moment, score, score)
+    assert not np.allclose(found.covariance[:2, :2], wrong, rtol=0, atol=1e-3)
+
+
+# V-trace
+
+
+def random_sequences(T: int = 6) -> dict[str, Any]:
+    random = np.random.default_rng(5)
+    value = random.normal(size=T + 1)
+    fields = {
+        "reward": random.normal(size=T),
+        "discount": 0.9 * random.integers(0, 2, size=T).astype(float),
+        "log_ratio": random.normal(size=T),
+        "value": value[:-1],
+        "next_value": value[1:],
+    }
+    return {name: jnp.asarray(x) for name, x in fields.items()}
+
+
+def test_vtrace_is_the_sum_of_its_definition():
+    given = random_sequences() | {"discount": jnp.full(6, 0.9)}
+    r, g, log_ratio, V, W = (np.asarray(x) for x in given.values())
+    settings: dict[str, Any] = {"lambda_": 0.7, "ratio_ceiling": 1.4, "trace_ceiling": 1.1}
+    found = off_policy.vtrace_targets(**given, **settings)
+    rho, c = np.minimum(1.4, np.exp(log_ratio)), 0.7 * np.minimum(1.1, np.exp(log_ratio))
+    for s in range(6):
+        expected = V[s] + sum(
+            0.9 ** (t - s) * np.prod(c[s:t]) * rho[t] * (r[t] + g[t] * W[t] - V[t])
+            for t in range(s, 6)
+        )
+        assert found[s] == pytest.approx(expected, abs=TINY)
+
+
+def test_on_policy_vtrace_is_the_lambda_return_and_its_advantage_is_gae():
+    given = random_sequences()
+    r, g, W = (given[name] for name in ("reward", "discount", "next_value"))
+    on_policy: dict[str, Any] = given | {"log_ratio": jnp.zeros(6)}
+    for lambda_ in (0.0, 0.6, 1.0):
+        found = off_policy.vtrace_targets(**on_policy, lambda_=lambda_)
+        expected = pgjax.lambda_returns(r, g, lambda_, W)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=TINY)
+    off = off_policy.vtrace_targets(**given)
+    assert not np.allclose(off, pgjax.lambda_returns(r, g, 1.0, W))
+
+
+def test_on_policy_the_vtrace_gradient_is_the_actor_critic_one(listed):
+    batch, _, log_prob, *_ = listed
+    batch = replace(batch, log_prob=log_prob, final_value=jnp.arange(float(len(log_prob))))
+    found = weigh(off_policy.vtrace(GAMMA, lambda_=0.6), batch, log_prob)
+    length = np.asarray(batch.mask).sum(1)
+    for i in range(0, len(log_prob), 11):
+        T = length[i]
+        value = np.append(np.asarray(batch.value)[i, :T], i)
+        value[-1] *= not batch.terminated[i, T - 1]
+        reward = batch.reward[i, :T]
+        advantage = pgjax.generalized_advantages(
+            reward, GAMMA, 0.6, jnp.asarray(value[:-1]), jnp.asarray(value[1:])
+        )
+        expected = GAMMA ** np.arange(T) * advantage
+        np.testing.assert_allclose(found[i, :T], expected, rtol=0, atol=TINY)
+
+
+def between(table: np.ndarray, behaviour: np.ndarray, ceiling: float) -> np.ndarray:
+    """Logits of π_ρ̄ ∝ min(ρ̄ μ, π)."""
+    pi, mu = (exact.action_probabilities(MDP, POLICY, x) for x in (table, behaviour))
+    return np.log(np.minimum(ceiling * mu, pi))
+
+
+@pytest.mark.parametrize(("ceiling", "trace"), [(0.8, 0.5), (1.1, 1.0), (INF, 1.0)])
+def test_vtrace_leads_to_the_value_of_the_policy_between(table, behaviour, listed, ceiling, trace):
+    """Espeholt et al. (2018), eq. 2: its fixed point is V of π_ρ̄ ∝ min(ρ̄ μ, π), whatever c̄."""
+    batch, probability, log_prob, V_pi, _ = listed
+    settings = {"ratio_ceiling": ceiling, "trace_ceiling": trace}
+    targets = jax.jit(jax.vmap(partial(off_policy.vtrace_targets, discount=GAMMA, **settings)))
+    fixed = exact.state_values(MDP, POLICY, between(table, behaviour, ceiling), horizon=H)
+
+    def expected_targets(V: np.ndarray) -> np.ndarray:
+        value = jnp.einsum("nts,ts->nt", batch.observation, jnp.asarray(V))
+        value = jnp.where(batch.mask, value, 0)
+        following = jnp.pad(value[:, 1:], ((0, 0), (0, 1)))
+        given = batch.reward, log_ratios(batch, log_prob), value, following
+        reward, log_ratio, value, following = given
+        found = targets(reward, log_ratio=log_ratio, value=value, next_value=following)
+        found = by_time_and_state(batch, probability, found)
+        return np.where(np.isnan(found), fixed, found)
+
+    np.testing.assert_allclose(expected_targets(fixed), fixed, rtol=0, atol=TINY)
+    V = np.zeros((H, MDP.num_states))
+    for _ in range(60):
+        V = expected_targets(V)
+    np.testing.assert_allclose(V, fixed, rtol=0, atol=TINY)
+    if ceiling < INF:
+        assert np.max(np.abs(expected_targets(V_pi) - V_pi)) > 0.01
+        assert np.max(np.abs(fixed - V_pi)) > 0.01
+    else:
+        np.testing.assert_allclose(fixed, V_pi, rtol=0, atol=TINY)
+
+
+def test_actor_critics_leave_the_states_to_the_behaviour_unless_told_otherwise(
+    table, behaviour, listed, exactly
+):
+    visits = exact.visitation(MDP, POLICY, behaviour, horizon=H)  # γ^t P_μ(s_t = s)
+    probabilities = exact.action_probabilities(MDP, POLICY, table)
+    credit = np.einsum("ts,tsa->sa", visits, listed[4])
+    mean = np.sum(probabilities * credit, -1, keepdims=True)
+    of_their_states = np.ravel(probabilities * (credit - mean))  # Σ_a ∇π(a|s) Q, of logits
+    truth = flat_gradient(table)
+    assert np.linalg.norm(of_their_states - truth) > 0.01 * np.linalg.norm(truth)
+    for names, expected in ((ACTOR_CRITICS, of_their_states), (ON_TARGET, truth)):
+        for name in names:
+            found = exactly[name].mean
+            np.testing.assert_allclose(found, expected, rtol=0, atol=TINY, err_msg=name)
+
+
+def test_a_wrong_critic_biases_retrace_but_not_vtrace_without_ceilings(table, exactly):
+    vtrace, retrace = (exactly[name].mean for name in WITH_WRONG_CRITIC)
+    truth = flat_gradient(table)
+    np.testing.assert_allclose(vtrace, truth, rtol=0, atol=TINY)
+    assert np.linalg.norm(retrace - truth) > 0.01 * np.linalg.norm(truth)
+
+
+# Retrace
+
+
+def traces(batch: Trajectory, log_prob: Any) -> dict[str, Any]:
+    ratio = jnp.exp(log_ratios(batch, log_prob))
+    return {
+        "retrace": 0.9 * jnp.minimum(1, ratio),
+        "tree-backup": 0.9 * jnp.exp(log_prob),
+        "Q(λ)": jnp.full_like(ratio, 0.3),
+        "importance sampling": ratio,
+    }
+
+
+@pytest.mark.parametrize("name", ["retrace", "tree-backup", "Q(λ)", "importance sampling"])
+def test_targets_of_the_right_action_values_have_them_as_expectation(table, listed, name):
+    batch, probability, log_prob, _, exact_Q = listed
+    trace = jnp.where(batch.mask, traces(batch, log_prob)[name], 0)
+    targets = jax.jit(jax.vmap(partial(off_policy.action_value_targets, discount=GAMMA)))
+    pi = exact.action_probabilities(MDP, POLICY, table)
+
+    def expected_targets(Q: np.ndarray) -> np.ndarray:
+        seen: Any = with_critic(batch, np.sum(pi * Q, -1), Q)
+        value, action_value = (
+            jnp.where(batch.mask, x, 0) for x in (seen.value, seen.action_value)
+        )  # fmt: skip
+        following = jnp.pad(value[:, 1:], ((0, 0), (0, 1)))
+        found = targets(
+            batch.reward, trace=trace, action_value=action_value, next_value=following
+        )  # fmt: skip
+        found = by_time_state_and_action(batch, probability, found)
+        return np.where(np.isnan(found), exact_Q, found)
+
+    np.testing.assert_allclose(expected_targets(exact_Q), exact_Q, rtol=0, atol=TINY)
+    found = np.zeros_like(exact_Q)
+    for _ in range(H):  # each application settles one more step from the end
+        found = expected_targets(found)
+    np.testing.assert_allclose(found, exact_Q, rtol=0, atol=TINY)
+    once = np.max(np.abs(expected_targets(np.zeros_like(exact_Q)) - exact_Q))
+    assert once < TINY if name == "importance sampling" else once > 0.01
+
+
+def test_tree_backup_reads_the_behaviour_in_front_of_the_advantage_only(listed):
+    batch, _, log_prob, *_ = listed
+    other = replace(batch, log_prob=batch.log_prob - 0.5)
+    for make, same in ((off_policy.tree_backup, True), (off_policy.retrace, False)):
+        found, shifted = (weigh(make(GAMMA), x, log_prob) for x in (batch, other))
+        unchanged = jnp.allclose(math.exp(0.5) * found, shifted, rtol=0, atol=TINY)
+        assert bool(unchanged) is same
+
+
+# Another library's results
+
+
+def test_vtrace_agrees_with_rlax():
+    rlax = pytest.importorskip("rlax", reason="rlax is not installed")
+    given = random_sequences()
+    r, g, log_ratio, V, W = given.values()
+    settings: dict[str, Any] = {"lambda_": 0.7, "ratio_ceiling": 1.4}
+    ratio = jnp.exp(log_ratio)
+    with jax.numpy_dtype_promotion("standard"):
+        other_ceiling = rlax.vtrace(V, W, r, g, ratio, 0.7, 1.0)
+        theirs, of_one_discount = (
+            rlax.vtrace_td_error_and_advantage(V, W, r, x, ratio, jnp.asarray(0.7), 1.4, 1.4)
+            for x in (g, jnp.full(6, 0.9))
+        )
+    found = off_policy.vtrace_targets(**given, **settings)
+    np.testing.assert_allclose(found - V, theirs.errors, rtol=0, atol=TINY)
+    batch = row(reward=r, value=V, terminated=jnp.zeros(6, bool), final_value=W[-1])
+    advantage = weigh(off_policy.vtrace(0.9, **settings), batch, log_ratio[None] + batch.log_prob)
+    expected = 0.9 ** np.arange(6) * of_one_discount.pg_advantage
+    np.testing.assert_allclose(advantage[0], expected, rtol=0, atol=TINY)
+    assert not np.allclose(found - V, other_ceiling)
+
+
+def test_retrace_agrees_with_rlax():
+    rlax = pytest.importorskip("rlax", reason="rlax is not installed")
+    random = np.random.default_rng(7)
+    q, v = random.normal(size=6), random.normal(size=6)
+    given = random_sequences()
+    r, g, log_ratio = given["reward"], given["discount"], given["log_ratio"]
+    trace = 0.9 * jnp.minimum(1, jnp.exp(log_ratio))
+    found = off_policy.action_value_targets(r, g, trace, jnp.asarray(q), jnp.asarray(v))
+    theirs = partial(rlax.retrace_continuous, q, q[1:], v, r, g)
+    np.testing.assert_allclose(found - q, theirs(log_ratio[1:], 0.9), rtol=0, atol=TINY)
+    assert not np.allclose(found - q, theirs(log_ratio[:-1], 0.9))  # a trace one step off
+
+
+# Windows and hidden steps
+
+
+def row(**fields: Any) -> Trajectory:
+    """One row of T steps; log μ = −0.7 everywhere."""
+    T = fields["reward"].shape[0]
+    given: dict[str, Any] = {
+        "observation": jnp.zeros((T, 1)),
+        "action": jnp.zeros(T, jnp.int32),
+        "log_prob": jnp.full(T, -0.7),
+        "truncated": jnp.zeros(T, bool),
+        "mask": jnp.ones(T, bool),
+        "final_observation": jnp.zeros(1),
+    }
+    return Trajectory(**jax.tree.map(lambda x: x[None], given | fields))
+
+
+EVERY = {
+    "trajectory": off_policy.trajectory_importance(GAMMA),
+    "normalised": off_policy.normalised_trajectory_importance(GAMMA),
+    "decision": off_policy.per_decision(GAMMA),
+    "normalised decision": off_policy.normalised_per_decision(GAMMA),
+    "vtrace": off_policy.vtrace(GAMMA, lambda_=0.7),
+    "retrace": off_policy.retrace(GAMMA, lambda_=0.7),
+    "tree": off_policy.tree_backup(GAMMA, lambda_=0.7),
+    "states": off_policy.on_target_states(off_policy.vtrace(GAMMA)),
+}
+
+
+@jax.jit
+def weigh_every_kind_of_window(batch: Trajectory, log_prob: Any) -> dict[str, Any]:
+    names = ("decision", "vtrace", "retrace", "tree", "states")
+    return {name: EVERY[name](batch, log_prob) for name in names}
+
+
+@pytest.mark.parametrize("terminates", [True, False])
+def test_two_episodes_in_a_window_are_two_rows(terminates):
+    random = np.random.default_rng(8)
+    T, first = 6, 3
+    fields = {
+        key: jnp.asarray(random.normal(size=T))
+        for key in ("reward", "value", "action_value", "next_value")
+    }
+    ends, log_prob = np.arange(T) == first - 1, jnp.asarray(random.normal(size=T))
+    time, no = jnp.asarray(np.arange(T) % first), np.zeros(T, bool)
+    terminated, truncated = (jnp.asarray(x) for x in ((ends, no) if terminates else (no, ends)))
+    window = row(**fields, time=time, terminated=terminated, truncated=truncated)
+    found = weigh_every_kind_of_window(window, log_prob[None])
+    for part in (slice(0, first), slice(first, T)):
+        flags = {"terminated": terminated[part], "truncated": truncated[part]}
+        cut = {key: x[part] for key, x in fields.items()} | {"time": time[part]} | flags
+        expected = weigh_every_kind_of_window(row(**cut), log_prob[None, part])
+        for name in found:
+            np.testing.assert_allclose(
+                found[name][0, part], expected[name][0], rtol=0, atol=TINY, err_msg=name
+            )
+
+
+def test_what_stands_after_the_end_and_in_a_hidden_trajectory_changes_nothing(listed, table):
+    lengths = np.asarray(listed[0].mask).sum(1)
+    batch = jax.tree.map(lambda x: x[np.argsort(lengths)[[0, 1, -1]]], listed[0])
+    hidden = replace(batch, mask=batch.mask.at[1].set(False))
+    dirty = replace(
+        hidden,
+        **{
+            field: jnp.where(hidden.mask, getattr(hidden, field), jnp.nan)
+            for field in ("reward", "log_prob", "value", "action_value")
+        },
+    )
+
+    @jax.jit
+    def each(params: Any, batch: Trajectory) -> dict[str, Any]:
+        return {
+            name: pgjax.per_trajectory_gradients(
+                Estimator(credit, terms.score), POLICY, params, batch
+            )
+            for name, credit in EVERY.items()
+        }
+
+    clean, found = (each(jnp.asarray(table), x) for x in (hidden, dirty))
+    for name in EVERY:
+        np.testing.assert_array_equal(clean[name], found[name], err_msg=name)
+        assert np.all(np.asarray(found[name][1]) == 0)
+        assert np.any(np.asarray(found[name][0]) != 0)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_ratios_that_overflow_are_held_and_never_a_nan(dtype):
+    T, far = 6, jnp.array([900.0, -900.0, 900.0, 900.0, 900.0, -900.0])
+    one = row(
+        reward=jnp.array([1.0, 0.0, -2.0, 0.0, 1.0, 1.0]), value=jnp.ones(T),
+        action_value=-jnp.ones(T), terminated=jnp.arange(T) == T - 1,
+    )  # fmt: skip
+    batch = jax.tree.map(lambda x: jnp.concatenate([x, x]), one)
+    log_prob = batch.log_prob.astype(dtype)
+    batch = replace(batch, log_prob=batch.log_prob.at[0].add(-far))
+    batch = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float64 else x, batch)
+    every = jax.jit(lambda *given: {name: credit(*given) for name, credit in EVERY.items()})
+    for name, found in every(batch, log_prob).items():
+        assert found.dtype == dtype
+        assert np.all(np.isfinite(found)), name
+
+
+def test_a_product_of_traces_that_overflows_counts_as_zero():
+    given = random_sequences() | {"discount": jnp.ones(6), "log_ratio": jnp.full(6, 900.0)}
+    found = off_policy.vtrace_targets(**given, ratio_ceiling=INF, trace_ceiling=INF)
+    assert np.all(np.isfinite(found))
+    np.testing.assert_array_equal(found[0], given["value"][0])
+    missing = given | {"reward": given["reward"].at[5].set(jnp.nan)}
+    found = off_policy.vtrace_targets(**missing, ratio_ceiling=INF, trace_ceiling=INF)
+    assert np.any(np.isnan(found))  # what was NaN stays so
+
+
+def test_a_ratio_too_large_is_held_at_the_root_of_the_largest_number():
+    for dtype, largest in ((jnp.float32, 1.844674e19), (jnp.float64, 1.340781e154)):
+        found = ratio_below(INF, jnp.array([1e4, 50.0, -1e6], dtype))
+        expected = [largest, min(math.exp(50), largest), 0]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert ratio_below(3.0, jnp.array(1e4)) == pytest.approx(3)
+
+
+def test_actions_that_either_policy_never_takes_have_a_defined_ratio():
+    batch = row(reward=jnp.ones(3), terminated=jnp.array([False, False, True]))
+    never = replace(batch, log_prob=jnp.array([[-0.7, -jnp.inf, -jnp.inf]]))
+    ratio = jnp.exp(log_ratios(never, jnp.array([[-jnp.inf, -jnp.inf, -0.7]])))
+    np.testing.assert_array_equal(ratio, [[0, 0, jnp.inf]])
+    ratio = ratio_below(INF, cumulative_log_ratios(never, jnp.array([[-1.0, -jnp.inf, -0.7]])))
+    np.testing.assert_allclose(ratio, [[math.exp(-0.3), 0, 0]], rtol=1e-12)
+    impossible = jnp.full((1, 3), -jnp.inf)
+    both = jax.tree.map(lambda x: jnp.concatenate([x, x]), batch)
+    for make in (off_policy.normalised_trajectory_importance, off_policy.normalised_per_decision):
+        found = weigh(make(GAMMA), both, jnp.concatenate([impossible, impossible]))
+        np.testing.assert_array_equal(found, np.zeros((2, 3)))
+    checked = pgjax.checked(
+        partial(
+            pgjax.gradient, Estimator(off_policy.per_decision(GAMMA), terms.score),
+            pgjax.tabular_softmax(1, 2),
+        )
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="log_prob is -inf at trajectory 0, step 1"):
+        checked(jnp.zeros((1, 2)), replace(never, observation=jnp.ones((1, 3, 1))))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: off_policy.per_decision(1.5), "discount must lie in"),
+        (lambda: off_policy.per_decision(0.9, ceiling=0.0), "ceiling must be positive, got 0"),
+        (lambda: off_policy.trajectory_importance(0.9, ceiling=math.nan), "got nan"),
+        (lambda: off_policy.on_target_states(EVERY["vtrace"], ceiling=-1.0), "got -1"),
+        (lambda: off_policy.vtrace(0.9, lambda_=2.0), "lambda_ must lie in"),
+        (lambda: off_policy.vtrace(0.9, ratio_ceiling=0.0), "ratio_ceiling must be positive"),
+        (lambda: off_policy.vtrace(0.9, trace_ceiling=0.0), "trace_ceiling must be positive"),
+        (lambda: off_policy.retrace(0.9, lambda_=-1.0), "lambda_ must lie in"),
+        (lambda: off_policy.retrace(-0.9), "discount must lie in"),
+        (lambda: off_policy.tree_backup(0.9, lambda_=3.0), "lambda_ must lie in"),
+    ],
+)
+def test_bad_settings_are_refused_when_they_are_given(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_batches_that_cannot_be_weighed_are_refused():
+    batch = row(reward=jnp.ones(3), terminated=jnp.array([False, False, True]))
+    log_prob = batch.log_prob
+    for name in ("normalised", "normalised decision"):
+        with pytest.raises(ValueError, match="at least 2 trajectories, got N = 1"):
+            EVERY[name](batch, log_prob)
+    with pytest.raises(ValueError, match=r"batch\.value is None, and vtrace needs"):
+        EVERY["vtrace"](batch, log_prob)
+    with pytest.raises(ValueError, match=r"batch\.action_value is None, and retrace needs"):
+        EVERY["retrace"](replace(batch, value=batch.reward), log_prob)
+    window = replace(batch, next_value=batch.reward)
+    for name in ("trajectory", "normalised", "normalised decision"):
+        with pytest.raises(ValueError, match="whole episode each, got windows"):
+            EVERY[name](window, log_prob)
