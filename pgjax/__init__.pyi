@@ -14,6 +14,7 @@ from . import estimators as estimators
 from . import exact as exact
 from . import groups as groups
 from . import off_policy as off_policy
+from . import policies as policies
 from . import registry as registry
 from . import rollouts as rollouts
 from . import sampling as sampling
@@ -58,8 +59,10 @@ from .streaming import sampled_gradient as sampled_gradient
 from .streaming import sampled_moments as sampled_moments
 from .tabular import TabularMDP as TabularMDP
 from .types import Estimator as Estimator
+from .types import MaskedObservation as MaskedObservation
 from .types import Moments as Moments
 from .types import Policy as Policy
+from .types import RecurrentPolicy as RecurrentPolicy
 from .types import Spread as Spread
 from .types import Trajectory as Trajectory
 from .unbiased import assert_unbiased as assert_unbiased

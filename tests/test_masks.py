@@ -1,0 +1,202 @@
+"""Action masks: what is forbidden is never done, scores nothing, and biases nothing."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import Policy, Trajectory, enumeration, exact, policies, tabular
+from pgjax.types import MaskedObservation
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+S, A, HORIZON = 4, 3, 3
+MDP = tabular.random_mdp(1, num_states=S, num_actions=A)
+LEGAL = np.array([[True, False, True], [False, True, True], [True, True, True], [True, True, True]])
+PARAMS = np.random.default_rng(2).normal(size=(S, A))
+
+
+def network(params: Any, state: Any) -> Any:
+    return state @ jnp.asarray(params)
+
+
+plain = policies.softmax_policy(lambda key, state: jnp.zeros((S, A)), network)
+
+
+def seen(state: Any) -> MaskedObservation:
+    return MaskedObservation(state, jnp.asarray(LEGAL)[jnp.argmax(state)])
+
+
+masked = Policy(
+    init=lambda key, state: plain.init(key, seen(state)),
+    sample=lambda params, key, state: plain.sample(params, key, seen(state)),
+    log_prob=lambda params, state, action: plain.log_prob(params, seen(state), action),
+    entropy=lambda params, state: plain.entropy(params, seen(state)),
+)
+
+
+def log_prob_by_hand(params: Any, state: Any, action: Any) -> Any:
+    """Log of e^l / Σ e^l over the legal actions; −inf for the others."""
+    legal = jnp.asarray(LEGAL)[jnp.argmax(state)]
+    weight = jnp.where(legal, jnp.exp(network(params, state)), 0)
+    log_prob = jnp.log(jnp.where(legal, weight, 1)[action] / jnp.sum(weight))
+    return jnp.where(legal[action], log_prob, -jnp.inf)
+
+
+by_hand = masked._replace(log_prob=log_prob_by_hand)
+
+
+def test_forbidden_actions_are_in_no_trajectory_and_the_others_probabilities_sum_to_one() -> None:
+    batch, probability = enumeration.trajectories(MDP, masked, PARAMS, horizon=HORIZON)
+    np.testing.assert_allclose(probability.sum(), 1, rtol=0, atol=1e-14)
+    state = np.argmax(batch.observation, axis=-1)
+    assert np.all(LEGAL[state, batch.action][batch.mask])
+    every = enumeration.count(MDP, plain, PARAMS, horizon=HORIZON)
+    assert len(probability) < every
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_the_gradient_under_a_mask_is_unbiased(batch_size: int) -> None:
+    truth = exact.gradient(MDP, by_hand, PARAMS, horizon=HORIZON).ravel()
+    assert np.linalg.norm(truth) > 0.1
+    estimator = pgjax.rloo(MDP.discount) if batch_size > 1 else pgjax.reward_to_go(MDP.discount)
+    sizes: dict[str, Any] = {"horizon": HORIZON, "batch_size": batch_size}
+    found = enumeration.moments(estimator, MDP, masked, PARAMS, **sizes)
+    np.testing.assert_allclose(found.mean, truth, rtol=0, atol=1e-12)
+
+    def forgetful(params: Any, batch: Trajectory) -> Any:
+        """The negative control: masked when acting, not when scoring."""
+        return pgjax.gradient(estimator, plain, params, batch)
+
+    biased = enumeration.moments(forgetful, MDP, masked, PARAMS, **sizes)
+    assert np.linalg.norm(biased.mean - truth) > 0.01
+
+
+def log_prob_table(params: Any) -> Any:
+    """[S, A]."""
+    over_actions = jax.vmap(masked.log_prob, (None, None, 0))
+    return jax.vmap(over_actions, (None, 0, None))(params, jnp.eye(S), jnp.arange(A))
+
+
+def test_no_score_of_a_legal_action_touches_a_forbidden_logit() -> None:
+    score = jax.jit(jax.jacobian(log_prob_table))(PARAMS)
+    assert np.all(np.isfinite(score))
+    for state in range(S):
+        np.testing.assert_array_equal(score[state][:, state][LEGAL[state]][:, ~LEGAL[state]], 0)
+    slope = jax.jit(jax.jacobian(lambda p: jax.vmap(masked.entropy, (None, 0))(p, jnp.eye(S))))
+    assert np.all(np.isfinite(slope(PARAMS)))
+
+
+@pytest.mark.parametrize("num_actions", [5, 40])
+def test_few_actions_or_many_a_forbidden_one_is_never_sampled(num_actions: int) -> None:
+    legal = np.arange(num_actions) % 3 == 1
+    masks = MaskedObservation(jnp.zeros(1), jnp.asarray(legal))
+    policy = policies.softmax_policy(
+        lambda key, s: jnp.zeros(num_actions), lambda params, s: params
+    )
+    keys = jax.random.split(jax.random.key(0), 500)
+    # The forbidden logits would win by far.
+    params = jnp.where(legal, 0.0, 50.0)
+    actions, found = jax.jit(jax.vmap(policy.sample, (None, 0, None)))(params, keys, masks)
+    assert set(np.unique(actions)) == set(np.flatnonzero(legal))
+    np.testing.assert_allclose(found, -np.log(legal.sum()), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(policy.entropy(params, masks), np.log(legal.sum()), atol=1e-14)
+
+
+def test_a_network_sees_the_observation_alone() -> None:
+    with jax.numpy_dtype_promotion("standard"):
+        policy = pgjax.flax_policy(pgjax.MLP(num_actions=A, hidden=(4,)))
+        bare = jnp.ones(S)
+        masks = MaskedObservation(bare, jnp.array([True, False, True]))
+        params, same = (policy.init(jax.random.key(0), x) for x in (masks, bare))
+        jax.tree.map(np.testing.assert_array_equal, params, same)
+        score = jax.grad(policy.log_prob)(params, masks, 2)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(score))
+
+
+# Masks travel in the batch as a part of the observation.
+
+
+def masked_batch(*, garbage: bool) -> Trajectory:
+    """Five rows of four steps, legal while alive; afterwards no action is, or garbage stands."""
+    random = np.random.default_rng(3)
+    mask = np.arange(4) < np.array([4, 2, 0, 1, 3])[:, None]
+    states = random.integers(S, size=mask.shape)
+    legal = LEGAL[states]
+    action = np.argmax(legal * random.random((*mask.shape, A)), axis=-1)
+    if garbage:
+        legal = legal & mask[..., None]
+        action = np.where(mask, action, 7)
+    observation = np.where(mask[..., None] | (not garbage), np.eye(S)[states], np.nan)
+    return Trajectory(
+        observation=MaskedObservation(jnp.asarray(observation), jnp.asarray(legal)),
+        action=jnp.asarray(action),
+        reward=jnp.asarray(random.normal(size=mask.shape)),
+        log_prob=jnp.asarray(np.log(random.uniform(0.2, 0.9, size=mask.shape))),
+        terminated=jnp.zeros(mask.shape, bool),
+        truncated=jnp.zeros(mask.shape, bool),
+        mask=jnp.asarray(mask),
+        final_observation=jnp.zeros((5, S)),
+    )
+
+
+@pytest.mark.parametrize("kind", ["plain", "recurrent"])
+def test_after_the_end_there_may_be_no_legal_action(kind: str) -> None:
+    policy = plain if kind == "plain" else policies.as_recurrent(plain)
+    functions = pgjax.log_probs, partial(pgjax.gradient, pgjax.rloo(0.9))
+    for function in functions:
+        found, expected = (
+            jax.jit(lambda p, b, f=function: f(policy, p, b))(
+                jnp.asarray(PARAMS), masked_batch(garbage=garbage)
+            )
+            for garbage in (True, False)
+        )
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+        assert np.any(found != 0)
+    run = pgjax.checked(lambda p, b: pgjax.gradient(pgjax.rloo(0.9), policy, p, b))
+    assert np.all(np.isfinite(run(jnp.asarray(PARAMS), masked_batch(garbage=True))))
+    batch = masked_batch(garbage=False)
+    nowhere = batch.observation.action_mask.at[0, 1].set(False)
+    bad = replace(batch, observation=batch.observation._replace(action_mask=nowhere))
+    with pytest.raises(ValueError, match="state has no legal action"):
+        run(jnp.asarray(PARAMS), bad)
+
+
+def test_an_impossible_action_is_an_error_where_it_is_known_and_no_probability_elsewhere() -> None:
+    params = jnp.asarray(PARAMS)
+    state = seen(jnp.eye(S)[0])
+    with pytest.raises(ValueError, match="action 1 is illegal in this state"):
+        plain.log_prob(params, state, 1)
+    with pytest.raises(ValueError, match="action 1 is illegal in this state"):
+        pgjax.checked(plain.log_prob)(params, state, 1)
+    assert jax.jit(plain.log_prob)(params, state, 1) == -np.inf
+    nowhere = MaskedObservation(jnp.eye(S)[0], jnp.zeros(A, bool))
+    for function in (
+        lambda p: plain.log_prob(p, nowhere, 1),
+        lambda p: plain.entropy(p, nowhere),
+        lambda p: plain.sample(p, jax.random.key(0), nowhere)[1],
+    ):
+        with pytest.raises(ValueError, match="state has no legal action"):
+            function(params)
+        with pytest.raises(ValueError, match="state has no legal action"):
+            pgjax.checked(function)(params)
+    assert np.isnan(jax.jit(lambda p: plain.log_prob(p, nowhere, 1))(params))
+
+
+def test_a_memory_does_not_see_the_mask_but_its_distribution_does() -> None:
+    def step(params: Any, memory: Any, state: Any) -> tuple[Any, Any]:
+        return memory + state, network(params, memory + state)
+
+    policy = policies.recurrent_policy(lambda key, s: PARAMS, lambda p: jnp.zeros(S), step)
+    state = jnp.eye(S)[0]
+    for action in (0, 2):
+        memory, found = policy.log_prob(PARAMS, jnp.zeros(S), seen(state), jnp.asarray(action))
+        np.testing.assert_array_equal(memory, state)
+        expected = log_prob_by_hand(PARAMS, state, action)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+    assert policy.sample(PARAMS, jax.random.key(1), jnp.zeros(S), seen(state))[1] in (0, 2)
