@@ -3,7 +3,7 @@
 Everything that is relative to a group needs one function only: the sum over each row's group.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -61,7 +61,9 @@ def consecutive(group_size: int) -> Groups:
     return Groups(total, size)
 
 
-def labelled(ids: Int[Array, "N"] | list[int], *, num_groups: int | None = None) -> Groups:
+def labelled(
+    ids: Int[Array, "N"] | Int[np.ndarray, "N"] | Sequence[int], *, num_groups: int | None = None
+) -> Groups:
     """Rows with the same id are a group; in any order, of any sizes.
 
     Args:

@@ -1,6 +1,7 @@
 """Returns against a double loop in Python floats, and the laws that tie them together."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import chex
@@ -17,6 +18,7 @@ from pgjax.returns import (
     discounted_returns,
     generalized_advantages,
     lambda_returns,
+    n_step_returns,
     td_errors,
 )
 
@@ -185,11 +187,53 @@ def test_lambda_zero_leaves_one_step_and_lambda_one_leaves_the_return() -> None:
     )
 
 
+@hypothesis.given(
+    reward=sequence,
+    discount=unit_sequence,
+    following=sequence,
+    continues=arrays.arrays(bool, LENGTH),
+    n=st.integers(1, LENGTH + 1),
+)
+@hypothesis.settings(deadline=None)
+def test_n_step_returns_equal_the_loop_over_n_rewards(
+    reward: np.ndarray, discount: np.ndarray, following: np.ndarray, continues: np.ndarray, n: int
+) -> None:
+    inputs = map(jnp.asarray, (reward, discount, following, continues))
+    found = jitted_n_step(n)(*inputs)
+    expected = np.zeros(LENGTH)
+    for t in range(LENGTH):
+        factor, k = 1.0, t
+        while True:
+            expected[t] += factor * reward[k]
+            factor *= discount[k]
+            if k - t + 1 == n or k + 1 == LENGTH or not continues[k]:
+                break
+            k += 1
+        expected[t] += factor * following[k]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=rounding(reward, following))
+
+
+@cache
+def jitted_n_step(n: int) -> Callable:
+    return jax.jit(lambda r, g, w, c: n_step_returns(r, g, n, w, continues=c))
+
+
+def test_one_step_is_the_td_target_and_as_many_as_there_are_the_return() -> None:
+    reward, following = jnp.array([1.0, 2.0, 4.0]), jnp.array([16.0, 8.0, 4.0])
+    one = n_step_returns(reward, 0.5, 1, following)
+    np.testing.assert_array_equal(one, reward + 0.5 * following)
+    whole = discounted_returns(reward, 0.5, 4.0)
+    for n in (3, 4, 10**9):
+        np.testing.assert_array_equal(n_step_returns(reward, 0.5, n, following), whole)
+    assert not np.array_equal(n_step_returns(reward, 0.5, 2, following), whole)
+
+
 FUNCTIONS: dict[str, Callable] = {
     "discounted_returns": lambda r, v: discounted_returns(r, 0.5, jnp.ones((), r.dtype)),
     "td_errors": lambda r, v: td_errors(r, 0.5, v, v),
     "generalized_advantages": lambda r, v: generalized_advantages(r, 0.5, 0.5, v, v),
     "lambda_returns": lambda r, v: lambda_returns(r, 0.5, 0.5, v),
+    "n_step_returns": lambda r, v: n_step_returns(r, 0.5, 2, v),
 }
 each_function = pytest.mark.parametrize("name", FUNCTIONS)
 

@@ -1,0 +1,467 @@
+"""Credit from critics and groups: identities, exact expectations, and rlax on the same arrays."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import Trajectory, baselines, enumeration, estimators, exact, groups, tabular, weights
+from pgjax.baselines import recorded_value
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+GAMMA, N, T = 0.8, 4, 3
+EXACT = 1e-13  # sums of a dozen numbers of order one
+LENGTH = np.array([3, 2, 1, 3])
+LIVE = np.arange(T) < LENGTH[:, None]
+
+
+@cache
+def batch() -> Trajectory:
+    """Four episodes of three, two, one and three steps; the first and the last are cut."""
+    random = np.random.default_rng(2)
+    last = np.arange(T) == LENGTH[:, None] - 1
+    terminated = last & np.array([False, True, True, False])[:, None]
+    fields: dict[str, Any] = {
+        "observation": np.eye(4)[random.integers(4, size=(N, T))],
+        "action": random.integers(2, size=(N, T)),
+        "reward": random.normal(size=(N, T)),
+        "log_prob": np.zeros((N, T)),
+        "terminated": terminated,
+        "truncated": last & ~terminated,
+        "mask": LIVE,
+        "final_observation": np.eye(4)[random.integers(4, size=N)],
+        "value": random.normal(size=(N, T)),
+        "final_value": random.normal(size=N),
+    }
+    return Trajectory(**jax.tree.map(jnp.asarray, fields))
+
+
+def live(weigh: weights.Weights, seen: Trajectory | None = None) -> np.ndarray:
+    """[N, T] the weights of live steps, zero elsewhere."""
+    seen = batch() if seen is None else seen
+    return np.where(seen.mask, weigh(seen, seen.log_prob), 0)
+
+
+def agree(found: Any, expected: Any) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT)
+
+
+# Critics
+
+
+def following() -> np.ndarray:
+    """[N, T] V(s_{t+1}) in a loop: zero where the episode terminated."""
+    value, final = np.asarray(batch().value), np.asarray(batch().final_value)
+    found = np.zeros((N, T))
+    for i, t in np.ndindex(N, T):
+        if t + 1 < LENGTH[i]:
+            found[i, t] = value[i, t + 1]
+        elif t + 1 == LENGTH[i] and not batch().terminated[i, t]:
+            found[i, t] = final[i]
+    return found
+
+
+def n_step_target(n: int) -> np.ndarray:
+    reward, found = np.asarray(batch().reward), np.zeros((N, T))
+    for i, t in np.argwhere(LIVE):
+        steps = min(n, LENGTH[i] - t)
+        found[i, t] = GAMMA**steps * following()[i, t + steps - 1]
+        found[i, t] += sum(GAMMA**k * reward[i, t + k] for k in range(steps))
+    return found
+
+
+AGE = GAMMA ** np.arange(T)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_n_step_returns_are_n_rewards_and_the_critics_word(n: int) -> None:
+    agree(live(weights.n_step(GAMMA, n)), AGE * n_step_target(n))
+    advantage = live(weights.n_step(GAMMA, n, baseline=recorded_value))
+    agree(advantage, AGE * (n_step_target(n) - np.where(LIVE, np.asarray(batch().value), 0)))
+
+
+def test_n_step_returns_of_many_steps_are_the_return() -> None:
+    agree(live(weights.n_step(GAMMA, T)), live(weights.reward_to_go(GAMMA)))
+    assert np.max(np.abs(live(weights.n_step(GAMMA, 2)) - live(weights.reward_to_go(GAMMA)))) > 0.1
+
+
+def test_gae_of_lambda_one_plus_the_value_is_the_return() -> None:
+    value = np.where(LIVE, np.asarray(batch().value), 0)
+    for weigh, factor in (
+        (weights.generalized_advantage, AGE),
+        (weights.mismatched_generalized_advantage, np.ones(T)),
+    ):
+        expected = factor * np.asarray(weights.returns_to_go(batch(), GAMMA))
+        agree(live(weigh(GAMMA, 1.0)) + factor * value, expected)
+        assert np.max(np.abs(live(weigh(GAMMA, 0.9)) + factor * value - expected)) > 0.01
+
+
+def test_gae_of_lambda_zero_is_the_td_error() -> None:
+    error = np.asarray(batch().reward) + GAMMA * following() - np.asarray(batch().value)
+    agree(live(weights.generalized_advantage(GAMMA, 0.0)), AGE * np.where(LIVE, error, 0))
+
+
+def test_gae_is_the_lambda_return_less_the_value() -> None:
+    for lambda_ in (0.0, 0.6, 1.0):
+        found = live(weights.lambda_return(GAMMA, lambda_, baseline=recorded_value))
+        agree(found, live(weights.generalized_advantage(GAMMA, lambda_)))
+
+
+def test_the_lambda_return_is_the_geometric_mean_of_the_n_step_returns() -> None:
+    # (1 − λ) Σ_n λ^{n−1} G^(n), where from n = T on all are the return.
+    lambda_ = 0.6
+    mixture = lambda_ ** (T - 1) * n_step_target(T)
+    for n in range(1, T):
+        mixture += (1 - lambda_) * lambda_ ** (n - 1) * n_step_target(n)
+    agree(live(weights.lambda_return(GAMMA, lambda_)), AGE * mixture)
+
+
+def test_gamma_to_the_t_is_all_that_the_mismatched_advantage_leaves_out() -> None:
+    mismatched = live(weights.mismatched_generalized_advantage(GAMMA, 0.9))
+    agree(live(weights.generalized_advantage(GAMMA, 0.9)), AGE * mismatched)
+
+
+CRITICS: dict[str, Callable[[], weights.Weights]] = {
+    "GAE": lambda: weights.generalized_advantage(GAMMA, 0.9),
+    "GAE without γ^t": lambda: weights.mismatched_generalized_advantage(GAMMA, 0.9),
+    "λ-return": lambda: weights.lambda_return(GAMMA, 0.9),
+    "2-step": lambda: weights.n_step(GAMMA, 2),
+}
+
+
+@pytest.mark.parametrize("name", CRITICS)
+def test_a_time_limit_of_the_tasks_own_is_followed_by_nothing(name: str) -> None:
+    limited, zero = replace(batch(), final_value=None), replace(batch(), final_value=jnp.zeros(N))
+    found = live(CRITICS[name](), limited)
+    np.testing.assert_array_equal(found, live(CRITICS[name](), zero))
+    assert np.max(np.abs(found - live(CRITICS[name]()))) > 0.01
+
+
+@pytest.mark.parametrize("name", CRITICS)
+def test_garbage_after_the_end_moves_no_critics_credit(name: str) -> None:
+    dirty = replace(
+        batch(),
+        reward=jnp.where(LIVE, batch().reward, jnp.nan),
+        value=jnp.where(LIVE, np.asarray(batch().value), jnp.nan),
+        final_value=jnp.where(batch().terminated.any(1), jnp.nan, np.asarray(batch().final_value)),
+    )
+    np.testing.assert_array_equal(live(CRITICS[name](), dirty), live(CRITICS[name]()))
+
+
+def test_rewards_are_weighed_in_float32_or_wider_whatever_their_dtype() -> None:
+    low = replace(
+        batch(),
+        reward=batch().reward.astype(jnp.bfloat16),
+        value=batch().value.astype(jnp.float32),  # pyright: ignore[reportOptionalMemberAccess]
+        final_value=None,
+    )
+    for make in CRITICS.values():
+        assert make()(low, low.log_prob).dtype == jnp.float32
+
+
+# A sampler's cut, exactly
+
+
+MDP, POLICY, STEPS = tabular.random_mdp(), pgjax.tabular_softmax(4, 2), 3
+
+
+@cache
+def first_steps_share(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits, V of them, and E Σ_{t<h} γ^t ∇log π A, which is ∇J − γ^h E ∇V(s_h): exactly."""
+    table = np.random.default_rng(seed).normal(size=(4, 2))
+    value = np.asarray(exact.state_values(MDP, POLICY, table, horizon=None))
+    tails, probability = enumeration.trajectories(MDP, POLICY, table, horizon=STEPS)
+    underway = probability * ~np.asarray(tails.terminated).any(1)
+    left = underway @ np.asarray(tails.final_observation)  # [S] P(s_h = s), still under way
+    share = np.asarray(exact.gradient(MDP, POLICY, table, horizon=None))
+    for state in np.flatnonzero(left):
+        begun = replace(MDP, initial=np.eye(4)[state])
+        tail = np.asarray(exact.gradient(begun, POLICY, table, horizon=None))
+        share = share - MDP.discount**STEPS * left[state] * tail
+    return table, value, share
+
+
+BOOTSTRAPPED = [
+    estimators.actor_critic(MDP.discount, 0.9),
+    estimators.n_step_actor_critic(MDP.discount, 2),
+    estimators.reward_to_go(MDP.discount, baseline=recorded_value),
+]
+
+
+def expected_gradients(value: np.ndarray, final: np.ndarray) -> np.ndarray:
+    """[3, 4, 2] of each."""
+
+    def estimate(params: Any, batch: Trajectory) -> Any:
+        judged = replace(
+            batch,
+            value=batch.observation @ jnp.asarray(value),
+            final_value=batch.final_observation @ jnp.asarray(final),
+        )
+        return [pgjax.gradient(each, POLICY, params, judged) for each in BOOTSTRAPPED]
+
+    found = enumeration.moments(estimate, MDP, POLICY, first_steps_share()[0], horizon=STEPS)
+    return found.mean.reshape(3, 4, 2)
+
+
+def test_a_samplers_cut_with_the_right_values_is_unbiased_for_the_steps_before_it() -> None:
+    _, value, share = first_steps_share()
+    found, task_limit = (expected_gradients(value, final) for final in (value, 0 * value))
+    for i in range(len(BOOTSTRAPPED)):
+        np.testing.assert_allclose(found[i], share, rtol=0, atol=1e-12)
+        assert np.max(np.abs(task_limit[i] - share)) > 1e-3
+
+
+# rlax
+
+
+# One episode that is cut, and one that terminates; of the cut one, the value after it is asked for.
+
+
+def row(i: int) -> tuple[np.ndarray, ...]:
+    """Rewards, γ times the continuation, values, and those that follow, of episode i alone."""
+    steps = slice(LENGTH[i])
+    discount = np.where(batch().terminated[i, steps], 0.0, GAMMA)
+    after = np.asarray(batch().value)[i, 1 : LENGTH[i]]
+    after = np.append(after, np.asarray(batch().final_value)[i])  # garbage if γ is zero there
+    return (
+        np.asarray(batch().reward)[i, steps],
+        discount,
+        np.asarray(batch().value)[i, steps],
+        after,
+    )
+
+
+def test_rlax_finds_the_same_targets_on_the_same_arrays() -> None:
+    rlax = pytest.importorskip("rlax", reason="rlax is not installed")
+    agreements = {
+        "λ-return": lambda r, g, v, w: (rlax.lambda_returns(r, g, w, 0.9), False),
+        "GAE without γ^t": lambda r, g, v, w: (
+            rlax.truncated_generalized_advantage_estimation(r, g, 0.9, np.append(v, w[-1])), True,
+        ),
+        "2-step": lambda r, g, v, w: (rlax.n_step_bootstrapped_returns(r, g, w, 2), False),
+    }  # fmt: skip
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        for name, theirs in agreements.items():
+            for i in (0, 1):
+                found, mismatched = theirs(*row(i))
+                factor = 1.0 if mismatched else AGE[: LENGTH[i]]
+                ours = live(CRITICS[name]())[i, : LENGTH[i]]
+                agree(factor * np.asarray(found), ours)
+            reward, discount, value, after = row(0)
+            wrong, mismatched = theirs(reward, discount * 0.99, value, after)
+            factor = 1.0 if mismatched else AGE[: LENGTH[0]]
+            assert np.max(np.abs(factor * wrong - live(CRITICS[name]())[0])) > 1e-3
+
+
+def test_rlax_finds_the_same_td_lambda_errors() -> None:
+    rlax = pytest.importorskip("rlax", reason="rlax is not installed")
+    ours = live(weights.lambda_return(GAMMA, 0.9, baseline=recorded_value))
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        for i in (0, 1):
+            reward, discount, value, after = row(i)
+            agree(AGE[: LENGTH[i]] * rlax.td_lambda(value, reward, discount, after, 0.9),
+                  ours[i, : LENGTH[i]])  # fmt: skip
+
+
+# Normalisation
+
+
+def test_whitened_weights_have_mean_zero_and_deviation_one_over_live_steps() -> None:
+    inner = weights.mismatched_generalized_advantage(GAMMA, 0.9)
+    found = live(weights.whitened(inner, epsilon=0.0))
+    agree(np.sum(found), 0)
+    agree(np.sum(found**2) / LENGTH.sum(), 1)
+    plain = live(inner)[LIVE]
+    agree(live(weights.whitened(inner))[LIVE], (plain - plain.mean()) / (plain.std() + 1e-8))
+    agree(live(weights.centred(inner))[LIVE], plain - plain.mean())
+
+
+def test_whitening_over_padding_would_be_noticed() -> None:
+    plain = live(weights.mismatched_generalized_advantage(GAMMA, 0.9))
+    careless = (plain - plain.mean()) / plain.std()
+    found = live(weights.whitened(weights.mismatched_generalized_advantage(GAMMA, 0.9)))
+    assert np.max(np.abs(found - np.where(LIVE, careless, 0))) > 0.01
+
+
+def test_whitening_forgets_scale_and_shift() -> None:
+    inner = weights.mismatched_reward_to_go(GAMMA)
+    moved = weights.whitened(lambda batch, log_prob: 3 * inner(batch, log_prob) + 7, epsilon=0.0)
+    agree(live(moved), live(weights.whitened(inner, epsilon=0.0)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_equal_weights_whiten_to_zero_and_not_to_rounding(dtype: Any) -> None:
+    same = lambda batch, log_prob: jnp.full((N, T), 0.1, dtype)  # noqa: E731
+    found = live(weights.whitened(same, epsilon=0.0))
+    np.testing.assert_array_equal(found, np.zeros((N, T)))
+
+
+def test_a_batch_that_is_hidden_whole_whitens_to_zero() -> None:
+    hidden = replace(batch(), mask=jnp.zeros((N, T), bool))
+    for weigh in (weights.whitened, weights.centred, weights.divided_by_length):
+        found = weigh(weights.reward_to_go(GAMMA))(hidden, hidden.log_prob)
+        assert np.all(np.isfinite(found))
+        agree(np.where(hidden.mask, found, 0), 0)
+
+
+def test_division_by_length_gives_every_episode_the_mean_of_its_steps() -> None:
+    plain = live(weights.total_return(GAMMA))
+    found = live(weights.divided_by_length(weights.total_return(GAMMA)))
+    agree(found, plain / LENGTH[:, None])
+
+
+# Groups
+
+
+IDS = np.array([1, 0, 1, 1, 0, 2, 2])
+TARGET = np.random.default_rng(5).normal(size=(7, 2))
+PARTS = [np.flatnonzero(group == IDS) for group in range(3)]
+
+
+def by_hand(statistic: Callable[[np.ndarray, int], Any]) -> np.ndarray:
+    """[7, 2] a statistic of the group's returns at each time step, and the own place in it."""
+    found = np.zeros(TARGET.shape)
+    for i, t in np.ndindex(*TARGET.shape):
+        members = PARTS[IDS[i]]
+        found[i, t] = statistic(TARGET[members, t], int(np.flatnonzero(members == i)[0]))
+    return found
+
+
+def given(baseline: baselines.Baseline, target: Any = TARGET) -> np.ndarray:
+    return np.asarray(baseline(batch(), jnp.asarray(target)))
+
+
+def test_group_statistics_are_what_they_are_by_hand() -> None:
+    parts = groups.labelled(jnp.asarray(IDS))
+    agree(given(baselines.group_mean(parts)), by_hand(lambda x, own: x.mean()))
+    others = by_hand(lambda x, own: np.delete(x, own).mean())
+    agree(given(baselines.group_leave_one_out(parts)), others)
+    deviation = by_hand(lambda x, own: x.std(ddof=1) + 1e-4)
+    agree(given(baselines.group_deviation(parts)), deviation)
+    biased = by_hand(lambda x, own: x.std() + 1e-4)
+    assert np.max(np.abs(deviation - biased)) > 0.01
+
+
+def test_consecutive_groups_are_those_of_the_ids_that_say_so() -> None:
+    target = jnp.asarray(np.random.default_rng(6).normal(size=(6, 2)))
+    rows, ids = groups.consecutive(3), groups.labelled([0, 0, 0, 1, 1, 1])
+    for make in (baselines.group_mean, baselines.group_leave_one_out, baselines.group_deviation):
+        agree(given(make(rows), target), given(make(ids), target))
+    other = groups.labelled([0, 0, 1, 1, 1, 0])
+    found = given(baselines.group_mean(rows), target)
+    assert np.max(np.abs(found - given(baselines.group_mean(other), target))) > 0.1
+
+
+def test_the_order_of_rows_and_the_names_of_groups_change_nothing() -> None:
+    order = np.random.default_rng(7).permutation(7)
+    renamed = np.array([4, 0, 9])[IDS]
+    for make in (baselines.group_mean, baselines.group_leave_one_out, baselines.group_deviation):
+        found = given(make(groups.labelled(renamed[order])), TARGET[order])
+        agree(found, given(make(groups.labelled(jnp.asarray(IDS))))[order])
+
+
+def test_one_group_of_all_is_the_batch() -> None:
+    whole = groups.consecutive(len(TARGET))
+    agree(given(baselines.group_mean(whole)), given(baselines.batch_mean))
+    agree(given(baselines.group_leave_one_out(whole)), given(baselines.leave_one_out))
+
+
+def test_traced_ids_give_the_groups_of_known_ones() -> None:
+    for make in (baselines.group_mean, baselines.group_leave_one_out, baselines.group_deviation):
+        traced = jax.jit(
+            lambda ids, make=make: make(groups.labelled(ids, num_groups=3))(
+                batch(), jnp.asarray(TARGET)
+            )
+        )
+        agree(traced(jnp.asarray(IDS)), given(make(groups.labelled(jnp.asarray(IDS)))))
+
+
+def test_a_traced_group_of_one_weighs_nothing() -> None:
+    @jax.jit
+    def weigh(ids: jax.Array) -> jax.Array:
+        parts, target = groups.labelled(ids, num_groups=3), jnp.asarray(TARGET)
+        return target - baselines.group_leave_one_out(parts)(batch(), target)
+
+    found = weigh(jnp.array([0, 0, 0, 0, 1, 2, 2]))
+    np.testing.assert_array_equal(found[4], [0, 0])
+    assert np.all(np.abs(np.delete(found, 4, axis=0)) > 0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("epsilon", [0.0, 1e-4])
+def test_a_group_whose_returns_agree_weighs_nothing_and_is_no_nan(
+    dtype: Any, epsilon: float
+) -> None:
+    # Three times 0.1 do not sum to 0.3: without care this deviation would be rounding, not zero.
+    target = jnp.array([0.1, 0.1, 0.1, 1.0, 2.0, 3.0], dtype)[:, None]
+    three = groups.consecutive(3)
+    for baseline in (baselines.group_mean(three), baselines.group_leave_one_out(three)):
+        scale = baselines.group_deviation(three, epsilon=epsilon)(batch(), target)
+        found = np.asarray((target - baseline(batch(), target)) / scale)
+        np.testing.assert_array_equal(found[:3], np.zeros((3, 1)))
+        assert np.all(np.abs(found[3::2]) > 0.9)
+
+
+def test_a_deviation_of_one_member_is_infinite() -> None:
+    found = given(baselines.group_deviation(groups.labelled([0, 1, 1, 1, 1, 1, 1])))
+    assert np.all(np.isinf(found[0]))
+    assert np.all(np.isfinite(found[1:]))
+
+
+def test_a_trajectory_hidden_whole_is_a_member_with_a_return_of_zero() -> None:
+    hidden = replace(batch(), mask=batch().mask.at[0].set(False), final_value=None)
+    returns = live(weights.total_return(GAMMA), hidden)[:, 0]
+    assert returns[0] == 0
+    found = live(weights.total_return(GAMMA, baseline=baselines.group_leave_one_out(
+        groups.consecutive(2))), hidden)  # fmt: skip
+    agree(found[1], np.where(LIVE[1], returns[1] - 0, 0))
+    agree(found[0], np.zeros(T))
+    for make in (estimators.grpo, estimators.dr_grpo):
+        assert np.all(np.isfinite(live(make(GAMMA, groups.consecutive(2)).weights, hidden)))
+
+
+def test_grpo_is_the_formula_that_trl_and_verl_run() -> None:
+    # TRL: rewards.view(-1, G), torch.std (divisor G − 1), 1e-4; then the mean over tokens.
+    returns = live(weights.total_return(GAMMA))[:, 0].reshape(2, 2)
+    advantage = (returns - returns.mean(1, keepdims=True)) / (
+        returns.std(1, ddof=1, keepdims=True) + 1e-4
+    )
+    expected = np.where(LIVE, advantage.reshape(N, 1) / LENGTH[:, None], 0)
+    agree(live(estimators.grpo(GAMMA, groups.consecutive(2)).weights), expected)
+    smaller = estimators.grpo(GAMMA, groups.consecutive(2), epsilon=0.1)
+    assert np.max(np.abs(live(smaller.weights) - expected)) > 0.01
+
+
+def test_dr_grpo_is_leave_one_out_shrunk_in_every_group() -> None:
+    pairs = groups.consecutive(2)
+    params = jnp.asarray(np.random.default_rng(8).normal(size=(4, 2)))
+    on_policy = replace(batch(), log_prob=pgjax.log_probs(POLICY, params, batch()))
+    shrunk, whole = (
+        pgjax.gradient(each, POLICY, params, on_policy)
+        for each in (estimators.dr_grpo(GAMMA, pairs), pgjax.rloo(GAMMA, groups=pairs))
+    )
+    agree(2 * shrunk, whole)
+    ungrouped = pgjax.gradient(pgjax.rloo(GAMMA), POLICY, params, on_policy)
+    assert np.max(np.abs(ungrouped - whole)) > 0.01
+
+
+def test_a_term_is_taken_as_it_is_given() -> None:
+    clip = pgjax.terms.ppo_clip(0.2)
+    for make in (estimators.grpo, estimators.dr_grpo):
+        assert make(1.0, groups.consecutive(2), term=clip).term is clip
+
+
+@pytest.mark.parametrize(("make", "factor"), [(pgjax.rloo, 1.0), (estimators.dr_grpo, 0.5)])
+def test_groups_in_any_order_have_their_exact_expectation(make: Any, factor: float) -> None:
+    table, crossed = first_steps_share()[0], groups.labelled([0, 1, 1, 0])
+    estimator = make(MDP.discount, groups=crossed)
+    found = enumeration.moments(estimator, MDP, POLICY, table, horizon=1, batch_size=4)
+    truth = np.asarray(exact.gradient(MDP, POLICY, table, horizon=1)).ravel()
+    np.testing.assert_allclose(found.mean, factor * truth, rtol=0, atol=1e-12)
