@@ -189,6 +189,6 @@ def _bounds(below: np.ndarray, above: np.ndarray, shape: tuple[int, ...], dtype:
     tiny = np.finfo(dtype).tiny
     first = np.maximum(np.nextafter(low, high), low + tiny)
     last = np.minimum(np.nextafter(high, low), high - tiny)
-    if not np.all(first <= last):
+    if not np.all((low < first) & (first <= last) & (last < high)):
         raise ValueError(f"there is no {np.dtype(dtype)} between low = {below} and high = {above}")
     return Bounds(*map(jnp.asarray, (low, high, first, last)))
