@@ -57,19 +57,19 @@ def importance_ratio(
 
 
 def likelihood_ratio(
-    log_prob: Float[Array, "T"], other_log_prob: Float[Array, "T"]
-) -> Float[Array, "T"]:
+    log_prob: Float[Array, "*batch T"], other_log_prob: Float[Array, "*batch T"]
+) -> Float[Array, "*batch T"]:
     """exp(log_prob − other_log_prob), held where its square would overflow: e^44 in float32.
 
     There the value stands still but the slope goes on as if it did not: a step so far out still
     says in which direction it lies. (Clamping the difference alone would say nothing.)
 
     Args:
-        log_prob: [T] of the numerator.
-        other_log_prob: [T] of the denominator.
+        log_prob: [..., T] of the numerator.
+        other_log_prob: [..., T] of the denominator.
 
     Returns:
-        [T], finite whatever the two, short of NaN.
+        [..., T], finite whatever the two, short of NaN.
 
     Bias: none below the bound; above it the ratio is too small.
     """

@@ -258,6 +258,28 @@ def test_visits_of_a_continuing_task_sum_to_the_effective_horizon(discount: floa
     np.testing.assert_allclose(visits.sum(), 1 / (1 - discount), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("name", "horizon"), [("tabular", 3), ("aliased", None)])
+def test_both_forms_of_the_third_derivative_agree_and_are_symmetric(
+    name: str, horizon: int | None, cases: dict[str, Case]
+) -> None:
+    found = exact.third_derivative(*cases[name], horizon=horizon)
+    other = exact.differentiated_third_derivative(*cases[name], horizon=horizon)
+    scale = float(np.max(np.abs(found)))
+    assert scale > 1e-3
+    np.testing.assert_allclose(found, other, rtol=0, atol=TOLERANCE * scale)
+    for axes in [(1, 0, 2), (0, 2, 1)]:
+        np.testing.assert_allclose(found, found.transpose(axes), rtol=0, atol=TOLERANCE * scale)
+
+
+def test_the_third_derivative_is_the_slope_of_the_hessian(cases: dict[str, Case]) -> None:
+    mdp, policy, params = cases["tabular"]
+    step = np.zeros((4, 2))
+    step[1, 0] = 1e-4
+    above, below = (exact.hessian(mdp, policy, params + h, horizon=3) for h in (step, -step))
+    found = exact.third_derivative(mdp, policy, params, horizon=3)[2]
+    np.testing.assert_allclose((above - below) / 2e-4, found, rtol=0, atol=1e-8)
+
+
 def test_only_unreachable_states_that_need_not_end_have_no_value() -> None:
     # From state 0 the episode ends; states 1 and 2 go round and round, and nothing leads there
     # but state 3, which nothing reaches either.

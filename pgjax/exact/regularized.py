@@ -176,8 +176,8 @@ def local_kl_gradient(
     model, params, alive, _, log_reference = _regularized(
         mdp, policy, params, horizon, reference, 0.0
     )
-    visits = _visits(policy, params, model, horizon)
-    return to_numpy(jax.grad(_visited)(params, policy, model, visits * alive, log_reference))
+    visits = _visits(policy, params, model, horizon, alive)
+    return to_numpy(jax.grad(_visited)(params, policy, model, visits, log_reference))
 
 
 @in_float64
@@ -191,8 +191,8 @@ def local_entropy_gradient(
     Bias: exact. It is not the gradient of E[Σ_t γ^t H(s_t)], which also moves d.
     """
     model, params, alive, _, nothing = _regularized(mdp, policy, params, horizon, None, 0.0)
-    visits = -_visits(policy, params, model, horizon)  # H is −KL to the measure that is one
-    return to_numpy(jax.grad(_visited)(params, policy, model, visits * alive, nothing))
+    visits = -_visits(policy, params, model, horizon, alive)  # H is −KL to a measure that is one
+    return to_numpy(jax.grad(_visited)(params, policy, model, visits, nothing))
 
 
 def _regularized(
@@ -264,7 +264,10 @@ def _visited(
     return jnp.sum(visits * _divergence(policy, params, model, log_reference))
 
 
-def _visits(policy: Policy, params: Params, model: Model, horizon: int | None) -> Array:
-    """[S] d(s)."""
+def _visits(
+    policy: Policy, params: Params, model: Model, horizon: int | None, alive: Array
+) -> Array:
+    """[S] d(s), zero in terminal states."""
     probabilities = probabilities_under(policy, params, model)
-    return jnp.sum(visits_over_time(probabilities, model, model.discount, horizon), axis=0)
+    visits = visits_over_time(probabilities, model, model.discount, horizon)
+    return jnp.where(alive, jnp.sum(visits, axis=0), 0)

@@ -1,0 +1,360 @@
+"""Entropy and KL to a reference: which form has which gradient, against exact truth and algebra."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import Estimator, TabularMDP, Trajectory, enumeration, exact, suite
+from pgjax import regularization as reg
+from pgjax.suite import Problem
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+PROBLEMS = suite.problems()
+PROBLEM = PROBLEMS[1]._replace(horizon=3)
+GAMMA = PROBLEM.mdp.discount
+BETA = 0.3
+CHECK = {"rtol": 0, "atol": 1e-10}
+REFERENCE = exact.action_probabilities(PROBLEM.mdp, PROBLEM.policy, PROBLEM.behaviour)
+
+
+def kl(p: Any, q: Any) -> Any:
+    return jnp.sum(p * (jnp.log(p) - jnp.log(q)))
+
+
+# One state, all its actions: Schulman's estimates by their definition
+
+LOGITS = np.array([0.4, -1.1, 0.9])
+OTHER = np.exp([-0.3, 0.2, 1.0]) / np.sum(np.exp([-0.3, 0.2, 1.0]))
+
+
+def mean_of(term: Callable, differentiated: bool) -> Any:
+    """E[k] over the actions, or E[∇k] with the actions' probabilities held fixed."""
+    probabilities = jax.nn.softmax(jnp.asarray(LOGITS))
+
+    def mean(logits: Any) -> Any:
+        log_prob = jax.nn.log_softmax(logits)
+        return jnp.sum(probabilities * term(log_prob, jnp.log(OTHER), jnp.ones(3)))
+
+    return (jax.grad(mean) if differentiated else mean)(jnp.asarray(LOGITS))
+
+
+def test_k1_and_k3_have_the_divergence_as_their_mean_and_k2_has_not() -> None:
+    truth = kl(jax.nn.softmax(LOGITS), OTHER)
+    np.testing.assert_allclose(mean_of(reg.k1, False), truth, rtol=1e-14)
+    np.testing.assert_allclose(mean_of(reg.k3, False), truth, rtol=1e-14)
+    assert abs(mean_of(reg.k2, False) - truth) > 1e-3
+
+
+def test_in_the_loss_k1_is_silent_k2_is_right_and_k3_is_the_other_divergences() -> None:
+    forward = jax.grad(lambda x: kl(jax.nn.softmax(x), OTHER))(LOGITS)
+    reverse = jax.grad(lambda x: kl(OTHER, jax.nn.softmax(x)))(LOGITS)
+    np.testing.assert_allclose(mean_of(reg.k1, True), np.zeros(3), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(mean_of(reg.k2, True), forward, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(mean_of(reg.k3, True), reverse, rtol=0, atol=1e-15)
+    assert np.max(np.abs(forward - reverse)) > 1e-2
+
+
+def test_the_sampled_entropy_is_silent_and_its_square_is_right() -> None:
+    truth = jax.grad(lambda x: -kl(jax.nn.softmax(x), jnp.ones(3)))(LOGITS)
+    np.testing.assert_allclose(mean_of(reg.sampled_entropy, True), np.zeros(3), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(mean_of(reg.squared_entropy, True), truth, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(
+        mean_of(reg.sampled_entropy, False), -kl(jax.nn.softmax(LOGITS), jnp.ones(3)), rtol=1e-14
+    )
+
+
+def test_k3_times_a_ratio_that_keeps_its_gradient_is_k2_sample_by_sample() -> None:
+    # DeepSeek-V3.2 (2025) corrects k3 so; on the policy's own samples nothing else comes out.
+    log_prob, reference, one = -jnp.arange(1.0, 4.0), jnp.array([-2.0, -0.5, -3.0]), jnp.ones(3)
+
+    def corrected(log_prob: Any) -> Any:
+        ratio = jnp.exp(log_prob - jax.lax.stop_gradient(log_prob))
+        return jnp.sum(ratio * reg.k3(log_prob, reference, one))
+
+    expected = jax.grad(lambda x: reg.k2(x, reference, one).sum())(log_prob)
+    np.testing.assert_allclose(jax.grad(corrected)(log_prob), expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
+def test_a_reference_out_of_reach_gives_no_nan(dtype: Any) -> None:
+    log_prob, reference = jnp.zeros(4, dtype), jnp.array([200, -200, 2e4, -2e4], dtype)
+    for term in (reg.k1, reg.k2, reg.k3):
+        total = jax.value_and_grad(lambda x, k=term: k(x, reference, jnp.ones_like(x)).sum())
+        assert np.all(np.isfinite(jax.tree.leaves(total(log_prob))[1]))
+    naive = jax.grad(lambda x: (jnp.exp(reference - x) - 1 - (reference - x)).sum())(log_prob)
+    assert not np.all(np.isfinite(naive))
+
+
+# Whole episodes: the mean of every form
+
+
+def test_each_form_in_the_reward_has_exactly_the_bias_it_states() -> None:
+    estimator = pgjax.reward_to_go(GAMMA)
+    forms = (reg.with_k1_reward, reg.with_k2_reward, reg.with_k3_reward)
+
+    def estimates(params: Any, batch: Trajectory) -> Any:
+        reference = pgjax.log_probs(PROBLEM.policy, PROBLEM.behaviour, batch)
+        batches = [form(batch, reference, BETA) for form in forms]
+        batches.append(reg.with_entropy_reward(batch, BETA))
+        return [pgjax.gradient(estimator, PROBLEM.policy, params, each) for each in batches]
+
+    moments = enumeration.moments(jax.jit(estimates), *PROBLEM.arguments, horizon=3)
+    in_k1, in_k2, in_k3, in_entropy = moments.mean.reshape(4, 4, 2)
+    settings: dict[str, Any] = {"horizon": 3, "reference": REFERENCE}
+    truth = exact.kl_regularized_gradient(*PROBLEM.arguments, coefficient=BETA, **settings)
+    local = exact.local_kl_gradient(*PROBLEM.arguments, **settings)
+    np.testing.assert_allclose(in_k1, truth, **CHECK)
+    np.testing.assert_allclose(in_k3, truth + BETA * local_reverse_gradient(), **CHECK)
+    np.testing.assert_allclose(in_k2, k2_return_gradient() + BETA * local, **CHECK)
+    entropy = exact.entropy_regularized_gradient(*PROBLEM.arguments, horizon=3, coefficient=BETA)
+    np.testing.assert_allclose(in_entropy, entropy, **CHECK)
+    for biased in (in_k2, in_k3):
+        assert np.max(np.abs(biased - truth)) > 1e-3
+
+
+def log_table(params: Any) -> Any:
+    """[S, A] log π of the tabular softmax."""
+    return jax.nn.log_softmax(jnp.asarray(params))
+
+
+def discounted_visits() -> np.ndarray:
+    return exact.visitation(*PROBLEM.arguments, horizon=3).sum(0)
+
+
+def local_reverse_gradient() -> Any:
+    """Σ_s d(s) ∇KL(ref‖π)(s), by its definition."""
+    weight = jnp.asarray(discounted_visits()[:, None] * REFERENCE)
+    return jax.grad(lambda params: -jnp.sum(weight * log_table(params)))(
+        jnp.asarray(PROBLEM.params)
+    )
+
+
+def k2_return_gradient() -> Any:
+    """∇E[Σ γ^t (r − β k2)]: k2 as a reward, plus the gradient of k2 itself on its visits."""
+    square = (np.asarray(log_table(PROBLEM.params)) - np.log(REFERENCE)) ** 2 / 2
+    as_reward = exact.gradient(
+        rewarded(PROBLEM, -BETA * square), PROBLEM.policy, PROBLEM.params, horizon=3
+    )
+    log_prob = log_table(PROBLEM.params)
+    weight = jnp.asarray(discounted_visits())[:, None] * jnp.exp(log_prob)
+    itself = jax.grad(
+        lambda params: jnp.sum(weight * (log_table(params) - jnp.log(REFERENCE)) ** 2 / 2)
+    )(jnp.asarray(PROBLEM.params))
+    return as_reward - BETA * itself
+
+
+def rewarded(problem: Problem, bonus: np.ndarray) -> TabularMDP:
+    """The MDP that pays [S, A] more."""
+    mdp = problem.mdp
+    return replace(mdp, reward=mdp.reward + bonus[:, :, None])
+
+
+# The oracle
+
+
+@pytest.mark.parametrize("horizon", [1, 3, None])
+def test_the_oracles_regularised_returns_are_plain_ones_of_an_mdp_that_charges_log_ratios(
+    horizon: int | None,
+) -> None:
+    # For E[∇(log π − log ref)] = 0, the charge may be held constant; and its mean is the KL.
+    log_prob = np.asarray(log_table(PROBLEM.params))
+    arguments = PROBLEM.policy, PROBLEM.params
+    for bonus, kind, settings in (
+        (np.log(REFERENCE) - log_prob, "kl", {"reference": REFERENCE}),
+        (-log_prob, "entropy", {}),
+    ):
+        other = rewarded(PROBLEM, BETA * bonus)
+        objective = getattr(exact, f"{kind}_regularized_objective")
+        gradient = getattr(exact, f"{kind}_regularized_gradient")
+        settings = {"horizon": horizon, "coefficient": BETA, **settings}
+        np.testing.assert_allclose(
+            objective(PROBLEM.mdp, *arguments, **settings),
+            exact.objective(other, *arguments, horizon=horizon),
+            rtol=1e-12,
+        )
+        found = gradient(PROBLEM.mdp, *arguments, **settings)
+        truth = exact.gradient(other, *arguments, horizon=horizon)
+        np.testing.assert_allclose(found, truth, **CHECK)
+        assert np.max(np.abs(found - exact.gradient(*PROBLEM.arguments, horizon=horizon))) > 1e-3
+
+
+def test_the_local_gradients_are_those_of_each_state_times_its_visits() -> None:
+    weight = jnp.asarray(discounted_visits())
+    params = jnp.asarray(PROBLEM.params)
+    reference = jnp.asarray(REFERENCE)
+
+    def weighed(params: Any, other: Any) -> Any:
+        log_prob = log_table(params)
+        each = jnp.sum(jnp.exp(log_prob) * (log_prob - jnp.log(other)), axis=-1)
+        return jnp.sum(weight * each)
+
+    found = exact.local_kl_gradient(*PROBLEM.arguments, horizon=3, reference=REFERENCE)
+    np.testing.assert_allclose(found, jax.grad(weighed)(params, reference), **CHECK)
+    found = exact.local_entropy_gradient(*PROBLEM.arguments, horizon=3)
+    np.testing.assert_allclose(found, -jax.grad(weighed)(params, jnp.ones((4, 2))), **CHECK)
+    whole = exact.entropy_regularized_gradient(*PROBLEM.arguments, horizon=3, coefficient=1.0)
+    plain = exact.gradient(*PROBLEM.arguments, horizon=3)
+    assert np.max(np.abs(whole - plain - found)) > 1e-2  # later entropies are credited there
+
+
+def test_at_the_reference_itself_the_penalty_has_neither_value_nor_slope() -> None:
+    own = exact.action_probabilities(*PROBLEM.arguments)
+    settings: dict[str, Any] = {"horizon": 3, "reference": own, "coefficient": 5.0}
+    np.testing.assert_allclose(
+        exact.kl_regularized_gradient(*PROBLEM.arguments, **settings),
+        exact.gradient(*PROBLEM.arguments, horizon=3),
+        **CHECK,
+    )
+
+
+def test_an_action_that_neither_policy_takes_costs_nothing() -> None:
+    mask = jnp.array([[0.0, 0.0], [0.0, -jnp.inf], [0.0, 0.0], [0.0, 0.0]])
+    policy = pgjax.softmax_policy(
+        lambda key, s: jnp.zeros((4, 2)), lambda params, s: s @ params + mask[jnp.argmax(s)]
+    )
+    reference = np.array([[0.5, 0.5], [1.0, 0.0], [0.5, 0.5], [0.5, 0.5]])
+    case = PROBLEM.mdp, policy, PROBLEM.params
+    found = exact.kl_regularized_gradient(*case, horizon=3, reference=reference, coefficient=1.0)
+    assert np.all(np.isfinite(found))
+
+
+# Sampled gradients of a batch
+
+
+@pytest.fixture(scope="module")
+def batch(strict: None) -> Trajectory:
+    every, _ = enumeration.trajectories(*PROBLEM.arguments, horizon=3)
+    return jax.tree.map(lambda x: jnp.asarray(x[::11]), every)
+
+
+def garbage(batch: Trajectory) -> Trajectory:
+    """NaN wherever an episode has ended."""
+    dead = ~batch.mask
+    return replace(
+        batch,
+        log_prob=jnp.where(dead, jnp.nan, batch.log_prob),
+        observation=jnp.where(dead[..., None], jnp.nan, batch.observation),
+    )
+
+
+def test_the_exact_entropys_gradient_is_the_mean_of_each_states(batch: Trajectory) -> None:
+    params = jnp.asarray(PROBLEM.params)
+
+    def expected(params: Any) -> Any:
+        log_prob = log_table(params)
+        entropy = batch.observation @ -jnp.sum(jnp.exp(log_prob) * log_prob, axis=-1)
+        discounts = jnp.asarray(GAMMA) ** jnp.arange(3.0)
+        return jnp.mean(jnp.sum(jnp.where(batch.mask, discounts[None] * entropy, 0), axis=1))
+
+    found = reg.entropy_gradient(PROBLEM.policy, params, garbage(batch), discount=GAMMA)
+    np.testing.assert_allclose(found, jax.grad(expected)(params), rtol=0, atol=1e-14)
+
+
+def test_only_the_rewards_of_live_steps_change(batch: Trajectory) -> None:
+    reference = jnp.where(batch.mask, -1.0, jnp.nan)
+    for found in (
+        reg.with_k1_reward(garbage(batch), reference, BETA),
+        reg.with_k2_reward(garbage(batch), reference, BETA),
+        reg.with_k3_reward(garbage(batch), reference, BETA),
+        reg.with_entropy_reward(garbage(batch), BETA),
+    ):
+        assert np.all(np.isfinite(found.reward))
+        np.testing.assert_array_equal(found.reward[~batch.mask], 0)
+        assert np.all((found.reward != batch.reward)[batch.mask])
+        np.testing.assert_array_equal(found.action, batch.action)
+    charged = reg.with_k1_reward(batch, reference, BETA).reward
+    expected = batch.reward - BETA * (batch.log_prob + 1)
+    np.testing.assert_allclose(charged, jnp.where(batch.mask, expected, 0), rtol=0, atol=1e-15)
+
+
+def test_a_penalty_in_the_reward_is_a_constant(batch: Trajectory) -> None:
+    def total(log_prob: Any) -> Any:
+        moving = replace(batch, log_prob=log_prob)
+        return reg.with_k2_reward(moving, jnp.full((9, 3), -1.0), BETA).reward.sum()
+
+    np.testing.assert_array_equal(jax.grad(total)(batch.log_prob), np.zeros((9, 3)))
+
+
+def test_integer_rewards_are_promoted(batch: Trajectory) -> None:
+    counts = replace(batch, reward=jnp.ones((9, 3), jnp.int32))
+    found = reg.with_entropy_reward(counts, BETA).reward
+    assert found.dtype == jnp.float32
+    expected = np.where(batch.mask, 1 - BETA * np.asarray(batch.log_prob), 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_visits_count_from_each_episodes_start(batch: Trajectory) -> None:
+    found = reg.visits(GAMMA)(batch, batch.log_prob)
+    np.testing.assert_allclose(found, np.tile(GAMMA ** np.arange(3.0), (9, 1)), rtol=1e-15)
+    window = replace(batch, time=jnp.tile(jnp.array([4, 0, 1]), (9, 1)))
+    found = reg.visits(GAMMA)(window, batch.log_prob)
+    np.testing.assert_allclose(found[0], GAMMA ** np.array([4.0, 0, 1]), rtol=1e-15)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("give", [reg.with_reference, reg.with_k1_reward, reg.with_k3_reward])
+def test_a_reference_that_cannot_be_is_refused(give: Callable, batch: Trajectory) -> None:
+    coefficient = () if give is reg.with_reference else (BETA,)
+    wrong = jnp.zeros((9, 2))
+    with pytest.raises(Exception, match=r"reference_log_prob") as error:
+        give(batch, wrong, *coefficient)
+    assert "(9, 2)" in str(error.value) or "9 2" in str(error.value) or "[9,2]" in str(error.value)
+    impossible = jnp.full((9, 3), -1.0).at[4, 0].set(-jnp.inf)
+    with pytest.raises(ValueError, match="is -inf at trajectory 4, step 0; where the reference"):
+        give(batch, impossible, *coefficient)
+    with pytest.raises(ValueError, match="reference_log_prob is -inf at trajectory 4, step 0"):
+        pgjax.checked(lambda x: give(batch, x, *coefficient).reward)(impossible)
+
+
+def test_a_negative_coefficient_is_refused(batch: Trajectory) -> None:
+    with pytest.raises(ValueError, match=r"coefficient must be at least 0, got -0\.3; the sign"):
+        reg.with_k1_reward(batch, batch.log_prob, -BETA)
+    with pytest.raises(ValueError, match=r"coefficient must be at least 0\.0, got -0\.3"):
+        pgjax.checked(lambda b: reg.with_entropy_reward(batch, b).reward)(jnp.full((), -BETA))
+    with pytest.raises(ValueError, match="coefficient must be at least 0"):
+        exact.entropy_regularized_gradient(*PROBLEM.arguments, horizon=3, coefficient=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        (np.full((4, 3), 1 / 3), r"reference must have shape \[S, A\] = \(4, 2\), got \(4, 3\)"),
+        (np.ones((4, 2)), "reference must be a distribution over actions in every state"),
+        (np.tile([1.0, 0.0], (4, 1)), "gives action 1 in state 0 no probability"),
+    ],
+)
+def test_the_oracle_refuses_a_reference_that_cannot_be(reference: Any, words: str) -> None:
+    call = jax.tree_util.Partial(exact.local_kl_gradient, *PROBLEM.arguments, horizon=3)
+    with pytest.raises(Exception, match=words):
+        call(reference=reference)
+
+
+def test_the_terms_combine_with_any_estimator(batch: Trajectory) -> None:
+    reference = pgjax.log_probs(PROBLEM.policy, PROBLEM.behaviour, batch)
+    penalty = Estimator(reg.visits(GAMMA), reg.k2)
+
+    def objective(params: Any) -> Any:
+        ascent = pgjax.surrogate(pgjax.reward_to_go(GAMMA), PROBLEM.policy, params, batch)
+        referred = reg.with_reference(batch, reference)
+        return ascent - BETA * pgjax.surrogate(penalty, PROBLEM.policy, params, referred)
+
+    log_ratio = batch.log_prob - reference
+    discounts = jnp.asarray(GAMMA) ** jnp.arange(3.0)[None]
+    both = Estimator(
+        lambda batch, log_prob: (
+            pgjax.weights.reward_to_go(GAMMA)(batch, log_prob) - BETA * discounts * log_ratio
+        ),
+        pgjax.terms.score,
+    )
+    found = jax.grad(objective)(jnp.asarray(PROBLEM.params))
+    expected = pgjax.gradient(both, PROBLEM.policy, PROBLEM.params, batch)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)

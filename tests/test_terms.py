@@ -1,0 +1,208 @@
+"""Clips and ratios: each against its published formula, where it is silent, and overflow."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import Estimator, enumeration, suite, terms, weights
+from pgjax.terms import Term
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+# Ratios on both sides of every bound, with weights of both signs and none, all pairs of them.
+RATIO, WEIGHT = (
+    grid.ravel()
+    for grid in np.meshgrid([0.1, 0.5, 0.79, 0.81, 1.0, 1.19, 1.21, 1.3, 2.9, 3.1], [-2.0, 0, 1.5])
+)
+PROBLEM = suite.problems()[0]
+
+
+def value_and_slope(term: Term, ratio: Any = RATIO, weight: Any = WEIGHT) -> tuple[Any, Any]:
+    """The term at log μ = log 0.25, and its derivative by log π."""
+    behaviour = jnp.full(len(ratio), math.log(0.25))
+    log_prob = jnp.log(jnp.asarray(ratio)) + behaviour
+    value, pull = jax.vjp(lambda x: term(x, behaviour, jnp.asarray(weight)), log_prob)
+    return value, pull(jnp.ones_like(value))[0]
+
+
+def published_clip(ratio: Any, weight: Any, low: float, high: float) -> Any:
+    """Schulman et al. (2017), eq. 7; with two widths, Yu et al. (2025)."""
+    return np.minimum(ratio * weight, np.clip(ratio, 1 - low, 1 + high) * weight)
+
+
+def silent(ratio: Any, weight: Any, low: float, high: float) -> Any:
+    return ((weight > 0) & (ratio > 1 + high)) | ((weight < 0) & (ratio < 1 - low))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.2), (0.2, 0.28), (1.0, 0.2), (0.0, math.inf)])
+def test_the_clip_is_its_published_formula_and_silent_only_where_the_weight_had_its_way(
+    low: float, high: float
+) -> None:
+    value, slope = value_and_slope(terms.asymmetric_clip(low, high))
+    np.testing.assert_allclose(value, published_clip(RATIO, WEIGHT, low, high), atol=1e-14)
+    expected = np.where(silent(RATIO, WEIGHT, low, high), 0, RATIO * WEIGHT)
+    np.testing.assert_allclose(slope, expected, rtol=0, atol=1e-14)
+    assert np.any(silent(RATIO, WEIGHT, low, high))
+
+
+def test_a_clip_blind_to_the_sign_of_the_weight_is_told_apart() -> None:
+    blind = np.clip(RATIO, 0.8, 1.2) * WEIGHT
+    assert np.any(np.abs(blind - published_clip(RATIO, WEIGHT, 0.2, 0.2)) > 0.1)
+    _, slope = value_and_slope(terms.ppo_clip(0.2))
+    assert slope[(RATIO == 3.1) & (WEIGHT < 0)] == -2.0 * 3.1
+    assert slope[(RATIO == 0.1) & (WEIGHT > 0)] == pytest.approx(0.1 * 1.5)
+
+
+def test_ppo_clip_is_the_asymmetric_one_of_equal_widths_and_no_widths_are_the_ratio() -> None:
+    ours, same = terms.ppo_clip(0.3), terms.asymmetric_clip(0.3, 0.3)
+    np.testing.assert_array_equal(value_and_slope(ours), value_and_slope(same))
+    free = value_and_slope(terms.asymmetric_clip(1.0, math.inf))
+    np.testing.assert_array_equal(free, value_and_slope(terms.importance_ratio))
+
+
+def test_the_dual_clip_bounds_what_a_bad_action_costs() -> None:
+    value, slope = value_and_slope(terms.dual_clip(0.2, 3.0))
+    clipped = published_clip(RATIO, WEIGHT, 0.2, 0.2)
+    published = np.where(WEIGHT < 0, np.maximum(clipped, 3.0 * WEIGHT), clipped)  # Ye et al. (2020)
+    np.testing.assert_allclose(value, published, rtol=0, atol=1e-14)
+    over = (WEIGHT < 0) & (RATIO > 3)
+    expected = np.where(silent(RATIO, WEIGHT, 0.2, 0.2) | over, 0, RATIO * WEIGHT)
+    np.testing.assert_allclose(slope, expected, rtol=0, atol=1e-14)
+    assert np.any(over)
+
+
+def test_a_truncated_ratio_silences_no_step() -> None:
+    _, slope = value_and_slope(terms.truncated_ratio(1.2))
+    np.testing.assert_allclose(slope, np.minimum(RATIO, 1.2) * WEIGHT, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("weight", [-1.0, 1.0])
+def test_on_the_bound_itself_the_whole_gradient_still_counts(weight: float) -> None:
+    # jnp.minimum would halve it: on-policy, with ε = 0, every step stands on the bound.
+    _, slope = value_and_slope(terms.ppo_clip(0.0), [1.0], [weight])
+    np.testing.assert_array_equal(slope, [weight])
+    halved = jax.grad(lambda x: jnp.minimum(x, jnp.ones(())))(jnp.ones(()))
+    assert halved == 0.5
+
+
+EVERY: dict[str, Term] = {
+    "score": terms.score,
+    "ratio": terms.importance_ratio,
+    "clip": terms.ppo_clip(0.2),
+    "clip-higher": terms.asymmetric_clip(0.2, 0.28),
+    "dual clip": terms.dual_clip(0.2, 3.0),
+    "truncated": terms.truncated_ratio(1.0),
+    "dice": terms.dice,
+    "loaded dice": terms.loaded_dice(0.5),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_on_policy_every_term_has_the_gradient_of_the_score(name: str) -> None:
+    log_prob, weight = jnp.log(jnp.array([0.2, 0.5, 0.9])), jnp.array([1.5, -2.0, 0.0])
+    total = jax.grad(lambda x: jnp.sum(EVERY[name](x, jax.lax.stop_gradient(x), weight)))
+    np.testing.assert_allclose(total(log_prob), weight, rtol=0, atol=1e-15)
+
+
+# Overflow
+
+
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16])
+def test_a_ratio_out_of_range_gives_no_nan(dtype: Any) -> None:
+    log_ratio = jnp.array([200, -200, 800, -800, 30000, -30000, np.inf], dtype)
+
+    @jax.jit
+    def slopes(weight: Any) -> dict[str, Any]:
+        def slope(term: Term) -> Any:
+            return jax.grad(lambda x: term(x, -log_ratio, weight).sum())(jnp.zeros_like(weight))
+
+        return {name: slope(term) for name, term in EVERY.items()}
+
+    for sign in (1, 0, -1):
+        for name, slope in slopes(jnp.full(len(log_ratio), sign, dtype)).items():
+            assert slope.dtype == dtype
+            assert np.all(np.isfinite(np.asarray(slope, float))), (name, sign, slope)
+
+
+def test_the_textbook_formula_is_a_nan_where_ours_is_not() -> None:
+    def textbook(log_prob: Any) -> Any:
+        ratio, weight = jnp.exp(log_prob), jnp.zeros((), log_prob.dtype)
+        return jnp.minimum(ratio * weight, jnp.clip(ratio, 0.8, 1.2) * weight)
+
+    assert np.isnan(jax.grad(textbook)(jnp.float32(200)))
+    _, slope = value_and_slope(terms.ppo_clip(0.2), [math.exp(200)], [0.0])
+    np.testing.assert_array_equal(slope, [0.0])
+
+
+def test_a_held_ratio_keeps_its_direction() -> None:
+    slope = jax.grad(lambda x: terms.importance_ratio(x, -x, jnp.ones_like(x)).sum())
+    found = slope(jnp.full(1, 300, jnp.float32))
+    assert 2e19 < found[0] < math.inf  # twice the held ratio, for both of its sides move
+
+
+def test_a_gradient_from_another_policys_impossible_actions_is_finite() -> None:
+    problem = PROBLEM
+    batch, _ = enumeration.trajectories(*problem.arguments, horizon=1)
+    batch = replace(batch, log_prob=np.full_like(batch.log_prob, -200))
+    for name in ("ratio", "clip", "dual clip", "truncated"):
+        estimator = Estimator(weights.reward_to_go(problem.mdp.discount), EVERY[name])
+        with jax.enable_x64(False):
+            found = pgjax.gradient(estimator, problem.policy, problem.params, batch)
+        assert np.all(np.isfinite(found)), name
+
+
+# What rlax computes
+
+
+def test_the_clip_is_that_of_rlax() -> None:
+    rlax = pytest.importorskip("rlax")
+
+    def theirs(log_prob: Any) -> Any:
+        ratio = jnp.exp(log_prob - math.log(0.25))
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            loss = rlax.clipped_surrogate_pg_loss(ratio, jnp.asarray(WEIGHT), 0.2)
+        return -loss * len(RATIO)  # it is minimised, and averages over time
+
+    log_prob = jnp.log(jnp.asarray(RATIO)) + math.log(0.25)
+    _, slope = value_and_slope(terms.ppo_clip(0.2))
+    np.testing.assert_allclose(jax.grad(theirs)(log_prob), slope, rtol=0, atol=1e-13)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: terms.ppo_clip(-0.1), r"epsilon must lie in \[0, 1\], got -0.1"),
+        (lambda: terms.ppo_clip(1.2), r"epsilon must lie in \[0, 1\], got 1.2"),
+        (lambda: terms.ppo_clip(math.nan), r"epsilon must lie in \[0, 1\], got nan"),
+        (lambda: terms.asymmetric_clip(1.5, 0.2), r"clip_low must lie in \[0, 1\], got 1.5"),
+        (lambda: terms.asymmetric_clip(0.2, -0.2), "clip_high must be at least 0, got -0.2; it is"),
+        (lambda: terms.dual_clip(0.2, 1.1), "ceiling must be at least 1.2, got 1.1; it bounds"),
+        (lambda: terms.truncated_ratio(-1.0), "ceiling must be at least 0, got -1; it bounds"),
+        (lambda: terms.truncated_ratio(math.nan), "ceiling must be at least 0, got nan"),
+        (lambda: terms.loaded_dice(1.1), r"lambda_ must lie in \[0, 1\], got 1.1"),
+    ],
+)
+def test_bounds_that_make_no_sense_are_refused(make: Callable, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_bounds_may_be_traced_and_are_then_checked_on_demand() -> None:
+    def slope(ceiling: Any) -> Any:
+        term = terms.dual_clip(jnp.full((), 0.2), ceiling)
+        return jax.grad(lambda x: term(x, jnp.zeros(1), -jnp.ones(1)).sum())(jnp.ones(1))[0]
+
+    assert jax.jit(slope)(jnp.full((), 2.0)) == 0.0
+    assert jax.jit(slope)(jnp.full((), 3.0)) == pytest.approx(-math.e)
+    with pytest.raises(ValueError, match=r"ceiling must be at least 1.2\d*, got 1.1"):
+        pgjax.checked(slope)(jnp.full((), 1.1))
