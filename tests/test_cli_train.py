@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pgjax import plots, training
-from pgjax.cli import main, saved_runs
+from pgjax.cli import main, running, saved_runs
 
 TRAIN = ["train", "DeepSea-bsuite", "--updates", "3", "--num-trajectories", "4"]
 
@@ -104,20 +104,21 @@ def test_evaluation_repeats_itself_and_another_seed_draws_other_episodes(directo
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), FloatingPointError("update 3: bad")])
 def test_a_run_that_stops_early_keeps_its_last_good_parameters(stop, tmp_path, capsys, monkeypatch):
-    yielded = []
+    def stopping(run, state, index):
+        if index == 3:
+            raise stop
+        params, *others = state
+        params = jax.tree.map(lambda x: x + index, params)
+        reached.append(params)
+        return (params, *others), training.Metrics(0.5, float("nan"), 8.0, 1.0, 0.6, 8.0)
 
-    def stopping(policy, params, *arguments, **settings):
-        for shift in (1.0, 2.0):
-            yielded.append(jax.tree.map(lambda x, shift=shift: x + shift, params))
-            yield yielded[-1], training.Metrics(0.5, float("nan"), 8.0, 1.0, 0.6)
-        raise stop
-
-    monkeypatch.setattr(training, "train", stopping)
+    reached = []
+    monkeypatch.setattr(running, "advance", stopping)
     status = main([*TRAIN, "--output", str(tmp_path)])
     assert status == (130 if isinstance(stop, KeyboardInterrupt) else 1)
     assert ("interrupted" if status == 130 else "update 3: bad") in the_error(capsys)
     *_, params = saved_runs.load(tmp_path)
-    assert leaves_equal(params, yielded[-1])
+    assert leaves_equal(params, reached[-1])
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["standard_error"] for row in rows] == [None, None]
     assert (tmp_path / "learning_curve.png").exists()

@@ -3,10 +3,14 @@
 Imports JAX and gymnax, so a command imports this module only when it runs.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.metadata
 import json
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ with plotting_deferred():
 
 CONFIG, PARAMS, LOG, CURVE = "config.json", "params.msgpack", "log.jsonl", "learning_curve.png"
 FILES = (CONFIG, PARAMS, LOG, CURVE)
+CHECKPOINTS = "checkpoints"
 
 DOWNLOADS = frozenset({"MNISTBandit-bsuite"})
 """Environments that fetch a data set when made; training must not depend on a network."""
@@ -55,47 +60,143 @@ def time_limit(environment_params: Any) -> int:
     return int(environment_params.max_steps_in_episode)
 
 
-def prepare(directory: Path, *, overwrite: bool) -> None:
-    """Make the directory; lose no earlier run unless told to."""
-    present = [name for name in FILES if (directory / name).exists()]
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Make the directory, and let no other process train in it meanwhile.
+
+    The lock is the kernel's: it is gone with the process, however that ends.
+
+    Raises:
+        ValueError: another process trains there.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock
+        yield
+        return
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise ValueError(f"another process is training in {directory}; stop it first") from None
+    except OSError:
+        pass  # nor has every network's file system
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def begin(directory: Path, config: dict, *, overwrite: bool) -> None:
+    """Write the config of a new run; lose no earlier run unless told to."""
+    present = [name for name in (*FILES, CHECKPOINTS) if (directory / name).exists()]
     if present and not overwrite:
         raise ValueError(
-            f"{directory} already holds {', '.join(present)}; "
-            "choose another --output, or replace the run with --overwrite"
+            f"{directory} already holds {', '.join(present)}; choose another --output, "
+            "go on with the run by --resume, or replace it with --overwrite"
         )
-    directory.mkdir(parents=True, exist_ok=True)
+    # The config goes last: until the new one is there, the old run is one that starts anew.
+    if CHECKPOINTS in present:
+        shutil.rmtree(directory / CHECKPOINTS)
     for name in present:
-        (directory / name).unlink()
+        if name not in (CHECKPOINTS, CONFIG):
+            (directory / name).unlink()
+    write_config(directory, config)
 
 
-def describe(environment: str, network: linen.Module, seed: int, settings: dict) -> dict:
+def mark_finished(directory: Path, update: int) -> None:
+    """Say in the config after which update the run ended: its parameters are the result."""
+    config = json.loads((directory / CONFIG).read_text())
+    write_config(directory, config | {"finished": update})
+
+
+def describe(environment: str, seed: int, description: dict) -> dict:
     """What `config.json` holds: enough to rebuild the policy and to repeat the run."""
+    return {"environment": environment, "seed": seed} | description | {"versions": _versions()}
+
+
+def network_description(network: linen.Module) -> dict:
+    """A network by its class and its fields, for `config.json`."""
     fields = {
         field.name: getattr(network, field.name)
         for field in dataclasses.fields(network)
         if field.name not in ("parent", "name")
     }
+    return {"class": type(network).__name__} | fields
+
+
+def _versions() -> dict[str, str]:
+    """Of everything that the last bits of a result hang on."""
     libraries = ("jax", "jaxlib", "flax", "optax", "gymnax")
-    return {
-        "environment": environment,
-        "network": {"class": type(network).__name__} | fields,
-        "seed": seed,
-        "settings": settings,
-        "versions": {"pgjax": __version__}
-        | {library: importlib.metadata.version(library) for library in libraries},
-    }
+    found = {library: importlib.metadata.version(library) for library in libraries}
+    return {"pgjax": __version__} | found | {"backend": jax.default_backend()}
+
+
+def read_config(directory: Path) -> dict:
+    """The config of a run that can be resumed.
+
+    Raises:
+        ValueError: no run there, or one that cannot be resumed.
+    """
+    path = directory / CONFIG
+    if not path.is_file():
+        raise ValueError(
+            f"{directory} holds no run to resume: {CONFIG} missing; "
+            "pass the --output directory of a `pgjax train`"
+        )
+    config, _ = _read_config(path)
+    if not isinstance(config.get("options"), dict) or "until" not in config["options"]:
+        raise ValueError(
+            f"{path} does not say with which options the run began, so it cannot be resumed; "
+            "start it anew with --overwrite"
+        )
+    return config
+
+
+def differences(directory: Path, config: dict, description: dict) -> list[str]:
+    """In which versions the run's past differs from the present.
+
+    Raises:
+        ValueError: the config describes another training than its options make.
+    """
+    made = json.loads(json.dumps(description))  # tuples as lists, as the config has them
+    changed = [name for name in made if config.get(name) != made[name]]
+    if changed:
+        raise ValueError(
+            f"{directory / CONFIG} was edited, or another version of pgjax wrote it: its options "
+            f"make {changed[0]} {made[changed[0]]}, and it says {config.get(changed[0])}"
+        )
+    then, now = config.get("versions", {}), _versions()
+    return [
+        f"the run began with {name} {then.get(name, 'unknown')}, and this is {now[name]}"
+        for name in now
+        if then.get(name) != now[name]
+    ]
 
 
 def write_config(directory: Path, config: dict) -> None:
-    """Write `config.json`."""
-    (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    """Write `config.json`, whole or not at all."""
+    _write_whole(directory / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
 def write_params(directory: Path, params: Params) -> None:
     """Write `params.msgpack`, whole or not at all: an earlier file stays until the new is there."""
-    unfinished = directory / (PARAMS + ".tmp")
-    unfinished.write_bytes(serialization.to_bytes(params))
-    unfinished.replace(directory / PARAMS)
+    _write_whole(directory / PARAMS, serialization.to_bytes(params))
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)  # it takes room on a full disk
+        raise
 
 
 def load(directory: Path) -> tuple[dict, Any, Any, Policy, Params]:

@@ -1,24 +1,35 @@
 """Train a policy on a gymnax environment by REINFORCE with reward-to-go and a baseline."""
 
 import argparse
-import contextlib
-import json
 import math
-import sys
-import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pgjax.cli.arguments import positive_int, unit_interval
+
+if TYPE_CHECKING:
+    from pgjax.cli.running import Plan, Progress
+    from pgjax.training import Training
 
 MAX_DEFAULT_STEPS = 500
 """A cap on the *default* --num-steps: a batch keeps N·T observations in memory."""
 
+FREE = ("until", "checkpoint_every")
+"""Options that say when to stop and to save. They change no update, so --resume may change them."""
+
+PLACES = ("output", "overwrite", "resume")
+"""Options that say where a run is."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments of `pgjax train`."""
-    parser.add_argument("environment", help="a gymnax id with discrete actions, e.g. CartPole-v1")
+    parser.add_argument(
+        "environment",
+        nargs="?",
+        help="a gymnax id with discrete actions, e.g. CartPole-v1; with --resume, leave it out",
+    )
     parser.add_argument("--updates", type=positive_int, default=100, help="gradient steps")
     parser.add_argument(
         "--until",
@@ -60,10 +71,135 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a run already in the directory"
     )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=positive_int,
+        metavar="N",
+        help="updates (default: every 30 seconds, or more rarely where saving takes over 2%% of "
+        "the time); a signal and a failure save too",
+    )
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIRECTORY",
+        help="go on with the run in it, from its last checkpoint, as if it had never stopped",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, reporting as it goes; leave parameters, log, curve and config in the directory."""
+    return _begin(arguments) if arguments.resume is None else _resume(arguments)
+
+
+def _begin(arguments: argparse.Namespace) -> int:
+    """A run from its start."""
+    from pgjax.cli import running, saved_runs
+    from pgjax.cli.run_log import RunLog
+
+    if arguments.environment is None:
+        raise ValueError("name an environment, e.g. CartPole-v1, or a run to --resume")
+    training, description = _make(arguments)
+    directory = arguments.output or Path("runs") / arguments.environment
+    config = saved_runs.describe(arguments.environment, arguments.seed, description)
+    with saved_runs.alone_in(directory):
+        config |= {"options": _options(arguments)}
+        saved_runs.begin(directory, config, overwrite=arguments.overwrite)
+        start = running.Progress(training.start, 0, 0)
+        log = RunLog(directory / saved_runs.LOG, [])
+        return running.follow(training, start, log, _plan(arguments, directory))
+
+
+def _resume(asked: argparse.Namespace) -> int:
+    """A run from its last checkpoint, or from its start where there is none."""
+    from pgjax.cli import running, saved_runs
+    from pgjax.cli.run_log import RunLog, read_until
+
+    directory = asked.resume
+    config = saved_runs.read_config(directory)
+    arguments = _as_it_began(asked, config)
+    same_end = arguments.until == config["options"]["until"]
+    if (finished := config.get("finished")) and (same_end or finished == arguments.updates):
+        print(f"the run in {directory} has finished; try: pgjax evaluate {directory}")
+        return 0
+    training, description = _make(arguments)
+    for difference in saved_runs.differences(directory, config, description):
+        running.say(f"warning: {difference}; what follows may differ in its last bits")
+    with saved_runs.alone_in(directory):
+        progress = _last_progress(directory, running.Progress(training.start, 0, 0))
+        rows = read_until(directory / saved_runs.LOG, progress.update)
+        if len(rows) < progress.update:
+            running.say(f"warning: {saved_runs.LOG} lacks {progress.update - len(rows)} updates")
+        config |= {"options": _options(arguments), "finished": None}
+        saved_runs.write_config(directory, config)
+        print(f"going on after update {progress.update} of {arguments.updates}", flush=True)
+        log = RunLog(directory / saved_runs.LOG, rows)
+        return running.follow(training, progress, log, _plan(arguments, directory))
+
+
+def _last_progress(directory: Path, start: "Progress") -> "Progress":
+    """The newest checkpoint's; one that is spoilt is passed over, with a line that says so."""
+    from pgjax import checkpoints
+    from pgjax.cli import running, saved_runs
+
+    folder = directory / saved_runs.CHECKPOINTS
+    if not checkpoints.steps(folder):
+        return start
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = checkpoints.restore_latest(folder, start)
+    for warning in caught:
+        running.say(f"warning: {warning.message}")
+    return found.state
+
+
+def _plan(arguments: argparse.Namespace, directory: Path) -> "Plan":
+    from pgjax.cli.running import Plan
+
+    title = f"{arguments.environment}, seed {arguments.seed}"
+    return Plan(directory, arguments.updates, arguments.until, arguments.checkpoint_every, title)
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that the run began with, for whoever resumes it."""
+    names = vars(_parser().parse_args([])).keys() - set(PLACES)
+    return {name: getattr(arguments, name) for name in sorted(names)}
+
+
+def _as_it_began(asked: argparse.Namespace, config: dict) -> argparse.Namespace:
+    """The options that the run began with; of those given now, only the free ones may differ."""
+    if asked.overwrite:
+        raise ValueError("--resume goes on with a run and --overwrite replaces it: give one")
+    if asked.output is not None and asked.output.resolve() != asked.resume.resolve():
+        raise ValueError(f"a resumed run stays in its directory, {asked.resume}; omit --output")
+    given = _given(asked.argv)
+    options = config["options"]
+    for name, value in given.items():
+        if name not in (*FREE, *PLACES) and value != options.get(name):
+            option = "environment" if name == "environment" else f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{option} {value} differs from {options.get(name)}, which the run in "
+                f"{asked.resume} began with, and it can only go on as it began; omit it, or start "
+                "another run with another --output"
+            )
+    free = {name: value for name, value in given.items() if name in FREE}
+    return argparse.Namespace(**vars(asked) | options | free)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    configure(parser)
+    return parser
+
+
+def _given(argv: Sequence[str]) -> dict[str, Any]:
+    """What the command line itself says, without the defaults."""
+    parser, unset = _parser(), object()
+    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), unset))
+    return {name: x for name, x in vars(parser.parse_args(argv)).items() if x is not unset}
+
+
+def _make(arguments: argparse.Namespace) -> "tuple[Training, dict]":
+    """The Training, and what `config.json` says of it."""
     import jax
 
     from pgjax.cli import saved_runs
@@ -72,11 +208,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     environment, environment_params = saved_runs.make_environment(arguments.environment)
     network = default_network(environment, environment_params)
-    num_steps = _num_steps(arguments.num_steps, saved_runs.time_limit(environment_params))
     settings = {
         "updates": arguments.updates,
         "num_trajectories": arguments.num_trajectories,
-        "num_steps": num_steps,
+        "num_steps": _num_steps(arguments.num_steps, saved_runs.time_limit(environment_params)),
         "discount": arguments.discount,
         "learning_rate": arguments.learning_rate,
         "baseline": arguments.baseline,
@@ -84,15 +219,8 @@ def run(arguments: argparse.Namespace) -> int:
     policy = flax_policy(network)
     init_key, train_key = jax.random.split(jax.random.key(arguments.seed))
     params = initial_params(policy, environment, init_key, environment_params)
-    loop = _loop(settings, policy, params, environment, environment_params, train_key)
-
-    directory = arguments.output or Path("runs") / arguments.environment
-    saved_runs.prepare(directory, overwrite=arguments.overwrite)
-    config = saved_runs.describe(arguments.environment, network, arguments.seed, settings)
-    saved_runs.write_config(directory, config)
-    status = _follow(loop, params, directory, arguments)
-    print(f"saved in {directory}; try: pgjax evaluate {directory}")
-    return status
+    training = _reinforce(settings, policy, params, environment, environment_params, train_key)
+    return training, {"network": saved_runs.network_description(network), "settings": settings}
 
 
 def _num_steps(asked: int | None, limit: int) -> int:
@@ -106,20 +234,20 @@ def _num_steps(asked: int | None, limit: int) -> int:
     return min(num_steps, limit)  # no episode lasts longer, whatever was asked
 
 
-def _loop(
+def _reinforce(
     settings: dict,
     policy: Any,
     params: Any,
     environment: Any,
     environment_params: Any,
     key: Any,
-) -> Iterator[tuple[Any, Any]]:
-    """The generator of `training.train`, with estimator and optimizer from the settings."""
+) -> "Training":
+    """REINFORCE, with estimator and optimizer from the settings."""
     import optax
 
     from pgjax import baselines
     from pgjax.estimators import reward_to_go
-    from pgjax.training import train
+    from pgjax.training import policy_gradient
 
     choices = {
         "leave-one-out": baselines.leave_one_out,
@@ -134,102 +262,17 @@ def _loop(
         )
     # Falling to zero, the rate averages the noise away at the end, where the parameters are kept.
     rate = optax.linear_schedule(settings["learning_rate"], 0.0, settings["updates"])
-    return train(
+    return policy_gradient(
         policy,
         params,
         environment,
         key,
         estimator=reward_to_go(settings["discount"], baseline=baseline),
         optimizer=optax.adam(rate),
-        num_updates=settings["updates"],
         num_trajectories=settings["num_trajectories"],
         num_steps=settings["num_steps"],
         environment_params=environment_params,
     )
-
-
-def _follow(
-    loop: Iterator[tuple[Any, Any]], params: Any, directory: Path, arguments: argparse.Namespace
-) -> int:
-    """Run the loop, logging each update; whatever stops it, the last good parameters are saved."""
-    import jax
-
-    from pgjax.cli import saved_runs
-    from pgjax.plots import learning_curve
-
-    rows: list[dict[str, Any]] = []
-    start, steps = time.perf_counter(), 0.0
-    try:
-        with (directory / saved_runs.LOG).open("w") as log, _reporter(arguments.updates) as report:
-            for improved, metrics in loop:
-                params = improved
-                steps += metrics.mean_length * arguments.num_trajectories
-                row = {"update": len(rows) + 1, "environment_steps": round(steps)}
-                row |= metrics._asdict() | {"seconds": round(time.perf_counter() - start, 3)}
-                rows.append(row)
-                print(json.dumps(_finite(row), allow_nan=False), file=log, flush=True)
-                report(row)
-                if arguments.until is not None and metrics.mean_return >= arguments.until:
-                    break
-    except (FloatingPointError, jax.errors.JaxRuntimeError) as error:
-        print(f"pgjax train: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    finally:
-        saved_runs.write_params(directory, params)
-        if rows:
-            figure = learning_curve(rows, title=f"{arguments.environment}, seed {arguments.seed}")
-            figure.savefig(directory / saved_runs.CURVE, dpi=150)
-    if arguments.until is not None and rows:
-        print(_verdict(rows[-1], arguments.until))
-    return 0
-
-
-def _verdict(row: dict[str, Any], until: float) -> str:
-    """Whether the return asked for was reached, and where."""
-    if row["mean_return"] >= until:
-        return f"a mean return of {until:g} was reached at update {row['update']}"
-    return f"no batch reached a mean return of {until:g} in {row['update']} updates"
-
-
-@contextlib.contextmanager
-def _reporter(updates: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A live line on a terminal; about twenty plain lines anywhere else."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console()
-    if console.is_terminal:
-        columns = (MofNCompleteColumn(), BarColumn(12), TextColumn("{task.description}"))
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task("compiling", total=updates)
-            yield lambda row: progress.update(task, advance=1, description=_line(row))
-        return
-    every = max(1, math.ceil(updates / 20))
-
-    def report(row: dict[str, Any]) -> None:
-        if row["update"] in (1, updates) or row["update"] % every == 0:
-            print(
-                f"update {row['update']:>{len(str(updates))}}/{updates}  {_line(row)}", flush=True
-            )
-
-    yield report
-
-
-def _line(row: dict[str, Any]) -> str:
-    error = row["standard_error"]
-    spread = f" ± {error:.2g}" if math.isfinite(error) else ""  # a single episode has none
-    return (
-        f"return {row['mean_return']:.4g}{spread}  "
-        f"gradient norm {row['gradient_norm']:.3g}  entropy {row['entropy']:.3f}"
-    )
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: the standard error of a single episode becomes null."""
-    return {
-        name: None if isinstance(x, float) and not math.isfinite(x) else x
-        for name, x in row.items()
-    }
 
 
 def seed(text: str) -> int:
