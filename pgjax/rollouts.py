@@ -6,7 +6,7 @@ environment stands still, and the observation after the last step is kept.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,38 +16,16 @@ from jaxtyping import Key, UInt32
 
 from pgjax.compilation import compiled
 from pgjax.devices import over_devices, varying
-from pgjax.environments import from_gymnax, from_tabular
+from pgjax.environments.actions import as_taken as as_taken
+from pgjax.environments.actions import check_actions as check_actions
 from pgjax.environments.from_gymnax import spaces as spaces
-from pgjax.environments.surface import (
-    ActionSpace,
-    Box,
-    Discrete,
-    Environment,
-    MultiDiscrete,
-    seen,
-    stable,
-)
+from pgjax.environments.sources import AnyEnvironment as AnyEnvironment
+from pgjax.environments.sources import Source as Source
+from pgjax.environments.sources import resolve as resolve
+from pgjax.environments.surface import Environment, seen
 from pgjax.hoisting import hoist
-from pgjax.tabular import TabularMDP, to_jax
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy, Trajectory
 from pgjax.validation import check_key, check_positive
-
-AnyEnvironment: TypeAlias = Environment | TabularMDP | from_gymnax.GymnaxEnvironment
-
-
-class Source(NamedTuple):
-    """Where episodes come from, without the parameters that are traced.
-
-    Parameters turn it into an Environment within the compiled program: another MDP of the same
-    shape, or other parameters of the same gymnax environment, do not compile again.
-
-    Attributes:
-        bind: (what, params) -> Environment.
-        what: the environment that was given; None where the parameters are all there is to it.
-    """
-
-    bind: Callable[[Any, Any], Environment]
-    what: Any
 
 
 class Carry(NamedTuple):
@@ -131,39 +109,6 @@ def rollout(
     source, environment_params = resolve(environment, environment_params)
     sizes = num_trajectories, num_steps
     return _rollout(policy, source, *sizes, mesh, params, environment_params, check_key(key))
-
-
-def resolve(environment: AnyEnvironment, environment_params: Any = None) -> tuple[Source, Any]:
-    """Where episodes come from and its parameters, whatever kind of environment was given.
-
-    Raises:
-        TypeError: an environment that is none; parameters where they belong to no environment.
-    """
-    if isinstance(environment, from_gymnax.GymnaxEnvironment):
-        if environment_params is None:
-            environment_params = environment.default_params
-        return Source(from_gymnax.adapt, environment), environment_params
-    if not isinstance(environment, TabularMDP | Environment):
-        raise TypeError(
-            "environment must be a gymnax Environment, a TabularMDP or a pgjax Environment, got "
-            f"{type(environment).__name__}; gymnax.make(name) returns (environment, params)"
-        )
-    if environment_params is not None:
-        raise TypeError(
-            "environment_params belong to a gymnax environment; "
-            f"a {type(environment).__name__} holds its own"
-        )
-    if isinstance(environment, TabularMDP):
-        return Source(_from_tabular, None), to_jax(environment)
-    return Source(_as_it_is, environment), None
-
-
-def _from_tabular(_: None, mdp: TabularMDP) -> Environment:
-    return from_tabular.adapt(mdp)
-
-
-def _as_it_is(environment: Environment, _: None) -> Environment:
-    return stable(environment)
 
 
 @compiled(5)
@@ -280,48 +225,6 @@ def _with_memory(policy: Policy | RecurrentPolicy, params: Params) -> tuple[Any,
             lambda memory, key, observation: policy.sample(params, key, memory, observation),
         )
     return (), lambda _, key, observation: ((), *policy.sample(params, key, observation))
-
-
-def check_actions(environment: Environment, action: Any) -> None:
-    """What a policy samples is what the environment takes; a factored action passes unseen.
-
-    Args:
-        environment: whose action space it is.
-        action: shape and dtype of an action, as from `jax.eval_shape`.
-
-    Raises:
-        TypeError: a vector for Discrete actions, integers for a Box, another number of coordinates.
-    """
-    space = environment.action_space
-    leaves = jax.tree.leaves(action)
-    if len(leaves) != 1:
-        return
-    shape, dtype = leaves[0].shape, leaves[0].dtype
-    is_integer = jnp.issubdtype(dtype, jnp.integer)
-    match space:
-        case Discrete():
-            fits, fix = is_integer and shape == (), "softmax_policy or flax_policy"
-        case MultiDiscrete(num_actions):
-            fits = is_integer and shape == (len(num_actions),)
-            fix = "multi_discrete_policy"
-        case Box():
-            fits = jnp.issubdtype(dtype, jnp.floating) and shape in (space.shape, (space.size,))
-            fix = f"gaussian_policy or flax_gaussian_policy over {space.size} dimensions"
-    if not fits:
-        raise TypeError(
-            f"the policy samples {dtype}{list(shape)} actions, and {environment.name} takes "
-            f"{space}; use {fix}"
-        )
-
-
-def as_taken(space: ActionSpace, action: Any) -> tuple[Any, Any]:
-    """A sampled action as it is recorded, and as the environment is handed it."""
-    if len(jax.tree.leaves(action)) != 1:
-        return action, action
-    if isinstance(space, Box):
-        return action, jax.tree.map(lambda x: x.reshape(space.shape), action)
-    action = jax.tree.map(lambda x: x.astype(jnp.int32), action)
-    return action, action
 
 
 def _until_all_ended(

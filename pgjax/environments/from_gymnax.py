@@ -3,7 +3,6 @@
 So there is no auto-reset, and the observation after the last step is the episode's own.
 """
 
-import difflib
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from jax import Array
 from jax.core import Tracer
 
 from pgjax.deferral import plotting_deferred
+from pgjax.environments.libraries import known_name
 from pgjax.environments.surface import ActionSpace, Box, Discrete, Environment, Step, stable
 
 with plotting_deferred():
@@ -97,15 +97,19 @@ def named(name: str) -> tuple[GymnaxEnvironment, Any]:
             "try SimpleBandit-bsuite"
         )
     known = [other for other in registered_envs if other not in DOWNLOADS]
-    if name not in known:
-        # Case and suffix are the usual slips: cartpole-v1, CartPole, Breakout.
-        lower = {other.lower(): other for other in known}
-        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
-        near += [short for short in lower if name and short.startswith(name.lower())]
-        names = [lower[short] for short in dict.fromkeys(near)]
-        hint = f"did you mean {' or '.join(names)}?" if names else f"known: {', '.join(known)}"
-        raise ValueError(f"unknown environment {name!r}; {hint}")
-    return gymnax.make(name)
+    return gymnax.make(known_name("", name, known))
+
+
+def make(name: str) -> Environment:
+    """The gymnax environment of that id as an Environment, with its default parameters.
+
+    Args:
+        name: as in gymnax's registry.
+
+    Raises:
+        ValueError: an unknown name, with near matches; one that would download a data set.
+    """
+    return adapt(*named(name))
 
 
 def _action_space(name: str, space: Any) -> ActionSpace:

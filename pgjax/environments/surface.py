@@ -15,6 +15,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Key
 
 from pgjax.types import MaskedObservation, Observation
+from pgjax.validation import check_positive
 
 State: TypeAlias = Any
 """A pytree of arrays of one shape and dtype at every step; nobody but the environment reads it."""
@@ -28,7 +29,8 @@ class Step(NamedTuple):
         reward: scalar, of the transition that led here; zero at the start.
         terminated: whether this is a terminal state.
         truncated: whether a time limit of the task ends the episode here. Both may be true.
-        action_mask: [A] true where the next action is legal; None where all are, always.
+        action_mask: [A] true where the next action is legal; None where all are, always. Of
+            MultiDiscrete actions [A_1 + ... + A_D], one choice after another.
     """
 
     observation: Observation
@@ -167,6 +169,41 @@ def stable(environment: Environment) -> Environment:
     )
 
 
+def limited(environment: Environment, time_limit: int | None) -> Environment:
+    """The environment with a time limit of its own: its last step truncates.
+
+    Args:
+        environment: whatever else ends its episodes still does.
+        time_limit: in steps; None changes nothing.
+
+    Returns:
+        An Environment whose state also holds the time.
+
+    Raises:
+        ValueError: a limit below one.
+        TypeError: a limit that is no integer.
+
+    Bias: it changes the estimand to the objective of that many steps, unless what follows a
+        truncation is bootstrapped.
+    """
+    if time_limit is None:
+        return environment
+    check_positive("time_limit", time_limit)
+
+    def init(key: Array) -> tuple[State, Step]:
+        state, step = environment.init(key)
+        return (state, jnp.int32(0)), step
+
+    def step(key: Array, timed: State, action: Array) -> tuple[State, Step]:
+        state, time = timed
+        state, step = environment.step(key, state, action)
+        truncated = step.truncated | (time + 1 >= time_limit)
+        return (state, time + 1), step._replace(truncated=truncated)
+
+    shortest = min(time_limit, environment.time_limit or time_limit)
+    return environment._replace(init=init, step=step, time_limit=shortest)
+
+
 def cast(x: Any, like: Any) -> Array:
     """An array in the dtype of another, of no weak type; keys are left as they are."""
     x = jnp.asarray(x)
@@ -200,3 +237,7 @@ def _check_same_shapes(name: str, start: Any, following: Any) -> None:
         if x.shape != y.shape:
             where = ("state", "step")[path[0].idx] + jax.tree_util.keystr(path[1:])
             raise TypeError(f"{name}: {where} has shape {x.shape} at the start, {y.shape} later")
+    for field in ("reward", "terminated", "truncated"):
+        shape = getattr(start[1], field).shape
+        if shape != ():
+            raise TypeError(f"{name}: step.{field} must be a scalar, got shape {shape}")

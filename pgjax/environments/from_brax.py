@@ -1,0 +1,78 @@
+"""brax on the surface: real-valued actions on rigid bodies, without brax's training wrappers."""
+
+from typing import Any
+
+from jax import Array
+
+from pgjax.environments.libraries import known_name, library
+from pgjax.environments.surface import Box, Environment, Step, limited, stable
+
+EPISODE_LENGTH = 1000
+"""Steps after which brax itself cuts an episode, where nothing else is said."""
+
+
+def adapt(environment: Any, *, time_limit: int | None = EPISODE_LENGTH) -> Environment:
+    """A brax environment as an Environment.
+
+    A brax environment knows no end but `done`, which is a terminal state; the limit on its steps is
+    a wrapper's. Actions lie in [−1, 1] by brax's convention; those outside are left to the
+    environment, whose actuators mostly clip.
+
+    Args:
+        environment: from `brax.envs.get_environment`, without an episode, auto-reset or vmap
+            wrapper.
+        time_limit: steps after which an episode is truncated; None never does.
+
+    Returns:
+        An Environment with actions in a Box.
+
+    Raises:
+        TypeError: one of these wrappers, or no brax environment.
+        ValueError: a limit below one.
+        ImportError: brax is not installed.
+
+    Bias: does not apply; dynamics are brax's. A state stepped on after its end may hold NaN, whose
+        gradient passes through `where`: freeze it, or step on from a state where a step is
+        possible, as rollouts and `pgjax.beyond` do.
+
+    References:
+        Freeman et al., Brax (2021).
+    """
+    base, wrappers = library("brax.envs.base"), library("brax.envs.wrappers.training")
+    refused = wrappers.EpisodeWrapper, wrappers.AutoResetWrapper, wrappers.VmapWrapper
+    inner = environment
+    while isinstance(inner, base.Wrapper) and not isinstance(inner, refused):
+        inner = inner.env
+    if isinstance(inner, refused) or not isinstance(inner, base.Env):
+        raise TypeError(
+            "environment must be a bare brax environment, as from brax.envs.get_environment(name), "
+            f"got {type(inner).__name__}"
+        )
+    size = environment.action_size
+
+    def init(key: Array) -> tuple[Any, Step]:
+        state = environment.reset(key)
+        return state, Step(state.obs, 0.0, False, False)
+
+    def step(key: Array, state: Any, action: Array) -> tuple[Any, Step]:
+        state = environment.step(state, action)
+        return state, Step(state.obs, state.reward, state.done > 0, False)
+
+    space = Box((-1.0,) * size, (1.0,) * size, (size,))
+    name = type(environment.unwrapped).__name__
+    return limited(stable(Environment(init, step, space, name=name)), time_limit)
+
+
+def make(name: str) -> Environment:
+    """The brax environment of that name, "inverted_pendulum" say, with 1000 steps an episode.
+
+    Args:
+        name: as in brax's registry.
+
+    Raises:
+        ValueError: an unknown name, with near matches.
+        ImportError: brax is not installed.
+    """
+    envs = library("brax.envs")
+    known = known_name("brax/", name, envs._envs)  # brax lists its names nowhere else
+    return adapt(envs.get_environment(known))._replace(name=f"brax/{known}")

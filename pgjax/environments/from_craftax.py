@@ -1,0 +1,82 @@
+"""Craftax on the surface: open worlds, large states, sparse rewards."""
+
+from typing import Any
+
+from jax import Array
+
+from pgjax.environments.libraries import known_name, library
+from pgjax.environments.surface import Discrete, Environment, Step, stable
+
+NAMES = (
+    "Craftax-Symbolic-v1",
+    "Craftax-Pixels-v1",
+    "Craftax-Classic-Symbolic-v1",
+    "Craftax-Classic-Pixels-v1",
+)
+
+
+def adapt(environment: Any, environment_params: Any = None) -> Environment:
+    """A Craftax environment as an Environment.
+
+    Craftax ends an episode where the player dies, or wins, and after `max_timesteps`, in one flag.
+    Here the latter truncates, and the former terminates, whatever the time.
+
+    Args:
+        environment: from `craftax.craftax_env.make_craftax_env_from_name`, with auto-reset or
+            without: its `reset_env` and `step_env` know of none.
+        environment_params: its parameters; the default ones if None.
+
+    Returns:
+        An Environment with Discrete actions.
+
+    Raises:
+        TypeError: no Craftax environment.
+        ImportError: Craftax is not installed.
+
+    Bias: does not apply; dynamics are Craftax's.
+
+    References:
+        Matthews et al., Craftax (2024).
+    """
+    bases = library("craftax.environment_base.environment_bases")
+    if not isinstance(environment, bases.EnvironmentAutoReset | bases.EnvironmentNoAutoReset):
+        raise TypeError(
+            "environment must be of Craftax, as from make_craftax_env_from_name(name, False), "
+            f"got {type(environment).__name__}"
+        )
+    params = environment.default_params if environment_params is None else environment_params
+
+    def init(key: Array) -> tuple[Any, Step]:
+        observation, state = environment.reset_env(key, params)
+        return state, Step(observation, 0.0, False, False)
+
+    def step(key: Array, state: Any, action: Array) -> tuple[Any, Step]:
+        observation, state, reward, _, _ = environment.step_env(key, state, action, params)
+        endless = params.replace(max_timesteps=state.timestep + 1)
+        terminated = environment.is_terminal(state, endless)
+        return state, Step(observation, reward, terminated, state.timestep >= params.max_timesteps)
+
+    return stable(
+        Environment(
+            init,
+            step,
+            Discrete(int(environment.num_actions)),
+            time_limit=int(params.max_timesteps),
+            name=environment.name,
+        )
+    )
+
+
+def make(name: str) -> Environment:
+    """The Craftax environment of that id, "Craftax-Classic-Symbolic-v1" say.
+
+    Args:
+        name: one of `NAMES`.
+
+    Raises:
+        ValueError: an unknown name, with near matches.
+        ImportError: Craftax is not installed.
+    """
+    known = known_name("craftax/", name, NAMES)
+    named = library("craftax.craftax_env").make_craftax_env_from_name
+    return adapt(named(known, auto_reset=False))._replace(name=f"craftax/{known}")

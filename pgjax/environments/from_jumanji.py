@@ -1,0 +1,153 @@
+"""jumanji on the surface: combinatorial problems, most of them with action masks."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pgjax.environments.libraries import known_name, library
+from pgjax.environments.surface import (
+    ActionSpace,
+    Box,
+    Discrete,
+    Environment,
+    MultiDiscrete,
+    Step,
+    stable,
+)
+
+DOWNLOADS = frozenset({"Sokoban-v0"})
+"""Environments that fetch a data set when made; training must not depend on a network."""
+
+
+def adapt(environment: Any) -> Environment:
+    """A jumanji environment of one agent as an Environment.
+
+    The last time step terminates where its discount is zero and truncates where it is not. Most
+    jumanji environments end at their own time limit with a discount of zero: it is part of the
+    task, and nothing is bootstrapped there.
+
+    The observation is jumanji's, a named tuple. A mask in it is also the step's action mask. Where
+    it masks tuples of choices (Tetris, Minesweeper, BinPack), whose legality does not factor,
+    actions become Discrete, numbering the tuples in row-major order.
+
+    Args:
+        environment: from `jumanji.make`, without wrappers.
+
+    Returns:
+        An Environment.
+
+    Raises:
+        TypeError: a wrapper, no jumanji environment, actions of another kind; by its functions: a
+            reward for each of several agents.
+        ImportError: jumanji is not installed.
+
+    Bias: does not apply; dynamics are jumanji's.
+
+    References:
+        Bonnet et al., Jumanji (2024).
+    """
+    env, wrappers = library("jumanji.env"), library("jumanji.wrappers")
+    if isinstance(environment, wrappers.Wrapper) or not isinstance(environment, env.Environment):
+        raise TypeError(
+            "environment must be a jumanji environment without wrappers, as from "
+            f"jumanji.make(name), got {type(environment).__name__}"
+        )
+    name, last = type(environment).__name__, library("jumanji.types").StepType.LAST
+    choices, mask_shape = _choices(environment), _mask_shape(environment)
+    joint = len(choices) > 1 and mask_shape == choices
+
+    def show(state: Any, timestep: Any) -> tuple[Any, Step]:
+        is_last, ends = timestep.step_type == last, timestep.discount == 0
+        mask = None
+        if mask_shape is not None:
+            mask = timestep.observation.action_mask
+            mask = jnp.ravel(mask) if joint else _one_after_another(mask, choices)
+        step = Step(timestep.observation, timestep.reward, is_last & ends, is_last & ~ends, mask)
+        return state, step
+
+    def init(key: Array) -> tuple[Any, Step]:
+        return show(*environment.reset(key))
+
+    def step(key: Array, state: Any, action: Array) -> tuple[Any, Step]:
+        if joint:
+            action = jnp.stack(jnp.unravel_index(action, choices))
+        spec = environment.action_spec
+        return show(*environment.step(state, action.astype(spec.dtype).reshape(spec.shape)))
+
+    space = Discrete(math.prod(choices)) if joint else _action_space(environment)
+    return stable(Environment(init, step, space, _time_limit(environment), name))
+
+
+def make(name: str) -> Environment:
+    """The jumanji environment of that id, "Snake-v1" say.
+
+    Args:
+        name: as in jumanji's registry.
+
+    Raises:
+        ValueError: an unknown name, with near matches; one that would download a data set.
+        ImportError: jumanji is not installed.
+    """
+    if name in DOWNLOADS:
+        raise ValueError(
+            f"jumanji/{name} downloads a data set when it is made, which pgjax does not do; "
+            "try jumanji/SlidingTilePuzzle-v0"
+        )
+    jumanji = library("jumanji")
+    known = known_name("jumanji/", name, jumanji.registered_environments() - DOWNLOADS)
+    return adapt(jumanji.make(known))._replace(name=f"jumanji/{known}")
+
+
+def _choices(environment: Any) -> tuple[int, ...]:
+    """The sizes of an action's discrete choices; none where it is real-valued."""
+    specs, spec = library("jumanji.specs"), environment.action_spec
+    if isinstance(spec, specs.DiscreteArray | specs.MultiDiscreteArray):
+        return tuple(int(n) for n in np.ravel(spec.num_values))
+    if isinstance(spec, specs.BoundedArray) and jnp.issubdtype(spec.dtype, jnp.integer):
+        low, high = _bounds(spec)
+        return tuple(int(n) + 1 for n in high) if not low.any() else ()
+    return ()
+
+
+def _action_space(environment: Any) -> ActionSpace:
+    specs, spec = library("jumanji.specs"), environment.action_spec
+    choices = _choices(environment)
+    if isinstance(spec, specs.DiscreteArray):
+        return Discrete(choices[0])
+    if choices:
+        return MultiDiscrete(choices)
+    if isinstance(spec, specs.BoundedArray) and jnp.issubdtype(spec.dtype, jnp.floating):
+        low, high = _bounds(spec)
+        return Box(tuple(map(float, low)), tuple(map(float, high)), tuple(spec.shape))
+    raise TypeError(
+        f"{type(environment).__name__} has actions of {type(spec).__name__}; pgjax takes discrete "
+        "ones, vectors of these, and bounded floats"
+    )
+
+
+def _bounds(spec: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Of each number of an action."""
+    low, high = (np.broadcast_to(x, spec.shape).ravel() for x in (spec.minimum, spec.maximum))
+    return low, high
+
+
+def _mask_shape(environment: Any) -> tuple[int, ...] | None:
+    """Of the action mask that the observation may have; what the specification says of it."""
+    spec = getattr(environment.observation_spec, "action_mask", None)
+    return None if spec is None else tuple(spec.shape)
+
+
+def _one_after_another(mask: Array, choices: tuple[int, ...]) -> Array:
+    """A mask [D, A] of D choices as [A_1 + ... + A_D]; one of a single choice as it is."""
+    if len(choices) < 2:
+        return mask
+    rows = mask.reshape(len(choices), -1)
+    return jnp.concatenate([row[:n] for row, n in zip(rows, choices, strict=True)])
+
+
+def _time_limit(environment: Any) -> int | None:
+    limit = getattr(environment, "time_limit", None)
+    return None if limit is None else int(limit)
