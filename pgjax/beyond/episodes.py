@@ -79,8 +79,8 @@ def fold(
     state, first = environment.init(start_key)
     origin = state, seen(first)
 
-    def step(carry: Any, time: Array) -> tuple[Any, Any]:
-        total, current, alive = carry
+    def step(carry: Any, _: None) -> tuple[Any, Any]:
+        total, time, current, alive = carry
         state, observation = _select(alive, current, origin)
         action, note = act(jax.random.fold_in(action_key, time), observation)
         action, handed = as_taken(environment.action_space, action)
@@ -91,10 +91,11 @@ def fold(
         now = Visit(time, observation, action, note, reward, terminated, truncated, alive)
         total, output = visit(total, now)
         current = _select(alive, (state, seen(shown)), current)
-        return (total, current, alive & ~(terminated | truncated)), output
+        return (total, time + 1, current, alive & ~(terminated | truncated)), output
 
-    carry = total, origin, jnp.bool_(True)
-    (total, (_, final), _), outputs = jax.lax.scan(step, carry, jnp.arange(num_steps))
+    # Time is carried, for an array of all times would be memory that grows with them.
+    carry = total, jnp.int32(0), origin, jnp.bool_(True)
+    (total, _, (_, final), _), outputs = jax.lax.scan(step, carry, length=num_steps)
     return total, outputs, final
 
 

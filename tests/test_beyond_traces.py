@@ -1,0 +1,260 @@
+"""Eligibility traces are reward-to-go turned round, exactly, in memory that time does not touch."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import beyond, enumeration, exact, sampling, tabular, terms
+from pgjax.beyond.episodes import Visit, bound, fold
+from pgjax.environments.surface import Discrete, Environment, Step
+from pgjax.tabular import to_jax
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+EXACT = 1e-10
+MDP, POLICY, H = tabular.random_mdp(), pgjax.tabular_softmax(4, 2), 3
+GAMMA = MDP.discount
+LOGITS = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
+
+
+def all_episodes(horizon: int = H) -> pgjax.Trajectory:
+    batch, _ = enumeration.trajectories(MDP, POLICY, LOGITS, horizon=horizon)
+    return jax.tree.map(jnp.asarray, batch)
+
+
+def test_the_expectation_is_the_gradient_and_with_a_fading_trace_it_is_not() -> None:
+    truth = exact.gradient(MDP, POLICY, LOGITS, horizon=H).ravel()
+
+    def both(params: Any, batch: pgjax.Trajectory) -> Any:
+        estimate = partial(beyond.trace_gradient, POLICY, params, batch, discount=GAMMA)
+        return estimate(), estimate(decay=0.7)
+
+    found = enumeration.moments(both, MDP, POLICY, LOGITS, horizon=H).mean
+    kept, fading = found[: truth.size], found[truth.size :]
+    np.testing.assert_allclose(kept, truth, rtol=0, atol=EXACT)
+    assert np.linalg.norm(fading - truth) > 0.01
+
+
+def test_batch_by_batch_it_is_the_stored_reward_to_go() -> None:
+    batch = all_episodes()
+    for rows in ([0, 1, 2], [1, 5, 9], [40, 7, 7]):
+        part = jax.tree.map(lambda x, rows=rows: x[jnp.array(rows)], batch)
+        stored = pgjax.gradient(pgjax.reward_to_go(GAMMA), POLICY, LOGITS, part)
+        online = beyond.trace_gradient(POLICY, LOGITS, part, discount=GAMMA)
+        np.testing.assert_allclose(online, stored, rtol=0, atol=1e-14)
+
+
+def test_the_undiscounted_estimate_is_that_of_gamma_one() -> None:
+    batch = all_episodes()
+    stored = pgjax.gradient(pgjax.mismatched_reward_to_go(1.0), POLICY, LOGITS, batch)
+    online = beyond.trace_gradient(POLICY, LOGITS, batch, discount=1.0)
+    np.testing.assert_allclose(online, stored, rtol=0, atol=1e-14)
+
+
+def test_a_fading_trace_is_credit_at_two_rates() -> None:
+    batch, decay = all_episodes(), 0.7
+
+    def weights(batch: pgjax.Trajectory, log_prob: Any) -> Any:
+        returns = jax.vmap(partial(pgjax.discounted_returns, discount=GAMMA * decay))(batch.reward)
+        return GAMMA ** jnp.arange(H, dtype=returns.dtype)[None] * returns
+
+    stored = pgjax.gradient(pgjax.Estimator(weights, terms.score), POLICY, LOGITS, batch)
+    online = beyond.trace_gradient(POLICY, LOGITS, batch, discount=GAMMA, decay=decay)
+    np.testing.assert_allclose(online, stored, rtol=0, atol=1e-14)
+
+
+def test_a_network_s_traces_are_its_stored_gradient_too() -> None:
+    policy = pgjax.flax_policy(pgjax.MLP(2, (3,)))
+    with jax.numpy_dtype_promotion("standard"):  # linen draws float32 whatever it is shown
+        params = policy.init(jax.random.key(0), jnp.zeros(4))
+    params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+    batch = all_episodes()
+    stored = pgjax.gradient(pgjax.reward_to_go(GAMMA), policy, params, batch)
+    online = beyond.trace_gradient(policy, params, batch, discount=GAMMA)
+    for one, other in zip(jax.tree.leaves(online), jax.tree.leaves(stored), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-14)
+
+
+def test_garbage_after_the_end_is_not_read() -> None:
+    batch = all_episodes()
+    spoilt = replace(
+        batch,
+        observation=jnp.where(batch.mask[..., None], batch.observation, jnp.nan),
+        reward=jnp.where(batch.mask, batch.reward, jnp.nan),
+        action=jnp.where(batch.mask, batch.action, 99),
+    )
+    np.testing.assert_array_equal(
+        beyond.trace_gradient(POLICY, LOGITS, spoilt, discount=GAMMA),
+        beyond.trace_gradient(POLICY, LOGITS, batch, discount=GAMMA),
+    )
+
+
+def test_no_trace_reaches_into_the_episode_before() -> None:
+    batch = jax.tree.map(lambda x: x[jnp.array([5, 40])], all_episodes())
+
+    def joined(x: Any) -> Any:
+        return x.reshape(1, -1, *x.shape[2:])
+
+    window = jax.tree.map(joined, replace(batch, final_observation=None))
+    window = replace(window, final_observation=batch.final_observation[1:])
+    time = jnp.tile(jnp.arange(H, dtype=jnp.int32), 2)[None]
+    two = beyond.trace_gradient(POLICY, LOGITS, batch, discount=GAMMA)
+    one = beyond.trace_gradient(POLICY, LOGITS, replace(window, time=time), discount=GAMMA)
+    np.testing.assert_allclose(one, 2 * two, rtol=0, atol=1e-14)
+    leaking = beyond.trace_gradient(POLICY, LOGITS, window, discount=GAMMA)
+    assert np.abs(leaking - 2 * two).max() > 1e-3
+
+
+# Straight from an environment
+
+
+def recorded(environment: Any, key: Any, num_trajectories: int, num_steps: int) -> pgjax.Trajectory:
+    """What `sampled_trace_gradient` saw of its episodes and forgot."""
+    surface = bound(environment)
+
+    def act(key: Any, observation: Any) -> Any:
+        return POLICY.sample(jnp.asarray(LOGITS), key, observation)
+
+    def record(total: None, now: Visit) -> tuple[None, dict]:
+        kept = {
+            name: getattr(now, name)
+            for name in ("observation", "action", "reward", "terminated", "truncated")
+        }
+        return None, kept | {"log_prob": jnp.where(now.alive, now.note, 0), "mask": now.alive}
+
+    def episode(key: Any) -> pgjax.Trajectory:
+        _, kept, final = fold(surface, act, jax.random.split(key, 3), num_steps, record, None)
+        return pgjax.Trajectory(**kept, final_observation=final)
+
+    return jax.jit(jax.vmap(episode))(jax.random.split(key, num_trajectories))
+
+
+def test_nothing_stored_and_everything_stored_give_one_gradient() -> None:
+    key = jax.random.key(3)
+    batch = recorded(MDP, key, 50, 8)
+    assert 0.2 < batch.mask.mean() < 0.9
+    stored = pgjax.gradient(pgjax.reward_to_go(GAMMA), POLICY, LOGITS, batch)
+    online = beyond.sampled_trace_gradient(
+        POLICY, LOGITS, MDP, key, num_trajectories=50, num_steps=8, discount=GAMMA
+    )
+    np.testing.assert_allclose(online, stored, rtol=0, atol=1e-14)
+
+
+def test_its_episodes_have_the_law_of_the_process() -> None:
+    problem = pgjax.suite.Problem("random", MDP, POLICY, LOGITS, H)
+    batch = recorded(MDP, jax.random.key(1), 20_000, H)
+    assert sampling.law_test(batch, problem).passed
+    other = problem._replace(params=np.zeros((4, 2)))
+    assert not sampling.law_test(batch, other).passed
+
+
+def test_a_time_limit_of_the_task_cuts_the_fold() -> None:
+    def shown(time: Any) -> Step:
+        return Step(jnp.ones(1), jnp.ones(()), jnp.bool_(False), time == 2)
+
+    counter = Environment(
+        init=lambda key: (jnp.int32(0), shown(jnp.int32(0))),
+        step=lambda key, time, action: (time + 1, shown(time + 1)),
+        action_space=Discrete(2),
+    )
+    policy = pgjax.tabular_softmax(1, 2)
+    objective = beyond.seeded_return(policy, counter, num_steps=5, discount=0.5)
+    assert objective(jnp.zeros((1, 2)), jax.random.key(0)) == 1.5
+    objective = beyond.seeded_return(policy, counter, num_steps=1, discount=0.5)
+    assert objective(jnp.zeros((1, 2)), jax.random.key(0)) == 1
+
+
+def temporary_bytes(function: Any, num_steps: int) -> int:
+    key = jax.random.key(0)
+    compiled = jax.jit(partial(function, num_steps=num_steps)).lower(LOGITS, key).compile()
+    analysis = compiled.memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes
+
+
+def test_memory_is_constant_in_time_where_a_stored_batch_grows_with_it() -> None:
+    def online(params: Any, key: Any, num_steps: int) -> Any:
+        return beyond.sampled_trace_gradient(
+            POLICY, params, MDP, key, num_trajectories=16, num_steps=num_steps, discount=1.0
+        )
+
+    def stored(params: Any, key: Any, num_steps: int) -> Any:
+        batch = pgjax.rollout(POLICY, params, MDP, key, num_trajectories=16, num_steps=num_steps)
+        return pgjax.gradient(pgjax.reward_to_go(1.0), POLICY, params, batch)
+
+    short, long = (temporary_bytes(online, T) for T in (100, 10_000))
+    assert long <= short + 1024
+    assert temporary_bytes(stored, 10_000) > 20 * temporary_bytes(stored, 100)
+    assert 20 * long < temporary_bytes(stored, 10_000)
+
+
+# The average reward
+
+
+def test_with_a_discounted_trace_it_is_gpomdp_s_gradient_and_nears_the_average_reward_s() -> None:
+    base = tabular.random_mdp(2, num_states=4)
+    transition = base.transition[:3, :, :3] + 0.05
+    transition = transition / transition.sum(-1, keepdims=True)
+    reward, logits, T = base.reward[:3, :, :3], LOGITS[:3], 4
+
+    def chain(table: Any) -> Any:
+        probability = jax.nn.softmax(table)
+        kernel = jnp.einsum("sa,sat->st", probability, jnp.asarray(transition))
+        system = jnp.concatenate([jnp.eye(3) - kernel.T, jnp.ones((1, 3))])
+        weight = jnp.linalg.lstsq(system, jnp.array([0.0, 0, 0, 1]))[0]
+        return probability, weight
+
+    def average_reward(table: Any) -> Any:
+        probability, weight = chain(table)
+        return jnp.einsum("s,sa,sat,sat->", weight, probability, transition, reward)
+
+    truth = jax.grad(average_reward)(jnp.asarray(logits))
+    start = np.asarray(chain(jnp.asarray(logits))[1])
+    mdp = pgjax.TabularMDP(transition, reward, start / start.sum(), [False] * 3, 1.0)
+    policy = pgjax.tabular_softmax(3, 2)
+
+    batch, chance = enumeration.trajectories(mdp, policy, logits, horizon=T)
+
+    @jax.jit
+    def expected(decay: Any) -> Any:
+        def single(row: pgjax.Trajectory) -> Any:
+            row = jax.tree.map(lambda x: x[None], row)
+            return beyond.trace_gradient(policy, logits, row, discount=1.0, decay=decay) / T
+
+        return jnp.tensordot(jnp.asarray(chance), jax.vmap(single)(to_jax(batch)), 1)
+
+    def credited(decay: float) -> Any:
+        """Σ_s ρ Σ_a ∇π Q_k, averaged over how many rewards a window of T has left to credit."""
+        probability, weight = chain(jnp.asarray(logits))
+        paid = jnp.sum(jnp.asarray(transition * reward), -1)
+        value, total = jnp.zeros(3), jnp.zeros((3, 2))
+        for _ in range(T):
+            q = paid + decay * jnp.asarray(transition) @ value
+            value = jnp.sum(probability * q, -1)
+            total = total + q
+        flow = jax.grad(lambda x: jnp.sum(weight[:, None] * jax.nn.softmax(x) * total))
+        return flow(jnp.asarray(logits)) / T
+
+    errors = []
+    for decay in (0.0, 0.5, 1.0):
+        found = expected(decay)
+        np.testing.assert_allclose(found, credited(decay), rtol=0, atol=EXACT)
+        errors.append(np.linalg.norm(found - truth))
+    assert errors[2] < errors[0]
+
+
+def test_bad_input_is_named() -> None:
+    batch = all_episodes()
+    with pytest.raises(ValueError, match="decay must lie in"):
+        beyond.trace_gradient(POLICY, LOGITS, batch, discount=0.9, decay=1.1)
+    sample = partial(beyond.sampled_trace_gradient, POLICY, LOGITS, discount=0.9)
+    with pytest.raises(ValueError, match="num_steps must be at least 1"):
+        sample(MDP, jax.random.key(0), num_trajectories=1, num_steps=0)
+    with pytest.raises(TypeError, match="environment must be"):
+        sample("CartPole-v1", jax.random.key(0), num_trajectories=1, num_steps=1)  # pyright: ignore
