@@ -106,9 +106,6 @@ def _choices(environment: Any) -> tuple[int, ...]:
     specs, spec = library("jumanji.specs"), environment.action_spec
     if isinstance(spec, specs.DiscreteArray | specs.MultiDiscreteArray):
         return tuple(int(n) for n in np.ravel(spec.num_values))
-    if isinstance(spec, specs.BoundedArray) and jnp.issubdtype(spec.dtype, jnp.integer):
-        low, high = _bounds(spec)
-        return tuple(int(n) + 1 for n in high) if not low.any() else ()
     return ()
 
 
@@ -120,18 +117,12 @@ def _action_space(environment: Any) -> ActionSpace:
     if choices:
         return MultiDiscrete(choices)
     if isinstance(spec, specs.BoundedArray) and jnp.issubdtype(spec.dtype, jnp.floating):
-        low, high = _bounds(spec)
+        low, high = (np.broadcast_to(x, spec.shape).ravel() for x in (spec.minimum, spec.maximum))
         return Box(tuple(map(float, low)), tuple(map(float, high)), tuple(spec.shape))
     raise TypeError(
         f"{type(environment).__name__} has actions of {type(spec).__name__}; pgjax takes discrete "
         "ones, vectors of these, and bounded floats"
     )
-
-
-def _bounds(spec: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Of each number of an action."""
-    low, high = (np.broadcast_to(x, spec.shape).ravel() for x in (spec.minimum, spec.maximum))
-    return low, high
 
 
 def _mask_shape(environment: Any) -> tuple[int, ...] | None:
