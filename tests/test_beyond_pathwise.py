@@ -38,22 +38,24 @@ def linear(params: Any, key: Any, observation: Any) -> Any:
     return mean + 0.3 * jax.random.normal(key, mean.shape, mean.dtype)
 
 
-@pytest.mark.parametrize(
-    ("name", "steps"), [*((name, 20) for name in SMOOTH), ("PointRobot-misc", 8)]
-)
-def test_it_is_the_slope_of_the_seeded_return(name: str, steps: int) -> None:
+@pytest.mark.parametrize("name", [*SMOOTH, "PointRobot-misc"])
+def test_it_is_the_slope_of_the_seeded_return(name: str) -> None:
     made, environment_params = gymnax.make(name)
     if name == "PointRobot-misc":
-        environment_params = environment_params.replace(dense_reward=True)
+        environment_params = environment_params.replace(
+            dense_reward=True,
+            goal_radius=0.0,  # or a finite difference would see the jump that no path does
+            max_force=9.0,
+        )
     environment = beyond.differentiable(made, environment_params)
     size = jax.eval_shape(environment.init, KEY)[1].observation.size
     random = np.random.default_rng(2)
     D = environment.action_space.size  # pyright: ignore[reportAttributeAccessIssue]
     params, direction = random.normal(scale=0.3, size=(2, size, D))
     found = beyond.pathwise_gradient(
-        linear, params, environment, KEY, num_trajectories=16, num_steps=steps, discount=0.9
+        linear, params, environment, KEY, num_trajectories=16, num_steps=20, discount=0.9
     )
-    objective = beyond.seeded_return(linear, environment, num_steps=steps, discount=0.9)
+    objective = beyond.seeded_return(linear, environment, num_steps=20, discount=0.9)
     keys = jax.random.split(KEY, 16)
 
     @jax.jit
