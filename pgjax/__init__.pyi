@@ -16,6 +16,7 @@ from . import groups as groups
 from . import off_policy as off_policy
 from . import policies as policies
 from . import registry as registry
+from . import regularization as regularization
 from . import rollouts as rollouts
 from . import sampling as sampling
 from . import suite as suite

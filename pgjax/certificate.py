@@ -59,9 +59,11 @@ class Certificate(NamedTuple):
 
     @property
     def cosine(self) -> float:
-        """Cosine of the angle between E ĝ and ∇J; zero if E ĝ is zero."""
-        scale = _norm(self.moments.mean) * _norm(self.truth)
-        return float(self.moments.mean @ self.truth) / scale if scale > 0 else 0.0
+        """Cosine of the angle between E ĝ and ∇J; zero if E ĝ is zero, to rounding."""
+        length, of_truth = _norm(self.moments.mean), _norm(self.truth)
+        if length < UNBIASED * of_truth:
+            return 0.0
+        return float(self.moments.mean @ self.truth) / (length * of_truth)
 
     @property
     def variance(self) -> float:

@@ -23,7 +23,7 @@ from jaxtyping import config, install_import_hook
 ANNOTATED = [
     *("returns", "baselines", "weights", "terms", "estimators", "policies"),
     *("exact.dynamics", "exact.values", "exact.derivatives", "exact.recursion", "exact.moments"),
-    *("enumeration", "diagnostics"),
+    *("enumeration", "diagnostics", "dice", "regularization", "exact.regularized"),
 ]
 config.update("jaxtyping_disable", True)
 install_import_hook([f"pgjax.{name}" for name in ANNOTATED], "beartype.beartype")

@@ -5,7 +5,15 @@ computes what it *is*, on every problem of the suite, and the tables of the READ
 docs/estimators.md are printed from that; a public estimator without a row fails the tests.
 """
 
-from pgjax.registry import beyond, critics, essentials, groups, off_policy
+from pgjax.registry import (
+    beyond,
+    critics,
+    essentials,
+    groups,
+    off_policy,
+    proximal,
+    regularized,
+)
 from pgjax.registry.row import Row as Row
 from pgjax.registry.row import least_variance_value as least_variance_value
 from pgjax.registry.row import mean_return as mean_return
@@ -17,6 +25,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     "groups": groups.ROWS,
     "off-policy": off_policy.ROWS,
     "beyond": beyond.ROWS,
+    "terms": proximal.ROWS,
+    "regularised": regularized.ROWS,
 }
 """Rows by family, in the order that tables print them."""
 

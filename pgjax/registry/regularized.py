@@ -129,7 +129,8 @@ def _entropy_term(term: Term) -> Callable[[Problem], Estimator]:
 ROWS: tuple[Row, ...] = (
     Row(
         name="entropy in the reward",
-        code="gradient(reward_to_go(γ), policy, params, with_entropy_reward(batch, β))",
+        code="gradient(reward_to_go(γ), policy, params, "
+        "regularization.with_entropy_reward(batch, β))",
         weights="γ^t G_t of r − β log π",
         term="score",
         bias="none",
@@ -139,7 +140,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="entropy bonus in the loss",
-        code="gradient(reward_to_go(γ), …) + β entropy_gradient(…, discount=γ)",
+        code="gradient(reward_to_go(γ), …) + β regularization.entropy_gradient(…, discount=γ)",
         weights="γ^t G_t, and γ^t",
         term="score, and β H",
         bias="biased: the entropy of later states is not credited",
@@ -149,7 +150,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="entropy, exact",
-        code="entropy_gradient(policy, params, batch, discount=γ)",
+        code="regularization.entropy_gradient(policy, params, batch, discount=γ)",
         weights="γ^t",
         term="H",
         bias="none",
@@ -163,7 +164,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="entropy, −(log π)²/2",
-        code="Estimator(visits(γ), squared_entropy)",
+        code="Estimator(regularization.visits(γ), regularization.squared_entropy)",
         weights="γ^t",
         term="−(log π)²/2",
         bias="none",
@@ -173,7 +174,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="entropy, −log π",
-        code="Estimator(visits(γ), sampled_entropy)",
+        code="Estimator(regularization.visits(γ), regularization.sampled_entropy)",
         weights="γ^t",
         term="−log π",
         bias="biased: zero in expectation",
@@ -183,7 +184,8 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="k1 in the reward",
-        code="gradient(reward_to_go(γ), policy, params, with_k1_reward(batch, reference, β))",
+        code="gradient(reward_to_go(γ), policy, params, "
+        "regularization.with_k1_reward(batch, reference, β))",
         weights="γ^t G_t of r − β k1",
         term="score",
         bias="none",
@@ -193,7 +195,8 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="k2 in the reward",
-        code="gradient(reward_to_go(γ), policy, params, with_k2_reward(batch, reference, β))",
+        code="gradient(reward_to_go(γ), policy, params, "
+        "regularization.with_k2_reward(batch, reference, β))",
         weights="γ^t G_t of r − β k2",
         term="score",
         bias="biased: E[k2] is not the KL, and its own gradient is left out",
@@ -203,7 +206,8 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="k3 in the reward",
-        code="gradient(reward_to_go(γ), policy, params, with_k3_reward(batch, reference, β))",
+        code="gradient(reward_to_go(γ), policy, params, "
+        "regularization.with_k3_reward(batch, reference, β))",
         weights="γ^t G_t of r − β k3",
         term="score",
         bias="biased by β Σ d ∇KL(ref‖π)",
@@ -213,7 +217,8 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="k1 in the loss",
-        code="gradient(Estimator(visits(γ), k1), policy, params, with_reference(batch, reference))",
+        code="gradient(Estimator(regularization.visits(γ), regularization.k1), "
+        "policy, params, regularization.with_reference(batch, reference))",
         weights="γ^t",
         term="k1",
         bias="biased: zero in expectation",
@@ -223,7 +228,8 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="k2 in the loss",
-        code="gradient(Estimator(visits(γ), k2), policy, params, with_reference(batch, reference))",
+        code="gradient(Estimator(regularization.visits(γ), regularization.k2), "
+        "policy, params, regularization.with_reference(batch, reference))",
         weights="γ^t",
         term="k2",
         bias="none",
@@ -233,7 +239,8 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="k3 in the loss",
-        code="gradient(Estimator(visits(γ), k3), policy, params, with_reference(batch, reference))",
+        code="gradient(Estimator(regularization.visits(γ), regularization.k3), "
+        "policy, params, regularization.with_reference(batch, reference))",
         weights="γ^t",
         term="k3",
         bias="biased: the mean is Σ d ∇KL(ref‖π), of the other divergence",
