@@ -5,46 +5,85 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgjax.environments.surface import ActionSpace, Box, Discrete, Environment, MultiDiscrete
+from pgjax.environments.surface import (
+    ActionSpace,
+    Box,
+    Discrete,
+    Environment,
+    MultiDiscrete,
+    is_space,
+)
 
 
 def check_actions(environment: Environment, action: Any) -> None:
-    """What a policy samples is what the environment takes; a factored action passes unseen.
+    """What a policy samples is what the environment takes.
 
     Args:
         environment: whose action space it is.
-        action: shape and dtype of an action, as from `jax.eval_shape`.
+        action: shapes and dtypes of an action, as from `jax.eval_shape`.
 
     Raises:
-        TypeError: a vector for Discrete actions, integers for a Box, another number of coordinates.
+        TypeError: a vector for Discrete actions, integers for a Box, another number of coordinates,
+            a factored action where the space has no parts, or other ones.
     """
-    space = environment.action_space
-    leaves = jax.tree.leaves(action)
-    if len(leaves) != 1:
-        return
-    shape, dtype = leaves[0].shape, leaves[0].dtype
-    is_integer = jnp.issubdtype(dtype, jnp.integer)
+    spaces, structure = jax.tree.flatten(environment.action_space, is_leaf=is_space)
+    if jax.tree.structure(action) != structure:
+        raise TypeError(
+            f"the policy samples actions {jax.tree.map(_shown, action)}, and {environment.name} "
+            f"takes {environment.action_space}; use a policy of that structure, as "
+            "factored_policy makes one of others"
+        )
+    for space, part in zip(spaces, jax.tree.leaves(action), strict=True):
+        if not _fits(space, part):
+            raise TypeError(
+                f"the policy samples {_shown(part)} actions, and {environment.name} takes {space}; "
+                f"use {_remedy(space)}"
+            )
+
+
+def as_taken(space: ActionSpace | Any, action: Any) -> tuple[Any, Any]:
+    """A sampled action as it is recorded, and as the environment is handed it.
+
+    Args:
+        space: of the environment.
+        action: one that fits it. Integers are recorded as int32; real vectors as they are, and
+            handed on in the shape of the Box.
+
+    Returns:
+        Two pytrees like the action.
+    """
+
+    def recorded(space: ActionSpace, x: Any) -> Any:
+        return x if isinstance(space, Box) else x.astype(jnp.int32)
+
+    def handed(space: ActionSpace, x: Any) -> Any:
+        return x.reshape(space.shape) if isinstance(space, Box) else x
+
+    action = jax.tree.map(recorded, space, action, is_leaf=is_space)
+    return action, jax.tree.map(handed, space, action, is_leaf=is_space)
+
+
+def _fits(space: ActionSpace, action: Any) -> bool:
+    is_integer = jnp.issubdtype(action.dtype, jnp.integer)
     match space:
         case Discrete():
-            fits, fix = is_integer and shape == (), "softmax_policy or flax_policy"
+            return is_integer and action.shape == ()
         case MultiDiscrete(num_actions):
-            fits = is_integer and shape == (len(num_actions),)
-            fix = "multi_discrete_policy"
+            return is_integer and action.shape == (len(num_actions),)
         case Box():
-            fits = jnp.issubdtype(dtype, jnp.floating) and shape in (space.shape, (space.size,))
-            fix = f"gaussian_policy or flax_gaussian_policy over {space.size} dimensions"
-    if not fits:
-        raise TypeError(
-            f"the policy samples {dtype}{list(shape)} actions, and {environment.name} takes "
-            f"{space}; use {fix}"
-        )
+            is_real = jnp.issubdtype(action.dtype, jnp.floating)
+            return is_real and action.shape in (space.shape, (space.size,))
 
 
-def as_taken(space: ActionSpace, action: Any) -> tuple[Any, Any]:
-    """A sampled action as it is recorded, and as the environment is handed it."""
-    if len(jax.tree.leaves(action)) != 1:
-        return action, action
-    if isinstance(space, Box):
-        return action, jax.tree.map(lambda x: x.reshape(space.shape), action)
-    action = jax.tree.map(lambda x: x.astype(jnp.int32), action)
-    return action, action
+def _remedy(space: ActionSpace) -> str:
+    match space:
+        case Discrete():
+            return "softmax_policy or flax_policy"
+        case MultiDiscrete():
+            return "multi_discrete_policy"
+        case Box():
+            return f"gaussian_policy or flax_gaussian_policy over {space.size} dimensions"
+
+
+def _shown(action: Any) -> str:
+    return f"{action.dtype}{list(action.shape)}"

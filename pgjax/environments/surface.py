@@ -82,20 +82,26 @@ class Box(NamedTuple):
 ActionSpace: TypeAlias = Discrete | MultiDiscrete | Box
 
 
+def is_space(x: Any) -> bool:
+    """Whether it is a space by itself: a record, which JAX would take for a tuple of numbers."""
+    return isinstance(x, ActionSpace)
+
+
 class Environment(NamedTuple):
     """An environment as a record of pure functions.
 
     Attributes:
         init: key -> (state, step), an episode's start.
         step: (key, state, action) -> (state, step), without auto-reset.
-        action_space: what `step` takes.
+        action_space: what `step` takes: a space, or a dict or tuple of spaces for actions that are
+            one too, as a factored policy's are.
         time_limit: steps after which `truncated` comes at the latest; None where it may never.
         name: as messages print it.
     """
 
     init: Callable[[Key[Array, ""]], tuple[State, Step]]
     step: Callable[[Key[Array, ""], State, Array], tuple[State, Step]]
-    action_space: ActionSpace
+    action_space: ActionSpace | Any
     time_limit: int | None = None
     name: str = "environment"
 
@@ -111,15 +117,19 @@ def seen(step: Step) -> Observation:
     return MaskedObservation(step.observation, step.action_mask | jnp.asarray(step.terminated))
 
 
-def action_example(space: ActionSpace) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of an action, as `Environment.step` is handed it."""
-    match space:
-        case Discrete():
-            return jax.ShapeDtypeStruct((), jnp.int32)
-        case MultiDiscrete(num_actions):
-            return jax.ShapeDtypeStruct((len(num_actions),), jnp.int32)
-        case Box():
-            return jax.ShapeDtypeStruct(space.shape, jax.dtypes.canonicalize_dtype(float))
+def action_example(space: ActionSpace | Any) -> Any:
+    """Shape and dtype of an action, as `Environment.step` is handed it; a pytree like the space."""
+
+    def example(space: ActionSpace) -> jax.ShapeDtypeStruct:
+        match space:
+            case Discrete():
+                return jax.ShapeDtypeStruct((), jnp.int32)
+            case MultiDiscrete(num_actions):
+                return jax.ShapeDtypeStruct((len(num_actions),), jnp.int32)
+            case Box():
+                return jax.ShapeDtypeStruct(space.shape, jax.dtypes.canonicalize_dtype(float))
+
+    return jax.tree.map(example, space, is_leaf=is_space)
 
 
 def stable(environment: Environment) -> Environment:
