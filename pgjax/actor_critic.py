@@ -5,6 +5,7 @@ goes through the rows in minibatches. A2C is the score term and one step; PPO th
 many. Both leave out γ^t, as practice does: when γ < 1 they climb no objective's gradient.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -12,16 +13,29 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Key, UInt32
+from jaxtyping import Float, Key, UInt32
 
 from pgjax import terms, weights, windows
 from pgjax.agents import ActorCritic
 from pgjax.cuts import values
+from pgjax.default_networks import bound
+from pgjax.environments.sources import AnyEnvironment
 from pgjax.minibatches import Form, Rows, Settings, check_settings, improve
-from pgjax.rollouts import AnyEnvironment, resolve
 from pgjax.training import Metrics, Training, all_finite
 from pgjax.types import Params
 from pgjax.validation import check_key
+
+
+class Unit(NamedTuple):
+    """How large returns have been, which makes the unit in which they are learnt.
+
+    Attributes:
+        squares: the sum over windows of the mean of G².
+        number: of windows.
+    """
+
+    squares: Float[Array, ""]
+    number: Float[Array, ""]
 
 
 class State(NamedTuple):
@@ -33,6 +47,7 @@ class State(NamedTuple):
         stream: the environments.
         key: of the minibatches to come.
         finished: the last statistics of episodes; NaN before the first has ended.
+        unit: of the rewards that agent and critic see.
     """
 
     params: Params
@@ -40,6 +55,7 @@ class State(NamedTuple):
     stream: windows.Stream
     key: Key[Array, ""]
     finished: windows.Finished
+    unit: Unit
 
 
 def clipped_adam(
@@ -169,6 +185,25 @@ def rows_of(agent: ActorCritic, params: Params, window: windows.Window, settings
     return Rows(*jax.lax.stop_gradient(flat))
 
 
+def in_unit(unit: Unit, window: windows.Window, discount: float) -> tuple[Unit, windows.Window]:
+    """A window's rewards divided by the root mean square of all returns so far.
+
+    Args:
+        unit: of the windows before.
+        window: from `pgjax.windows.window`.
+        discount: γ.
+
+    Returns:
+        The unit with this window in it, and the window with its rewards in that unit; as they are
+        while there was none but zero.
+    """
+    batch = window.batch
+    squares = unit.squares + jnp.mean(weights.returns_to_go(batch, discount) ** 2)
+    unit = Unit(squares.astype(unit.squares.dtype), unit.number + 1)
+    scale = jnp.sqrt(jnp.where(unit.squares > 0, unit.squares / unit.number, 1))
+    return unit, window._replace(batch=replace(batch, reward=batch.reward / scale))
+
+
 def _as_it_is(advantage: Array) -> Array:
     return advantage
 
@@ -187,8 +222,7 @@ def _training(
     form: Form,
 ) -> Training:
     check_settings(settings)
-    source, environment_params = resolve(environment)
-    surface = source.bind(source.what, environment_params)
+    surface = bound(environment)
     stream_key, key = jax.random.split(check_key(key))
     stream = windows.start(surface, stream_key, settings.num_environments)
     draw = partial(windows.window, agent.policy, num_steps=settings.num_steps)
@@ -197,7 +231,8 @@ def _training(
     def step(state: State) -> tuple[State, Metrics, dict[str, Array]]:
         key, deal_key = jax.random.split(state.key)
         stream, here = draw(agent.acting(state.params), surface, state.stream)
-        rows = rows_of(agent, state.params, here, settings)
+        unit, scaled = in_unit(state.unit, here, settings.discount)
+        rows = rows_of(agent, state.params, scaled, settings)
         params, optimizer_state, norm, entropy = improve(
             agent, optimizer, settings, form, state.params, state.optimizer_state, rows, deal_key
         )
@@ -212,10 +247,11 @@ def _training(
                 "optimizer step": params,
             }
         )
-        return State(params, optimizer_state, stream, key, finished), metrics, finite
+        return State(params, optimizer_state, stream, key, finished, unit), metrics, finite
 
     unknown = windows.Finished(jnp.int32(0), *jnp.full(3, jnp.nan, jnp.zeros(()).dtype))
-    begin = State(params, jax.jit(optimizer.init)(params), stream, key, unknown)
+    unit = Unit(jnp.zeros(()), jnp.zeros(()))
+    begin = State(params, jax.jit(optimizer.init)(params), stream, key, unknown, unit)
     return Training(begin, step, lambda state: agent.acting(state.params))
 
 

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen
 from jax import Array
 from jaxtyping import Float, Key, UInt32
 
+from pgjax.default_networks import default_network as default_network
+from pgjax.default_networks import initial_params as initial_params
 from pgjax.estimators import admit, shares
-from pgjax.policies import MLP, ConvNet
 from pgjax.pullback import log_probs, pull_back_and_sum
-from pgjax.rollouts import rollout, spaces
+from pgjax.rollouts import rollout
 from pgjax.types import Estimator, Params, Policy, Trajectory
 from pgjax.validation import check_key, check_positive
 
@@ -60,71 +60,6 @@ class Training(NamedTuple):
     start: Any
     step: Callable[[Any], tuple[Any, Metrics, dict[str, Array]]]
     params: Callable[[Any], Params]
-
-
-def default_network(environment: Any, environment_params: Any = None) -> linen.Module:
-    """A network that fits a gymnax environment: logits from one observation.
-
-    Images [height, width, channels] of at least 3×3 get a `ConvNet`; a `Discrete` observation is
-    one-hot encoded for an `MLP`; any other is flattened for it.
-
-    Args:
-        environment: a gymnax environment with discrete actions.
-        environment_params: its parameters; the default ones if None.
-
-    Returns:
-        A Flax module, for `flax_policy`.
-
-    Raises:
-        TypeError: actions that are not discrete.
-
-    Example:
-        >>> import gymnax
-        >>> type(default_network(gymnax.make("Breakout-MinAtar")[0])).__name__
-        'ConvNet'
-    """
-    if environment_params is None:
-        environment_params = environment.default_params
-    action_space = environment.action_space(environment_params)
-    if not isinstance(action_space, spaces.Discrete):
-        raise TypeError(
-            f"{environment.name} has actions in a {type(action_space).__name__} space, and a "
-            "softmax policy needs Discrete ones; CartPole-v1 and the MinAtar games have them"
-        )
-    num_actions = int(action_space.n)
-    observation_space = environment.observation_space(environment_params)
-    if isinstance(observation_space, spaces.Discrete):
-        return MLP(num_actions, num_categories=int(observation_space.n))
-    shape = _example_observation(environment, environment_params).shape
-    is_image = len(shape) == 3 and min(shape[:2]) >= 3
-    return ConvNet(num_actions) if is_image else MLP(num_actions)
-
-
-def initial_params(
-    policy: Policy,
-    environment: Any,
-    key: Key[Array, ""] | UInt32[Array, "2"],
-    environment_params: Any = None,
-) -> Params:
-    """The policy's parameters at the start, from the shape of the environment's observation.
-
-    Args:
-        policy: its `init` draws them.
-        environment: a gymnax environment.
-        key: from `jax.random.key`.
-        environment_params: its parameters; the default ones if None.
-
-    Returns:
-        A pytree of floating arrays.
-
-    Raises:
-        TypeError: a key that is none.
-    """
-    if environment_params is None:
-        environment_params = environment.default_params
-    example = _example_observation(environment, environment_params)
-    # Only the shape matters, and zeros keep the start independent of any draw of the environment.
-    return jax.jit(policy.init)(check_key(key), jnp.zeros(example.shape, example.dtype))
 
 
 def update(
@@ -424,9 +359,3 @@ def all_finite(stages: dict[str, Any]) -> dict[str, Array]:
         name: jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(values)]))
         for name, values in stages.items()
     }
-
-
-def _example_observation(environment: Any, environment_params: Any) -> Any:
-    """Shape and dtype of one observation, without drawing it."""
-    reset = partial(environment.reset_env, params=environment_params)
-    return jax.eval_shape(lambda key: reset(key)[0], jax.random.key(0))

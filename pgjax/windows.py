@@ -17,9 +17,9 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key, UInt32
 
 from pgjax.cuts import age
+from pgjax.environments.actions import as_taken, check_actions
 from pgjax.environments.surface import Environment, seen, stable
 from pgjax.hoisting import hoist
-from pgjax.rollouts import as_taken, check_actions
 from pgjax.types import Observation, Params, Policy, Trajectory
 from pgjax.validation import check_key, check_positive
 

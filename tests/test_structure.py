@@ -67,7 +67,7 @@ LEVELS = [
     {"beyond.all_action", "beyond.traces", "beyond.parameter_space"},
     {"exact.values", "exact.recursion", "bridge.laws", "diagnostics", "agents"},
     {"exact.derivatives", "exact.moments", "exact.regularized", "bridge.exploration"},
-    {"exact", "bridge.tables"},
+    {"exact", "bridge.tables", "default_networks"},
     {"enumeration", "rollouts", "suite", "bridge", "beyond.fisher"},
     {"beyond.episodes", "beyond.natural", "beyond.pairs"},
     {"beyond.antithetic", "beyond.pathwise", "beyond.streams"},

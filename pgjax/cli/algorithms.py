@@ -1,0 +1,312 @@
+"""Algorithms that `pgjax train` runs: their options, their defaults, and what they are made of.
+
+An option left out takes its algorithm's default; one that the algorithm has no use for is refused.
+Only `make` and `policy_of` import JAX.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pgjax.cli.arguments import positive_int, unit_interval
+
+if TYPE_CHECKING:
+    from flax import linen
+    from jax import Array
+
+    from pgjax.environments.sources import AnyEnvironment
+    from pgjax.training import Training
+    from pgjax.types import Policy
+
+MAX_DEFAULT_STEPS = 500
+"""A cap on REINFORCE's *default* --num-steps: a batch keeps N·T observations in memory."""
+
+BASELINES = ("leave-one-out", "batch-mean", "none")
+
+ON_WINDOWS = {
+    "discount": 0.99,
+    "gae_lambda": 0.95,
+    "entropy_weight": 0.0,
+    "value_weight": 0.5,
+    "max_gradient_norm": 0.5,
+}
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "reinforce": {
+        "updates": 100,
+        "num_trajectories": 64,
+        "num_steps": None,  # the environment's own limit
+        "discount": 1.0,
+        "learning_rate": 0.005,  # twice that learns CartPole sooner, and freezes on FrozenLake
+        "baseline": "leave-one-out",
+    },
+    "a2c": ON_WINDOWS
+    | {"updates": 1500, "num_environments": 16, "num_steps": 16, "learning_rate": 0.002},
+    "ppo": ON_WINDOWS
+    | {
+        "updates": 100,
+        "num_environments": 16,
+        "num_steps": 128,
+        "learning_rate": 0.001,
+        "epochs": 10,
+        "minibatches": 8,
+        "clip": 0.2,
+    },
+}
+
+
+class Made(NamedTuple):
+    """What `make` hands over.
+
+    Attributes:
+        training: the run.
+        description: for `config.json`: the algorithm, its networks and its settings.
+        policy: of the parameters that the training gives.
+    """
+
+    training: "Training"
+    description: dict[str, Any]
+    policy: "Policy"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of all algorithms, `--algorithm` first; their defaults are filled in later."""
+    parser.add_argument(
+        "--algorithm",
+        choices=tuple(DEFAULTS),
+        default="reinforce",
+        help="reinforce: whole episodes, reward-to-go and a baseline; a2c, ppo: windows of steps, "
+        "and a critic",
+    )
+    for name, (kind, meaning) in OPTIONS.items():
+        of = [algorithm for algorithm, settings in DEFAULTS.items() if name in settings]
+        stated = {a: DEFAULTS[a][name] for a in of if DEFAULTS[a][name] is not None}
+        values = set(stated.values())
+        only = "" if len(of) == len(DEFAULTS) else f"{' and '.join(of)} only; "
+        default = (
+            f"default {values.pop()}"
+            if len(values) == 1 and len(stated) == len(of)
+            else "default " + ", ".join(f"{a} {value}" for a, value in stated.items())
+        )
+        extra: dict[str, Any] = {"choices": BASELINES} if name == "baseline" else {"type": kind}
+        parser.add_argument(_flag(name), help=f"{meaning} ({only}{default})", **extra)
+
+
+def complete(arguments: argparse.Namespace) -> argparse.Namespace:
+    """The same arguments with the algorithm's own default for each option that was left out.
+
+    Raises:
+        ValueError: an option that is another algorithm's.
+    """
+    algorithm = arguments.algorithm
+    defaults = DEFAULTS[algorithm]
+    for name in OPTIONS:
+        if name not in defaults and getattr(arguments, name) is not None:
+            raise ValueError(
+                f"{_flag(name)} is no option of {algorithm}, which takes "
+                f"{', '.join(map(_flag, defaults))}"
+            )
+    given = {name: getattr(arguments, name) for name in defaults}
+    filled = {name: defaults[name] if x is None else x for name, x in given.items()}
+    return argparse.Namespace(**vars(arguments) | filled)
+
+
+def make(arguments: argparse.Namespace, environment: "AnyEnvironment", key: "Array") -> Made:
+    """A training run as the arguments ask for it.
+
+    Args:
+        arguments: of a parser that `configure` saw, `algorithm` and its options.
+        environment: whatever `rollout` takes.
+        key: from `jax.random.key`; parameters and training are drawn from it.
+
+    Returns:
+        The Training, what `config.json` says of it, and the policy that it trains.
+
+    Raises:
+        ValueError: options that do not fit each other or the algorithm.
+        TypeError: actions that no default network has.
+    """
+    arguments = complete(arguments)
+    build = _reinforce if arguments.algorithm == "reinforce" else _on_windows
+    return build(arguments, environment, key)
+
+
+def policy_of(network: "linen.Module") -> "Policy":
+    """The policy that a default network is read as: Gaussian from a mean and a log σ, else softmax.
+
+    Args:
+        network: as `make` describes it.
+    """
+    from pgjax.policies import GaussianMLP, flax_gaussian_policy, flax_policy
+
+    is_gaussian = isinstance(network, GaussianMLP)
+    return flax_gaussian_policy(network) if is_gaussian else flax_policy(network)
+
+
+def _network(environment: "AnyEnvironment") -> "linen.Module":
+    from pgjax.default_networks import bound, default_gaussian_network, default_network
+    from pgjax.environments.surface import Box
+
+    is_box = isinstance(bound(environment).action_space, Box)
+    return (default_gaussian_network if is_box else default_network)(environment)
+
+
+def _reinforce(arguments: argparse.Namespace, environment: "AnyEnvironment", key: "Array") -> Made:
+    import jax
+    import optax
+
+    from pgjax import baselines
+    from pgjax.cli import saved_runs
+    from pgjax.compositions import reward_to_go
+    from pgjax.default_networks import bound, initial_params
+    from pgjax.training import policy_gradient
+
+    choices = {
+        "leave-one-out": baselines.leave_one_out,
+        "batch-mean": baselines.batch_mean,
+        "none": None,
+    }
+    baseline = choices[arguments.baseline]
+    if baseline is baselines.leave_one_out and arguments.num_trajectories < 2:
+        raise ValueError(
+            "--baseline leave-one-out needs --num-trajectories of at least 2; "
+            "with a single one, use --baseline none"
+        )
+    network = _network(environment)
+    settings = _settings(arguments)
+    settings["num_steps"] = _num_steps(arguments.num_steps, bound(environment).time_limit)
+    init_key, train_key = jax.random.split(key)
+    policy = policy_of(network)
+    # Falling to zero, the rate averages the noise away at the end, where the parameters are kept.
+    rate = optax.linear_schedule(settings["learning_rate"], 0.0, settings["updates"])
+    training = policy_gradient(
+        policy,
+        initial_params(policy, environment, init_key),
+        environment,
+        train_key,
+        estimator=reward_to_go(settings["discount"], baseline=baseline),
+        optimizer=optax.adam(rate),
+        num_trajectories=settings["num_trajectories"],
+        num_steps=settings["num_steps"],
+    )
+    networks = {"network": saved_runs.network_description(network)}
+    return Made(training, {"algorithm": "reinforce", **networks, "settings": settings}, policy)
+
+
+def _on_windows(arguments: argparse.Namespace, environment: "AnyEnvironment", key: "Array") -> Made:
+    import jax
+
+    from pgjax import actor_critic, agents
+    from pgjax.cli import saved_runs
+    from pgjax.default_networks import default_critic, initial_params
+    from pgjax.minibatches import Settings
+
+    network, critic = _network(environment), default_critic(environment)
+    policy = policy_of(network)
+    agent = agents.separate(policy, critic)
+    given = _settings(arguments)
+    settings = Settings(
+        num_environments=given["num_environments"],
+        num_steps=given["num_steps"],
+        discount=given["discount"],
+        lambda_=given["gae_lambda"],
+        epochs=given.get("epochs", 1),
+        num_minibatches=given.get("minibatches", 1),
+        clip=given.get("clip", 0.2),
+        entropy_weight=given["entropy_weight"],
+        value_weight=given["value_weight"],
+    )
+    optimizer = actor_critic.clipped_adam(
+        given["learning_rate"],
+        num_gradient_steps=given["updates"] * settings.epochs * settings.num_minibatches,
+        max_gradient_norm=given["max_gradient_norm"],
+    )
+    init_key, train_key = jax.random.split(key)
+    train = {"a2c": actor_critic.a2c, "ppo": actor_critic.ppo}[arguments.algorithm]
+    training = train(
+        agent,
+        initial_params(agent, environment, init_key),
+        environment,
+        train_key,
+        optimizer=optimizer,
+        settings=settings,
+    )
+    networks = {
+        "network": saved_runs.network_description(network),
+        "critic": saved_runs.network_description(critic),
+    }
+    return Made(training, {"algorithm": arguments.algorithm, **networks, "settings": given}, policy)
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The algorithm's own options, by name."""
+    return {name: getattr(arguments, name) for name in DEFAULTS[arguments.algorithm]}
+
+
+def _num_steps(asked: int | None, limit: int | None) -> int:
+    """T, and a word where it cuts episodes that the task does not cut."""
+    if limit is None:
+        return asked or MAX_DEFAULT_STEPS
+    num_steps = asked or min(limit, MAX_DEFAULT_STEPS)
+    if num_steps < limit:
+        print(
+            f"episodes are cut after {num_steps} steps, before the environment's limit of {limit}: "
+            "the objective is the return up to there"
+        )
+    return min(num_steps, limit)  # no episode lasts longer, whatever was asked
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _positive_float(text: str) -> float:
+    value = _not_negative(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"needs a positive number, got {text}")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs a number, got {text!r}") from None
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"needs a finite number of at least 0, got {text}")
+    return value
+
+
+def _open_unit_interval(text: str) -> float:
+    value = _positive_float(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"needs a number between 0 and 1, got {text}")
+    return value
+
+
+OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "updates": (positive_int, "in all; an update is a batch of episodes or a window"),
+    "num_trajectories": (positive_int, "episodes in each update"),
+    "num_environments": (positive_int, "stepped together"),
+    "num_steps": (
+        positive_int,
+        "of the environments in each window; reinforce: episodes are cut after so many, by default "
+        f"at the environment's own limit, but at most {MAX_DEFAULT_STEPS}, and a cut changes the "
+        "objective to the return so far",
+    ),
+    "discount": (unit_interval, "γ of the objective E[Σ γ^t r]; 1 is the return that is reported"),
+    "gae_lambda": (unit_interval, "λ of the advantages: 0 trusts the critic, 1 the returns"),
+    "learning_rate": (_positive_float, "Adam's, at the start; it falls linearly to zero"),
+    "baseline": (
+        str,
+        "subtracted from the return at each time step; leave-one-out and none are unbiased",
+    ),
+    "epochs": (positive_int, "passes through each window"),
+    "minibatches": (positive_int, "equal parts of a window, one step of Adam each"),
+    "clip": (_open_unit_interval, "ε: ratios beyond 1 ± ε give no more incentive"),
+    "entropy_weight": (_not_negative, "of the policy's entropy in what is climbed"),
+    "value_weight": (_not_negative, "of the critic's squared error"),
+    "max_gradient_norm": (_positive_float, "a longer gradient is shortened to it"),
+}
+"""How each option is read, and what it means."""
