@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key
 
+from pgjax.environments.actions import as_taken, check_actions
 from pgjax.environments.surface import Environment, seen
-from pgjax.rollouts import AnyEnvironment, as_taken, check_actions, resolve
+from pgjax.rollouts import AnyEnvironment, resolve
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy
 from pgjax.validation import check_positive, check_unit_interval
 
@@ -194,7 +195,7 @@ def sampled_action(
     """Shape and dtype of a policy's actions in an environment that takes such.
 
     Raises:
-        TypeError: by `rollouts.check_actions`, where it does not.
+        TypeError: by `check_actions`, where it does not.
     """
     key = jax.eval_shape(jax.random.key, 0)
     start = jax.eval_shape(lambda key: seen(environment.init(key)[1]), key)
