@@ -1,5 +1,6 @@
 """Gaussian policies: densities, their scores by quadrature, bounds, and what samples carry."""
 
+from functools import partial
 from typing import Any
 
 import hypothesis
@@ -22,6 +23,7 @@ plain = policies.gaussian_policy(
     lambda key, s: jax.tree.map(jnp.zeros_like, PARAMS), lambda p, s: (p["mean"], p["log_std"])
 )
 log_prob = jax.jit(plain.log_prob)
+sample_all = jax.jit(jax.vmap(plain.sample, (None, 0, None)))
 numbers = arrays.arrays(np.float64, D, elements=st.floats(-5, 5, width=64))
 
 
@@ -45,32 +47,41 @@ def one(mean: Any, log_std: Any) -> dict[str, np.ndarray]:
     return {"mean": np.array([mean]), "log_std": np.array([log_std])}
 
 
+@partial(jax.jit, static_argnums=0)
+def values_and_scores(policy: Any, params: Any, actions: Any) -> Any:
+    one_score = jax.value_and_grad(policy.log_prob)
+    return jax.vmap(lambda a: one_score(params, SEEN, a[None]))(actions)
+
+
+def scored(policy: Any, params: Any, actions: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Densities, and scores [2, n] by mean and log σ."""
+    values, scores = values_and_scores(policy, params, actions)
+    return np.exp(values), np.stack([scores["mean"][:, 0], scores["log_std"][:, 0]])
+
+
 def test_a_density_has_mass_one_and_its_score_has_mean_zero() -> None:
     params = one(0.4, -0.3)
     nodes, weights = np.polynomial.legendre.leggauss(200)
     half = 10 * np.exp(-0.3)
     action, weight = jnp.asarray(0.4 + half * nodes), half * weights
-    values = jax.vmap(lambda a: plain.log_prob(params, SEEN, a[None]))(action)
-    scores = jax.vmap(lambda a: jax.grad(plain.log_prob)(params, SEEN, a[None]))(action)
-    density = np.exp(values) * weight
-    np.testing.assert_allclose(density.sum(), 1, rtol=0, atol=1e-13)
-    for score in jax.tree.leaves(scores):
-        np.testing.assert_allclose(density @ score[:, 0], 0, rtol=0, atol=1e-13)
-        assert density @ np.abs(score[:, 0]) > 0.5
+    density, scores = scored(plain, params, action)
+    np.testing.assert_allclose(density @ weight, 1, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(scores @ (density * weight), 0, rtol=0, atol=1e-13)
+    assert np.all(np.abs(scores) @ (density * weight) > 0.5)
 
 
 def test_a_sample_carries_the_log_probability_that_scoring_it_gives() -> None:
     keys = jax.random.split(jax.random.key(0), 100)
-    actions, found = jax.vmap(plain.sample, (None, 0, None))(PARAMS, keys, SEEN)
-    again = jax.vmap(plain.log_prob, (None, None, 0))(PARAMS, SEEN, actions)
-    np.testing.assert_array_equal(found, again)
+    actions, found = sample_all(PARAMS, keys, SEEN)
+    again = jax.jit(jax.vmap(plain.log_prob, (None, None, 0)))(PARAMS, SEEN, actions)
+    np.testing.assert_allclose(found, again, rtol=1e-14, atol=1e-14)
 
 
 def test_samples_are_from_the_density() -> None:
     # α = 1e-6. Power: a mean off by 0.1 σ shifts the statistic's D by 0.04, of which 2^14 draws
     # reject 0.02.
     keys = jax.random.split(jax.random.key(1), 2**14)
-    actions = np.asarray(jax.vmap(plain.sample, (None, 0, None))(PARAMS, keys, SEEN)[0])
+    actions = np.asarray(sample_all(PARAMS, keys, SEEN)[0])
     for d in range(D):
         mean, std = PARAMS["mean"][d], np.exp(PARAMS["log_std"][d])
         assert scipy.stats.kstest(actions[:, d], "norm", (mean, std)).pvalue > 1e-6
@@ -79,8 +90,8 @@ def test_samples_are_from_the_density() -> None:
 
 def test_a_sample_moves_with_the_mean_and_with_sigma_by_its_noise() -> None:
     key = jax.random.key(2)
-    slopes = jax.jacobian(lambda p: plain.sample(p, key, SEEN)[0])(PARAMS)
-    action = plain.sample(PARAMS, key, SEEN)[0]
+    slopes = jax.jit(jax.jacobian(lambda p: plain.sample(p, key, SEEN)[0]))(PARAMS)
+    action = jax.jit(plain.sample)(PARAMS, key, SEEN)[0]
     np.testing.assert_allclose(slopes["mean"], np.eye(D), rtol=0, atol=1e-15)
     np.testing.assert_allclose(slopes["log_std"], np.diag(action - PARAMS["mean"]), atol=1e-14)
 
@@ -91,6 +102,7 @@ LOW, HIGH = np.array([-2.0, 0.0, 1e3]), np.array([1.0, 5.0, 1e3 + 1])
 squashed = policies.squashed_gaussian_policy(
     plain.init, lambda p, s: (p["mean"], p["log_std"]), low=LOW, high=HIGH
 )
+squashed_log_prob = jax.jit(squashed.log_prob)
 single = policies.squashed_gaussian_policy(
     plain.init, lambda p, s: (p["mean"], p["log_std"]), low=-2.0, high=1.0
 )
@@ -108,7 +120,7 @@ def test_the_squashed_log_probability_is_scipys_with_the_slope_of_the_squashing(
 ) -> None:
     half = (HIGH - LOW) / 2
     action = (HIGH + LOW) / 2 + half * np.tanh(u)
-    found = jax.jit(squashed.log_prob)(PARAMS, SEEN, jnp.asarray(action))
+    found = squashed_log_prob(PARAMS, SEEN, jnp.asarray(action))
     density = scipy.stats.norm.logpdf(u, PARAMS["mean"], np.exp(PARAMS["log_std"]))
     expected = np.sum(density - np.log(half) - np.log(1 - np.tanh(u) ** 2))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)  # tanh and its inverse: 1e-13/ε
@@ -118,13 +130,6 @@ def quadrature() -> tuple[Any, np.ndarray]:
     """Actions in (−2, 1) and weights: Gauss–Legendre, exact where the density is smooth."""
     nodes, weights = np.polynomial.legendre.leggauss(400)
     return jnp.asarray(-0.5 + 1.5 * nodes), 1.5 * weights
-
-
-def scored(policy: Any, params: Any, actions: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Densities, and scores [2, n] by mean and log σ."""
-    one_score = jax.value_and_grad(policy.log_prob)
-    values, scores = jax.vmap(lambda a: one_score(params, SEEN, a[None]))(actions)
-    return np.exp(values), np.stack([scores["mean"][:, 0], scores["log_std"][:, 0]])
 
 
 def test_a_squashed_density_has_mass_one_and_its_score_has_mean_zero() -> None:
@@ -183,8 +188,8 @@ def test_a_sample_and_its_log_probability_move_as_the_raw_one_even_at_the_bounds
 
     for mean in (0.2, 30.0):
         params = one(mean, -0.5)
-        found = jax.jacobian(lambda p: single.sample(p, key, SEEN))(params)
-        expected = jax.jacobian(by_hand)(params)
+        found = jax.jit(jax.jacobian(lambda p: single.sample(p, key, SEEN)))(params)
+        expected = jax.jit(jax.jacobian(by_hand))(params)
         for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-14)
     assert abs(found[1]["mean"][0] - 2) < 1e-6  # d/dμ of −log(1 − tanh²): the way out of saturation
@@ -194,9 +199,10 @@ def test_a_sample_and_its_log_probability_move_as_the_raw_one_even_at_the_bounds
 def test_the_squashed_entropy_has_the_stated_accuracy(std: float, tolerance: float) -> None:
     z = np.linspace(-10, 10, 200_001)
     weight = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+    entropy = jax.jit(single.entropy)
     for mean in (0.0, 0.7, -1.1, 6.0):
         u = mean + std * z
         slope = np.log(1.5) + 2 * (np.log(2) - u - np.logaddexp(0, -2 * u))
         expected = np.log(std) + 0.5 * np.log(2 * np.pi * np.e) + weight @ slope
-        found = single.entropy(one(mean, np.log(std)), SEEN)
+        found = entropy(one(mean, np.log(std)), SEEN)
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)

@@ -1,6 +1,7 @@
 """Equinox and Haiku networks are policies through the plain record of functions, unadapted."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnax
@@ -67,14 +68,16 @@ def policy_of(environment: str, init: Callable, output: Callable) -> Policy:
     )
 
 
-@pytest.mark.parametrize("environment", SEES)
-@pytest.mark.parametrize("library", NETWORKS)
+@pytest.mark.parametrize(
+    ("library", "environment"),
+    [("equinox", "CartPole-v1"), ("haiku", "CartPole-v1"), ("equinox", "Pendulum-v1")],
+)
 def test_another_librarys_network_has_the_gradient_of_the_same_weights_by_hand(
     library: str, environment: str
 ) -> None:
     network = NETWORKS[library](SEES[environment])
     policy = policy_of(environment, network.init, network.output)
-    params = policy.init(jax.random.key(0), jnp.zeros(SEES[environment]))
+    params = jax.jit(policy.init)(jax.random.key(0), jnp.zeros(SEES[environment]))
     batch = pgjax.rollout(
         policy, params, gymnax.make(environment)[0], jax.random.key(1),
         num_trajectories=4, num_steps=6,
@@ -82,9 +85,8 @@ def test_another_librarys_network_has_the_gradient_of_the_same_weights_by_hand(
     assert np.any(batch.mask)
     plain = policy_of(environment, lambda key, seen: None, by_hand)
     weights = network.weights(params)
-    np.testing.assert_allclose(
-        pgjax.log_probs(plain, weights, batch), batch.log_prob, rtol=0, atol=1e-5
-    )
+    scored = jax.jit(partial(pgjax.log_probs, plain))(weights, batch)
+    np.testing.assert_allclose(scored, batch.log_prob, rtol=0, atol=1e-5)
     estimator = pgjax.reward_to_go(0.9)
     found = pgjax.gradient(estimator, policy, params, batch)
     assert jax.tree.structure(found) == jax.tree.structure(params)
