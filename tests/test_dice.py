@@ -156,7 +156,7 @@ PUBLISHED = Estimator(
     weights=lambda batch, log_prob: discounts() * batch.reward,
     term=lambda log_prob, behaviour, weight: box(jnp.cumsum(log_prob)) * weight,
 )
-"""Foerster et al. (2018), eq. 6: Σ_t □(W_t) γ^t r_t."""
+"""Foerster et al. (2018), as they write it: Σ_t □(W_t) γ^t r_t."""
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -235,7 +235,7 @@ def test_with_lambda_one_nothing_fades() -> None:
 
 
 def first_order_baseline(batch: Trajectory, log_prob: Any) -> Any:
-    """Foerster et al. (2018), eq. 7: Σ_t (1 − □(l_t)) γ^t V_t, for the first derivative."""
+    """Foerster et al. (2018): Σ_t (1 − □(l_t)) γ^t V_t, for the first derivative."""
     return jnp.sum(jnp.where(batch.mask, (1 - box(log_prob)) * discounts() * value(batch), 0))
 
 
