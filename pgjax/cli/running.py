@@ -222,6 +222,8 @@ class _Run:
 
     def _show(self, write: Callable[[], Any]) -> None:
         """Standard output may be a file on the full disk, or a terminal that is gone."""
+        if "standard output" in self.failing:
+            return
         if not self._attempt("standard output", write):
             # Python would flush it once more at the end, and fail.
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
@@ -232,7 +234,8 @@ class _Run:
             write()
         except Exception as error:
             if what not in self.failing:
-                reason = " ".join(str(error).split())
+                told = error.strerror if isinstance(error, OSError) else None
+                reason = told or " ".join(str(error).split())
                 goes_on = "" if self.ending else "; training goes on"
                 say(f"warning: could not write {what}: {reason}{goes_on}")
             self.failing.add(what)

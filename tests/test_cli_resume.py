@@ -1,0 +1,510 @@
+"""Long runs: stopped, killed, spoilt or short of disk, a run goes on as if it had never stopped."""
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+from types import SimpleNamespace
+
+import child_runs
+import gymnax
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from pgjax import checkpoints, plots
+from pgjax.cli import interruptions, main, run_log, running, saved_runs, train
+
+UPDATES, EVERY = 9, 2
+TRAIN = [
+    *("train", "DeepSea-bsuite", "--num-trajectories", "4"),
+    *("--updates", str(UPDATES), "--checkpoint-every", str(EVERY)),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Every run here is the same program: one compilation serves all, in all the processes."""
+    directory = str(tmp_path_factory.mktemp("cache"))
+    settings = {
+        "jax_compilation_cache_dir": directory,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield directory
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sketches():
+    """Pictures are drawn elsewhere; here only that there is one."""
+
+    def learning_curve(history, title):
+        return SimpleNamespace(savefig=lambda path, dpi: path.write_text(f"{title} {len(history)}"))
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(plots, "learning_curve", learning_curve)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_training():
+    """Runs with the same options share their compiled step; processes of their own do not."""
+    original, made = train._make, {}
+
+    def make(arguments):
+        options = train._options(arguments)
+        key = json.dumps({name: x for name, x in options.items() if name not in train.FREE})
+        if key not in made:
+            made[key] = original(arguments)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(train, "_make", make)
+        yield made
+
+
+def stop_at(update, monkeypatch, signal_number=signal.SIGTERM):
+    """A signal comes while that update is computed."""
+    original = running.advance
+
+    def advance(run, state, index):
+        if index == update:
+            os.kill(os.getpid(), signal_number)
+        return original(run, state, index)
+
+    monkeypatch.setattr(running, "advance", advance)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, cache):
+    """A run that was never stopped."""
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    assert main([*TRAIN, "--output", str(directory)]) == 0
+    return directory
+
+
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory, cache):
+    """A run that a signal stopped at update 5: checkpoints of 2, 4 and 5."""
+    directory = tmp_path_factory.mktemp("runs") / "stopped"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stop_at(5, monkeypatch)
+        assert main([*TRAIN, "--output", str(directory)]) == 0
+    assert saved_steps(directory) == [2, 4, 5]
+    return directory
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    return shutil.copytree(stopped_once, tmp_path / "run")
+
+
+def saved_steps(directory):
+    return checkpoints.steps(directory / saved_runs.CHECKPOINTS)
+
+
+def rows(directory):
+    """The log without the time that it took."""
+    lines = (directory / saved_runs.LOG).read_bytes().splitlines()
+    return [
+        {name: x for name, x in json.loads(line).items() if name != "seconds"} for line in lines
+    ]
+
+
+def same(directory, whole):
+    """The same parameters and the same log, bit by bit, and nothing half done."""
+    left = {path.name for path in directory.iterdir()}
+    return (
+        (directory / saved_runs.PARAMS).read_bytes() == (whole / saved_runs.PARAMS).read_bytes()
+        and rows(directory) == rows(whole)
+        and left == {*saved_runs.FILES, saved_runs.CHECKPOINTS}
+    )
+
+
+def resume(directory, *arguments):
+    return main(["train", "--resume", str(directory), *arguments])
+
+
+def errors(capsys):
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_stopped_run_says_how_to_go_on_and_goes_on_as_if_it_had_not(
+    whole, tmp_path, capsys, monkeypatch
+):
+    directory = tmp_path / "run"
+    for update, number in ((1, signal.SIGINT), (5, signal.SIGTERM), (6, signal.SIGHUP)):
+        with monkeypatch.context() as patched:
+            stop_at(update, patched, number)
+            started = [*TRAIN, "--output", str(directory)]
+            assert (main(started) if update == 1 else resume(directory)) == 0
+        said = capsys.readouterr().out.splitlines()[-1]
+        assert said.startswith(f"{number.name} after update {update} of {UPDATES}: saved; ")
+        assert said.endswith(f"pgjax train --resume {directory}")
+        assert [row["update"] for row in rows(directory)] == [*range(1, update + 1)]
+        assert not same(directory, whole)
+    assert resume(directory) == 0
+    assert "going on after update 6 of 9" in capsys.readouterr().out
+    assert same(directory, whole)
+    lines = (directory / saved_runs.LOG).read_text().splitlines()
+    seconds = [json.loads(line)["seconds"] for line in lines]
+    assert seconds == sorted(seconds)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(stopped, whole, capsys):
+    shutil.rmtree(stopped / saved_runs.CHECKPOINTS)
+    assert resume(stopped) == 0
+    assert "going on after update 0 of 9" in capsys.readouterr().out
+    assert same(stopped, whole)
+
+
+def test_a_torn_line_and_rows_after_the_checkpoint_are_dropped(stopped, whole):
+    shutil.rmtree(stopped / saved_runs.CHECKPOINTS / "0000000005")
+    with (stopped / saved_runs.LOG).open("ab") as log:
+        log.write(b'{"update": 6, "environment_st')
+    assert resume(stopped) == 0
+    assert same(stopped, whole)
+
+
+def test_a_finished_run_is_left_alone(whole, tmp_path, capsys):
+    directory = shutil.copytree(whole, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    assert resume(directory) == 0
+    assert "has finished; try: pgjax evaluate" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
+
+
+def test_a_return_to_stop_at_is_kept_and_may_be_changed(stopped, whole, capsys):
+    assert resume(stopped, "--until", "-1000", "--checkpoint-every", "3") == 0
+    assert len(rows(stopped)) == 5  # it was reached already
+    assert resume(stopped) == 0
+    assert "has finished" in capsys.readouterr().out
+    assert resume(stopped, "--until", "1000") == 0
+    assert saved_steps(stopped) == [4, 5, 6]
+    assert same(stopped, whole)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+        lambda path: os.truncate(path, path.stat().st_size // 2),
+    ],
+)
+def test_a_spoilt_checkpoint_is_named_and_the_one_before_is_taken(spoil, stopped, whole, capsys):
+    data = (stopped / saved_runs.CHECKPOINTS / "0000000005" / checkpoints.STATE).rglob("d/*")
+    spoil(max(data, key=lambda path: path.stat().st_size))
+    assert resume(stopped) == 0
+    found = capsys.readouterr()
+    (warning,) = found.err.splitlines()
+    assert warning.startswith("pgjax train: warning: ")
+    assert "checkpoint 0000000004 is taken" in warning
+    assert "0000000005: checksum differs" in warning
+    assert "going on after update 4 of 9" in found.out
+    assert same(stopped, whole)
+
+
+def test_without_a_checkpoint_that_is_whole_nothing_is_touched(stopped, capsys):
+    for path in (stopped / saved_runs.CHECKPOINTS).rglob(checkpoints.SUMS):
+        path.write_text("")
+    before = (stopped / saved_runs.LOG).read_bytes()
+    assert resume(stopped) == 2
+    (error,) = errors(capsys)
+    assert "holds no checkpoint that is what was saved" in error
+    assert (stopped / saved_runs.LOG).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--updates", "20"], "--updates 20 differs from 9, which the run in"),
+        (["--learning-rate", "0.01"], "--learning-rate 0.01 differs from 0.005"),
+        (["--seed", "1"], "--seed 1 differs from 0"),
+        (["CartPole-v1"], "environment CartPole-v1 differs from DeepSea-bsuite"),
+        (["--output", "elsewhere"], "a resumed run stays in its directory"),
+        (["--overwrite"], "give one"),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused(arguments, expected, stopped, capsys):
+    assert resume(stopped, *arguments) == 2
+    (error,) = errors(capsys)
+    assert expected in error
+
+
+def test_a_default_given_in_words_is_compared_too(stopped, tmp_path, capsys):
+    config = json.loads((stopped / saved_runs.CONFIG).read_text())
+    config["options"]["seed"] = 7
+    saved_runs.write_config(stopped, config)
+    assert resume(stopped, "--seed", "0") == 2
+    assert "--seed 0 differs from 7" in errors(capsys)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "expected"),
+    [
+        ({"settings": {}}, 2, "config.json was edited, or another version of pgjax wrote it"),
+        ({"options": None}, 2, "does not say with which options the run began"),
+        ({"versions": {"jax": "0.1"}}, 0, "the run began with jax 0.1, and this is"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_told(change, status, expected, stopped, capsys):
+    config = json.loads((stopped / saved_runs.CONFIG).read_text())
+    saved_runs.write_config(stopped, config | change)
+    assert resume(stopped) == status
+    assert any(expected in line for line in errors(capsys))
+
+
+def test_nothing_to_resume_and_nothing_to_train_are_told(tmp_path, capsys):
+    assert resume(tmp_path / "nowhere") == 2
+    assert "nowhere holds no run to resume: config.json missing" in errors(capsys)[0]
+    assert main(["train"]) == 2
+    assert "name an environment, e.g. CartPole-v1, or a run to --resume" in errors(capsys)[0]
+
+
+def test_two_processes_never_train_in_one_directory(stopped, capsys):
+    with saved_runs.alone_in(stopped):
+        assert resume(stopped) == 2
+    assert "another process is training in" in errors(capsys)[0]
+
+
+def test_overwriting_leaves_no_checkpoint_of_the_run_before(stopped, monkeypatch):
+    stop_at(1, monkeypatch)
+    assert main([*TRAIN, "--overwrite", "--output", str(stopped)]) == 0
+    assert saved_steps(stopped) == [1]
+    assert len(rows(stopped)) == 1
+
+
+@pytest.fixture
+def short_of_disk(monkeypatch):
+    """From one update to another no file may be longer than 700 bytes.
+
+    The system call fails as it does on a full disk, in Python and in TensorStore, with EFBIG.
+    """
+    original, before = running.advance, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def between(first, last):
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+        def advance(run, state, index):
+            limit = 700 if first <= index <= last else before[0]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+            return original(run, state, index)
+
+        monkeypatch.setattr(running, "advance", advance)
+
+    yield between
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_once_training_goes_on_and_nothing_is_lost(
+    short_of_disk, whole, tmp_path, capsys
+):
+    short_of_disk(3, 7)
+    assert main([*TRAIN, "--output", str(tmp_path / "run")]) == 0
+    told = errors(capsys)
+    for what in ("log.jsonl", "params.msgpack", "a checkpoint"):
+        (warning,) = [line for line in told if f"could not write {what}: " in line]
+        assert warning.startswith("pgjax train: warning: ")
+        assert warning.endswith(": File too large; training goes on")
+        assert f"pgjax train: {what} could be written again" in told
+    assert len(told) == 6
+    assert saved_steps(tmp_path / "run") == [2, 8]
+    assert same(tmp_path / "run", whole)
+
+
+def test_a_disk_that_stays_full_is_an_error_that_names_what_can_be_resumed(
+    short_of_disk, whole, tmp_path, capsys
+):
+    short_of_disk(3, UPDATES)
+    directory = tmp_path / "run"
+    assert main([*TRAIN, "--output", str(directory)]) == 1
+    *_, error = errors(capsys)
+    assert error.startswith("pgjax train: error: the final parameters are not saved; the last good")
+    assert "checkpoint is that of update 2" in error
+    short_of_disk(UPDATES + 1, UPDATES)  # there is room again
+    assert resume(directory) == 0
+    assert same(directory, whole)
+
+
+def test_a_reward_that_is_no_number_stops_the_run_and_names_update_and_checkpoint(
+    tmp_path, capsys, monkeypatch
+):
+    deep_sea = type(gymnax.make("DeepSea-bsuite")[0])
+
+    class SpoiltDeepSea(deep_sea):
+        def step_env(self, key, state, action, params):
+            observation, state, reward, *ends = super().step_env(key, state, action, params)
+            spoilt = jax.random.uniform(jax.random.fold_in(key, 1)) < 1 / 150
+            return observation, state, jnp.where(spoilt, jnp.nan, reward), *ends
+
+    environment = SpoiltDeepSea()
+    make = lambda name: (environment, environment.default_params)  # noqa: E731
+    monkeypatch.setattr(saved_runs, "make_environment", make)
+    directory = tmp_path / "run"
+    assert main([*TRAIN, "--seed", "1", "--output", str(directory)]) == 1
+    (error,) = errors(capsys)
+    good = len(rows(directory))
+    assert 1 < good < UPDATES
+    assert f"error: update {good + 1}: not finite: " in error
+    assert "reward" in error.split(";")[0]
+    folder = directory / saved_runs.CHECKPOINTS
+    assert f"the last good checkpoint is that of update {good}, in {folder}" in error
+    assert saved_steps(directory)[-1] == good
+    params = saved_runs.load(directory)[-1]
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    # It was no accident of the machine: the same update fails again.
+    assert resume(directory) == 1
+    assert f"error: update {good + 1}: not finite: " in errors(capsys)[0]
+
+
+def started(arguments, tmp_path, cache, hook=""):
+    """A process of its own, forked from one that has imported the libraries."""
+    context = multiprocessing.get_context("forkserver")
+    libraries = ("flax", "optax", "orbax.checkpoint", "matplotlib.figure", "scipy.stats", "chex")
+    context.set_forkserver_preload([*libraries, "rich.progress", "child_runs"])
+    said = tmp_path / "said"
+    process = context.Process(target=child_runs.train, args=(arguments, said, cache, hook))
+    process.start()
+    return process, said
+
+
+def wait_for(condition, process, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.is_alive(), "it ended before"
+        assert time.monotonic() < deadline, "nothing came"
+        time.sleep(0.005)
+
+
+def interrupt(process, number):
+    assert process.pid is not None
+    os.kill(process.pid, number)
+
+
+def logged(directory):
+    path = directory / saved_runs.LOG
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_killed_at_any_moment_a_run_loses_no_more_than_since_its_last_checkpoint(
+    tmp_path, cache, monkeypatch
+):
+    directory, moments = tmp_path / "run", random.Random(0)
+    updates = ["train", "DeepSea-bsuite", "--num-trajectories", "4", "--updates", "40"]
+    start = [*updates, "--checkpoint-every", "2", "--output", str(directory)]
+    again = ["train", "--resume", str(directory)]
+    in_a_save = directory / saved_runs.CHECKPOINTS / checkpoints.UNFINISHED
+    killed = []
+    for moment in ("config", "save", "random", "random", "random"):
+        had, arguments = logged(directory), start if moment == "config" else again
+        process, _ = started(arguments, tmp_path, cache, "slow saves")
+        if moment == "config":
+            wait_for((directory / saved_runs.CONFIG).exists, process)
+        elif moment == "save":
+            wait_for(in_a_save.exists, process)
+        else:
+            wait_for(lambda had=had: logged(directory) > had, process)
+            time.sleep(moments.uniform(0.0, 1.0))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        checkpoint = max(saved_steps(directory), default=0)
+        assert 0 <= logged(directory) - checkpoint <= EVERY
+        killed.append((logged(directory), in_a_save.exists()))
+    assert any(unfinished for _, unfinished in killed)
+    assert killed[0][0] < killed[-1][0] < 40
+    assert resume(directory) == 0
+    assert main([*updates, "--output", str(tmp_path / "whole")]) == 0
+    (tmp_path / "whole" / saved_runs.CHECKPOINTS).mkdir()
+    assert same(directory, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_is_asked_to_stop_saves_and_leaves_with_status_zero(
+    number, tmp_path, cache, capsys
+):
+    directory = tmp_path / "run"
+    arguments = ["train", "DeepSea-bsuite", "--num-trajectories", "4", "--updates", "100000"]
+    process, said = started([*arguments, "--output", str(directory)], tmp_path, cache)
+    wait_for(lambda: logged(directory) >= 2, process)
+    interrupt(process, number)
+    process.join(30)
+    assert process.exitcode == 0
+    last = logged(directory)
+    assert f"{number.name}: the update is finished and saved first" in said.read_text()
+    assert f"after update {last} of 100000: saved; go on with: pgjax train --resume" in (
+        said.read_text()
+    )
+    assert saved_steps(directory) == [last]
+
+
+def test_a_second_interrupt_ends_at_once_even_in_a_computation(tmp_path, cache):
+    directory = tmp_path / "run"
+    arguments = [*TRAIN, "--output", str(directory)]
+    process, said = started(arguments, tmp_path, cache, "stuck")
+    wait_for(lambda: logged(directory) == 3, process)
+    time.sleep(0.3)
+    interrupt(process, signal.SIGINT)
+    wait_for(lambda: "SIGINT: the update is finished" in said.read_text(), process)
+    time.sleep(4 * interruptions.ECHO)
+    assert process.is_alive()
+    interrupt(process, signal.SIGINT)
+    process.join(10)
+    assert process.exitcode == 128 + signal.SIGINT
+    assert saved_steps(directory) == [2]
+
+
+def test_a_full_standard_output_is_told_and_costs_nothing(whole, tmp_path, cache):
+    directory = tmp_path / "run"
+    process, said = started([*TRAIN, "--output", str(directory)], tmp_path, cache, "stdout is full")
+    process.join(60)
+    assert process.exitcode == 0
+    (warning,) = said.read_text().splitlines()
+    assert "could not write standard output: No space left on device" in warning
+    assert same(directory, whole)
+
+
+def test_signals_only_ask_and_are_as_before_afterwards():
+    before = {number: signal.getsignal(number) for number in interruptions.ASKING}
+    with interruptions.interruptions() as asked:
+        assert asked() is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        deadline = time.monotonic() + 10
+        while asked() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert asked() in ("SIGTERM", "SIGINT")
+    assert {number: signal.getsignal(number) for number in interruptions.ASKING} == before
+
+
+def test_a_signal_that_was_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with interruptions.interruptions() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.05)
+            assert asked() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_log_that_lacks_rows_and_holds_others_twice_keeps_what_it_can(tmp_path):
+    path = tmp_path / "log.jsonl"
+    lines = [json.dumps({"update": i, "standard_error": None}) for i in (1, 2, 2, 4, 5, 6)]
+    path.write_text("\n".join([*lines[:3], "garbage", "[1]", "{}", *lines[3:]]))
+    found = run_log.read_until(path, 6)
+    assert [row["update"] for row in found] == [1, 2, 4, 5]  # the last line had not ended
+    assert path.read_text() == "\n".join([lines[0], lines[1], lines[3], lines[4], ""])
+    assert all(row["standard_error"] != row["standard_error"] for row in found)  # NaN
