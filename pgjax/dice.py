@@ -34,7 +34,8 @@ def dice(
 ) -> Float[Array, "T"]:
     """DiCE, (□(W_t) − □(W_{t−1})) w_t with W_t = Σ_{k≤t} log π(a_k|s_k): right at every order.
 
-    Its value is zero; its first derivative is `score`'s, w_t ∇log π(a_t|s_t); its second is w_t (∇²π/π + ∇log π ∇W_{t−1}ᵀ + ∇W_{t−1} ∇log πᵀ) at a_t.
+    Its value is zero; its first derivative is `score`'s, w_t ∇log π(a_t|s_t); its second is
+    w_t (∇²π/π + ∇log π ∇W_{t−1}ᵀ + ∇W_{t−1} ∇log πᵀ) at a_t.
 
     Bias: on-policy none for ∇J, ∇²J and every further derivative, if the weights are total returns,
     or γ^t (G_t − b_t) with b_t independent of a_t and later, or γ^t times an advantage whose mean
@@ -42,9 +43,9 @@ def dice(
 
     References:
         Foerster et al., DiCE: The Infinitely Differentiable Monte Carlo Estimator (2018), their
-        Σ_t γ^t □(a_≤t) r_t summed by parts; Farquhar, Whiteson & Foerster, Loaded DiCE (2019), algorithm 1 with λ = 1;
-        the baseline of Mao et al., A Baseline for Any Order Gradient Estimation in Stochastic
-        Computation Graphs (2019), is contained in it.
+        Σ_t γ^t □(a_≤t) r_t summed by parts; Farquhar, Whiteson & Foerster, Loaded DiCE (2019),
+        algorithm 1 with λ = 1; the baseline of Mao et al., A Baseline for Any Order Gradient
+        Estimation in Stochastic Computation Graphs (2019), is contained in it.
 
     Example:
         >>> import jax, jax.numpy as jnp
