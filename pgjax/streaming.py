@@ -25,7 +25,7 @@ from pgjax.diagnostics import RunningMoments, merge, merge_all
 from pgjax.estimators import shares
 from pgjax.pullback import pull_back, pull_back_each
 from pgjax.rollouts import AnyEnvironment, Source, episode_keys, episodes, resolve
-from pgjax.types import Estimator, Params, Policy, Trajectory
+from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
 from pgjax.validation import check_key, check_params, check_positive
 
 CPU_BYTES, ACCELERATOR_BYTES = 2**26, 2**31
@@ -40,7 +40,7 @@ Total: TypeAlias = Any
 
 def sampled_gradient(
     estimator: Estimator,
-    policy: Policy,
+    policy: Policy | RecurrentPolicy,
     params: Params,
     environment: AnyEnvironment,
     key: Key[Array, ""] | UInt32[Array, "2"],
@@ -98,7 +98,7 @@ def sampled_gradient(
 
 def sampled_moments(
     estimator: Estimator,
-    policy: Policy,
+    policy: Policy | RecurrentPolicy,
     params: Params,
     environment: AnyEnvironment,
     key: Key[Array, ""] | UInt32[Array, "2"],
@@ -183,7 +183,12 @@ class _Statistic(NamedTuple):
 
 
 def _add_gradient(
-    policy: Policy, total: Params, params: Params, batch: Trajectory, share: Array, counts: Array
+    policy: Policy | RecurrentPolicy,
+    total: Params,
+    params: Params,
+    batch: Trajectory,
+    share: Array,
+    counts: Array,
 ) -> Params:
     share = jnp.where(counts[:, None], share, 0)
     return jax.tree.map(jnp.add, total, pull_back(policy, params, batch, share))
@@ -202,7 +207,7 @@ def _sum_over_devices(totals: Params) -> Params:
 
 
 def _add_moments(
-    policy: Policy,
+    policy: Policy | RecurrentPolicy,
     total: RunningMoments,
     params: Params,
     batch: Trajectory,
@@ -233,7 +238,7 @@ _MOMENTS = _Statistic(zero=_no_moments, add=_add_moments, join=merge_all, of_eac
 def _sampled(
     statistic: _Statistic,
     estimator: Estimator,
-    policy: Policy,
+    policy: Policy | RecurrentPolicy,
     source: Source,
     sizes: _Sizes,
     mesh: Mesh | None,
@@ -247,7 +252,7 @@ def _sampled(
 def _total(
     statistic: _Statistic,
     estimator: Estimator,
-    policy: Policy,
+    policy: Policy | RecurrentPolicy,
     source: Source,
     sizes: _Sizes,
     mesh: Mesh | None,

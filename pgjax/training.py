@@ -18,7 +18,7 @@ from pgjax.default_networks import initial_params as initial_params
 from pgjax.estimators import admit, shares
 from pgjax.pullback import log_probs, pull_back_and_sum
 from pgjax.rollouts import rollout
-from pgjax.types import Estimator, Params, Policy, Trajectory
+from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
 from pgjax.validation import check_key, check_positive
 
 Number = float | Float[Array, ""]
@@ -64,7 +64,7 @@ class Training(NamedTuple):
 
 def update(
     estimator: Estimator,
-    policy: Policy,
+    policy: Policy | RecurrentPolicy,
     optimizer: optax.GradientTransformation,
     params: Params,
     optimizer_state: optax.OptState,
@@ -117,7 +117,7 @@ def update(
 
 
 def train(
-    policy: Policy,
+    policy: Policy | RecurrentPolicy,
     params: Params,
     environment: Any,
     key: Key[Array, ""] | UInt32[Array, "2"],
@@ -181,7 +181,7 @@ def train(
 
 
 def policy_gradient(
-    policy: Policy,
+    policy: Policy | RecurrentPolicy,
     params: Params,
     environment: Any,
     key: Key[Array, ""] | UInt32[Array, "2"],
@@ -276,7 +276,7 @@ def advance(run: Training, state: Any, index: int) -> tuple[Any, Metrics]:
 
 
 def evaluate(
-    policy: Policy,
+    policy: Policy | RecurrentPolicy,
     params: Params,
     environment: Any,
     key: Key[Array, ""] | UInt32[Array, "2"],
