@@ -62,7 +62,7 @@ def inversion(policy: Policy, num_actions: int) -> Draws:
     def noise(key: Array) -> Array:
         # Midpoints of a lattice, so that 0 and 1 are never drawn and 1 − u is on it too.
         dtype = jnp.zeros(()).dtype
-        return jax.random.uniform(key, dtype=dtype) + jnp.finfo(dtype).eps / 4
+        return jax.random.uniform(key, dtype=dtype) + jnp.finfo(dtype).eps / 2
 
     def act(params: Params, noise: Array, observation: Observation) -> tuple[Array, Array]:
         log_prob = log_probs_of_all(policy, params, observation, num_actions)
