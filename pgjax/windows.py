@@ -213,17 +213,15 @@ def finished(window: Window) -> Finished:
     """
     ended, total, time = window.ended, window.total, age(window.batch)
     number = jnp.sum(ended)
-    some = jnp.maximum(number, 1)
+    some = jnp.maximum(number, 1).astype(total.dtype)
     mean = jnp.sum(jnp.where(ended, total, 0)) / some
     squares = jnp.sum(jnp.where(ended, (total - mean) ** 2, 0))
-    error = jnp.sqrt(squares / jnp.maximum(number - 1, 1) / some)
-    length = jnp.sum(jnp.where(ended, time + 1, 0)) / some
-    missing = jnp.float32(jnp.nan)
+    length = jnp.sum(jnp.where(ended, time + 1, 0)).astype(total.dtype) / some
     return Finished(
         number,
-        jnp.where(number > 0, mean, missing),
-        jnp.where(number > 1, error, missing),
-        jnp.where(number > 0, length, missing),
+        jnp.where(number > 0, mean, jnp.nan),
+        jnp.where(number > 1, jnp.sqrt(squares / jnp.maximum(some - 1, 1) / some), jnp.nan),
+        jnp.where(number > 0, length, jnp.nan),
     )
 
 
