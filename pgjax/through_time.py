@@ -50,6 +50,8 @@ def log_probs(
 
     Returns:
         [N, T]; at dead steps numbers without meaning.
+
+    Bias: exact.
     """
 
     def piece(rows: Episodes) -> Array:
@@ -83,6 +85,8 @@ def pull_back_and_sum(
 
     Returns:
         A pytree like params, and a scalar.
+
+    Bias: exact; the gradient goes back to the start of each episode.
     """
 
     def weighted(params: Params, rows: Episodes, share: Array) -> tuple[Array, Array]:
@@ -132,6 +136,8 @@ def pull_back_each(
 
     Returns:
         A pytree like params with a leading N.
+
+    Bias: exact; the gradient goes back to the start of each episode.
     """
     local = varying(params, (params, episodes, share))  # or each would be summed over devices
 

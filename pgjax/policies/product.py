@@ -69,6 +69,14 @@ def multi_discrete(num_actions: Sequence[int]) -> Distribution:
     Raises:
         ValueError: a size below one, no size.
         TypeError: a size that is no integer.
+
+    Bias: log-probabilities are exact.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> choices = multi_discrete((2, 3))
+        >>> round(float(choices.log_prob(jnp.zeros(5), jnp.array([1, 2]))), 6)
+        -1.791759
     """
     sizes = tuple(check_positive("num_actions", size) for size in num_actions)
     if not sizes:
@@ -130,39 +138,18 @@ def factored_policy(policies: PyTree[Policy]) -> Policy:
         {'gear': (), 'steering': (1,)}
     """
     factors, structure = _factors("policies", policies, Policy)
-
-    def parts(name: str, tree: Any) -> list[Any]:
-        return _parts(structure, name, tree)
-
-    def each(observation: Observation) -> list[Observation]:
-        if not isinstance(observation, MaskedObservation):
-            return [observation] * len(factors)
-        seen, masks = observation.observation, parts("action_mask", observation.action_mask)
-        return [seen if mask is None else MaskedObservation(seen, mask) for mask in masks]
+    joint = product(structure.unflatten(map(_conditional, factors)))
 
     def init(key: Key[Array, ""], observation: Observation) -> Params:
         keys = jax.random.split(key, len(factors))
-        seen = each(observation)
-        started = [f.init(k, s) for f, k, s in zip(factors, keys, seen, strict=True)]
-        return structure.unflatten(started)
-
-    def sample(params: Params, key: Key[Array, ""], observation: Observation) -> tuple[Any, Array]:
-        keys = jax.random.split(key, len(factors))
-        arguments = zip(parts("params", params), keys, each(observation), strict=True)
-        drawn = [f.sample(*x) for f, x in zip(factors, arguments, strict=True)]
-        return structure.unflatten([action for action, _ in drawn]), _total(x for _, x in drawn)
-
-    def log_prob(params: Params, observation: Observation, action: Any) -> Array:
-        arguments = zip(
-            parts("params", params), each(observation), parts("action", action), strict=True
+        return structure.unflatten(
+            factor.init(key, observation) for factor, key in zip(factors, keys, strict=True)
         )
-        return _total(f.log_prob(*x) for f, x in zip(factors, arguments, strict=True))
 
-    def entropy(params: Params, observation: Observation) -> Array:
-        arguments = zip(parts("params", params), each(observation), strict=True)
-        return _total(f.entropy(*x) for f, x in zip(factors, arguments, strict=True))
+    def given(params: Params, observation: Observation) -> Output:
+        return structure.unflatten((x, observation) for x in _parts(structure, "params", params))
 
-    return Policy(init, sample, log_prob, entropy)
+    return distribution_policy(init, given, joint)
 
 
 def product(distributions: PyTree[Distribution]) -> Distribution:
@@ -179,6 +166,8 @@ def product(distributions: PyTree[Distribution]) -> Distribution:
         TypeError: a leaf that is no Distribution.
         ValueError: no distribution; by its functions: an output, an action or a mask structured
             otherwise, and whatever a factor refuses.
+
+    Bias: log-probabilities are as exact as the factors'.
 
     Example:
         >>> import jax.numpy as jnp
@@ -213,6 +202,16 @@ def product(distributions: PyTree[Distribution]) -> Distribution:
         )
 
     return Distribution(sample, log_prob, entropy, masked)
+
+
+def _conditional(policy: Policy) -> Distribution:
+    """A policy as a distribution whose output is its (params, observation)."""
+    return Distribution(
+        sample=lambda given, key: policy.sample(given[0], key, given[1]),
+        log_prob=lambda given, action: policy.log_prob(given[0], given[1], action),
+        entropy=lambda given: policy.entropy(given[0], given[1]),
+        masked=lambda given, action_mask: (given[0], MaskedObservation(given[1], action_mask)),
+    )
 
 
 def _pieces(name: str, values: Any, sizes: tuple[int, ...]) -> tuple[Array, ...]:

@@ -97,6 +97,14 @@ def squashed_gaussian(low: Bound, high: Bound) -> Distribution:
 
     Raises:
         ValueError: bounds that are not finite, or not in order.
+
+    Bias: as of `squashed_gaussian_policy`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> distribution = squashed_gaussian(-1.0, 1.0)  # like N(0, 1) in the middle
+        >>> round(float(distribution.log_prob((jnp.zeros(1), jnp.zeros(1)), jnp.zeros(1))), 6)
+        -0.918939
     """
     below, above = _checked_bounds(low, high)
 
