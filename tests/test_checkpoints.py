@@ -239,6 +239,8 @@ def test_killed_at_any_moment_of_a_save_the_last_one_stands(moment, directory, m
     assert all(path.name.isdecimal() for path in directory.iterdir())
 
 
+# orbax leaves an event loop behind when a write fails, and says so when it is collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("limit", [40, 3000])
 def test_a_file_that_cannot_be_written_is_a_system_error_and_costs_nothing(
     limit, directory, capfd, caplog

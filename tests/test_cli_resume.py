@@ -163,6 +163,25 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on_as_if_it_had_not(
     assert seconds == sorted(seconds)
 
 
+def test_a_continuous_policy_with_a_critic_goes_on_as_if_it_had_not_stopped(
+    tmp_path, capsys, monkeypatch
+):
+    windows = ("--num-environments", "2", "--num-steps", "8", "--epochs", "2", "--minibatches", "2")
+    ppo = ["train", "Pendulum-v1", "--algorithm", "ppo", "--updates", "5", *windows]
+    assert main([*ppo, "--checkpoint-every", "4", "--output", str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as patched:
+        stop_at(3, patched)
+        assert main([*ppo, "--output", str(tmp_path / "run")]) == 0
+    assert len(rows(tmp_path / "run")) == 3
+    assert resume(tmp_path / "run") == 0
+    assert same(tmp_path / "run", tmp_path / "whole")
+    # Its episodes last 200 steps, so in 5 windows of 8 none has ended.
+    assert [row["mean_return"] for row in rows(tmp_path / "run")] == [None] * 5
+    assert "no episode has ended yet" in capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path / "run"), "--num-trajectories", "2"]) == 0
+    assert "2 fresh episodes of at most 200 steps" in capsys.readouterr().out
+
+
 def test_a_run_killed_before_its_first_checkpoint_starts_again(stopped, whole, capsys):
     shutil.rmtree(stopped / saved_runs.CHECKPOINTS)
     assert resume(stopped) == 0
@@ -308,6 +327,11 @@ def short_of_disk(monkeypatch):
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+# orbax leaves an event loop behind when a write fails, and says so when it is collected.
+unfinished_loops = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@unfinished_loops
 def test_a_full_disk_is_told_once_training_goes_on_and_nothing_is_lost(
     short_of_disk, whole, tmp_path, capsys
 ):
@@ -324,6 +348,7 @@ def test_a_full_disk_is_told_once_training_goes_on_and_nothing_is_lost(
     assert same(tmp_path / "run", whole)
 
 
+@unfinished_loops
 def test_a_disk_that_stays_full_is_an_error_that_names_what_can_be_resumed(
     short_of_disk, whole, tmp_path, capsys
 ):

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _keep_compilations()
     try:
         return arguments.run(arguments)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         message = " ".join(str(error).split())
         print(f"pgjax {arguments.command}: error: {message}", file=sys.stderr)
         return 2

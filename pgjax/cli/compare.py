@@ -164,7 +164,7 @@ def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
                 f"not on {arguments.environment}"
             )
         words = f"the policy of {arguments.policy}"
-    limit = saved_runs.time_limit(environment_params)
+    limit = saved_runs.time_limit(environment, environment_params) or MAX_DEFAULT_STEPS
     num_steps = min(arguments.num_steps or MAX_DEFAULT_STEPS, limit)
     discount = ENV_DISCOUNT if arguments.discount is None else arguments.discount
     settings = {

@@ -1,16 +1,26 @@
 """Evaluate a trained policy over fresh episodes."""
 
 import argparse
+import math
 from pathlib import Path
 
 from pgjax.cli.arguments import positive_int
 from pgjax.cli.train import seed
+
+UNLIMITED = 1000
+"""Steps of an episode, where the environment would let it go on for ever."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments of `pgjax evaluate`."""
     parser.add_argument("directory", type=Path, help="the --output directory of a `pgjax train`")
     parser.add_argument("--num-trajectories", type=positive_int, default=128, help="fresh episodes")
+    parser.add_argument(
+        "--num-steps",
+        type=positive_int,
+        help="cut episodes after so many; by default the environment's own limit, or "
+        f"{UNLIMITED} where it has none",
+    )
     parser.add_argument("--seed", type=seed, default=0, help="of the evaluation")
 
 
@@ -23,7 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pgjax.training import evaluate
 
     config, environment, environment_params, policy, params = saved_runs.load(arguments.directory)
-    num_steps = saved_runs.time_limit(environment_params)
+    limit = saved_runs.time_limit(environment, environment_params)
+    num_steps = min(arguments.num_steps or limit or UNLIMITED, limit or math.inf)
     # Training splits key(seed); folding a number in keeps evaluation apart even at equal seeds.
     key = jax.random.fold_in(jax.random.key(arguments.seed), int.from_bytes(b"eval"))
     returns = evaluate(

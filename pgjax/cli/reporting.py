@@ -31,9 +31,9 @@ def reporter(updates: int) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def _line(row: dict[str, Any]) -> str:
+    rest = f"gradient norm {row['gradient_norm']:.3g}  entropy {row['entropy']:.3f}"
+    if math.isnan(row["mean_return"]):
+        return f"no episode has ended yet  {rest}"
     error = row["standard_error"]
     spread = f" ± {error:.2g}" if math.isfinite(error) else ""  # a single episode has none
-    return (
-        f"return {row['mean_return']:.4g}{spread}  "
-        f"gradient norm {row['gradient_norm']:.3g}  entropy {row['entropy']:.3f}"
-    )
+    return f"return {row['mean_return']:.4g}{spread}  {rest}"

@@ -5,12 +5,11 @@ Imports JAX and gymnax, so a command imports this module only when it runs.
 
 import contextlib
 import dataclasses
-import difflib
 import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +17,33 @@ import jax
 import numpy as np
 from flax import linen, serialization
 
-from pgjax import flax_policy, policies
+from pgjax import environments, policies
 from pgjax._version import __version__
-from pgjax.deferral import plotting_deferred
-from pgjax.training import initial_params
+from pgjax.cli import algorithms
+from pgjax.default_networks import bound, initial_params
+from pgjax.environments import from_gymnax
+from pgjax.environments.sources import AnyEnvironment
 from pgjax.types import Params, Policy
-
-with plotting_deferred():
-    import gymnax
-    from gymnax.registration import registered_envs
 
 CONFIG, PARAMS, LOG, CURVE = "config.json", "params.msgpack", "log.jsonl", "learning_curve.png"
 FILES = (CONFIG, PARAMS, LOG, CURVE)
 CHECKPOINTS = "checkpoints"
 
-DOWNLOADS = frozenset({"MNISTBandit-bsuite"})
-"""Environments that fetch a data set when made; training must not depend on a network."""
+
+def make_environment(name: str) -> tuple[AnyEnvironment, Any]:
+    """The environment of that name, and its parameters if it is one of gymnax.
+
+    A gymnax environment stays one: it alone says which observations are categories.
+
+    Raises:
+        ValueError: an unknown name, with near matches.
+    """
+    return (environments.make(name), None) if "/" in name else from_gymnax.named(name)
 
 
-def make_environment(name: str) -> tuple[Any, Any]:
-    """The gymnax environment of that id and its parameters, or a ValueError with near matches."""
-    if name in DOWNLOADS:
-        raise ValueError(
-            f"{name} downloads a data set when it is made, which pgjax does not do; "
-            "try SimpleBandit-bsuite"
-        )
-    known = [other for other in registered_envs if other not in DOWNLOADS]
-    if name not in known:
-        # Case and suffix are the usual slips: cartpole-v1, CartPole, Breakout.
-        lower = {other.lower(): other for other in known}
-        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
-        near += [short for short in lower if name and short.startswith(name.lower())]
-        names = [lower[short] for short in dict.fromkeys(near)]
-        hint = f"did you mean {' or '.join(names)}?" if names else f"known: {', '.join(known)}"
-        raise ValueError(f"unknown environment {name!r}; {hint}")
-    return gymnax.make(name)
-
-
-def time_limit(environment_params: Any) -> int:
-    """The environment's own limit in steps (one environment states it as a float)."""
-    return int(environment_params.max_steps_in_episode)
+def time_limit(environment: AnyEnvironment, environment_params: Any) -> int | None:
+    """The environment's own limit in steps; None where it has none."""
+    return bound(environment, environment_params).time_limit
 
 
 @contextlib.contextmanager
@@ -213,7 +199,7 @@ def load(directory: Path) -> tuple[dict, Any, Any, Policy, Params]:
         )
     config, network = _read_config(directory / CONFIG)
     environment, environment_params = make_environment(config["environment"])
-    policy = flax_policy(network)
+    policy = algorithms.policy_of(network)
     params = _read_params(directory / PARAMS)
     expected = jax.eval_shape(
         lambda key: initial_params(policy, environment, key, environment_params), jax.random.key(0)
@@ -227,7 +213,8 @@ def load(directory: Path) -> tuple[dict, Any, Any, Policy, Params]:
 
 
 def _read_config(path: Path) -> tuple[dict, linen.Module]:
-    networks = {"MLP": policies.MLP, "ConvNet": policies.ConvNet}
+    known = (policies.MLP, policies.ConvNet, policies.GaussianMLP)
+    networks: dict[str, Callable[..., linen.Module]] = {net.__name__: net for net in known}
     try:
         config = json.loads(path.read_text())
         fields = dict(config["network"])

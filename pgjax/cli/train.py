@@ -1,4 +1,4 @@
-"""Train a policy on a gymnax environment by REINFORCE with reward-to-go and a baseline."""
+"""Train a policy by REINFORCE, A2C or PPO; stop at any time, and go on with --resume."""
 
 import argparse
 import math
@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgjax.cli.arguments import positive_int, unit_interval
+from pgjax.cli import algorithms
+from pgjax.cli.arguments import positive_int
 
 if TYPE_CHECKING:
     from pgjax.cli.running import Plan, Progress
     from pgjax.training import Training
-
-MAX_DEFAULT_STEPS = 500
-"""A cap on the *default* --num-steps: a batch keeps N·T observations in memory."""
 
 FREE = ("until", "checkpoint_every")
 """Options that say when to stop and to save. They change no update, so --resume may change them."""
@@ -28,41 +26,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "environment",
         nargs="?",
-        help="a gymnax id with discrete actions, e.g. CartPole-v1; with --resume, leave it out",
+        help="a gymnax id, e.g. CartPole-v1, or another library's after its name and a slash, e.g. "
+        "brax/hopper, jumanji/Snake-v1, pgx/minatar-breakout; with --resume, leave it out",
     )
-    parser.add_argument("--updates", type=positive_int, default=100, help="gradient steps")
+    algorithms.configure(parser)
     parser.add_argument(
         "--until",
         type=_finite_float,
         metavar="RETURN",
         help="stop at the first batch whose mean return is at least this",
-    )
-    parser.add_argument(
-        "--num-trajectories", type=positive_int, default=64, help="episodes in each update"
-    )
-    parser.add_argument(
-        "--num-steps",
-        type=positive_int,
-        help="cut episodes after this many steps; by default the environment's own limit, "
-        f"but at most {MAX_DEFAULT_STEPS} (a cut changes the objective to the return so far)",
-    )
-    parser.add_argument(
-        "--discount",
-        type=unit_interval,
-        default=1.0,
-        help="γ of the objective E[Σ γ^t r]; 1 is the episode's return, the number reported",
-    )
-    parser.add_argument(
-        "--learning-rate",
-        type=_positive_float,
-        default=0.005,  # twice that learns CartPole sooner, and freezes on a bad FrozenLake policy
-        help="Adam's, at the start; it falls linearly to zero",
-    )
-    parser.add_argument(
-        "--baseline",
-        choices=("leave-one-out", "batch-mean", "none"),
-        default="leave-one-out",
-        help="subtracted from the return at each time step; leave-one-out and none are unbiased",
     )
     parser.add_argument(
         "--seed", type=seed, default=0, help="same seed and machine, same parameters"
@@ -98,6 +70,7 @@ def _begin(arguments: argparse.Namespace) -> int:
 
     if arguments.environment is None:
         raise ValueError("name an environment, e.g. CartPole-v1, or a run to --resume")
+    arguments = algorithms.complete(arguments)
     training, description = _make(arguments)
     directory = arguments.output or Path("runs") / arguments.environment
     config = saved_runs.describe(arguments.environment, arguments.seed, description)
@@ -203,76 +176,10 @@ def _make(arguments: argparse.Namespace) -> "tuple[Training, dict]":
     import jax
 
     from pgjax.cli import saved_runs
-    from pgjax.policies import flax_policy
-    from pgjax.training import default_network, initial_params
 
-    environment, environment_params = saved_runs.make_environment(arguments.environment)
-    network = default_network(environment, environment_params)
-    settings = {
-        "updates": arguments.updates,
-        "num_trajectories": arguments.num_trajectories,
-        "num_steps": _num_steps(arguments.num_steps, saved_runs.time_limit(environment_params)),
-        "discount": arguments.discount,
-        "learning_rate": arguments.learning_rate,
-        "baseline": arguments.baseline,
-    }
-    policy = flax_policy(network)
-    init_key, train_key = jax.random.split(jax.random.key(arguments.seed))
-    params = initial_params(policy, environment, init_key, environment_params)
-    training = _reinforce(settings, policy, params, environment, environment_params, train_key)
-    return training, {"network": saved_runs.network_description(network), "settings": settings}
-
-
-def _num_steps(asked: int | None, limit: int) -> int:
-    """T, and a word where it cuts episodes that the task does not cut."""
-    num_steps = asked or min(limit, MAX_DEFAULT_STEPS)
-    if num_steps < limit:
-        print(
-            f"episodes are cut after {num_steps} steps, before the environment's limit of {limit}: "
-            "the objective is the return up to there"
-        )
-    return min(num_steps, limit)  # no episode lasts longer, whatever was asked
-
-
-def _reinforce(
-    settings: dict,
-    policy: Any,
-    params: Any,
-    environment: Any,
-    environment_params: Any,
-    key: Any,
-) -> "Training":
-    """REINFORCE, with estimator and optimizer from the settings."""
-    import optax
-
-    from pgjax import baselines
-    from pgjax.estimators import reward_to_go
-    from pgjax.training import policy_gradient
-
-    choices = {
-        "leave-one-out": baselines.leave_one_out,
-        "batch-mean": baselines.batch_mean,
-        "none": None,
-    }
-    baseline = choices[settings["baseline"]]
-    if baseline is baselines.leave_one_out and settings["num_trajectories"] < 2:
-        raise ValueError(
-            "--baseline leave-one-out needs --num-trajectories of at least 2; "
-            "with a single one, use --baseline none"
-        )
-    # Falling to zero, the rate averages the noise away at the end, where the parameters are kept.
-    rate = optax.linear_schedule(settings["learning_rate"], 0.0, settings["updates"])
-    return policy_gradient(
-        policy,
-        params,
-        environment,
-        key,
-        estimator=reward_to_go(settings["discount"], baseline=baseline),
-        optimizer=optax.adam(rate),
-        num_trajectories=settings["num_trajectories"],
-        num_steps=settings["num_steps"],
-        environment_params=environment_params,
-    )
+    environment, _ = saved_runs.make_environment(arguments.environment)
+    made = algorithms.make(arguments, environment, jax.random.key(arguments.seed))
+    return made.training, made.description
 
 
 def seed(text: str) -> int:
@@ -293,11 +200,4 @@ def _finite_float(text: str) -> float:
         raise argparse.ArgumentTypeError(f"needs a number, got {text!r}") from None
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"needs a finite number, got {text}")
-    return value
-
-
-def _positive_float(text: str) -> float:
-    value = _finite_float(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"needs a positive number, got {text}")
     return value
