@@ -54,7 +54,7 @@ def consecutive(group_size: int) -> Groups:
                 f"group_size must divide the batch, got {size} for N = {x.shape[0]} trajectories; "
                 "groups of different sizes can be given as ids: groups.labelled"
             )
-        members = x.reshape(-1, size, *x.shape[1:])
+        members = x.reshape(x.shape[0] // size, size, *x.shape[1:])
         sums = jnp.sum(members, axis=1, keepdims=True)
         return jnp.broadcast_to(sums, members.shape).reshape(x.shape)
 

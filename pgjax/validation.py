@@ -71,7 +71,7 @@ def check_unit_interval(name: str, value: Any) -> None:
         if outside.any():
             first = array[outside].flat[0] if array.ndim else array
             raise ValueError(f"{name} must lie in [0, 1], got {first:g}")
-    else:
+    elif np.size(value):
         inside = jnp.all((value >= 0) & (value <= 1))
         worst = jnp.ravel(value)[jnp.argmax(jnp.ravel(~((value >= 0) & (value <= 1))))]
         checkify.debug_check(inside, name + " must lie in [0, 1], got {value}", value=worst)
