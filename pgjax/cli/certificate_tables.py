@@ -192,7 +192,7 @@ def _range(
 
 
 def _bias_of(found: Certificate, digits: int = 3) -> str:
-    return f"{100 * found.bias:.{digits}g}%" if found.is_biased else "none"
+    return _percent(found.bias, digits) if found.is_biased else "none"
 
 
 def _cosine_of(found: Certificate) -> str:
@@ -212,6 +212,12 @@ def _needed_of(found: Certificate, digits: int = 3) -> str:
         if number >= 10**power:
             return _significant(number / 10**power, digits) + letter
     return f"{number:.0f}"
+
+
+def _percent(share: float, digits: int) -> str:
+    """50%, 0.0123%, and 100% rather than 1e+02%."""
+    text = f"{100 * share:.{digits}g}"
+    return (f"{float(text):.0f}" if "e+" in text else text) + "%"
 
 
 def _significant(number: float, digits: int) -> str:
