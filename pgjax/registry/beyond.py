@@ -5,6 +5,7 @@ docs/beyond.md has their exact numbers, on problems of their own.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -172,21 +173,25 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="reward-to-go, antithetic pairs",
-        code="reward_to_go(γ)",
+        code="reward_to_go(γ) on beyond.antithetic_rollout(…)",
         weights="γ^t G_t, of two on mirrored noise",
         term="score",
         bias="none",
-        make=lambda problem: reward_to_go(problem.mdp.discount),
+        make=lambda problem: partial(gradient, reward_to_go(problem.mdp.discount), problem.policy),
         batch_size=2,
         moments=_antithetic,
     ),
     Row(
         name="leave-one-out, antithetic pairs",
-        code="reward_to_go(γ, baseline=leave_one_out)",
+        code="reward_to_go(γ, baseline=leave_one_out) on beyond.antithetic_rollout(…)",
         weights="γ^t (G_it − its mirror's)",
         term="score",
         bias="the other is not independent",
-        make=lambda problem: reward_to_go(problem.mdp.discount, baseline=leave_one_out),
+        make=lambda problem: partial(
+            gradient,
+            reward_to_go(problem.mdp.discount, baseline=leave_one_out),
+            problem.policy,
+        ),
         batch_size=2,
         moments=_antithetic_leave_one_out,
     ),
