@@ -3,6 +3,10 @@
 An update draws a window, asks the critic once, fixes every step's advantage and value target, and
 goes through the rows in minibatches. A2C is the score term and one step; PPO the clipped ratio and
 many. Both leave out γ^t, as practice does: when γ < 1 they climb no objective's gradient.
+
+Rewards are learnt in a unit of their own, the root mean square of all returns so far. A critic
+whose targets are in the thousands learns slowly, and drowns the policy in the gradient norm that
+they share; with the unit the scale of an environment's rewards does not matter at all.
 """
 
 from dataclasses import replace
@@ -112,7 +116,9 @@ def a2c(
 
     Bias: biased for ∇J if γ < 1, as γ^t is left out; if λ < 1, by the critic's error; and on
         purpose by the entropy's weight. A time limit bootstraps from the critic, which knows no
-        time: the objective is then that of the task without its limit.
+        time: the objective is then that of the task without its limit. The unit of the rewards is
+        taken from the very window that it scales: that lengthens or shortens a step, and turns
+        none while the entropy has no weight.
 
     References:
         Mnih et al., Asynchronous Methods for Deep Reinforcement Learning (2016), synchronous, with

@@ -18,6 +18,7 @@ from jaxtyping import Float, Key, Num, PyTree
 
 from pgjax.agents import ActorCritic
 from pgjax.terms import Term
+from pgjax.training import climb
 from pgjax.types import Observation, Params
 from pgjax.validation import check_positive, check_unit_interval
 
@@ -135,10 +136,8 @@ def improve(
     def minibatch(carry: tuple[Any, Any], rows: Rows) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         params, optimizer_state = carry
         ascent, entropy = ascend(params, rows)
-        descent = jax.tree.map(jnp.negative, ascent)
-        step, optimizer_state = optimizer.update(descent, optimizer_state, params)
         seen = optax.tree.norm(ascent), entropy
-        return (optax.apply_updates(params, step), optimizer_state), seen
+        return climb(optimizer, params, optimizer_state, ascent), seen
 
     def epoch(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         return jax.lax.scan(minibatch, carry, _dealt(rows, settings.num_minibatches, key))

@@ -3,6 +3,7 @@
 Pure functions of parameters and keys; a script or the command line decides what to print and keep.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -75,7 +76,7 @@ def update(
     Args:
         estimator: weights and term.
         policy: whose parameters are improved.
-        optimizer: from optax. It descends, so it is handed −ĝ: the only minus sign in pgjax.
+        optimizer: from optax, descending as usual.
         params: of the policy.
         optimizer_state: from `optimizer.init(params)`, then from the last update.
         batch: [N, T] episodes, for an on-policy estimator drawn under `params`.
@@ -107,13 +108,30 @@ def update(
     params, batch = admit(params, batch)
     share = shares(estimator, batch, log_probs(policy, params, batch))
     ascent, entropy = pull_back_and_sum(policy, params, batch, share, policy.entropy)
+    params, optimizer_state = climb(optimizer, params, optimizer_state, ascent)
+    return params, optimizer_state, _metrics(batch, ascent, entropy)
+
+
+def climb(
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    optimizer_state: optax.OptState,
+    ascent: Params,
+) -> tuple[Params, optax.OptState]:
+    """A step of an optimizer upwards.
+
+    Args:
+        optimizer: from optax. It descends, so it is handed −ĝ: the only minus sign in pgjax.
+        params: before the step.
+        optimizer_state: before the step.
+        ascent: ĝ, a pytree like params.
+
+    Returns:
+        The new parameters and the new optimizer state.
+    """
     descent = jax.tree.map(jnp.negative, ascent)
     step, optimizer_state = optimizer.update(descent, optimizer_state, params)
-    return (
-        optax.apply_updates(params, step),
-        optimizer_state,
-        _metrics(batch, ascent, entropy),
-    )
+    return optax.apply_updates(params, step), optimizer_state
 
 
 def train(
@@ -355,7 +373,7 @@ def all_finite(stages: dict[str, Any]) -> dict[str, Array]:
     Returns:
         name -> a boolean scalar.
     """
-    return {
-        name: jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(values)]))
+    return OrderedDict(  # a dict would come out of jit in the alphabet's order
+        (name, jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(values)])))
         for name, values in stages.items()
-    }
+    )

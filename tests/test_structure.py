@@ -80,7 +80,6 @@ LEVELS = [
         "sampling",
         "streaming",
         "windows",
-        "minibatches",
     },
     {
         "registry.essentials",
@@ -90,9 +89,9 @@ LEVELS = [
         "registry.groups",
         "registry.proximal",
         "registry.regularized",
-        "actor_critic",
+        "minibatches",
     },
-    {"registry"},
+    {"registry", "actor_critic"},
     {"certificate", "unbiased"},
     {"plots"},
 ]

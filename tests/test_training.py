@@ -10,10 +10,17 @@ import optax
 import pytest
 
 from pgjax import baselines, enumeration, exact, tabular
+from pgjax.default_networks import (
+    default_critic,
+    default_gaussian_network,
+    default_network,
+    initial_params,
+)
+from pgjax.environments import from_gymnax
 from pgjax.estimators import gradient, reward_to_go
-from pgjax.policies import MLP, ConvNet, flax_policy, tabular_softmax
+from pgjax.policies import MLP, ConvNet, GaussianMLP, flax_policy, tabular_softmax
 from pgjax.rollouts import rollout
-from pgjax.training import default_network, evaluate, initial_params, train, update
+from pgjax.training import all_finite, evaluate, train, update
 from pgjax.types import Trajectory
 
 HORIZON = 6
@@ -110,6 +117,7 @@ def test_metrics_are_of_the_episodes_and_garbage_after_their_end_changes_nothing
     assert metrics.mean_return == 5
     assert metrics.standard_error == pytest.approx(1)  # returns 6 and 4: √2 / √2
     assert metrics.mean_length == 2
+    assert metrics.steps == 4
     entropy = POLICY.entropy(start(), jax.nn.one_hot(0, 4))
     assert metrics.entropy == pytest.approx(float(entropy), rel=1e-6)
     clean, _, _ = step(replace(batch, reward=jnp.where(mask, batch.reward, 0)))
@@ -175,9 +183,35 @@ def test_default_network_fits_observations_and_actions(name, network):
     assert num_actions == environment.num_actions
 
 
-def test_continuous_actions_are_refused():
+def test_each_kind_of_action_has_its_network_and_the_other_is_refused():
+    pendulum, cart_pole = gymnax.make("Pendulum-v1")[0], gymnax.make("CartPole-v1")[0]
+    assert default_gaussian_network(pendulum) == GaussianMLP(1)
+    assert default_network(from_gymnax.adapt(cart_pole)) == default_network(cart_pole)
     with pytest.raises(TypeError, match="Pendulum-v1 has actions in a Box space"):
-        default_network(gymnax.make("Pendulum-v1")[0])
+        default_network(pendulum)
+    with pytest.raises(TypeError, match=r"CartPole-v1 has Discrete.*needs a Box"):
+        default_gaussian_network(cart_pole)
+
+
+@pytest.mark.parametrize("name", ["Pendulum-v1", "Breakout-MinAtar", "FrozenLake-misc"])
+def test_default_critic_gives_one_number(name):
+    environment = gymnax.make(name)[0]
+    critic = default_critic(environment)
+
+    def value(key):
+        observation, _ = environment.reset_env(key, environment.default_params)
+        return critic.apply(critic.init(key, observation), observation)
+
+    assert jax.eval_shape(value, jax.random.key(0)).shape == (1,)
+
+
+def test_faults_are_named_in_the_order_in_which_they_spread():
+    stages = {"zebra": jnp.array([1, jnp.nan]), "apple": {"x": 1.0, "y": jnp.inf}, "fine": 1.0}
+    assert list(jax.jit(lambda: all_finite(stages))().items()) == [
+        ("zebra", False),
+        ("apple", False),
+        ("fine", True),
+    ]
 
 
 def test_bad_counts_are_refused_before_the_loop_starts():
