@@ -418,8 +418,7 @@ def test_craftax_steps_as_the_library_does(monkeypatch: pytest.MonkeyPatch) -> N
         action = jnp.int32(5 * t % 17)
         seen, own, reward, done, _ = theirs.step_env(key, state, action, params)
         state, step = ours.step(key, state, action)
-        for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(own), strict=True):
-            np.testing.assert_array_equal(x, y)
+        assert jax.tree.all(jax.tree.map(lambda x, y: bool(jnp.all(x == y)), state, own))
         np.testing.assert_array_equal(step.observation, seen)
         np.testing.assert_array_equal(step.reward, reward)
         assert bool(jnp.asarray(step.terminated) | step.truncated) == bool(done)
