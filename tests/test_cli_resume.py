@@ -163,6 +163,21 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on_as_if_it_had_not(
     assert seconds == sorted(seconds)
 
 
+def test_by_default_a_checkpoint_comes_with_time_and_rarely_where_it_is_dear(
+    tmp_path, whole, monkeypatch
+):
+    default = [*TRAIN[: TRAIN.index("--checkpoint-every")], "--output"]
+    monkeypatch.setattr(running, "SECONDS", 0.0)
+    monkeypatch.setattr(running, "SHARE", 1e-9)  # one save, and then none for years
+    assert main([*default, str(tmp_path / "dear")]) == 0
+    assert saved_steps(tmp_path / "dear") == [1]
+    monkeypatch.setattr(running, "SHARE", 1e9)
+    assert main([*default, str(tmp_path / "cheap")]) == 0
+    assert saved_steps(tmp_path / "cheap") == [6, 7, 8]
+    assert same(tmp_path / "cheap", whole)
+    assert same(tmp_path / "dear", whole)
+
+
 def test_a_continuous_policy_with_a_critic_goes_on_as_if_it_had_not_stopped(
     tmp_path, capsys, monkeypatch
 ):
