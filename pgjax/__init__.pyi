@@ -8,6 +8,7 @@ from . import bridge as bridge
 from . import certificate as certificate
 from . import checkpoints as checkpoints
 from . import critics as critics
+from . import control_variates as control_variates
 from . import diagnostics as diagnostics
 from . import enumeration as enumeration
 from . import estimators as estimators

@@ -63,9 +63,16 @@ LEVELS = [
     },
     {"compositions", "environments.sources", "off_policy.importance", "off_policy.traces"},
     {"diagnostics.moments", "critics", "estimators", "off_policy", "policies.modules"},
-    {"policies", "exact.dynamics", "diagnostics.intervals", "regularization"},
+    {
+        "policies",
+        "control_variates.fits",
+        "control_variates.scores",
+        "exact.dynamics",
+        "diagnostics.intervals",
+        "regularization",
+    },
     {"beyond.all_action", "beyond.traces", "beyond.parameter_space"},
-    {"exact.values", "exact.recursion", "bridge.laws", "diagnostics", "agents"},
+    {"control_variates", "exact.values", "exact.recursion", "bridge.laws", "diagnostics", "agents"},
     {"exact.derivatives", "exact.moments", "exact.regularized", "bridge.exploration"},
     {"exact", "bridge.tables", "default_networks"},
     {"enumeration", "rollouts", "suite", "bridge", "beyond.fisher"},
@@ -84,6 +91,7 @@ LEVELS = [
     {
         "registry.essentials",
         "registry.off_policy",
+        "registry.variance",
         "registry.beyond",
         "registry.critics",
         "registry.groups",
@@ -262,7 +270,8 @@ def test_every_public_function_and_class_is_documented(name: str) -> None:
 
 BIAS_STATED = ["baselines", "weights", "terms", "compositions", "estimators", "returns",
                "exact.values", "exact.derivatives", "exact.moments", "exact.regularized",
-               "dice", "regularization", "off_policy.importance", "off_policy.traces"]  # fmt: skip
+               "dice", "regularization", "off_policy.importance", "off_policy.traces",
+               "control_variates.fits"]  # fmt: skip
 HELPERS = {
     "returns": {"reverse_affine", "accumulation_dtype"},
     "exact.values": {"objective_under"},

@@ -1,0 +1,41 @@
+"""Baselines of least variance, fitted to the batch they are used on: cross-fitted, or not.
+
+Reward-to-go's estimate from one trajectory is Σ_t γ^t c_t (G_t − b_t), c_t = ∇log π(a_t|s_t). With
+b_t = φ_t·β, a combination of features of the state and the time, its second moment is quadratic in
+β; and as no such baseline moves its mean, the least second moment is the least variance:
+
+> E[Φᵀ K Φ] β = E[Φᵀ K G],  K_tt' = γ^t γ^t' c_t·c_t'.
+
+Everything is an array. The scores' products K come from the policy; features and returns from the
+batch; the fitted baseline goes back into the batch as its `value`, for `recorded_value` to
+subtract. So an estimator stays weights × term:
+
+>>> import jax, jax.numpy as jnp
+>>> from dataclasses import replace
+>>> from pgjax import enumeration, gradient, reward_to_go, tabular, tabular_softmax
+>>> from pgjax.baselines import recorded_value
+>>> from pgjax.weights import returns_to_go
+>>> mdp, policy, params = tabular.chain(), tabular_softmax(7, 2), jnp.zeros((7, 2))
+>>> batch, _ = enumeration.trajectories(mdp, policy, params, horizon=3)
+>>> batch = jax.tree.map(jnp.asarray, batch)
+>>> products = score_products(policy, params, batch, discount=0.9)
+>>> value = cross_fitted(time_steps(batch), products, returns_to_go(batch, 0.9), folds=4)
+>>> estimator = reward_to_go(0.9, baseline=recorded_value)
+>>> gradient(estimator, policy, params, replace(batch, value=value)).shape
+(7, 2)
+
+A baseline fitted to the trajectory that it is subtracted from depends on its actions, and biases
+the estimate. Cross-fitting splits the batch into folds, and gives each fold the baseline fitted to
+the others. A baseline for each parameter by itself is no weight; `per_parameter_cross_fitted` takes
+the trajectories' gradients and returns their mean.
+"""
+
+from pgjax.control_variates.fits import coefficients as coefficients
+from pgjax.control_variates.fits import cross_fitted as cross_fitted
+from pgjax.control_variates.fits import per_parameter_cross_fitted as per_parameter_cross_fitted
+from pgjax.control_variates.fits import per_parameter_same_batch as per_parameter_same_batch
+from pgjax.control_variates.fits import same_batch as same_batch
+from pgjax.control_variates.scores import observations as observations
+from pgjax.control_variates.scores import scalar as scalar
+from pgjax.control_variates.scores import score_products as score_products
+from pgjax.control_variates.scores import time_steps as time_steps

@@ -1,0 +1,394 @@
+"""Baselines of least variance: the exact optimum, its published forms, and what fitting costs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import Trajectory, baselines, enumeration, exact, tabular
+from pgjax.control_variates import (
+    coefficients,
+    cross_fitted,
+    observations,
+    per_parameter_cross_fitted,
+    per_parameter_same_batch,
+    same_batch,
+    scalar,
+    score_products,
+    time_steps,
+)
+from pgjax.types import RecurrentPolicy
+from pgjax.weights import returns_to_go
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+MDP, POLICY = tabular.random_mdp(), pgjax.tabular_softmax(4, 2)
+GAMMA, H = MDP.discount, 3
+TINY = 1e-10
+FEATURES = {"scalar": scalar, "time": time_steps, "state": observations}
+
+
+@pytest.fixture(scope="module")
+def listed(strict: None, table: np.ndarray) -> tuple[Trajectory, np.ndarray]:
+    """All trajectories and their probabilities."""
+    batch, probability = enumeration.trajectories(MDP, POLICY, table, horizon=H)
+    return jax.tree.map(jnp.asarray, batch), probability
+
+
+@pytest.fixture(scope="module")
+def products(listed: Any, table: np.ndarray) -> jax.Array:
+    return score_products(POLICY, jnp.asarray(table), listed[0], discount=GAMMA)
+
+
+def each(estimator: pgjax.Estimator, table: np.ndarray, batch: Trajectory) -> np.ndarray:
+    """[N, P] per-trajectory gradients."""
+    found = pgjax.per_trajectory_gradients(estimator, POLICY, jnp.asarray(table), batch)
+    return np.asarray(found).reshape(len(batch.reward), -1)
+
+
+# The exact optimum
+
+
+def test_over_all_trajectories_the_state_fit_is_the_exact_optimum(listed, products, table):
+    batch, probability = listed
+    fit = partial(coefficients, observations(batch), target=returns_to_go(batch, GAMMA))
+    best = exact.optimal_state_baseline(MDP, POLICY, table, horizon=H)
+    found = fit(products, weight=jnp.asarray(probability))
+    np.testing.assert_allclose(found, best, rtol=0, atol=TINY)
+    uniform = jnp.full(len(probability), 1 / len(probability))
+    undiscounted = score_products(POLICY, jnp.asarray(table), batch, discount=1.0)
+    each_step_alone = products * jnp.eye(H)[None]
+    for wrong in (
+        fit(products, weight=uniform),
+        fit(undiscounted, weight=jnp.asarray(probability)),
+        fit(each_step_alone, weight=jnp.asarray(probability)),
+    ):
+        assert np.max(np.abs(wrong - best)) > 1e-3
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_over_all_trajectories_a_fit_is_least_squares_of_the_gradients(
+    name, listed, products, table
+):
+    """min_β Σ_i p_i ‖A_i − Σ_f β_f Z_if‖², Z_f the gradient that a baseline of φ_f takes away."""
+    batch, probability = listed
+    features = FEATURES[name](batch)
+    found = coefficients(
+        features, products, returns_to_go(batch, GAMMA), jnp.asarray(probability)
+    )  # fmt: skip
+    without = each(pgjax.reward_to_go(GAMMA), table, batch)
+    with_value = pgjax.reward_to_go(GAMMA, baseline=baselines.recorded_value)
+    taken = np.stack(
+        [
+            without - each(with_value, table, replace(batch, value=features[..., f]))
+            for f in range(features.shape[-1])
+        ],
+        axis=-1,
+    )
+    root = np.sqrt(probability)[:, None]
+    best, *_ = np.linalg.lstsq(
+        (root[..., None] * taken).reshape(-1, features.shape[-1]),
+        (root * without).reshape(-1),
+        rcond=1e-10,
+    )
+    np.testing.assert_allclose(found, best, rtol=0, atol=TINY)
+    variance = probability @ np.sum((without - taken @ best) ** 2, -1)
+    assert variance < probability @ np.sum(without**2, -1)
+
+
+def test_the_scalar_fit_of_the_total_return_is_the_published_one(listed, table):
+    """Peters & Schaal (2008), section 3.2: b = E[‖Σ_t c_t‖² R] / E[‖Σ_t c_t‖²]."""
+    batch, probability = listed
+    R = np.asarray(returns_to_go(batch, GAMMA))[:, :1]
+    products = score_products(POLICY, jnp.asarray(table), batch, discount=1.0)
+    target = jnp.broadcast_to(jnp.asarray(R), batch.mask.shape)
+    (found,) = coefficients(scalar(batch), products, target, jnp.asarray(probability))
+    scores = each(pgjax.reinforce(GAMMA, baseline=_less_one), table, batch)
+    norms = np.sum(scores**2, -1)
+    expected = probability @ (norms * R[:, 0]) / (probability @ norms)
+    assert found == pytest.approx(expected, abs=TINY)
+    mean = exact.objective(MDP, POLICY, table, horizon=H)
+    assert abs(expected - mean) > 1e-3  # it is not the mean return
+
+    def variance(b: float) -> float:
+        return float(
+            exact.total_return_moments(MDP, POLICY, table, horizon=H, baseline=b).total_variance
+        )
+
+    best = variance(float(found))
+    assert best < min(variance(float(found) + d) for d in (-0.01, 0.01))
+
+
+def _less_one(batch: Trajectory, target: Any) -> Any:
+    """So that every weight is one, and the gradient the summed score."""
+    return target - 1
+
+
+def test_step_by_step_the_fit_weighs_returns_by_squared_score_norms(listed, products):
+    """Greensmith et al. (2004), theorem 8, for each time: b_t = E[‖c_t‖² G_t] / E[‖c_t‖²]."""
+    batch, probability = listed
+    G = returns_to_go(batch, GAMMA)
+    norms = np.asarray(jnp.diagonal(products, axis1=1, axis2=2))
+    found = coefficients(
+        time_steps(batch), products * jnp.eye(H)[None], G, jnp.asarray(probability)
+    )
+    expected = probability @ (norms * np.asarray(G)) / (probability @ norms)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TINY)
+    assert not np.allclose(
+        found, probability @ np.asarray(G) / (probability @ np.asarray(batch.mask))
+    )
+
+
+def test_a_fit_comes_to_the_exact_optimum_as_the_batch_grows(listed, products, table):
+    batch, probability = listed
+    best = exact.optimal_state_baseline(MDP, POLICY, table, horizon=H)
+    fit = jax.jit(partial(coefficients, observations(batch), products, returns_to_go(batch, GAMMA)))
+    random = np.random.default_rng(0)
+
+    def root_mean_square_error(N: int) -> float:
+        drawn = random.multinomial(N, probability, size=30)  # how often each was drawn
+        errors = [np.asarray(fit(jnp.asarray(weight, jnp.float64))) - best for weight in drawn]
+        return float(np.sqrt(np.mean(np.square(errors))))
+
+    few, many = root_mean_square_error(400), root_mean_square_error(40_000)
+    assert many < 0.02 * np.max(np.abs(best))
+    assert few / many == pytest.approx(10, rel=0.3)  # 1/√N
+
+
+# Fitting to the batch
+
+
+def estimate(
+    fit: Callable[..., Any], features: Callable[..., Any], policy: Any, gamma: float
+) -> Any:
+    """Reward-to-go less a fitted baseline, as a function (params, batch) -> gradient."""
+    estimator = pgjax.reward_to_go(gamma, baseline=baselines.recorded_value)
+
+    def gradient(params: Any, batch: Trajectory) -> Any:
+        products = score_products(policy, params, batch, discount=gamma)
+        value = fit(features(batch), products, returns_to_go(batch, gamma))
+        return pgjax.gradient(estimator, policy, params, replace(batch, value=value))
+
+    return gradient
+
+
+def per_parameter(fit: Callable[..., Any], policy: Any, gamma: float) -> Any:
+    def gradient(params: Any, batch: Trajectory) -> Any:
+        without, with_one = (
+            pgjax.per_trajectory_gradients(
+                pgjax.reward_to_go(gamma, baseline=b), policy, params, batch
+            )
+            for b in (None, baselines.constant(1.0))
+        )
+        return fit(without, without - with_one)
+
+    return gradient
+
+
+def test_cross_fitted_baselines_are_unbiased_in_batches_of_three_and_same_batch_ones_are_not():
+    mdp = tabular.chain(2, slip=0.3, discount=0.9)
+    policy, params = pgjax.tabular_softmax(4, 2), np.zeros((4, 2))
+    params[1:3] = [[0.4, -0.2], [-0.3, 0.5]]
+    truth = np.ravel(exact.gradient(mdp, policy, params, horizon=2))
+    two = partial(cross_fitted, folds=2)  # of one trajectory and of two
+    cross = [estimate(two, features, policy, mdp.discount) for features in FEATURES.values()]
+    cross += [
+        estimate(partial(cross_fitted, folds=3), scalar, policy, mdp.discount),
+        per_parameter(partial(per_parameter_cross_fitted, folds=2), policy, mdp.discount),
+    ]
+    same = [estimate(same_batch, features, policy, mdp.discount) for features in FEATURES.values()]
+    same.append(per_parameter(per_parameter_same_batch, policy, mdp.discount))
+
+    @jax.jit
+    def estimates(params: Any, batch: Trajectory) -> list[Any]:
+        return [f(params, batch) for f in (*cross, *same)]
+
+    found = enumeration.moments(estimates, mdp, policy, params, horizon=2, batch_size=3)
+    means = found.mean.reshape(len(cross) + len(same), -1)
+    biases = np.linalg.norm(means - truth, axis=1) / np.linalg.norm(truth)
+    assert np.all(biases[: len(cross)] < TINY)
+    assert np.all(biases[len(cross) :] > 0.05)
+
+
+def test_the_same_batch_bias_shrinks_as_one_over_the_batch():
+    mdp, policy = tabular.two_armed_bandit(), pgjax.tabular_softmax(3, 2)
+    params = np.array([[0.4, -0.2], [0, 0], [0, 0]])
+    truth = np.ravel(exact.gradient(mdp, policy, params, horizon=1))
+    biases = []
+    for K in (6, 12):
+        found = enumeration.moments(
+            estimate(same_batch, scalar, policy, 1.0), mdp, policy, params,
+            horizon=1, batch_size=K,
+        )  # fmt: skip
+        biases.append(float(np.linalg.norm(found.mean - truth)))
+    assert biases[1] / biases[0] == pytest.approx(1 / 2, abs=0.1)
+
+
+def test_a_cross_fitted_baseline_does_not_see_its_own_fold_and_a_same_batch_one_does(
+    listed, products
+):
+    batch, products = jax.tree.map(lambda x: x[-5:], (listed[0], products))
+    target = returns_to_go(batch, GAMMA)
+    fold = np.array([0, 0, 0, 1, 1])  # five trajectories in two folds
+
+    def slope(fit: Callable[..., Any]) -> np.ndarray:
+        """[N, N] whether b_i moves with any return of trajectory j."""
+        jacobian = jax.jit(jax.jacobian(lambda x: fit(scalar(batch), products, x)))(target)
+        return np.asarray(jnp.any(jnp.abs(jacobian) > 1e-12, axis=(1, 3)))
+
+    np.testing.assert_array_equal(
+        slope(partial(cross_fitted, folds=2)), fold[:, None] != fold[None]
+    )
+    np.testing.assert_array_equal(slope(partial(cross_fitted, folds=5)), ~np.eye(5, dtype=bool))
+    assert np.all(slope(same_batch))
+
+
+def test_baselines_for_each_parameter_are_the_sums_of_their_formulas():
+    random = np.random.default_rng(1)
+    A, Z = ({"w": random.normal(size=(5, 2, 3)), "b": random.normal(size=(5, 1))} for _ in range(2))
+    Z["b"][:3] = 0  # a parameter that the first fold says nothing of
+    same = per_parameter_same_batch(*jax.tree.map(jnp.asarray, (A, Z)))
+    cross = per_parameter_cross_fitted(*jax.tree.map(jnp.asarray, (A, Z)), folds=2)
+    fold = np.array([0, 0, 0, 1, 1])
+    for name in A:
+        a, z = A[name], Z[name]
+        b = np.sum(a * z, 0) / np.sum(z * z, 0)
+        np.testing.assert_allclose(same[name], np.mean(a - b * z, 0), rtol=0, atol=1e-14)
+        rows = []
+        for i in range(5):
+            others = fold != fold[i]
+            square = np.sum(z[others] ** 2, 0)
+            b = np.where(
+                square > 0, np.sum((a * z)[others], 0) / np.where(square > 0, square, 1), 0
+            )
+            rows.append(a[i] - b * z[i])
+        np.testing.assert_allclose(cross[name], np.mean(rows, 0), rtol=0, atol=1e-14)
+
+
+# What it is fitted with
+
+
+def test_score_products_are_those_of_the_gradients_of_each_step(listed, products, table):
+    batch = listed[0]
+
+    def log_probs(params: Any) -> Any:
+        return pgjax.log_probs(POLICY, params, batch)
+
+    scores = jax.jacobian(log_probs)(jnp.asarray(table)).reshape(*batch.mask.shape, -1)
+    scores = GAMMA ** jnp.arange(H, dtype=jnp.float64)[None, :, None] * scores
+    expected = jnp.einsum("ntp,nsp->nts", scores, scores)
+    np.testing.assert_allclose(products, expected, rtol=0, atol=1e-14)
+    both = batch.mask[:, :, None] & batch.mask[:, None, :]
+    assert np.all(np.asarray(products)[~np.asarray(both)] == 0)
+
+
+def test_a_policy_with_a_memory_that_it_ignores_has_the_same_products(listed, products, table):
+    def log_prob(params: Any, memory: Any, observation: Any, action: Any) -> Any:
+        return memory + 1, POLICY.log_prob(params, observation, action)
+
+    recurrent = RecurrentPolicy(
+        init=POLICY.init,
+        memory=lambda params: jnp.zeros((), jnp.int32),
+        sample=lambda *_: pytest.fail("nothing is sampled"),
+        log_prob=log_prob,
+        entropy=lambda params, memory, observation: POLICY.entropy(params, observation),
+    )
+    batch = jax.tree.map(lambda x: x[::40], listed[0])
+    found = score_products(recurrent, jnp.asarray(table), batch, discount=GAMMA)
+    np.testing.assert_allclose(found, products[::40], rtol=0, atol=1e-14)
+
+
+def test_features_are_zero_where_nothing_was_done_and_count_from_the_episodes_start(listed):
+    batch = jax.tree.map(lambda x: x[:4], listed[0])
+    dead = ~np.asarray(batch.mask)
+    assert np.any(dead)
+    dirty = replace(batch, observation=jnp.where(batch.mask[..., None], batch.observation, jnp.nan))
+    for features in FEATURES.values():
+        np.testing.assert_array_equal(features(dirty)[dead], 0)
+    window = replace(batch, time=jnp.tile(jnp.array([1, 0, 1]), (4, 1)))
+    found = time_steps(replace(window, mask=jnp.ones_like(batch.mask)))
+    np.testing.assert_array_equal(found, np.tile(np.eye(3)[[1, 0, 1]], (4, 1, 1)))
+
+
+# Bad input
+
+
+def test_trajectories_without_a_step_change_no_baseline(listed, table):
+    batch = jax.tree.map(lambda x: x[-4:], listed[0])
+    batch = replace(batch, mask=batch.mask.at[3].set(False))
+
+    def value(batch: Trajectory, folds: int) -> Any:
+        products = score_products(POLICY, jnp.asarray(table), batch, discount=GAMMA)
+        return cross_fitted(time_steps(batch), products, returns_to_go(batch, GAMMA), folds=folds)
+
+    value = jax.jit(value, static_argnums=1)
+    found, expected = value(batch, 4), value(jax.tree.map(lambda x: x[:3], batch), 3)
+    np.testing.assert_allclose(found[:3], expected, rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(found[3], 0)
+    none = replace(batch, mask=jnp.zeros_like(batch.mask))
+    np.testing.assert_array_equal(value(none, 2), 0)
+
+
+def test_features_that_say_the_same_or_nothing_are_left_out(listed, products):
+    batch = listed[0]
+    one, target = scalar(batch), returns_to_go(batch, GAMMA)
+    twice = jnp.concatenate([one, 3 * one, jnp.zeros_like(one)], axis=-1)
+    found = coefficients(twice, products, target, jnp.ones(len(target)))
+    np.testing.assert_allclose(
+        found[0], coefficients(one, products, target, jnp.ones(len(target)))[0]
+    )
+    np.testing.assert_array_equal(found[1:], 0)
+
+
+def test_the_scale_of_a_feature_does_not_matter(listed, products):
+    batch = listed[0]
+    target, weight = returns_to_go(batch, GAMMA), jnp.ones(len(listed[1]))
+    scale = jnp.array([1e-6, 1.0, 1e6])
+    found = coefficients(time_steps(batch) * scale[None, None], products, target, weight)
+    expected = coefficients(time_steps(batch), products, target, weight)
+    np.testing.assert_allclose(found * scale, expected, rtol=1e-10)
+
+
+def test_fits_call_no_library_that_could_wait_for_itself():
+    given = jnp.ones((3, 4, 2, 5)), jnp.ones((3, 4, 2, 2)), jnp.ones((3, 4, 2))
+    fit = jax.jit(jax.vmap(partial(cross_fitted, folds=2)))
+    assert "lapack" not in fit.lower(*given).as_text().lower()
+    assert "lapack" in jax.jit(jnp.linalg.eigh).lower(jnp.eye(2)).as_text().lower()
+
+
+@pytest.mark.parametrize(
+    ("folds", "N", "error", "words"),
+    [
+        (1, 4, ValueError, r"folds must lie in \[2, N\] for a batch of N = 4 trajectories, got 1"),
+        (5, 4, ValueError, r"got 5; each needs a trajectory"),
+        (2, 1, ValueError, r"N = 1 trajectories, got 2"),
+        (0, 4, ValueError, "folds must be at least 1, got 0"),
+        (2.0, 4, TypeError, "folds must be an integer, got 2.0"),
+    ],
+)
+def test_folds_that_leave_one_empty_or_nothing_to_fit_to_are_refused(folds, N, error, words):
+    given = jnp.ones((N, 2, 1)), jnp.ones((N, 2, 2)), jnp.ones((N, 2))
+    with pytest.raises(error, match=words):
+        cross_fitted(*given, folds=folds)
+    with pytest.raises(error, match=words):
+        per_parameter_cross_fitted(jnp.ones((N, 3)), jnp.ones((N, 3)), folds=folds)
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"got \(4, 3, 1\), \(4, 2, 2\) and \(4, 2\)"):
+        same_batch(jnp.ones((4, 3, 1)), jnp.ones((4, 2, 2)), jnp.ones((4, 2)))
+    with pytest.raises(ValueError, match="trees of the same shapes"):
+        per_parameter_same_batch({"a": jnp.ones((4, 2))}, {"a": jnp.ones((4, 3))})
+    with pytest.raises(ValueError, match="trees of the same shapes"):
+        per_parameter_same_batch({}, {})
+
+
+def test_a_discount_outside_the_unit_interval_is_refused(listed, table):
+    with pytest.raises(ValueError, match="discount must lie in"):
+        score_products(POLICY, jnp.asarray(table), listed[0], discount=1.5)
