@@ -1,12 +1,55 @@
-"""A run in a process of its own, to be stopped and killed; imported by that process too."""
+"""Runs made cheap: one compilation for many, or in a process of its own, to be stopped and killed.
 
+That process imports this module too, before it imports JAX.
+"""
+
+import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SLOW = 0.15
 """Seconds that a slow save waits, twice, so that most moments lie within one."""
+
+
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """Within, runs with the same options share their compiled step, as the functions are pure."""
+    import pytest
+
+    from pgjax.cli import train
+
+    original, made = train._make, {}
+
+    def make(arguments):
+        options = train._options(arguments)
+        key = json.dumps({name: x for name, x in options.items() if name not in train.FREE})
+        if key not in made:
+            made[key] = original(arguments)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(train, "_make", make)
+        yield
+
+
+@contextmanager
+def sketches() -> Iterator[None]:
+    """Within, a learning curve is a line of text; elsewhere is tested what it shows."""
+    import pytest
+
+    from pgjax import plots
+
+    class Sketch:
+        def savefig(self, path: Path, dpi: int) -> None:
+            path.write_text("a sketch")
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(plots, "learning_curve", lambda rows, title: Sketch())
+        yield
 
 
 def train(arguments: list[str], said: Path, cache: str, hook: str = "") -> None:
@@ -14,8 +57,6 @@ def train(arguments: list[str], said: Path, cache: str, hook: str = "") -> None:
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
-    if hook == "stdout is full":
-        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
     import jax
 
     jax.config.update("jax_compilation_cache_dir", cache)
@@ -27,7 +68,8 @@ def train(arguments: list[str], said: Path, cache: str, hook: str = "") -> None:
         _slow_saves()
     if hook == "stuck":
         _stuck_at_update(4)
-    sys.exit(main(arguments))
+    with sketches():
+        sys.exit(main(arguments))
 
 
 def _slow_saves() -> None:

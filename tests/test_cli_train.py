@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import child_runs
 import jax
 import numpy as np
 import pytest
@@ -13,6 +14,12 @@ from pgjax import plots, training
 from pgjax.cli import main, running, saved_runs
 
 TRAIN = ["train", "DeepSea-bsuite", "--updates", "3", "--num-trajectories", "4"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap():
+    with child_runs.compiled_once():
+        yield
 
 
 @pytest.fixture(scope="module")
