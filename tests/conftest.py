@@ -24,6 +24,8 @@ ANNOTATED = [
     *("returns", "baselines", "weights", "terms", "estimators", "policies"),
     *("exact.dynamics", "exact.values", "exact.derivatives", "exact.recursion", "exact.moments"),
     *("enumeration", "diagnostics", "dice", "regularization", "exact.regularized"),
+    *("off_policy.ratios", "off_policy.importance", "off_policy.traces"),
+    *("control_variates.fits", "control_variates.scores"),
 ]
 config.update("jaxtyping_disable", True)
 install_import_hook([f"pgjax.{name}" for name in ANNOTATED], "beartype.beartype")

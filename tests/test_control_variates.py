@@ -1,6 +1,6 @@
 """Baselines of least variance: the exact optimum, its published forms, and what fitting costs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import config
 
 import pgjax
 from pgjax import Trajectory, baselines, enumeration, exact, tabular
@@ -319,6 +320,14 @@ def test_features_are_zero_where_nothing_was_done_and_count_from_the_episodes_st
 # Bad input
 
 
+@pytest.fixture
+def unannotated() -> Iterator[None]:
+    """Without the annotations, which would speak first."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
+
+
 def test_trajectories_without_a_step_change_no_baseline(listed, table):
     batch = jax.tree.map(lambda x: x[-4:], listed[0])
     batch = replace(batch, mask=batch.mask.at[3].set(False))
@@ -362,6 +371,7 @@ def test_fits_call_no_library_that_could_wait_for_itself():
     assert "lapack" in jax.jit(jnp.linalg.eigh).lower(jnp.eye(2)).as_text().lower()
 
 
+@pytest.mark.usefixtures("unannotated")
 @pytest.mark.parametrize(
     ("folds", "N", "error", "words"),
     [
@@ -380,6 +390,7 @@ def test_folds_that_leave_one_empty_or_nothing_to_fit_to_are_refused(folds, N, e
         per_parameter_cross_fitted(jnp.ones((N, 3)), jnp.ones((N, 3)), folds=folds)
 
 
+@pytest.mark.usefixtures("unannotated")
 def test_arrays_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"got \(4, 3, 1\), \(4, 2, 2\) and \(4, 2\)"):
         same_batch(jnp.ones((4, 3, 1)), jnp.ones((4, 2, 2)), jnp.ones((4, 2)))

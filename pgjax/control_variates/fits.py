@@ -99,8 +99,7 @@ def cross_fitted(
             shapes that do not fit.
         TypeError: folds that are no integer.
 
-    Bias: none, for trajectories drawn independently. The gradients of the trajectories are then
-    uncorrelated with one another's scores, but not independent.
+    Bias: none, for trajectories drawn independently. Their gradients are then no longer so.
 
     References:
         As for `coefficients`; cross-fitting is that of Chernozhukov et al., Double/Debiased Machine

@@ -138,7 +138,8 @@ def on_target_states(credit: Weights, *, ceiling: float = math.inf) -> Weights:
     Raises:
         ValueError: a ceiling that is not positive.
 
-    Bias: none without a ceiling if E[w_t|s_t,a_t] = γ^t ρ_t (Q^π(s_t,a_t) − b(s_t)).
+    Bias: none without a ceiling if μ's mean of w_t, given s_t, a_t and all before, is
+    γ^t ρ_t (Q^π(s_t,a_t) − b(s_t)).
 
     References:
         Degris, White & Sutton, Off-Policy Actor-Critic (2012), section 2.2, leave this ratio out;
@@ -148,7 +149,7 @@ def on_target_states(credit: Weights, *, ceiling: float = math.inf) -> Weights:
     ratios = _held_below(ceiling)
 
     def weigh(batch: Trajectory, log_prob: Array) -> Array:
-        before = earlier(cumulative_log_ratios(batch, log_prob), 0)
+        before = earlier(cumulative_log_ratios(batch, log_prob), 0.0)
         before = jnp.where(earlier(continues(batch), False), before, 0)
         weight = credit(batch, log_prob)
         return ratios(batch, before).astype(weight.dtype) * weight

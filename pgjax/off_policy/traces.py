@@ -1,9 +1,9 @@
 """V-trace and Retrace: ratios bounded step by step, with a critic in place of what is cut off.
 
 The targets know one sequence of length T; `jax.vmap` adds the batch. The weights read the critic's
-opinion from the batch: `value` V(s_t), `action_value` Q(s_t, a_t), and at a cut `final_value`, or
-`next_value` in a window. They correct an action and what follows it, but not the state it was
-taken in: `on_target_states` does that.
+opinion from the batch: `value` V(s_t) = E_π Q(s_t, ·), `action_value` Q(s_t, a_t), and at a cut
+`final_value`, or `next_value` in a window. They correct an action and what follows it, but not the
+state it was taken in: `on_target_states` does that.
 """
 
 import math
@@ -58,8 +58,9 @@ def vtrace_targets(
         ValueError: a shape other than [T], a discount or λ outside [0, 1], a ceiling that is not
             positive.
 
-    Bias: none for V^π if ρ̄ is no ratio's bound and λ = 1, or V = V^π. Otherwise repeated use leads
-    to the value of a policy between μ and π, proportional to min(ρ̄ μ, π).
+    Bias: none for V^π if ρ̄ is never reached and V = V^π, or if neither ceiling is and λ = 1.
+    Otherwise repeated use leads to the value of a policy between μ and π, proportional to
+    min(ρ̄ μ, π), whatever c̄.
 
     References:
         Espeholt et al., IMPALA: Scalable Distributed Deep-RL with Importance Weighted
@@ -146,9 +147,9 @@ def vtrace(
         ValueError: a discount or λ outside [0, 1], a ceiling that is not positive; at use, a batch
             without `value`.
 
-    Bias: biased off-policy: states are left to μ, also if no ceiling binds; then, with V = V^π or
-    λ = 1, it estimates Σ_t γ^t Σ_s P_μ(s_t = s) Σ_a ∇π(a|s) Q^π(s,a), and `on_target_states` makes
-    it unbiased for ∇J. A ceiling that binds adds to the bias.
+    Bias: biased off-policy: states are left to μ. If ρ̄ is never reached and V = V^π, or if neither
+    ceiling is and λ = 1, it estimates Σ_t γ^t Σ_s P_μ(s_t = s) Σ_a ∇π(a|s) Q^π(s,a), and
+    `on_target_states` makes it unbiased for ∇J. A ratio held at ρ̄ adds to the bias.
 
     References:
         Espeholt et al. (2018), section 4.2; with γ^t, which they leave out, and with λ < 1 as in
@@ -199,8 +200,8 @@ def retrace(
         ValueError: a discount or λ outside [0, 1], a ceiling that is not positive; at use, a batch
             without `value` or `action_value`.
 
-    Bias: biased off-policy: states are left to μ. With Q = Q^π and no ceiling `on_target_states`
-    makes it unbiased for ∇J, whatever V.
+    Bias: biased off-policy: states are left to μ. With Q = Q^π, V = V^π and no ceiling
+    `on_target_states` makes it unbiased for ∇J.
 
     References:
         Munos et al. (2016), section 3; as an actor-critic Wang et al., Sample Efficient
@@ -226,6 +227,8 @@ def tree_backup(
     ratio_ceiling: float = math.inf,
 ) -> Weights:
     """Actor-critic with tree-backup(λ): `retrace` with c_t = λ π(a_t|s_t), which needs no μ.
+
+    For discrete actions: where π is a density, c_t is no trace.
 
     Args: as for `retrace`.
 

@@ -13,6 +13,7 @@ from pgjax.registry import (
     off_policy,
     proximal,
     regularized,
+    variance,
 )
 from pgjax.registry.row import Row as Row
 from pgjax.registry.row import least_variance_value as least_variance_value
@@ -23,6 +24,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     "essentials": essentials.ROWS,
     "critics": critics.ROWS,
     "groups": groups.ROWS,
+    "fitted baselines": variance.ROWS,
     "off-policy": off_policy.ROWS,
     "beyond": beyond.ROWS,
     "terms": proximal.ROWS,
