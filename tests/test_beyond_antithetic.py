@@ -1,5 +1,6 @@
 """Antithetic pairs: the joint law enumerated, and the sampler held to it."""
 
+import functools
 from typing import Any
 
 import jax
@@ -79,6 +80,11 @@ def draws() -> beyond.Draws:
     return beyond.inversion(PROBLEM.policy, 2)
 
 
+@functools.cache
+def many() -> pgjax.Trajectory:
+    return sampled(PROBLEM, 20_000)
+
+
 def sampled(problem: suite.Problem, num_pairs: int) -> pgjax.Trajectory:
     return beyond.antithetic_rollout(
         draws(), problem.params, problem.mdp, KEY, num_pairs=num_pairs, num_steps=problem.horizon
@@ -117,14 +123,14 @@ def test_sampled_pairs_follow_the_joint_law_and_shuffled_ones_do_not() -> None:
 
 
 def test_each_half_follows_the_law_of_single_episodes() -> None:
-    batch = sampled(PROBLEM, 20_000)
+    batch = many()
     for i in range(2):
         half = jax.tree.map(lambda x, i=i: x[i::2], batch)
         assert sampling.law_test(half, PROBLEM).passed
 
 
 def test_the_batch_is_as_a_rollout_would_have_recorded_it() -> None:
-    batch = sampled(PROBLEM, 50)
+    batch = jax.tree.map(lambda x: x[:100], many())
     log_prob = pgjax.log_probs(PROBLEM.policy, LOGITS, batch)
     np.testing.assert_allclose(batch.log_prob, log_prob, rtol=0, atol=1e-14)
     ended = batch.terminated | batch.truncated

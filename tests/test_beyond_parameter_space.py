@@ -42,6 +42,9 @@ def smoothed(theta: Any, std: Any) -> Any:
     return jnp.asarray(CHANCE) @ jax.vmap(lambda e: objective(theta + std * e, None))(GRID)
 
 
+smoothed_gradient = jax.jit(jax.grad(smoothed))
+
+
 @jax.jit
 def expectation(scale: Any) -> Any:
     pair = partial(beyond.mirrored_contrast, objective, THETA, key=None, scale=scale)
@@ -50,19 +53,20 @@ def expectation(scale: Any) -> Any:
 
 def test_mirrored_pairs_have_the_smoothed_objective_s_gradient_as_their_mean() -> None:
     for scale in (0.1, 0.5, 1.0):
-        truth = jax.grad(smoothed)(jnp.asarray(THETA), scale)
+        truth = smoothed_gradient(jnp.asarray(THETA), scale)
         np.testing.assert_allclose(expectation(scale), truth, rtol=0, atol=EXACT)
     assert np.abs(expectation(1.0) - expectation(0.1)).max() > 1e-3
 
 
 def test_the_bias_for_the_gradient_itself_is_of_second_order_with_its_known_constant() -> None:
-    theta = jnp.asarray(THETA)
-    truth = jax.grad(objective)(theta, None)
-
     def laplacian(theta: Any) -> Any:
         return jnp.trace(jax.hessian(objective)(theta, None))
 
-    leading = jax.grad(laplacian)(theta) / 2
+    @jax.jit
+    def derivatives(theta: Any) -> Any:
+        return jax.grad(objective)(theta, None), jax.grad(laplacian)(theta) / 2
+
+    truth, leading = derivatives(jnp.asarray(THETA))
     biases = {scale: np.asarray(expectation(scale) - truth) for scale in (0.2, 0.1, 0.05)}
     for scale in (0.2, 0.1):
         ratio = np.linalg.norm(biases[scale]) / np.linalg.norm(biases[scale / 2])
@@ -72,7 +76,7 @@ def test_the_bias_for_the_gradient_itself_is_of_second_order_with_its_known_cons
 
 def test_pgpe_has_the_gradient_of_the_search_distribution_as_its_mean() -> None:
     start = beyond.SearchDistribution(jnp.asarray(THETA), jnp.array([-1.2, -0.7]))
-    truth = jax.grad(lambda d: smoothed(d.mean, jnp.exp(d.log_std)))(start)
+    truth = jax.jit(jax.grad(lambda d: smoothed(d.mean, jnp.exp(d.log_std))))(start)
     grid, chance = quadrature(4, 12)  # two pairs, two parameters each
 
     @jax.jit
@@ -138,8 +142,8 @@ def test_on_sampled_episodes_the_means_are_those_of_the_smoothed_gradient() -> N
     found = [
         np.asarray(x) for x in jax.jit(lambda k: (jax.vmap(one)(k), jax.vmap(two)(k).mean))(keys)
     ]
-    truth = np.asarray(jax.grad(smoothed)(theta, scale))
-    unsmoothed = np.asarray(jax.grad(objective)(theta, None))
+    truth = np.asarray(smoothed_gradient(theta, scale))
+    unsmoothed = np.asarray(smoothed_gradient(theta, 1e-6))
     threshold = stats.norm.isf(1e-6 / 8)
     for samples in found:
         error = samples.std(0, ddof=1) / np.sqrt(count)

@@ -15,9 +15,10 @@ from jax import Array
 from jaxtyping import Key, UInt32
 
 from pgjax.beyond.all_action import log_probs_of_all
-from pgjax.beyond.episodes import Visit, bound, fold, sampled_action
+from pgjax.beyond.episodes import Visit, fold, sampled_action
+from pgjax.compilation import compiled
 from pgjax.returns import accumulation_dtype
-from pgjax.rollouts import AnyEnvironment
+from pgjax.rollouts import AnyEnvironment, Source, resolve
 from pgjax.types import Observation, Params, Policy, Trajectory
 from pgjax.validation import check_key, check_positive
 
@@ -122,7 +123,8 @@ def antithetic_rollout(
     """K pairs of episodes, as one batch of 2K: rows 2k and 2k + 1 act on mirrored noise.
 
     At each time step the two draw their actions from u and from its mirror, wherever each then is.
-    Starts and transitions are independent.
+    Starts and transitions are independent. Compiled once for each record of draws, environment
+    object and pair of sizes.
 
     Args:
         draws: `inversion`, `mirrored_normal`, or like them.
@@ -157,8 +159,22 @@ def antithetic_rollout(
     """
     check_positive("num_pairs", num_pairs)
     check_positive("num_steps", num_steps)
-    surface = bound(environment, environment_params)
-    params = jax.lax.stop_gradient(jax.tree.map(jnp.asarray, params))
+    source, environment_params = resolve(environment, environment_params)
+    whole = params, environment_params
+    return _pairs(draws, source, num_pairs, num_steps, whole, check_key(key))
+
+
+@compiled(4)
+def _pairs(
+    draws: Draws,
+    source: Source,
+    num_pairs: int,
+    num_steps: int,
+    whole: tuple[Params, Any],
+    key: Array,
+) -> Trajectory:
+    params, environment_params = jax.lax.stop_gradient(jax.tree.map(jnp.asarray, whole))
+    surface = source.bind(source.what, environment_params)
 
     def sample(params: Params, key: Array, observation: Observation) -> Array:
         return draws.act(params, draws.noise(key), observation)[0]
@@ -182,7 +198,7 @@ def antithetic_rollout(
         _, kept, final = fold(surface, act, keys, num_steps, record, None)
         return Trajectory(**kept, final_observation=final)
 
-    noise_key, episode_key = jax.random.split(check_key(key))
+    noise_key, episode_key = jax.random.split(key)
     noise_keys = jnp.repeat(jax.random.split(noise_key, num_pairs), 2)
     mirrored = jnp.tile(jnp.array([False, True]), num_pairs)
     return jax.vmap(episode)(mirrored, noise_keys, jax.random.split(episode_key, 2 * num_pairs))

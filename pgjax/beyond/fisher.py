@@ -6,6 +6,7 @@ softmax over a table: natural gradients then take the pseudo-inverse, or a littl
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import jax
@@ -74,16 +75,11 @@ def visited_scores(
 ) -> tuple[Float[np.ndarray, "K S A"], Float[np.ndarray, "S A P"]]:
     """γ^t P(s_t = s, a_t = a) and ∇log π(a|s), exactly; K = H times, or one sum over all time."""
     check_params(params)
-    visits = exact.visitation(mdp, policy, params, horizon=horizon)
-    flat, unravel = ravel_pytree(jax.tree.map(as_float64, params))
-    observation = to_jax(mdp.observation)
-
-    def table(flat: Array) -> Array:
-        return log_prob_table(policy, unravel(flat), observation, mdp.num_actions)
-
+    visits = exact.visitation(mdp, policy, params, horizon=horizon).reshape(-1, mdp.num_states)
     probability = exact.action_probabilities(mdp, policy, params)
-    visits = visits.reshape(-1, mdp.num_states)
-    return visits[:, :, None] * probability[None], np.asarray(jax.jacobian(table)(flat))
+    params, observation = jax.tree.map(as_float64, params), to_jax(mdp.observation)
+    score = np.asarray(_scores(policy, mdp.num_actions, params, observation))
+    return visits[:, :, None] * probability[None], score
 
 
 def expected_fisher(
@@ -178,3 +174,15 @@ def sampled_fisher(
     value, push = jax.linearize(lambda params: log_probs(policy, params, batch), params)
     weight = state_weights(batch, jnp.asarray(discount), value.dtype)
     return lambda vector: pull_back(policy, params, batch, weight * push(vector))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _scores(
+    policy: Policy, num_actions: int, params: Params, observation: Array
+) -> Float[Array, "S A P"]:
+    flat, unravel = ravel_pytree(params)
+
+    def table(flat: Array) -> Array:
+        return log_prob_table(policy, unravel(flat), observation, num_actions)
+
+    return jax.jacobian(table)(flat)

@@ -14,6 +14,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Key, PyTree, UInt32
 
+from pgjax.compilation import compiled
 from pgjax.types import Params
 from pgjax.validation import check_key, check_params, check_positive
 
@@ -74,9 +75,18 @@ def evolution_strategies(
         >>> bool(jnp.allclose(found, jnp.array([3.0, -1.0]), atol=0.1))
         True
     """
-    noise_keys, keys = _keys(key, check_positive("num_pairs", num_pairs))
+    check_positive("num_pairs", num_pairs)
     check_params(params)
     check_scale("scale", scale)
+    return _search(objective, num_pairs, params, check_key(key), scale)
+
+
+@compiled(2)
+def _search(
+    objective: Objective, num_pairs: int, params: Params, key: Array, scale: Array
+) -> Params:
+    noise_keys, keys = _keys(key, num_pairs)
+    params = jax.tree.map(jnp.asarray, params)
 
     def of_pair(noise_key: Array, key: Array) -> Params:
         noise = normal_like(noise_key, params)
@@ -157,8 +167,16 @@ def pgpe(
     """
     if check_positive("num_pairs", num_pairs) < 2:
         raise ValueError("num_pairs must be at least 2: each pair's baseline is the others' mean")
-    noise_keys, keys = _keys(key, num_pairs)
     check_params(distribution)
+    return _explore(objective, num_pairs, distribution, check_key(key))
+
+
+@compiled(2)
+def _explore(
+    objective: Objective, num_pairs: int, distribution: SearchDistribution, key: Array
+) -> SearchDistribution:
+    noise_keys, keys = _keys(key, num_pairs)
+    distribution = jax.tree.map(jnp.asarray, distribution)
     noise = jax.vmap(lambda key: normal_like(key, distribution.mean))(noise_keys)
     return symmetric_contrasts(objective, distribution, noise, keys)
 
@@ -211,7 +229,7 @@ def check_scale(name: str, scale: Any) -> None:
 
 
 def _keys(key: Any, count: int) -> tuple[Array, Array]:
-    noise_key, objective_key = jax.random.split(check_key(key))
+    noise_key, objective_key = jax.random.split(key)
     return jax.random.split(noise_key, count), jax.random.split(objective_key, count)
 
 

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key, PyTree, UInt32
 
-from pgjax.beyond.episodes import bound, sampled_action, seeded_return
+from pgjax.beyond.episodes import sampled_action, seeded_return
+from pgjax.compilation import compiled
 from pgjax.environments import from_gymnax
 from pgjax.environments.surface import Environment
+from pgjax.rollouts import AnyEnvironment, Source, resolve
 from pgjax.types import Observation, Params, Policy
-from pgjax.validation import check_key, check_params, check_positive
+from pgjax.validation import check_key, check_params, check_positive, check_unit_interval
 
 SMOOTH = ("Pendulum-v1", "Reacher-misc", "Swimmer-misc")
 """Environments of gymnax whose return is continuous in the actions."""
@@ -28,7 +30,7 @@ JUMPING = ("MountainCarContinuous-v0", "PointRobot-misc")
 def pathwise_gradient(
     policy: Policy | Callable[[Params, Key[Array, ""], Observation], Any],
     params: Params,
-    environment: Environment,
+    environment: AnyEnvironment,
     key: Key[Array, ""] | UInt32[Array, "2"],
     *,
     num_trajectories: int,
@@ -37,12 +39,14 @@ def pathwise_gradient(
 ) -> PyTree[Float[Array, "..."]]:
     """The pathwise (reparameterised) estimate of ∇J, ĝ = (1/N) Σ_i ∇θ Σ_t γ^t r_t(θ, noise_i).
 
+    Compiled once for each policy, environment object and pair of sizes.
+
     Args:
         policy: a Policy whose `sample` is differentiable, or (params, key, observation) -> action,
             such as mean + scale · noise. Actions are floating.
         params: pytree of floating arrays.
-        environment: on the surface, differentiable in state and action, rewards included;
-            `differentiable` makes one of gymnax's.
+        environment: differentiable in state and action, rewards included. gymnax's stop the
+            gradient at their states; `differentiable` makes one of those that does not.
         key: from `jax.random.key`; a raw uint32 key is wrapped.
         num_trajectories: N.
         num_steps: T; memory grows with it, for every step is differentiated through.
@@ -78,16 +82,35 @@ def pathwise_gradient(
         (3, 1)
     """
     check_positive("num_trajectories", num_trajectories)
+    check_positive("num_steps", num_steps)
+    check_unit_interval("discount", discount)
     check_params(params)
-    params = jax.tree.map(jnp.asarray, params)
+    source, environment_params = resolve(environment)
+    sizes = num_trajectories, num_steps
+    whole = params, environment_params
+    return _through_episodes(policy, source, *sizes, whole, check_key(key), discount)
+
+
+@compiled(4)
+def _through_episodes(
+    policy: Policy | Callable[[Params, Key[Array, ""], Observation], Any],
+    source: Source,
+    num_trajectories: int,
+    num_steps: int,
+    whole: tuple[Params, Any],
+    key: Array,
+    discount: Array,
+) -> Params:
+    params, environment_params = jax.tree.map(jnp.asarray, whole)
+    environment = source.bind(source.what, environment_params)
     objective = seeded_return(policy, environment, num_steps=num_steps, discount=discount)
-    for leaf in jax.tree.leaves(sampled_action(policy, params, bound(environment))):
+    for leaf in jax.tree.leaves(sampled_action(policy, params, environment)):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(
                 f"actions must be floating to have a pathwise gradient, got {leaf.dtype}; for "
                 "discrete actions take a score-function estimator, such as pgjax.reward_to_go"
             )
-    keys = jax.random.split(check_key(key), num_trajectories)
+    keys = jax.random.split(key, num_trajectories)
 
     def mean(params: Params) -> Array:
         return jnp.mean(jax.vmap(objective, (None, 0))(params, keys))

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key, PyTree, UInt32
 
-from pgjax.beyond.episodes import Visit, bound, fold, sampled_action
+from pgjax.beyond.episodes import Visit, fold, sampled_action
 from pgjax.beyond.traces import credit
-from pgjax.rollouts import AnyEnvironment
+from pgjax.compilation import compiled
+from pgjax.rollouts import AnyEnvironment, Source, resolve
 from pgjax.types import Observation, Params, Policy
 from pgjax.validation import check_key, check_params, check_positive, check_unit_interval
 
@@ -30,6 +31,7 @@ def sampled_trace_gradient(
     """The same from fresh episodes, of which nothing is stored: memory is constant in T.
 
     Two gradients and an environment's state are held for each trajectory, however long it is.
+    Compiled once for each policy, environment object and pair of sizes.
 
     Args:
         policy: acts, and is differentiated.
@@ -68,8 +70,24 @@ def sampled_trace_gradient(
     check_unit_interval("discount", discount)
     check_unit_interval("decay", decay)
     check_params(params)
-    params = jax.tree.map(jnp.asarray, params)
-    surface = bound(environment, environment_params)
+    source, environment_params = resolve(environment, environment_params)
+    sizes = num_trajectories, num_steps
+    whole = params, environment_params
+    return _from_source(policy, source, *sizes, whole, check_key(key), (discount, decay))
+
+
+@compiled(4)
+def _from_source(
+    policy: Policy,
+    source: Source,
+    num_trajectories: int,
+    num_steps: int,
+    whole: tuple[Params, Any],
+    key: Array,
+    rates: tuple[Array, Array],
+) -> Params:
+    params, environment_params = jax.tree.map(jnp.asarray, whole)
+    surface = source.bind(source.what, environment_params)
     sampled_action(policy, params, surface)
 
     def act(key: Array, observation: Observation) -> tuple[Any, Params]:
@@ -77,12 +95,12 @@ def sampled_trace_gradient(
         return action, jax.grad(policy.log_prob)(params, observation, action)
 
     def visit(total: tuple[Params, Params], now: Visit) -> tuple[tuple[Params, Params], None]:
-        return credit(total, now.note, now.reward, now.time, now.alive, discount, decay), None
+        return credit(total, now.note, now.reward, now.time, now.alive, *rates), None
 
     def of_episode(key: Array) -> Params:
         keys = jax.random.split(key, 3)
         zero = jax.tree.map(jnp.zeros_like, params)
         return fold(surface, act, keys, num_steps, visit, (zero, zero))[0][1]
 
-    each = jax.vmap(of_episode)(jax.random.split(check_key(key), num_trajectories))
+    each = jax.vmap(of_episode)(jax.random.split(key, num_trajectories))
     return jax.tree.map(partial(jnp.mean, axis=0), each)
