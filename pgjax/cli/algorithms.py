@@ -42,7 +42,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "baseline": "leave-one-out",
     },
     "a2c": ON_WINDOWS
-    | {"updates": 1500, "num_environments": 16, "num_steps": 16, "learning_rate": 0.002},
+    | {"updates": 1000, "num_environments": 16, "num_steps": 16, "learning_rate": 0.002},
     "ppo": ON_WINDOWS
     | {
         "updates": 100,
