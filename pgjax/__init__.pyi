@@ -7,10 +7,11 @@ from . import beyond as beyond
 from . import bridge as bridge
 from . import certificate as certificate
 from . import checkpoints as checkpoints
-from . import critics as critics
 from . import control_variates as control_variates
+from . import critics as critics
 from . import diagnostics as diagnostics
 from . import enumeration as enumeration
+from . import environments as environments
 from . import estimators as estimators
 from . import exact as exact
 from . import groups as groups

@@ -37,6 +37,12 @@ def adapt(environment: Any, *, time_limit: int | None = EPISODE_LENGTH) -> Envir
 
     References:
         Freeman et al., Brax (2021).
+
+    Example:
+        >>> from brax import envs  # doctest: +SKIP
+        >>> environment = adapt(envs.get_environment("fast"))  # doctest: +SKIP
+        >>> environment.action_space.shape, environment.time_limit  # doctest: +SKIP
+        ((1,), 1000)
     """
     base, wrappers = library("brax.envs.base"), library("brax.envs.wrappers.training")
     refused = wrappers.EpisodeWrapper, wrappers.AutoResetWrapper, wrappers.VmapWrapper

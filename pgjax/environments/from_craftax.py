@@ -37,6 +37,13 @@ def adapt(environment: Any, environment_params: Any = None) -> Environment:
 
     References:
         Matthews et al., Craftax (2024).
+
+    Example:
+        >>> from craftax.craftax_env import make_craftax_env_from_name  # doctest: +SKIP
+        >>> bare = make_craftax_env_from_name(NAMES[2], auto_reset=False)  # doctest: +SKIP
+        >>> environment = adapt(bare)  # doctest: +SKIP
+        >>> environment.action_space, environment.time_limit  # doctest: +SKIP
+        (Discrete(num_actions=17), 10000)
     """
     bases = library("craftax.environment_base.environment_bases")
     if not isinstance(environment, bases.EnvironmentAutoReset | bases.EnvironmentNoAutoReset):

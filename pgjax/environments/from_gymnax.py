@@ -109,7 +109,7 @@ def make(name: str) -> Environment:
     Raises:
         ValueError: an unknown name, with near matches; one that would download a data set.
     """
-    return adapt(*named(name))
+    return adapt(*named(name))._replace(name=name)
 
 
 def _action_space(name: str, space: Any) -> ActionSpace:

@@ -48,6 +48,12 @@ def adapt(environment: Any) -> Environment:
 
     References:
         Bonnet et al., Jumanji (2024).
+
+    Example:
+        >>> import jumanji  # doctest: +SKIP
+        >>> environment = adapt(jumanji.make("Snake-v1"))  # doctest: +SKIP
+        >>> environment.action_space, environment.time_limit  # doctest: +SKIP
+        (Discrete(num_actions=4), 4000)
     """
     env, wrappers = library("jumanji.env"), library("jumanji.wrappers")
     if isinstance(environment, wrappers.Wrapper) or not isinstance(environment, env.Environment):

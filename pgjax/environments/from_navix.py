@@ -28,6 +28,12 @@ def adapt(environment: Any) -> Environment:
 
     References:
         Pignatelli et al., NAVIX (2024).
+
+    Example:
+        >>> import navix  # doctest: +SKIP
+        >>> environment = adapt(navix.make("Navix-Empty-5x5-v0"))  # doctest: +SKIP
+        >>> environment.action_space, environment.time_limit  # doctest: +SKIP
+        (Discrete(num_actions=7), 100)
     """
     module = library("navix.environments.environment")
     if not isinstance(environment, module.Environment):

@@ -48,6 +48,12 @@ def adapt(
 
     References:
         Koyamada et al., Pgx (2023).
+
+    Example:
+        >>> import pgx  # doctest: +SKIP
+        >>> environment = adapt(pgx.make("connect_four"), opponent=uniform)  # doctest: +SKIP
+        >>> environment.action_space  # doctest: +SKIP
+        Discrete(num_actions=7)
     """
     if not isinstance(environment, library("pgx").Env):
         raise TypeError(

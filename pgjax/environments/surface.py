@@ -95,8 +95,23 @@ class Environment(NamedTuple):
         step: (key, state, action) -> (state, step), without auto-reset.
         action_space: what `step` takes: a space, or a dict or tuple of spaces for actions that are
             one too, as a factored policy's are.
-        time_limit: steps after which `truncated` comes at the latest; None where it may never.
+        time_limit: steps after which an episode has ended at the latest; None where it may go on.
+            A limit truncates, or, where it is a rule of the task, terminates.
         name: as messages print it.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> def show(place):
+        ...     ended = place >= 3
+        ...     return place, Step(jax.nn.one_hot(place, 4), -1.0, ended, False)
+        >>> walk = Environment(
+        ...     init=lambda key: show(jnp.int32(0)),
+        ...     step=lambda key, place, action: show(place + action), action_space=Discrete(2))
+        >>> batch = pgjax.rollout(
+        ...     pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2)), limited(walk, 10),
+        ...     jax.random.key(0), num_trajectories=8, num_steps=20)
+        >>> batch.reward.shape, int(batch.mask.sum(axis=1).max()) <= 10
+        ((8, 20), True)
     """
 
     init: Callable[[Key[Array, ""]], tuple[State, Step]]
