@@ -18,8 +18,9 @@ from jaxtyping import Float
 
 from pgjax import enumeration, exact, suite
 from pgjax.enumeration import Function
-from pgjax.estimators import gradient, reward_to_go
+from pgjax.estimators import reward_to_go, shares
 from pgjax.exact.dynamics import flatten
+from pgjax.pullback import log_probs, pull_back
 from pgjax.registry import ROWS, Row
 from pgjax.suite import Problem
 from pgjax.types import Estimator, Moments, Observation, Params, Policy, Trajectory
@@ -199,6 +200,8 @@ def _moments(
     values = exact.state_values(*problem.arguments, horizon=problem.horizon)
     action_values = exact.action_values(*problem.arguments, horizon=problem.horizon)
 
+    composed = [each for each in estimators if isinstance(each, Estimator)]
+
     @jax.jit  # traced once, not each time that `enumeration` looks at it
     def estimates(params: Params, batch: Trajectory) -> list[Any]:
         state, action = batch.observation, jax.nn.one_hot(batch.action, problem.mdp.num_actions)
@@ -207,10 +210,9 @@ def _moments(
             value=jnp.einsum("kts,ts->kt", state, jnp.asarray(values)),
             action_value=jnp.einsum("kts,kta,tsa->kt", state, action, jnp.asarray(action_values)),
         )
+        of_estimators = iter(_gradients(composed, problem.policy, params, batch))
         return [
-            gradient(each, problem.policy, params, batch)
-            if isinstance(each, Estimator)
-            else each(params, batch)
+            next(of_estimators) if isinstance(each, Estimator) else each(params, batch)
             for each in estimators
         ]
 
@@ -224,6 +226,18 @@ def _moments(
     P = len(joint.mean) // len(estimators)
     blocks = [slice(P * i, P * (i + 1)) for i in range(len(estimators))]
     return [Moments(joint.mean[block], joint.covariance[block, block]) for block in blocks]
+
+
+def _gradients(
+    estimators: Sequence[Estimator], policy: Policy, params: Params, batch: Trajectory
+) -> list[Params]:
+    """`gradient` of each estimator, in one pass over the policy for all of them."""
+    if not estimators:
+        return []
+    log_prob = log_probs(policy, params, batch)
+    share = jnp.stack([shares(each, batch, log_prob) for each in estimators])
+    stacked = jax.vmap(lambda share: pull_back(policy, params, batch, share))(share)
+    return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(estimators))]
 
 
 def _norm(vector: np.ndarray) -> float:

@@ -157,23 +157,22 @@ def moments(
         estimate = partial(gradient, estimator, policy)
     else:
         estimate = estimator
-    evaluate = jax.jit(partial(_weighted_sums, estimate))
+    evaluate = jax.jit(partial(_estimates, estimate))  # for all that follows, compiled once
     P, size = _sizes(estimate, params, tables, paths, K)
-    ordered = K > 1 and _depends_on_order(estimate, params, tables, paths, K)
+
+    def estimates(members: np.ndarray) -> Array:
+        states, actions = jnp.asarray(paths.states[members]), jnp.asarray(paths.actions[members])
+        return evaluate(params, tables, states, actions)
+
+    ordered = K > 1 and _depends_on_order(estimates, len(paths.probability), (size, K))
     center, shifted = jnp.zeros(P), False
     mass = first = second = jnp.zeros(())
     for members, weight in _batches(paths.probability, K, size, ordered, limit):
-        chunk = (
-            params,
-            tables,
-            jnp.asarray(paths.states[members]),
-            jnp.asarray(paths.actions[members]),
-        )
-        weight = jnp.asarray(weight)
+        values, weight = estimates(members), jnp.asarray(weight)
         if not shifted:  # by a typical value, which keeps the second moment from cancelling
-            total, typical, _ = evaluate(*chunk, weight, center)
+            total, typical, _ = _weighted_sums(values, weight, center)
             center, shifted = jnp.where(jnp.isfinite(typical), typical / total, 0), True
-        sums = evaluate(*chunk, weight, center)
+        sums = _weighted_sums(values, weight, center)
         mass, first, second = mass + sums[0], first + sums[1], second + sums[2]
     if not np.all(np.isfinite(first)):
         raise ValueError(
@@ -279,18 +278,17 @@ def _assemble(tables: _Tables, states: Any, actions: Any) -> Trajectory:
     )
 
 
-def _weighted_sums(
-    estimate: Function,
-    params: Params,
-    tables: _Tables,
-    states: Array,
-    actions: Array,
-    weight: Array,
-    center: Array,
-) -> tuple[Array, Array, Array]:
-    """Σ w, Σ w x and Σ w x xᵀ over a chunk of batches, x the estimate less its center."""
+def _estimates(
+    estimate: Function, params: Params, tables: _Tables, states: Array, actions: Array
+) -> Float[Array, "B P"]:
+    """Each batch's estimate, flattened."""
     batches = _assemble(tables, states, actions)
-    values = jax.vmap(lambda batch: ravel_pytree(estimate(params, batch))[0])(batches)
+    return jax.vmap(lambda batch: ravel_pytree(estimate(params, batch))[0])(batches)
+
+
+@jax.jit
+def _weighted_sums(values: Array, weight: Array, center: Array) -> tuple[Array, Array, Array]:
+    """Σ w, Σ w x and Σ w x xᵀ over a chunk of batches, x the estimate less its center."""
     centered = jnp.where(weight[:, None] > 0, values - center[None], 0)  # padding weighs nothing
     weighted = weight[:, None] * centered
     return jnp.sum(weight), jnp.sum(weighted, axis=0), weighted.T @ centered
@@ -334,24 +332,18 @@ def _orderings(members: np.ndarray) -> np.ndarray:
 
 
 def _depends_on_order(
-    estimate: Function, params: Params, tables: _Tables, paths: _Paths, K: int
+    estimates: Callable[[np.ndarray], Array], num_trajectories: int, shape: tuple[int, int]
 ) -> bool:
     """Whether shuffling the rows of some random batches changes the estimate."""
     random = np.random.default_rng(0)
-    members = random.integers(len(paths.probability), size=(32, K))
-
-    @jax.jit
-    def values(states: Any, actions: Any) -> Array:
-        batches = _assemble(tables, states, actions)
-        return jax.vmap(lambda batch: ravel_pytree(estimate(params, batch))[0])(batches)
-
-    one = values(paths.states[members], paths.actions[members])
-    for _ in range(3):
-        shuffled = random.permuted(members, axis=1)
-        other = values(paths.states[shuffled], paths.actions[shuffled])
-        if not np.allclose(one, other, rtol=1e-9, atol=1e-12, equal_nan=True):
-            return True
-    return False
+    members = random.integers(num_trajectories, size=shape)
+    one = estimates(members)
+    return any(
+        not np.allclose(
+            one, estimates(random.permuted(members, axis=1)), rtol=1e-9, atol=1e-12, equal_nan=True
+        )
+        for _ in range(3)
+    )
 
 
 def _sizes(
@@ -361,5 +353,5 @@ def _sizes(
     one = jax.eval_shape(lambda: _assemble(tables, paths.states[:K], paths.actions[:K]))
     result = jax.eval_shape(lambda batch: ravel_pytree(estimate(params, batch))[0], one)
     numbers = 4 * result.size + 4 * sum(leaf.size for leaf in jax.tree.leaves(one))
-    total = len(paths.probability) if K == 1 else LIMIT
-    return result.size, int(min(max(8_000_000 // numbers, 1), 65_536, total))
+    most = min(len(paths.probability), 65_536) if K == 1 else 4096
+    return result.size, int(min(max(8_000_000 // numbers, 1), most))

@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import baselines, enumeration, estimators, exact, groups, registry, regularization, suite
+from pgjax import (
+    baselines,
+    certificate,
+    enumeration,
+    estimators,
+    exact,
+    groups,
+    registry,
+    regularization,
+    suite,
+)
 from pgjax.certificate import TARGET, Certificate, certify, refuted, with_visible_states
 from pgjax.cli import certificate_tables as tables
 from pgjax.cli import main
@@ -81,6 +91,17 @@ def test_a_function_is_certified_too_and_found_out():
     assert found.cosine == pytest.approx(1, rel=EXACT)
     assert found.needed is None
     assert len(refuted([found])) == 1
+
+
+def test_what_is_certified_is_what_gradient_returns():
+    problem, _, batch = setting()
+    made = [row.make(problem) for row in ROWS]
+    composed = [each for each in made if isinstance(each, Estimator)]
+    params = jnp.asarray(problem.params)
+    together = certificate._gradients(composed, problem.policy, params, batch)
+    for estimator, found in zip(composed, together, strict=True):
+        alone = estimators.gradient(estimator, problem.policy, params, batch)
+        np.testing.assert_allclose(found, alone, rtol=1e-6, atol=1e-6)  # in float32 here
 
 
 @pytest.mark.parametrize(
