@@ -89,8 +89,9 @@ def test_page_runs_and_prints_what_it_shows(name: str):
     run_page(PAGES[name], name)
 
 
-def test_theorem_has_its_steps_and_every_output_is_compared():
-    page = PAGES["docs/theorem.md"]
+@pytest.mark.parametrize("name", ["docs/theorem.md", "docs/beyond.md"])
+def test_a_page_has_its_steps_and_every_output_is_compared(name: str):
+    page = PAGES[name]
     shown = sum(fence["info"].strip() == "text" for fence in FENCE.finditer(page))
     assert shown == sum(block.expected is not None for block in blocks(page))
     assert shown >= 8
