@@ -174,7 +174,7 @@ def test_the_oracle_knows_no_estimator() -> None:
     assert not seen & {"estimators", "weights", "terms", "baselines", "returns"}
 
 
-SAMPLED_BEYOND = {f"beyond.{name}" for name in ("episodes", "streams", "antithetic")}
+SAMPLED_BEYOND = {f"beyond.{name}" for name in ("antithetic", "episodes", "pathwise", "streams")}
 
 
 def test_only_its_adapter_and_the_laws_of_environments_import_gymnax() -> None:
