@@ -24,7 +24,8 @@ from pgjax.agents import ActorCritic
 from pgjax.cuts import values
 from pgjax.default_networks import bound
 from pgjax.environments.sources import AnyEnvironment
-from pgjax.minibatches import Form, Rows, Settings, check_settings, improve
+from pgjax.minibatches import Form, Rows, check_settings, improve
+from pgjax.minibatches import Settings as Settings
 from pgjax.training import Metrics, Training, all_finite
 from pgjax.types import Params
 from pgjax.validation import check_key
@@ -123,6 +124,18 @@ def a2c(
     References:
         Mnih et al., Asynchronous Methods for Deep Reinforcement Learning (2016), synchronous, with
         GAE for its n-step returns, which are λ = 1.
+
+    Example:
+        >>> import jax, optax, pgjax
+        >>> from pgjax.training import advance
+        >>> agent = pgjax.agents.separate(pgjax.tabular_softmax(4, 2), pgjax.MLP(1, hidden=()))
+        >>> params = agent.init(jax.random.key(0), jax.numpy.zeros(4))
+        >>> run = a2c(agent, params, pgjax.tabular.random_mdp(), jax.random.key(1),
+        ...     optimizer=optax.adam(0.03),
+        ...     settings=Settings(num_environments=4, num_steps=5, discount=0.9, lambda_=0.95))
+        >>> state, metrics = advance(run, run.start, 1)
+        >>> run.params(state).shape, metrics.steps
+        ((4, 2), 20.0)
     """
     return _training(
         agent, params, environment, key, optimizer, settings, Form(terms.score, _as_it_is)
@@ -164,6 +177,18 @@ def ppo(
         standardised by minibatch as in Huang et al. (2022), detail 7. The critic's loss is not
         clipped: Andrychowicz et al., What Matters in On-Policy Reinforcement Learning? (2021),
         found it to harm.
+
+    Example:
+        >>> import jax, pgjax
+        >>> agent = pgjax.agents.separate(pgjax.tabular_softmax(4, 2), pgjax.MLP(1, hidden=()))
+        >>> settings = Settings(num_environments=4, num_steps=8, discount=0.99, lambda_=0.95,
+        ...     epochs=10, num_minibatches=4, clip=0.2)
+        >>> run = ppo(agent, agent.init(jax.random.key(0), jax.numpy.zeros(4)),
+        ...     pgjax.tabular.random_mdp(), jax.random.key(1), settings=settings,
+        ...     optimizer=clipped_adam(1e-3, num_gradient_steps=100 * 10 * 4,
+        ...         max_gradient_norm=0.5))
+        >>> run.params(run.start).shape
+        (4, 2)
     """
     form = Form(terms.ppo_clip(settings.clip), _standardised)
     return _training(agent, params, environment, key, optimizer, settings, form)

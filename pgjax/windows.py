@@ -104,6 +104,12 @@ def start(
     Raises:
         TypeError: an environment that is none, a key that is none.
         ValueError: N below one.
+
+    Example:
+        >>> import jax, pgjax
+        >>> stream = start(pgjax.environments.make("CartPole-v1"), jax.random.key(0), 3)
+        >>> stream.running.observation.shape, int(stream.clock)
+        ((3, 4), 0)
     """
     if not isinstance(environment, Environment):
         raise TypeError(
