@@ -106,14 +106,15 @@ def exactly(table: np.ndarray, behaviour: np.ndarray, listed: Any) -> dict[str, 
     wrong = [x + random.normal(size=x.shape) for x in right]
     groups = (UNBIASED | BIASED | ACTOR_CRITICS | ON_TARGET, right), (WITH_WRONG_CRITIC, wrong)
 
-    def estimates(params: Any, batch: Trajectory) -> list[Any]:
-        return [
-            pgjax.gradient(
-                Estimator(credit, terms.score), POLICY, params, with_critic(batch, *critic)
-            )
+    def estimates(params: Any, batch: Trajectory) -> Any:
+        # Σ_t w_t ∇log π_t for all weights w in one pass, which compiles once and not once for each.
+        log_prob, pull_back = jax.vjp(lambda x: pgjax.log_probs(POLICY, x, batch), params)
+        weight = [
+            jnp.where(batch.mask, credit(with_critic(batch, *critic), log_prob), 0)
             for credits, critic in groups
             for credit in credits.values()
         ]
+        return jax.vmap(pull_back)(jnp.stack(weight))
 
     joint = enumeration.moments(estimates, MDP, POLICY, table, horizon=H, behaviour=behaviour)
     names, P = [*groups[0][0], *groups[1][0]], table.size
