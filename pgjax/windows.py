@@ -247,22 +247,36 @@ def _window(
     example = stream.keys[0, 0], jax.tree.map(lambda x: x[0], stream.running.observation)
     check_actions(environment, jax.eval_shape(partial(policy.sample, params), *example)[0])
     first_keys, first = jax.tree.map(lambda x: x[0], (tuple(stream.keys.T), stream.running))
-    # What the steps draw, new starts included, depends on keys alone: it is drawn for a whole
-    # window at once, where inside the loop it would be a few numbers at a time.
     draw, advance = hoist(step, first_keys, first)
-    # The start at time 0 has been used: the one after step t is that of time t + 1.
     keys = stream.keys
-    times = stream.clock + jnp.arange(num_steps, dtype=jnp.int32)
-    at_step = jax.vmap(lambda t: (_at(keys[:, 0], t + 1), _at(keys[:, 1], t), _at(keys[:, 2], t)))
-    draws = jax.vmap(jax.vmap(draw))(at_step(times))
+
+    def draw_at(time: Array) -> list[Array]:
+        # The start at time 0 has been used: the one after step t is that of time t + 1.
+        starts, actions, steps = (_at(keys[:, i], time + (i == 0)) for i in range(3))
+        return jax.vmap(draw)((starts, actions, steps))
 
     def all_rows(running: Running, draws: list[Array]) -> tuple[Running, dict[str, Any]]:
         return jax.vmap(advance)(draws, running)
 
-    running, record = jax.lax.scan(all_rows, stream.running, draws)
+    # What the steps draw, new starts included, depends on keys alone: it is drawn for a chunk of
+    # steps at once, where inside the loop it would be a few numbers at a time.
+    def chunk(running: Running, times: Array) -> tuple[Running, dict[str, Any]]:
+        return jax.lax.scan(all_rows, running, jax.vmap(draw_at)(times))
+
+    times = stream.clock + jnp.arange(num_steps, dtype=jnp.int32)
+    times = times.reshape(-1, _chunk_length(num_steps))
+    running, record = jax.lax.scan(chunk, stream.running, times)
+    record = jax.tree.map(lambda x: x.reshape(num_steps, *x.shape[2:]), record)
     record = jax.lax.stop_gradient(jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), record))
     running = jax.lax.stop_gradient(running)
     return Stream(running, stream.clock + num_steps, keys), _assemble(record)
+
+
+def _chunk_length(num_steps: int) -> int:
+    """All steps of a usual window; of a longer one a divisor, so that few are drawn at once."""
+    if num_steps <= 256:
+        return num_steps
+    return max((k for k in range(16, 257) if num_steps % k == 0), default=num_steps)
 
 
 def _assemble(record: dict[str, Any]) -> Window:
