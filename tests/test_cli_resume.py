@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 
-import child_runs
 import gymnax
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from pgjax import checkpoints
 from pgjax.cli import interruptions, main, run_log, running, saved_runs
+from tests import child_runs
 
 UPDATES, EVERY = 9, 2
 TRAIN = [
@@ -406,7 +406,7 @@ def started(arguments, tmp_path, cache, hook=""):
     """A process of its own, forked from one that has imported the libraries."""
     context = multiprocessing.get_context("forkserver")
     libraries = ("flax", "optax", "orbax.checkpoint", "matplotlib.figure", "scipy.stats", "chex")
-    context.set_forkserver_preload([*libraries, "rich.progress", "pytest", "child_runs"])
+    context.set_forkserver_preload([*libraries, "rich.progress", "pytest", "tests.child_runs"])
     said = tmp_path / "said"
     process = context.Process(target=child_runs.train, args=(arguments, said, cache, hook))
     process.start()

@@ -5,13 +5,13 @@ import os
 import subprocess
 import sys
 
-import child_runs
 import jax
 import numpy as np
 import pytest
 
 from pgjax import plots, training
 from pgjax.cli import main, running, saved_runs
+from tests import child_runs
 
 TRAIN = ["train", "DeepSea-bsuite", "--updates", "3", "--num-trajectories", "4"]
 

@@ -1,0 +1,1 @@
+"""The tests: a package, because pgx installs another of that name."""
