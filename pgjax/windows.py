@@ -252,7 +252,9 @@ def _window(
 
     def draw_at(time: Array) -> list[Array]:
         # The start at time 0 has been used: the one after step t is that of time t + 1.
-        starts, actions, steps = (_at(keys[:, i], time + (i == 0)) for i in range(3))
+        starts, actions, steps = (
+            _at(keys[:, i], time + later) for i, later in enumerate((1, 0, 0))
+        )
         return jax.vmap(draw)((starts, actions, steps))
 
     def all_rows(running: Running, draws: list[Array]) -> tuple[Running, dict[str, Any]]:

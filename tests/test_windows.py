@@ -323,12 +323,12 @@ def test_a_window_that_begins_within_an_episode_knows_its_age():
 def test_two_windows_in_a_row_are_one_longer_window():
     stream = windows.start(ENVIRONMENT, jax.random.key(0), 8)
     params = jnp.asarray(PARAMS)
-    after, whole = windows.window(POLICY, params, ENVIRONMENT, stream, num_steps=7)
-    stream, first = windows.window(POLICY, params, ENVIRONMENT, stream, num_steps=3)
-    stream, second = windows.window(POLICY, params, ENVIRONMENT, stream, num_steps=4)
+    after, whole = windows.window(POLICY, params, ENVIRONMENT, stream, num_steps=300)
+    stream, first = windows.window(POLICY, params, ENVIRONMENT, stream, num_steps=200)
+    stream, second = windows.window(POLICY, params, ENVIRONMENT, stream, num_steps=100)
     jax.tree.map(np.testing.assert_array_equal, stream._replace(keys=()), after._replace(keys=()))
     # Only at the seam does the first window's own end count as a cut.
-    cut = whole.batch.truncated.at[:, 2].set(True)
+    cut = whole.batch.truncated.at[:, 199].set(True)
     whole = whole._replace(batch=replace(whole.batch, truncated=cut))
     for name in ("next_observation", "ended", "total"):
         parts = (getattr(window, name) for window in (first, second))
