@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Okabe & Ito's palette, distinct under the common colour-vision deficiencies.
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#E69F00", "#000000")
 
+FAINT = 5e-3
+"""A smaller relative bias is drawn at the lower end of the axis: it is there, and that is all."""
+
 _MARKS = tuple(zip(_COLOURS, "osD^vP*", strict=True))
 
 
@@ -77,20 +80,21 @@ def certificate(certificates: "Sequence[Certificate]") -> Figure:
         A figure; save it with `savefig`.
     """
     lines = _lines(certificates)
-    figure = Figure(figsize=(9.5, 1.4 + 0.34 * len(lines)), layout="constrained")
+    height = 0.34 if len(lines) < 20 else 0.23  # inches a line
+    figure = Figure(figsize=(9.5, 1.4 + height * len(lines)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 3))
     biases = [found.bias for found in certificates if found.is_biased]
-    none = 10 ** np.floor(np.log10(max(min(biases, default=1), 1e-5)) - 0.7)
+    none = 10 ** np.floor(np.log10(max(min(biases, default=1), FAINT)) - 0.7)
     problems = dict.fromkeys(found.problem for found in certificates)
     marks = dict(zip(problems, cycle(_MARKS), strict=False))
     for line, (_, found) in enumerate(lines):
         for index, each in enumerate(found):
             offset = 0.68 * (index + 0.5) / len(found) - 0.34
             colour, marker = marks[each.problem]
-            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4}
-            bias = max(each.bias, 1.8 * none) if each.is_biased else none
+            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 3.5}
+            bias = max(each.bias, 2.5 * none) if each.is_biased else none
             left.plot(bias, line + offset, linestyle="", **style)
-            if each.variance > 0:
+            if each.variance > 1e-14:  # less is rounding
                 right.plot(each.variance, line + offset, linestyle="", **style)
     _label_certificate(left, right, lines, none)
     handles = [
@@ -221,7 +225,8 @@ def _label_certificate(
     left.set_xlabel("relative bias  ‖E ĝ − ∇J‖ / ‖∇J‖")
     left.axvline(none * 1.6, color="0.4", linewidth=1, linestyle=":")
     right.axvline(1, color="0.4", linewidth=1, zorder=1)
-    right.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    low, high = right.get_xlim()
+    right.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 1e5 * low else (1,)))
     right.xaxis.set_major_formatter("{x:g}")
     right.minorticks_off()
     right.set_xlabel("variance of a trajectory, relative to reward-to-go")

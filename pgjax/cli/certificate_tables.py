@@ -22,6 +22,10 @@ _GENERATED = re.compile(
 )
 
 
+NO_VARIANCE = 1e-14
+"""A relative variance below this is rounding."""
+
+
 class Table(NamedTuple):
     """Cells as text; the first `words` columns are words, the others numbers."""
 
@@ -200,7 +204,7 @@ def _cosine_of(found: Certificate) -> str:
 
 
 def _variance_of(found: Certificate, digits: int = 3) -> str:
-    return _significant(found.variance, digits)
+    return _significant(found.variance, digits) if found.variance > NO_VARIANCE else "none"
 
 
 def _needed_of(found: Certificate, digits: int = 3) -> str:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pgjax.certificate import Certificate
     from pgjax.suite import Problem
 
+WIDTH = 100
+"""Columns that the longest names need."""
 LEGEND = (
     "bias ‖E ĝ − ∇J‖ / ‖∇J‖; cosine of E ĝ and ∇J; variance K tr Cov(ĝ), relative to "
     "reward-to-go's; N for 1 %: trajectories, in independent batches of K, until the "
@@ -46,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pgjax.cli import certificate_tables as tables
 
     console = Console()
+    console.width = max(console.width, WIDTH)
     problems = _problems(arguments.problem)
     certificates = _certify(console, problems)
     if arguments.problem:

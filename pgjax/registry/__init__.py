@@ -24,11 +24,11 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     "essentials": essentials.ROWS,
     "critics": critics.ROWS,
     "groups": groups.ROWS,
-    "fitted baselines": variance.ROWS,
-    "off-policy": off_policy.ROWS,
-    "beyond": beyond.ROWS,
     "terms": proximal.ROWS,
+    "off-policy": off_policy.ROWS,
+    "fitted baselines": variance.ROWS,
     "regularised": regularized.ROWS,
+    "beyond": beyond.ROWS,
 }
 """Rows by family, in the order that tables print them."""
 
