@@ -218,15 +218,18 @@ def _label_certificate(
     left.set_ylim(len(lines) - 0.5, -0.5)
     for label, (_, found) in zip(left.get_yticklabels(), lines, strict=True):
         label.set_fontweight("normal" if found else "bold")
-    ticks = [10.0**power for power in range(round(np.log10(none)) + 1, 1)]
+    largest = max((each.bias for _, found in lines for each in found), default=1)
+    powers = range(round(np.log10(none)) + 1, int(np.log10(max(largest, 1))) + 1)
+    ticks = [10.0**power for power in powers]
     left.set_xticks([none, *ticks], ["none", *(f"{100 * tick:g}%" for tick in ticks)])
-    left.set_xlim(none / 1.6, 1.6)
+    left.set_xlim(none / 1.6, 1.6 * max(largest, 1))
     left.minorticks_off()
     left.set_xlabel("relative bias  ‖E ĝ − ∇J‖ / ‖∇J‖")
     left.axvline(none * 1.6, color="0.4", linewidth=1, linestyle=":")
     right.axvline(1, color="0.4", linewidth=1, zorder=1)
     low, high = right.get_xlim()
-    right.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 1e5 * low else (1,)))
+    is_wide = high > 1e5 * low
+    right.xaxis.set_major_locator(LogLocator(base=100) if is_wide else LogLocator(subs=(1, 3)))
     right.xaxis.set_major_formatter("{x:g}")
     right.minorticks_off()
     right.set_xlabel("variance of a trajectory, relative to reward-to-go")

@@ -188,7 +188,8 @@ def test_only_its_adapter_and_the_laws_of_environments_import_gymnax() -> None:
 def test_the_pure_modules_import_arrays_and_little_else() -> None:
     allowed = {"jax", "jaxtyping", "numpy"}
     for name in ("returns", "baselines", "weights", "terms", "estimators",
-                 "diagnostics.moments", "diagnostics.geometry", "diagnostics.importance", "enumeration", "exact.values", "validation"):  # fmt: skip
+                 "diagnostics.moments", "diagnostics.geometry", "diagnostics.importance",
+                 "enumeration", "exact.values", "validation"):  # fmt: skip
         assert outer(imported(PATHS[name])) <= allowed, name
     for name in (name for name in MODULES if name.startswith("diagnostics")):
         seen = inner(imported(PATHS[name]))
