@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key, UInt32
 
+from pgjax.compilation import compiled
 from pgjax.cuts import age
 from pgjax.environments.actions import as_taken, check_actions
 from pgjax.environments.surface import Environment, seen, stable
@@ -231,14 +232,14 @@ def finished(window: Window) -> Finished:
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@compiled(2)
 def _start(environment: Environment, num_environments: int, key: Array) -> Stream:
     keys = jax.random.split(key, (num_environments, 3))
     running = jax.vmap(partial(_fresh, stable(environment)))(_at(keys[:, 0], jnp.int32(0)))
     return Stream(running, jnp.int32(0), keys)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled(3)
 def _window(
     policy: Policy, environment: Environment, num_steps: int, params: Params, stream: Stream
 ) -> tuple[Stream, Window]:
