@@ -77,7 +77,7 @@ def main() -> int:
         document |= {"versions": report.versions(), "tasks": document.get("tasks", {})}
         for name in arguments.only:
             document["tasks"][name] = measured(TASKS[name], arguments.seeds, arguments.no_rival)
-            path.write_text(json.dumps(document, indent=1) + "\n")
+            path.write_text(json.dumps(document) + "\n")
     picture(document).savefig(path.with_suffix(".png"), dpi=150)
     print(f"saved {path} and {path.with_suffix('.png')}")
     missed = [name for name in document["tasks"] if not reached(name, document["tasks"][name])]
@@ -133,8 +133,8 @@ def picture(document: dict[str, Any]) -> Figure:
     for axes in panels[len(names) :]:
         axes.remove()
     note = (
-        "curves: episodes that ended, under the policy as it is sampled; "
-        f"{document['device']}, one core for each run, {document['date']}"
+        "curves: episodes that ended, under the policy as it is sampled; times: of training, "
+        f"compilation included\n{document['device']}, one core a run, {document['date']}"
     )
     figure.supxlabel(note, fontsize=8, color="0.35")
     return figure

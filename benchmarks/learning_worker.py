@@ -150,7 +150,7 @@ def thinned(rows: list[tuple[float, float, float]]) -> list[list[float]]:
         group = rows[first : first + size]
         known = [row[1] for row in group if not math.isnan(row[1])]
         if known:  # no episode ends in the first windows
-            found.append([group[-1][0], statistics.fmean(known), round(group[-1][2], 3)])
+            found.append([group[-1][0], round(statistics.fmean(known), 3), round(group[-1][2], 3)])
     return found
 
 
