@@ -176,7 +176,7 @@ def vtrace(
             return _vtrace(*settings, reward, discount, log_ratio, value, next_value)[1]
 
         advantage = jax.vmap(advantages)(leak, reward, log_ratio, value, next_value)
-        return _discounted(batch, discount, advantage)
+        return cuts.discounted_by_age(batch, discount, advantage)
 
     return weigh
 
@@ -269,7 +269,7 @@ def _action_value_credit(
             reward, trace=leak, action_value=action_value, next_value=next_value
         )  # fmt: skip
         advantage = ratio_below(ratio_ceiling, log_ratio) * (target - value)
-        return _discounted(batch, discount, advantage)
+        return cuts.discounted_by_age(batch, discount, advantage)
 
     return weigh
 
@@ -324,9 +324,3 @@ def _required(batch: Trajectory, field: str, name: str) -> Array:
             f"batch.replace({field}=critic(batch.observation))"
         )
     return found
-
-
-def _discounted(batch: Trajectory, discount: Rate, advantage: Array) -> Array:
-    """γ^t times the advantage, t being the age of the step's episode."""
-    age = cuts.age(batch).astype(advantage.dtype)
-    return jnp.asarray(discount, advantage.dtype) ** age * advantage
