@@ -22,7 +22,8 @@ def default_network(environment: AnyEnvironment, environment_params: Any = None)
     """A network that fits an environment with discrete actions: logits from one observation.
 
     Images [height, width, channels] of at least 3×3 get a `ConvNet`; a gymnax `Discrete`
-    observation is one-hot encoded for an `MLP`; any other is flattened for it.
+    observation is one-hot encoded for an `MLP`; any other is flattened for it, and one of several
+    parts is joined.
 
     Args:
         environment: whatever `rollout` takes.
@@ -105,7 +106,8 @@ def _network(
         if isinstance(observation_space, spaces.Discrete):
             return MLP(num_outputs, num_categories=int(observation_space.n))
     example = unmasked(_example_observation(bound(environment, environment_params)))
-    shape = example.shape
+    parts = jax.tree.leaves(example)
+    shape = parts[0].shape if len(parts) == 1 else ()
     is_image = len(shape) == 3 and min(shape[:2]) >= 3
     return ConvNet(num_outputs) if is_image else MLP(num_outputs)
 

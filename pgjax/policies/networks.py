@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import linen
 from jax import Array
 
+from pgjax.types import Observation
+
 
 class MLP(linen.Module):
     """A perceptron that gives logits: the observation, flattened, through dense layers.
@@ -24,8 +26,8 @@ class MLP(linen.Module):
     num_categories: int | None = None
 
     @linen.compact
-    def __call__(self, observation: Array) -> Array:
-        """[...] -> logits [A]."""
+    def __call__(self, observation: Observation) -> Array:
+        """[...], or a pytree of such -> logits [A]."""
         x = _tanh_layers(_features(observation, self.num_categories), self.hidden)
         return _last_layer(x, self.num_actions)
 
@@ -52,8 +54,8 @@ class GaussianMLP(linen.Module):
     initial_log_std: float = 0.0
 
     @linen.compact
-    def __call__(self, observation: Array) -> tuple[Array, Array]:
-        """[...] -> μ [D], log σ [D]."""
+    def __call__(self, observation: Observation) -> tuple[Array, Array]:
+        """[...], or a pytree of such -> μ [D], log σ [D]."""
         x = _tanh_layers(_features(observation, None), self.hidden)
         start = linen.initializers.constant(self.initial_log_std)
         log_std = self.param("log_std", start, (self.num_dimensions,))
@@ -146,10 +148,12 @@ def _last_layer(x: Array, width: int) -> Array:
     return linen.Dense(width, kernel_init=linen.initializers.orthogonal(0.01))(x)
 
 
-def _features(observation: Array, num_categories: int | None) -> Array:
+def _features(observation: Observation, num_categories: int | None) -> Array:
+    """One vector; an observation of several parts is joined, part after part."""
     if num_categories is not None:
         return jax.nn.one_hot(observation, num_categories).reshape(-1)
-    return _numeric(observation).reshape(-1)
+    parts = [_numeric(x).reshape(-1) for x in jax.tree.leaves(observation)]
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
 def _numeric(observation: Array) -> Array:
