@@ -221,7 +221,7 @@ def test_a_category_is_one_hot_encoded_and_a_number_is_not() -> None:
 
 def test_an_observation_of_several_parts_is_one_vector_to_a_perceptron() -> None:
     module = pgjax.MLP(2, (3,))
-    parts = {"a": jnp.arange(3, dtype=jnp.int32), "b": jnp.array([[0.5, -1.0]])}
-    joined = jnp.array([0.0, 1.0, 2.0, 0.5, -1.0])
+    joined = jnp.array([0.0, 1.0, 2.0, 0.5, -1.0], jnp.float32)
+    parts = {"a": joined[:3], "b": joined[None, 3:]}
     params = module.init(jax.random.key(0), joined)
     np.testing.assert_array_equal(module.apply(params, parts), module.apply(params, joined))
