@@ -104,8 +104,7 @@ def score(weigh: weights.Weights) -> Estimator:
     return Estimator(weigh, terms.score)
 
 
-CLIPS = (terms.ppo_clip(0.2), terms.asymmetric_clip(0.1, 0.3), terms.dual_clip(0.2, 3.0),
-         terms.truncated_ratio(2.0))  # fmt: skip
+CLIPS = (terms.ppo_clip(0.2), terms.asymmetric_clip(0.1, 0.3), terms.dual_clip(0.2, 3.0))
 
 
 def mean_of_clips(log_prob: Any, behaviour_log_prob: Any, weight: Any) -> Any:
@@ -155,7 +154,11 @@ ROWS: dict[str, Row] = {
     ),
     "clips": Row(
         lambda T: Estimator(weights.reward_to_go(GAMMA), mean_of_clips),
-        "ppo_clip asymmetric_clip dual_clip truncated_ratio likelihood_ratio",
+        "ppo_clip asymmetric_clip dual_clip likelihood_ratio",
+    ),
+    "truncated_ratio": Row(
+        lambda T: Estimator(weights.reward_to_go(GAMMA), terms.truncated_ratio(2.0)),
+        "truncated_ratio",
     ),
     # Own sample included: the mean over N shrinks the gradient by (N − 1)/N, here 1/2.
     "batch_mean": Row(
@@ -499,7 +502,8 @@ def test_a_loss_vmapped_over_single_trajectories_would_lose_the_coupling(
     assert np.max(np.abs(results["batch_mean"][GRADIENT])) > 1e-2
 
 
-@each_row
+# The truncated ratio is held constant, on purpose: its surrogate's value moves otherwise.
+@pytest.mark.parametrize("name", [name for name in ROWS if name != "truncated_ratio"])
 def test_the_gradient_is_that_of_the_surrogate_by_finite_differences(
     name: str, episodes: Trajectory, table: np.ndarray, results: dict[str, Any]
 ) -> None:
