@@ -104,7 +104,7 @@ def test_the_command_prints_exact_values_and_draws(tmp_path, capsys):
 
 def test_the_command_compares_on_an_environment_without_a_table(tmp_path, capsys):
     arguments = ["--batches", "3", "--batch-size", "2", "--num-steps", "3", "--output"]
-    assert main(["compare", "CartPole-v1", *arguments, str(tmp_path / "comparison.png")]) == 0
+    assert main(["compare", "Pendulum-v1", *arguments, str(tmp_path / "comparison.png")]) == 0
     assert "reference: reward-to-go, LOO on as many batches of its own" in " ".join(
         capsys.readouterr().out.split()
     )

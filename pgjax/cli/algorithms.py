@@ -144,7 +144,12 @@ def policy_of(network: "linen.Module") -> "Policy":
     return flax_gaussian_policy(network) if is_gaussian else flax_policy(network)
 
 
-def _network(environment: "AnyEnvironment") -> "linen.Module":
+def network_for(environment: "AnyEnvironment") -> "linen.Module":
+    """The default network for an environment: a Gaussian's for a Box of actions, else logits.
+
+    Args:
+        environment: whatever `rollout` takes.
+    """
     from pgjax.default_networks import bound, default_gaussian_network, default_network
     from pgjax.environments.surface import Box
 
@@ -173,7 +178,7 @@ def _reinforce(arguments: argparse.Namespace, environment: "AnyEnvironment", key
             "--baseline leave-one-out needs --num-trajectories of at least 2; "
             "with a single one, use --baseline none"
         )
-    network = _network(environment)
+    network = network_for(environment)
     settings = _settings(arguments)
     settings["num_steps"] = _num_steps(arguments.num_steps, bound(environment).time_limit)
     init_key, train_key = jax.random.split(key)
@@ -202,7 +207,7 @@ def _on_windows(arguments: argparse.Namespace, environment: "AnyEnvironment", ke
     from pgjax.default_networks import default_critic, initial_params
     from pgjax.minibatches import Settings
 
-    network, critic = _network(environment), default_critic(environment)
+    network, critic = network_for(environment), default_critic(environment)
     policy = policy_of(network)
     agent = agents.separate(policy, critic)
     given = _settings(arguments)

@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; JAX is not imported here."""
     parser.add_argument(
         "environment",
-        help="a gymnax id with discrete actions, a finite MDP (random, chain, ...), or a .npz file",
+        help="as for `pgjax train`, or a finite MDP (random, chain, ...), or a .npz file",
     )
     parser.add_argument(
         "--policy",
@@ -147,13 +147,13 @@ def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> d
 
 def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) -> dict[str, Any]:
     """No exact values: the reference is reward-to-go with leave-one-out, on batches of its own."""
-    from pgjax import baselines, estimators, flax_policy
-    from pgjax.cli import saved_runs
-    from pgjax.training import default_network, initial_params
+    from pgjax import baselines, estimators
+    from pgjax.cli import algorithms, saved_runs
+    from pgjax.default_networks import initial_params
 
     environment, environment_params = saved_runs.make_environment(arguments.environment)
     if arguments.policy is None:
-        policy = flax_policy(default_network(environment, environment_params))
+        policy = algorithms.policy_of(algorithms.network_for(environment))
         params = initial_params(policy, environment, policy_key, environment_params)
         words = "a fresh policy"
     else:
