@@ -1,5 +1,6 @@
 """Long runs: stopped, killed, spoilt or short of disk, a run goes on as if it had never stopped."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -53,14 +54,25 @@ def cheap():
 
 
 def stop_at(update, monkeypatch, signal_number=signal.SIGTERM):
-    """A signal comes while that update is computed."""
-    original = running.advance
+    """A signal comes, and is heard, while that update is computed."""
+    original, interruptions = running.advance, running.interruptions
+    ears = []
+
+    @contextlib.contextmanager
+    def listening():
+        with interruptions() as asked:
+            ears.append(asked)
+            yield asked
 
     def advance(run, state, index):
         if index == update:
             os.kill(os.getpid(), signal_number)
+            deadline = time.monotonic() + 30  # a busy machine may let the listener wait
+            while ears[-1]() is None and time.monotonic() < deadline:
+                time.sleep(0.001)
         return original(run, state, index)
 
+    monkeypatch.setattr(running, "interruptions", listening)
     monkeypatch.setattr(running, "advance", advance)
 
 
