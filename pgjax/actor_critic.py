@@ -22,8 +22,7 @@ from jaxtyping import Float, Key, UInt32
 from pgjax import terms, weights, windows
 from pgjax.agents import ActorCritic
 from pgjax.cuts import values
-from pgjax.default_networks import bound
-from pgjax.environments.sources import AnyEnvironment
+from pgjax.environments.sources import AnyEnvironment, bound
 from pgjax.minibatches import Form, Rows, check_settings, improve
 from pgjax.minibatches import Settings as Settings
 from pgjax.training import Metrics, Training, all_finite

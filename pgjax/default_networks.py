@@ -10,7 +10,7 @@ from jaxtyping import Key, UInt32
 
 from pgjax.agents import ActorCritic
 from pgjax.environments.from_gymnax import GymnaxEnvironment, spaces
-from pgjax.environments.sources import AnyEnvironment, resolve
+from pgjax.environments.sources import AnyEnvironment, bound
 from pgjax.environments.surface import Box, Discrete, Environment, seen
 from pgjax.policies import MLP, ConvNet, GaussianMLP
 from pgjax.policies.distribution import unmasked
@@ -136,20 +136,6 @@ def initial_params(
     # Only the shape matters, and zeros keep the start independent of any draw of the environment.
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
     return jax.jit(policy.init)(check_key(key), zeros)
-
-
-def bound(environment: AnyEnvironment, environment_params: Any = None) -> Environment:
-    """Whatever `rollout` takes as an Environment of its own, its parameters fixed in it.
-
-    Args:
-        environment: an Environment, a gymnax environment, or a TabularMDP.
-        environment_params: of a gymnax environment; its default ones if None.
-
-    Raises:
-        TypeError: an environment that is none.
-    """
-    source, parameters = resolve(environment, environment_params)
-    return source.bind(source.what, parameters)
 
 
 def _example_observation(environment: Environment) -> Any:

@@ -35,7 +35,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from pgjax.compilation import compiled
-from pgjax.cuts import age
+from pgjax.cuts import discounted_by_age
 from pgjax.estimators import admit
 from pgjax.pullback import alive_or_first
 from pgjax.returns import accumulation_dtype
@@ -192,9 +192,8 @@ def visits(discount: Discount) -> Weights:
     check_unit_interval("discount", discount)
 
     def weigh(batch: Trajectory, log_prob: Array) -> Array:
-        dtype = accumulation_dtype(log_prob)
-        discounts = jnp.asarray(discount, dtype) ** age(batch).astype(dtype)
-        return jnp.broadcast_to(discounts, batch.mask.shape)
+        ones = jnp.ones(batch.mask.shape, accumulation_dtype(log_prob))
+        return discounted_by_age(batch, discount, ones)
 
     return weigh
 

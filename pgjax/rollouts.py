@@ -16,12 +16,8 @@ from jaxtyping import Key, UInt32
 
 from pgjax.compilation import compiled
 from pgjax.devices import over_devices, varying
-from pgjax.environments.actions import as_taken as as_taken
-from pgjax.environments.actions import check_actions as check_actions
-from pgjax.environments.from_gymnax import spaces as spaces
-from pgjax.environments.sources import AnyEnvironment as AnyEnvironment
-from pgjax.environments.sources import Source as Source
-from pgjax.environments.sources import resolve as resolve
+from pgjax.environments.actions import as_taken, check_actions
+from pgjax.environments.sources import AnyEnvironment, Source, resolve
 from pgjax.environments.surface import Environment, seen
 from pgjax.hoisting import hoist
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy, Trajectory

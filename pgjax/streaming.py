@@ -22,9 +22,10 @@ from jaxtyping import Float, Key, PyTree, UInt32
 from pgjax.compilation import compiled
 from pgjax.devices import over_devices, without_explicit_axes
 from pgjax.diagnostics import RunningMoments, merge, merge_all
+from pgjax.environments.sources import AnyEnvironment, Source, resolve
 from pgjax.estimators import shares
 from pgjax.pullback import pull_back, pull_back_each
-from pgjax.rollouts import AnyEnvironment, Source, episode_keys, episodes, resolve
+from pgjax.rollouts import episode_keys, episodes
 from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
 from pgjax.validation import check_key, check_params, check_positive
 

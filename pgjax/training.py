@@ -155,7 +155,7 @@ def train(
     Args:
         policy: acts and is improved.
         params: where it starts; they are left as they are.
-        environment: a gymnax environment, or a TabularMDP.
+        environment: as for `rollout`.
         key: from `jax.random.key`; the same key gives the same parameters, bit by bit.
         estimator: e.g. `pgjax.reward_to_go(1.0, baseline=pgjax.baselines.leave_one_out)`.
         optimizer: from optax, descending as usual.
@@ -215,7 +215,7 @@ def policy_gradient(
     Args:
         policy: acts and is improved.
         params: where it starts.
-        environment: a gymnax environment, or a TabularMDP.
+        environment: as for `rollout`.
         key: from `jax.random.key`.
         estimator: weights and term.
         optimizer: from optax, descending as usual.
@@ -308,7 +308,7 @@ def evaluate(
     Args:
         policy: acts, by sampling.
         params: of the policy.
-        environment: a gymnax environment, or a TabularMDP.
+        environment: as for `rollout`.
         key: from `jax.random.key`; use one that training did not.
         num_trajectories: N.
         num_steps: T; below the task's own limit it cuts episodes, and their returns with them.
@@ -319,7 +319,7 @@ def evaluate(
 
     Raises:
         ValueError: sizes below one.
-        TypeError: an environment that is neither, a key that is none.
+        TypeError: an environment that is none, a key that is none.
 
     Bias: their mean is unbiased for the undiscounted T-step objective of fixed parameters.
 

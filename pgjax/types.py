@@ -21,8 +21,8 @@ class Trajectory:
     """One episode of at most T steps, or a window of T steps; a batch has a leading N.
 
     A window is cut out of an endless stream of episodes: a new one starts after each step that
-    terminated or truncated. It is a window if `next_value` is there; `time` then says how old each
-    step's episode is.
+    terminated or truncated. Rows are windows if `next_value` or `time` is there; the latter says
+    how old each step's episode is.
 
     Attributes:
         observation: [T, ...] what the policy saw before each action; a pytree.
@@ -39,8 +39,8 @@ class Trajectory:
         final_value: scalar, optional V(final_observation). Passing it bootstraps every episode
             that did not terminate; passing none bootstraps nothing.
         action_value: [T] optional Q(s_t, a_t), a critic's opinion; `value` is then E_π Q(s_t, ·).
-        time: [T] optional, steps since the start of the step's episode; None counts from the row's
-            first step.
+        time: [T] optional, steps since the start of the step's episode. None counts from the row's
+            first step and, in a window, anew after each cut.
         next_value: [T] optional V of what followed each step, in its own episode: never of a reset
             observation. It makes the row a window, bootstrapped wherever it is cut and did not
             terminate.

@@ -17,8 +17,9 @@ from jaxtyping import Key, UInt32
 from pgjax.beyond.all_action import log_probs_of_all
 from pgjax.beyond.episodes import Visit, fold, sampled_action
 from pgjax.compilation import compiled
+from pgjax.environments.sources import AnyEnvironment, Source, resolve
+from pgjax.policies.gaussian import standard_log_density
 from pgjax.returns import accumulation_dtype
-from pgjax.rollouts import AnyEnvironment, Source, resolve
 from pgjax.types import Observation, Params, Policy, Trajectory
 from pgjax.validation import check_key, check_positive
 
@@ -104,8 +105,8 @@ def mirrored_normal(
 
     def act(params: Params, noise: Array, observation: Observation) -> tuple[Array, Array]:
         mean, log_std = mean_and_log_std(params, observation)
-        density = jnp.sum(-(noise**2) / 2 - log_std - jnp.log(2 * jnp.pi) / 2)
-        return mean + jnp.exp(log_std) * noise, density
+        action = mean + jnp.exp(log_std) * noise
+        return action, standard_log_density(mean, log_std, action)
 
     return Draws(partial(jax.random.normal, shape=shape), jnp.negative, act)
 

@@ -15,8 +15,8 @@ from jax import Array
 from jaxtyping import Float, Key
 
 from pgjax.environments.actions import as_taken, check_actions
+from pgjax.environments.sources import AnyEnvironment, bound
 from pgjax.environments.surface import Environment, seen
-from pgjax.rollouts import AnyEnvironment, resolve
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy
 from pgjax.validation import check_positive, check_unit_interval
 
@@ -157,16 +157,6 @@ def seeded_return(
         return fold(surface, act, keys, num_steps, add, jnp.zeros((), reward.dtype))[0]
 
     return objective
-
-
-def bound(environment: AnyEnvironment, environment_params: Any = None) -> Environment:
-    """An environment as a record of functions, whatever was given.
-
-    Raises:
-        TypeError: an environment that is none; parameters where they belong to no environment.
-    """
-    source, environment_params = resolve(environment, environment_params)
-    return source.bind(source.what, environment_params)
 
 
 def sampler(

@@ -16,8 +16,8 @@ from jaxtyping import Float, Key, PyTree, UInt32
 from pgjax.beyond.episodes import sampled_action, seeded_return
 from pgjax.compilation import compiled
 from pgjax.environments import from_gymnax
+from pgjax.environments.sources import AnyEnvironment, Source, resolve
 from pgjax.environments.surface import Environment
-from pgjax.rollouts import AnyEnvironment, Source, resolve
 from pgjax.types import Observation, Params, Policy
 from pgjax.validation import check_key, check_params, check_positive, check_unit_interval
 

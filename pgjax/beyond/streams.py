@@ -11,7 +11,7 @@ from jaxtyping import Float, Key, PyTree, UInt32
 from pgjax.beyond.episodes import Visit, fold, sampled_action
 from pgjax.beyond.traces import credit
 from pgjax.compilation import compiled
-from pgjax.rollouts import AnyEnvironment, Source, resolve
+from pgjax.environments.sources import AnyEnvironment, Source, resolve
 from pgjax.types import Observation, Params, Policy
 from pgjax.validation import check_key, check_params, check_positive, check_unit_interval
 

@@ -150,7 +150,8 @@ def network_for(environment: "AnyEnvironment") -> "linen.Module":
     Args:
         environment: whatever `rollout` takes.
     """
-    from pgjax.default_networks import bound, default_gaussian_network, default_network
+    from pgjax.default_networks import default_gaussian_network, default_network
+    from pgjax.environments.sources import bound
     from pgjax.environments.surface import Box
 
     is_box = isinstance(bound(environment).action_space, Box)
@@ -164,7 +165,8 @@ def _reinforce(arguments: argparse.Namespace, environment: "AnyEnvironment", key
     from pgjax import baselines
     from pgjax.cli import saved_runs
     from pgjax.compositions import reward_to_go
-    from pgjax.default_networks import bound, initial_params
+    from pgjax.default_networks import initial_params
+    from pgjax.environments.sources import bound
     from pgjax.training import policy_gradient
 
     choices = {

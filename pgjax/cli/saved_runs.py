@@ -20,9 +20,9 @@ from flax import linen, serialization
 from pgjax import environments, policies
 from pgjax._version import __version__
 from pgjax.cli import algorithms
-from pgjax.default_networks import bound, initial_params
+from pgjax.default_networks import initial_params
 from pgjax.environments import from_gymnax
-from pgjax.environments.sources import AnyEnvironment
+from pgjax.environments.sources import AnyEnvironment, bound
 from pgjax.types import Params, Policy
 
 CONFIG, PARAMS, LOG, CURVE = "config.json", "params.msgpack", "log.jsonl", "learning_curve.png"

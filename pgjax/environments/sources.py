@@ -53,6 +53,20 @@ def resolve(environment: AnyEnvironment, environment_params: Any = None) -> tupl
     return Source(_as_it_is, environment), None
 
 
+def bound(environment: AnyEnvironment, environment_params: Any = None) -> Environment:
+    """Whatever `rollout` takes as an Environment of its own, its parameters fixed in it.
+
+    Args:
+        environment: an Environment, a gymnax environment, or a TabularMDP.
+        environment_params: of a gymnax environment; its default ones if None.
+
+    Raises:
+        TypeError: an environment that is none; parameters where they belong to no environment.
+    """
+    source, parameters = resolve(environment, environment_params)
+    return source.bind(source.what, parameters)
+
+
 def _from_tabular(_: None, mdp: TabularMDP) -> Environment:
     return from_tabular.adapt(mdp)
 

@@ -19,6 +19,7 @@ from pgjax.beyond.fisher import expected_fisher
 from pgjax.beyond.natural import exact_natural_gradient, natural_gradient
 from pgjax.beyond.pairs import antithetic_moments
 from pgjax.beyond.traces import trace_gradient
+from pgjax.enumeration import Function
 from pgjax.estimators import gradient, reward_to_go
 from pgjax.registry.row import Row
 from pgjax.suite import Problem
@@ -26,8 +27,6 @@ from pgjax.types import Moments, Params, Trajectory
 
 DAMPING = 0.1
 """λ of the natural gradient's row."""
-
-Function = Callable[[Params, Trajectory], Any]
 
 
 def action_values(problem: Problem) -> Callable[[Trajectory], Any]:
