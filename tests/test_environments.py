@@ -407,6 +407,7 @@ def test_unknown_names_come_with_near_matches() -> None:
         ("breakout-minatar", "did you mean Breakout-MinAtar"),
         ("zzz", "known: Acrobot-v1"),
         ("MNISTBandit-bsuite", "downloads a data set"),
+        ("brx/ant", "did you mean brax/ant"),
         ("atari/pong", "before the slash stands one of brax, jumanji, pgx, navix, craftax"),
     ):
         with pytest.raises(ValueError, match=message):

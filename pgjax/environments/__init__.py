@@ -3,6 +3,8 @@
 Importing this package imports no library of environments; naming an environment does.
 """
 
+import difflib
+
 from pgjax.environments import from_brax, from_craftax, from_jumanji, from_navix, from_pgx
 from pgjax.environments.surface import Environment as Environment
 from pgjax.environments.surface import Step as Step
@@ -53,8 +55,10 @@ def make(name: str) -> Environment:
 
         return from_gymnax.make(name)
     if library not in LIBRARIES:
+        near = difflib.get_close_matches(library.lower(), LIBRARIES, n=1)
+        hint = f"did you mean {near[0]}/{rest}? " if near else ""
         raise ValueError(
-            f"unknown environment {name!r}; before the slash stands one of {', '.join(LIBRARIES)}, "
-            "and gymnax's names have none"
+            f"unknown environment {name!r}; {hint}before the slash stands one of "
+            f"{', '.join(LIBRARIES)}, and gymnax's names have none"
         )
     return LIBRARIES[library].make(rest)
