@@ -37,10 +37,7 @@ def pgjax(seed: int, threshold: float) -> dict[str, float]:
     import optax
 
     from pgjax import baselines, flax_policy, reward_to_go, training
-    from pgjax.deferral import plotting_deferred
-
-    with plotting_deferred():
-        import gymnax
+    from pgjax.environments.import_gymnax import gymnax
 
     environment, environment_params = gymnax.make("CartPole-v1")
     policy = flax_policy(training.default_network(environment, environment_params))

@@ -61,7 +61,7 @@ def pgjax(algorithm: str, name: str, seed: int) -> dict[str, Any]:
 
     from pgjax.cli import algorithms
     from pgjax.environments import from_gymnax
-    from pgjax.training import advance, evaluate
+    from pgjax.training.reinforce import advance, evaluate
 
     parser = argparse.ArgumentParser()
     algorithms.configure(parser)

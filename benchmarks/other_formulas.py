@@ -16,8 +16,8 @@ import numpy as np
 from jax import Array
 
 from pgjax import enumeration, exact, suite
+from pgjax.exact.problem import Problem
 from pgjax.returns import discounted_returns
-from pgjax.suite import Problem
 from pgjax.types import Params, Trajectory
 
 NAMES = ("random", "time limit", "continuing")

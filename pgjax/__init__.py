@@ -1,11 +1,41 @@
 """Policy-gradient estimators in pure JAX that prove themselves.
 
-The public names stand on one page, `__init__.pyi`, and each is imported on first use: so
-`pgjax --help` needs no JAX, and who does not roll out does not wait three seconds for gymnax.
+The public names stand on one page, `__init__.pyi`. Each is imported on first use, so `import pgjax`
+and `pgjax --help` load no JAX.
 """
 
-import lazy_loader
+import ast
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
 
-from pgjax._version import __version__ as __version__
+__version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+def _public_names() -> dict[str, tuple[str, str]]:
+    """Each public name, with the module that the page imports it from and its name there."""
+    page = ast.parse(Path(__file__).with_suffix(".pyi").read_text("utf-8"))
+    return {
+        alias.asname or alias.name: (f"pgjax.{node.module or ''}".rstrip("."), alias.name)
+        for node in page.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+_PUBLIC = _public_names()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'pgjax' has no attribute {name!r}")
+    module, original = _PUBLIC[name]
+    package = importlib.import_module(module)
+    if package is sys.modules[__name__] or not hasattr(package, original):
+        return importlib.import_module(f"{module}.{original}")
+    return getattr(package, original)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_PUBLIC, "__version__"])

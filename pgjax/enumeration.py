@@ -22,11 +22,12 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
+from pgjax.core.float64 import in_float64, to_jax, to_numpy
+from pgjax.core.validation import check_positive
 from pgjax.estimators import gradient
-from pgjax.exact.dynamics import action_probabilities, in_float64, to_numpy
-from pgjax.tabular import TabularMDP, to_jax
+from pgjax.exact.dynamics import action_probabilities
+from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Estimator, Moments, Params, Policy, Trajectory
-from pgjax.validation import check_positive
 
 LIMIT = 5_000_000
 """More trajectories, or batches of them, than this are refused."""

@@ -34,20 +34,20 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from pgjax.compilation import compiled
-from pgjax.cuts import discounted_by_age
-from pgjax.estimators import admit
-from pgjax.pullback import alive_or_first
-from pgjax.returns import accumulation_dtype
-from pgjax.terms import likelihood_ratio
-from pgjax.types import Params, Policy, Trajectory
-from pgjax.validation import (
+from pgjax.core.compilation import compiled
+from pgjax.core.episode_boundaries import discounted_by_age
+from pgjax.core.recurrence import accumulation_dtype
+from pgjax.core.scores import alive_or_first
+from pgjax.core.validation import (
     check_at_least,
     check_traced_finite,
     check_unit_interval,
     is_concrete,
 )
-from pgjax.weights import Discount, Weights
+from pgjax.estimators import admit
+from pgjax.terms.ratios import likelihood_ratio
+from pgjax.types import Params, Policy, Trajectory
+from pgjax.weights.on_policy import Discount, Weights
 
 Coefficient = float | Float[Array, ""]
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Num
 
-from pgjax.recurrence import reverse_affine
-from pgjax.validation import (
+from pgjax.core.recurrence import accumulation_dtype, reverse_affine
+from pgjax.core.validation import (
     check_positive,
     check_scalar_or_sequence,
     check_sequence,
@@ -241,11 +241,6 @@ def n_step_returns(
 
     target = jax.lax.fori_loop(1, min(n, len(reward)), back_up, rewards + gamma * following)
     return _restore(target, reward)
-
-
-def accumulation_dtype(x: Array) -> jnp.dtype:
-    """Float32 for integers, bfloat16 and float16; float64 stays."""
-    return jnp.dtype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
 
 
 def _slope(slope: Array, dtype: jnp.dtype) -> Array:

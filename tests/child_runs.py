@@ -41,7 +41,7 @@ def sketches() -> Iterator[None]:
     """Within, a learning curve is a line of text; elsewhere is tested what it shows."""
     import pytest
 
-    from pgjax import plots
+    from pgjax.cli import plots
 
     class Sketch:
         def savefig(self, path: Path, dpi: int) -> None:
@@ -88,9 +88,9 @@ def _stuck_at_update(number: int) -> None:
     """One update is in the device's hands for hours, where no handler of Python's can run."""
     import jax
 
-    from pgjax.cli import running
+    from pgjax.training.runs import loop
 
-    quick = running.advance
+    quick = loop.advance
 
     def stuck(run, state, index):
         if index == number:
@@ -98,4 +98,4 @@ def _stuck_at_update(number: int) -> None:
             endless(1.0).block_until_ready()
         return quick(run, state, index)
 
-    running.advance = stuck
+    loop.advance = stuck

@@ -6,12 +6,17 @@ strict promotion nor, everywhere, x64; modules that roll out ask for `checked_an
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 # Nearly all the time of these tests is compilation, of programs that run once. Without the
 # optimiser it takes half as long; what the programs compute is the same.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
+# A second run finds the programs of the first one. JAX's key holds versions and flags.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import numpy as np
@@ -23,9 +28,7 @@ from jaxtyping import config, install_import_hook
 ANNOTATED = [
     *("returns", "baselines", "weights", "terms", "estimators", "policies"),
     *("exact.dynamics", "exact.values", "exact.derivatives", "exact.recursion", "exact.moments"),
-    *("enumeration", "diagnostics", "dice", "regularization", "exact.regularized"),
-    *("off_policy.ratios", "off_policy.importance", "off_policy.traces"),
-    *("control_variates.fits", "control_variates.scores"),
+    *("enumeration", "diagnostics", "regularization", "exact.regularized", "control_variates"),
 ]
 config.update("jaxtyping_disable", True)
 install_import_hook([f"pgjax.{name}" for name in ANNOTATED], "beartype.beartype")

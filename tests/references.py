@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from pgjax import exact
-from pgjax.suite import Problem, problems
+from pgjax.exact.problem import Problem
+from pgjax.proof.problems import problems
 
 PATH = Path(__file__).with_name("references.npz")
 MOMENTS = {

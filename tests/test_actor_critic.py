@@ -14,11 +14,11 @@ from jax import Array
 
 from pgjax import actor_critic, agents, exact, tabular, terms, weights, windows
 from pgjax.environments import from_tabular
-from pgjax.environments.surface import Box, Environment, Step
+from pgjax.environments.base import Box, Environment, Step
 from pgjax.estimators import gradient
-from pgjax.minibatches import Form, Rows, Settings, improve, objective
 from pgjax.policies import gaussian_policy, tabular_softmax
-from pgjax.training import advance
+from pgjax.training.minibatches import Form, Rows, Settings, improve, objective
+from pgjax.training.reinforce import advance
 from pgjax.types import Estimator, Policy
 
 MDP = tabular.random_mdp()

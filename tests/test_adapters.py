@@ -18,12 +18,7 @@ from flax import struct
 import pgjax
 from pgjax import Policy, Trajectory, environments
 from pgjax.environments import from_brax, from_craftax, from_jumanji, from_navix, from_pgx
-from pgjax.environments.surface import (
-    Box,
-    Discrete,
-    Environment,
-    MultiDiscrete,
-)
+from pgjax.environments.base import Box, Discrete, Environment, MultiDiscrete
 from pgjax.policies import multi_discrete_policy
 from pgjax.types import MaskedObservation, RecurrentPolicy
 

@@ -11,8 +11,8 @@ import pytest
 
 import pgjax
 from pgjax import beyond, enumeration, exact, tabular
-from pgjax.suite import Problem
-from pgjax.tabular import to_jax
+from pgjax.core.float64 import to_jax
+from pgjax.exact.problem import Problem
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -11,8 +11,8 @@ from scipy import stats
 
 import pgjax
 from pgjax import beyond, enumeration, exact, sampling, suite, tabular
-from pgjax.environments.surface import Box, Environment, Step
-from pgjax.tabular import to_jax
+from pgjax.core.float64 import to_jax
+from pgjax.environments.base import Box, Environment, Step
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -11,8 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 import pgjax
 from pgjax import beyond, enumeration, exact, suite, tabular
-from pgjax.exact.dynamics import flatten
-from pgjax.tabular import to_jax
+from pgjax.core.float64 import flatten, to_jax
 
 pytestmark = pytest.mark.usefixtures("strict")
 

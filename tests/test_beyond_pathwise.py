@@ -21,7 +21,7 @@ import pgjax
 from pgjax import beyond, policies
 from pgjax.beyond.pathwise import JUMPING, SMOOTH
 from pgjax.environments import from_gymnax
-from pgjax.environments.surface import Box, Environment, Step
+from pgjax.environments.base import Box, Environment, Step
 
 
 @pytest.fixture(autouse=True)

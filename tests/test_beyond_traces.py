@@ -11,9 +11,9 @@ import pytest
 
 import pgjax
 from pgjax import beyond, enumeration, exact, sampling, tabular, terms
-from pgjax.beyond.episodes import Visit, bound, fold
-from pgjax.environments.surface import Discrete, Environment, Step
-from pgjax.tabular import to_jax
+from pgjax.core.float64 import to_jax
+from pgjax.environments.base import Discrete, Environment, Step
+from pgjax.rollouts.fold import Visit, bound, fold
 
 pytestmark = pytest.mark.usefixtures("strict")
 

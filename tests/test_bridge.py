@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pgjax import bridge, convergence, estimators, exact, flax_policy, rollout
-from pgjax.bridge import exploration, laws
+from pgjax import bridge, estimators, exact, flax_policy, rollout
+from pgjax.environments.tables import laws, reachable_states
+from pgjax.proof import convergence
 from pgjax.training import default_network
 
 ALPHA = 1e-6
@@ -54,11 +55,11 @@ class Held:
     def __init__(self, environment, params, keep_time=True):
         self.environment, self.params, self.keep_time = environment, params, keep_time
         self.law = laws.law_of(environment)
-        self.graph = exploration.explored(environment, params, keep_time=keep_time)
+        self.graph = reachable_states.explored(environment, params, keep_time=keep_time)
         self.mdp = self.graph.mdp(0.9)
         self.reset = jax.jit(jax.vmap(lambda key: environment.reset_env(key, params)))
         self.step = jax.jit(jax.vmap(self._step))
-        rows = self._rounded(exploration._identity(self.graph.nodes))
+        rows = self._rounded(reachable_states._identity(self.graph.nodes))
         self.index = {row.tobytes(): number for number, row in enumerate(rows)}
         assert len(self.index) == self.mdp.num_states
 
@@ -80,10 +81,10 @@ class Held:
 
     def numbers(self, observation, state, reward, ended):
         """[B] which rows of the table real states are; −1 for none."""
-        kept = exploration._kept(self.law, state, self._times)
+        kept = reachable_states._kept(self.law, state, self._times)
         mark = reward if self.law.draws_reward else 0 * reward
-        nodes = exploration.Nodes(observation, kept, mark, ended)
-        rows = self._rounded(exploration._identity(nodes))
+        nodes = reachable_states.Nodes(observation, kept, mark, ended)
+        rows = self._rounded(reachable_states._identity(nodes))
         return np.array([self.index.get(row.tobytes(), -1) for row in rows])
 
     def starts(self, key):

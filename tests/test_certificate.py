@@ -26,10 +26,10 @@ from pgjax import (
     regularization,
     suite,
 )
-from pgjax.certificate import TARGET, Certificate, certify, refuted, with_visible_states
 from pgjax.cli import certificate_tables as tables
 from pgjax.cli import main
-from pgjax.registry import ROWS, Row
+from pgjax.proof.certificate import TARGET, Certificate, certify, refuted, with_visible_states
+from pgjax.proof.registry import ROWS, Row
 from pgjax.types import Estimator
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from pgjax import checkpoints
-from pgjax.checkpoints import restore_latest, save, steps
+from pgjax.training.runs.checkpoints import restore_latest, save, steps
 
 
 def state(shift=0.0):

@@ -18,7 +18,8 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from pgjax import checkpoints
-from pgjax.cli import interruptions, main, run_log, running, saved_runs
+from pgjax.cli import main
+from pgjax.training.runs import log, loop, saved_runs, signals
 from tests import child_runs
 
 UPDATES, EVERY = 9, 2
@@ -55,7 +56,7 @@ def cheap():
 
 def stop_at(update, monkeypatch, signal_number=signal.SIGTERM):
     """A signal comes, and is heard, while that update is computed."""
-    original, interruptions = running.advance, running.interruptions
+    original, interruptions = loop.advance, loop.interruptions
     ears = []
 
     @contextlib.contextmanager
@@ -72,8 +73,8 @@ def stop_at(update, monkeypatch, signal_number=signal.SIGTERM):
                 time.sleep(0.001)
         return original(run, state, index)
 
-    monkeypatch.setattr(running, "interruptions", listening)
-    monkeypatch.setattr(running, "advance", advance)
+    monkeypatch.setattr(loop, "interruptions", listening)
+    monkeypatch.setattr(loop, "advance", advance)
 
 
 @pytest.fixture(scope="module")
@@ -172,11 +173,11 @@ def test_by_default_a_checkpoint_comes_with_time_and_rarely_where_it_is_dear(
     tmp_path, whole, monkeypatch
 ):
     default = [*TRAIN[: TRAIN.index("--checkpoint-every")], "--output"]
-    monkeypatch.setattr(running, "SECONDS", 0.0)
-    monkeypatch.setattr(running, "SHARE", 1e-9)  # one save, and then none for years
+    monkeypatch.setattr(loop, "SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SHARE", 1e-9)  # one save, and then none for years
     assert main([*default, str(tmp_path / "dear")]) == 0
     assert saved_steps(tmp_path / "dear") == [1]
-    monkeypatch.setattr(running, "SHARE", 1e9)
+    monkeypatch.setattr(loop, "SHARE", 1e9)
     assert main([*default, str(tmp_path / "cheap")]) == 0
     assert saved_steps(tmp_path / "cheap") == [6, 7, 8]
     assert same(tmp_path / "cheap", whole)
@@ -331,7 +332,7 @@ def short_of_disk(monkeypatch):
 
     The system call fails as it does on a full disk, in Python and in TensorStore, with EFBIG.
     """
-    original, before = running.advance, resource.getrlimit(resource.RLIMIT_FSIZE)
+    original, before = loop.advance, resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def between(first, last):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -341,7 +342,7 @@ def short_of_disk(monkeypatch):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
             return original(run, state, index)
 
-        monkeypatch.setattr(running, "advance", advance)
+        monkeypatch.setattr(loop, "advance", advance)
 
     yield between
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -501,7 +502,7 @@ def test_a_second_interrupt_ends_at_once_even_in_a_computation(tmp_path, cache):
     time.sleep(0.3)
     interrupt(process, signal.SIGINT)
     wait_for(lambda: "SIGINT: the update is finished" in said.read_text(), process)
-    time.sleep(4 * interruptions.ECHO)
+    time.sleep(4 * signals.ECHO)
     assert process.is_alive()
     interrupt(process, signal.SIGINT)
     process.join(10)
@@ -523,8 +524,8 @@ def test_a_full_standard_output_is_told_and_costs_nothing(whole, tmp_path, capsy
 
 
 def test_signals_only_ask_and_are_as_before_afterwards():
-    before = {number: signal.getsignal(number) for number in interruptions.ASKING}
-    with interruptions.interruptions() as asked:
+    before = {number: signal.getsignal(number) for number in signals.ASKING}
+    with signals.interruptions() as asked:
         assert asked() is None
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
@@ -532,13 +533,13 @@ def test_signals_only_ask_and_are_as_before_afterwards():
         while asked() is None and time.monotonic() < deadline:
             time.sleep(0.001)
         assert asked() in ("SIGTERM", "SIGINT")
-    assert {number: signal.getsignal(number) for number in interruptions.ASKING} == before
+    assert {number: signal.getsignal(number) for number in signals.ASKING} == before
 
 
 def test_a_signal_that_was_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        with interruptions.interruptions() as asked:
+        with signals.interruptions() as asked:
             os.kill(os.getpid(), signal.SIGHUP)
             time.sleep(0.05)
             assert asked() is None
@@ -550,7 +551,7 @@ def test_a_log_that_lacks_rows_and_holds_others_twice_keeps_what_it_can(tmp_path
     path = tmp_path / "log.jsonl"
     lines = [json.dumps({"update": i, "standard_error": None}) for i in (1, 2, 2, 4, 5, 6)]
     path.write_text("\n".join([*lines[:3], "garbage", "[1]", "{}", *lines[3:]]))
-    found = run_log.read_until(path, 6)
+    found = log.read_until(path, 6)
     assert [row["update"] for row in found] == [1, 2, 4, 5]  # the last line had not ended
     assert path.read_text() == "\n".join([lines[0], lines[1], lines[3], lines[4], ""])
     assert all(row["standard_error"] != row["standard_error"] for row in found)  # NaN

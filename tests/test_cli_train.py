@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from pgjax import plots, training
-from pgjax.cli import main, running, saved_runs
+from pgjax import training
+from pgjax.cli import main, plots
+from pgjax.training.runs import loop, saved_runs
 from tests import child_runs
 
 TRAIN = ["train", "DeepSea-bsuite", "--updates", "3", "--num-trajectories", "4"]
@@ -120,7 +121,7 @@ def test_a_run_that_stops_early_keeps_its_last_good_parameters(stop, tmp_path, c
         return (params, *others), training.Metrics(0.5, float("nan"), 8.0, 1.0, 0.6, 8.0)
 
     reached = []
-    monkeypatch.setattr(running, "advance", stopping)
+    monkeypatch.setattr(loop, "advance", stopping)
     status = main([*TRAIN, "--output", str(tmp_path)])
     assert status == (130 if isinstance(stop, KeyboardInterrupt) else 1)
     assert ("interrupted" if status == 130 else "update 3: bad") in the_error(capsys)

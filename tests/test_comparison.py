@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import convergence, exact, tabular
+from pgjax import exact, tabular
 from pgjax.cli import main
-from pgjax.comparison import Comparison, compare
+from pgjax.proof import convergence
+from pgjax.proof.comparison import Comparison, compare
 
 LEVEL = 1 - 1e-5
 """Of each interval, so that eight of them all hold but once in 12,000 seeds."""

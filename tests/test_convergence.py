@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from pgjax import bridge, convergence, enumeration, exact, reinforce, tabular
+from pgjax import bridge, enumeration, exact, reinforce, tabular
 from pgjax.cli import main
-from pgjax.convergence import Point
-from pgjax.exact.dynamics import flatten
+from pgjax.core.float64 import flatten
+from pgjax.proof import convergence
+from pgjax.proof.convergence import Point
 
 HORIZON = 3
 

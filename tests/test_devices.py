@@ -26,7 +26,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pgjax
-from pgjax import Trajectory, baselines, diagnostics, pullback, tabular
+from pgjax import Trajectory, baselines, diagnostics, tabular
+from pgjax.core import scores
 
 DEVICES = 8
 N = 24
@@ -307,7 +308,7 @@ def check_a_batch_on(mesh: Mesh) -> None:
     expected = estimate(params, batch)
     assert_close(estimate(params, spread), expected, rounding_of_gradient())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pullback, "CPU_ROWS", 64)  # many pieces, each with rows of many devices
+        patch.setattr(scores, "CPU_ROWS", 64)  # many pieces, each with rows of many devices
         again = untraced(policy)
         in_pieces = jax.jit(lambda params, batch: pgjax.gradient(COUPLED, again, params, batch))
         assert_close(in_pieces(params, spread), expected, rounding_of_gradient())
@@ -438,7 +439,7 @@ def check_in_shard_map(rows_of_a_piece: int) -> None:
         out_specs=(split, split, whole, split, split),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pullback, "CPU_ROWS", rows_of_a_piece)
+        patch.setattr(scores, "CPU_ROWS", rows_of_a_piece)
         batch, returns, total, own, trajectories = jax.jit(run)(table, spread_keys)
     expected = jax.tree.map(lambda *x: jnp.concatenate(x), *batches)
     assert_same_trajectories(batch, expected)

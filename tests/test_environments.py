@@ -19,7 +19,7 @@ import pytest
 import pgjax
 from pgjax import environments, rollouts, tabular
 from pgjax.environments import from_gymnax, from_tabular, libraries
-from pgjax.environments.surface import (
+from pgjax.environments.base import (
     Box,
     Discrete,
     Environment,

@@ -23,7 +23,6 @@ from pgjax import (
     Estimator,
     Trajectory,
     baselines,
-    compositions,
     enumeration,
     estimators,
     exact,
@@ -425,7 +424,7 @@ def public(module: Any) -> set[str]:
 def test_every_public_estimator_weight_term_and_baseline_has_a_row() -> None:
     made = {
         name
-        for module in (compositions, estimators, weights)
+        for module in (estimators, estimators, weights)
         for name in public(module)
         if inspect.signature(getattr(module, name)).return_annotation
         in (Estimator, weights.Weights)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pgjax.hoisting import LARGEST_DRAW, hoist
+from pgjax.core.randomness import LARGEST_DRAW, hoist
 
 KEYS = jax.random.split(jax.random.key(0), 2)
 

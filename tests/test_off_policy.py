@@ -22,9 +22,9 @@ from pgjax import (
     terms,
     weights,
 )
-from pgjax.off_policy import log_ratios, ratio_below
-from pgjax.off_policy.ratios import cumulative_log_ratios
 from pgjax.types import Moments
+from pgjax.weights.off_policy import log_ratios, ratio_below
+from pgjax.weights.off_policy.ratios import cumulative_log_ratios
 
 pytestmark = pytest.mark.usefixtures("strict")
 

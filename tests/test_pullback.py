@@ -17,8 +17,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 import pgjax
-from pgjax import Estimator, Policy, Trajectory, baselines, pullback, terms, weights
-from pgjax.pullback import log_probs, pull_back_and_sum
+from pgjax import Estimator, Policy, Trajectory, baselines, terms, weights
+from pgjax.core import scores
+from pgjax.core.scores import log_probs, pull_back_and_sum
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -44,11 +45,11 @@ def small_pieces() -> pytest.MonkeyPatch:
     """
     patch = pytest.MonkeyPatch()
     patch.setattr(sys.modules[__name__], "POLICY", Policy._make(map(partial, POLICY)))
-    patch.setattr(pullback, "CPU_ROWS", 16)
-    patch.setattr(pullback, "ACCELERATOR_ROWS", 16)
-    patch.setattr(pullback, "TRAJECTORIES", 4)
-    patch.setattr(pullback, "STEPS", 5)
-    assert pullback.rows_of_a_piece() < N * T
+    patch.setattr(scores, "CPU_ROWS", 16)
+    patch.setattr(scores, "ACCELERATOR_ROWS", 16)
+    patch.setattr(scores, "TRAJECTORIES", 4)
+    patch.setattr(scores, "STEPS", 5)
+    assert scores.rows_of_a_piece() < N * T
     return patch
 
 

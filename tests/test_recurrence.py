@@ -12,8 +12,8 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 import pgjax
-from pgjax import recurrence
-from pgjax.recurrence import LOOK_AHEAD, reverse_affine
+from pgjax.core import recurrence
+from pgjax.core.recurrence import LOOK_AHEAD, reverse_affine
 
 pytestmark = pytest.mark.usefixtures("strict")
 N = 5

@@ -16,7 +16,9 @@ import pytest
 from flax import linen
 
 import pgjax
-from pgjax import Estimator, Trajectory, dice, enumeration, policies, pullback, tabular, weights
+from pgjax import Estimator, Trajectory, enumeration, policies, tabular, weights
+from pgjax.core import scores
+from pgjax.terms import dice
 from pgjax.types import RecurrentPolicy
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -141,7 +143,7 @@ def test_the_expected_second_derivative_of_dice_is_the_hessian_through_the_memor
         return jax.jit(jax.hessian(lambda few: function({**PARAMS, **few})))(few)
 
     truth = second(lambda params: objective(params, *everything))
-    estimator = Estimator(weights.reward_to_go(DISCOUNT), dice.dice)
+    estimator = Estimator(weights.reward_to_go(DISCOUNT), dice)
     probability = probabilities(PARAMS, *everything)
     count = len(probability)
 
@@ -191,7 +193,7 @@ def results(policy: RecurrentPolicy, params: Any, batch: Trajectory) -> dict[str
         "derivative": jax.grad(lambda p: pgjax.surrogate(COUPLED, policy, p, batch))(params),
         "gradient": pgjax.gradient(COUPLED, policy, params, batch),
         "each": pgjax.per_trajectory_gradients(COUPLED, policy, params, batch),
-        "measured": pullback.pull_back_and_sum(policy, params, batch, share, policy.entropy),
+        "measured": scores.pull_back_and_sum(policy, params, batch, share, policy.entropy),
     }
 
 
@@ -232,7 +234,7 @@ def test_pieces_of_trajectories_and_garbage_after_the_end_change_nothing(
     whole: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("CPU_ROWS", "ACCELERATOR_ROWS"):
-        monkeypatch.setattr(pullback, name, 13)  # two trajectories of six steps
+        monkeypatch.setattr(scores, name, 13)  # two trajectories of six steps
     policy = RecurrentPolicy._make(map(partial, POLICY))  # never traced in larger pieces
     in_pieces = jax.jit(partial(results, policy))
     for garbage in (False, True):

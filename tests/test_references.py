@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 import pgjax
 from pgjax import baselines, enumeration, suite
-from pgjax.suite import Problem
+from pgjax.exact.problem import Problem
 from tests.references import MOMENTS, PATH, baseline, references
 
 PROBLEMS = suite.problems()

@@ -12,7 +12,7 @@ import pytest
 import pgjax
 from pgjax import Estimator, TabularMDP, Trajectory, enumeration, exact, suite
 from pgjax import regularization as reg
-from pgjax.suite import Problem
+from pgjax.exact.problem import Problem
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -7,7 +7,7 @@ import pytest
 
 import pgjax
 from pgjax import sampling, suite
-from pgjax.rollouts import rollout
+from pgjax.rollouts.episodes import rollout
 
 TRUTH = np.array([1.0, -2.0, 0.5])
 PROBLEM = suite.problems()[2]

@@ -8,8 +8,8 @@ import pytest
 import pgjax
 from pgjax import baselines, sampling, suite, tabular
 from pgjax.cli import main
-from pgjax.suite import Problem
-from pgjax.unbiased import assert_unbiased
+from pgjax.exact.problem import Problem
+from pgjax.proof.unbiased import assert_unbiased
 
 PROBLEMS = {problem.name: problem for problem in suite.problems()}
 SMALL = [PROBLEMS["bandit"], PROBLEMS["look-alikes"]]

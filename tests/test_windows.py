@@ -17,10 +17,10 @@ from scipy import stats
 
 from pgjax import baselines, exact, terms, weights, windows
 from pgjax.environments import from_tabular
-from pgjax.environments.surface import Box, Discrete, Environment, Step
+from pgjax.environments.base import Box, Discrete, Environment, Step
 from pgjax.estimators import per_trajectory_gradients
+from pgjax.exact.tabular import TabularMDP
 from pgjax.policies import gaussian_policy, softmax_policy, tabular_softmax
-from pgjax.tabular import TabularMDP
 from pgjax.types import Estimator, RecurrentPolicy, Trajectory
 
 pytestmark = pytest.mark.usefixtures("strict")

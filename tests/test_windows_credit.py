@@ -13,10 +13,11 @@ import pytest
 from hypothesis.extra import numpy as arrays
 
 import pgjax
-from pgjax import Trajectory, cuts, weights
-from pgjax.baselines import recorded_value
+from pgjax import Trajectory, weights
+from pgjax.baselines.simple import recorded_value
+from pgjax.core import episode_boundaries
 from pgjax.types import Estimator
-from pgjax.weights import Weights
+from pgjax.weights.on_policy import Weights
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -148,7 +149,7 @@ def test_each_episode_of_a_window_gets_what_it_would_get_as_a_row_of_its_own(
 
 
 def flags_forgotten(batch: Trajectory) -> Trajectory:
-    """Every return leaks back over the cuts."""
+    """Every return leaks back over the episode_boundaries."""
     no = jnp.zeros_like(batch.truncated)
     return replace(batch, truncated=no, terminated=no)
 
@@ -217,7 +218,7 @@ def test_garbage_where_nothing_follows_changes_nothing(name: str) -> None:
 def test_without_time_an_episode_begins_where_another_was_cut(batch: Trajectory) -> None:
     assert batch.time is not None
     began = replace(batch, time=None)
-    found, time = np.asarray(cuts.age(began)), np.asarray(batch.time)
+    found, time = np.asarray(episode_boundaries.age(began)), np.asarray(batch.time)
     first_episode = np.arange(T) == time - time[:, :1]
     expected = np.where(first_episode, np.arange(T), time)
     np.testing.assert_array_equal(np.where(batch.mask, found, 0), np.where(batch.mask, expected, 0))
@@ -249,8 +250,8 @@ def test_a_window_no_critic_has_judged_is_cut_and_bootstraps_nothing() -> None:
 
 def test_a_row_of_one_episode_keeps_its_scalar_discount() -> None:
     whole = replace(example(), time=None, next_value=None)
-    assert cuts.continued(whole, GAMMA) == GAMMA
-    assert jnp.shape(cuts.continued(example(), GAMMA)) == (N, T)
+    assert episode_boundaries.continued(whole, GAMMA) == GAMMA
+    assert jnp.shape(episode_boundaries.continued(example(), GAMMA)) == (N, T)
 
 
 def test_a_total_return_of_windows_is_refused() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pgjax
 from benchmarks.harness import Case, Contender, Row, Scale
 from pgjax import enumeration, exact, tabular
-from pgjax.tabular import TabularMDP
+from pgjax.exact.tabular import TabularMDP
 
 
 def enumerated(scale: Scale) -> Case:

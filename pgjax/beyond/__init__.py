@@ -4,6 +4,28 @@ docs/beyond.md says of each what it is in those terms, or why it lies outside. N
 `__init__.pyi` and are imported on first use: what needs no environment does not wait for gymnax.
 """
 
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from pgjax.beyond.all_action import all_action_gradient as all_action_gradient
+from pgjax.beyond.all_action import corrected_all_action_gradient as corrected_all_action_gradient
+from pgjax.beyond.antithetic import Draws as Draws
+from pgjax.beyond.antithetic import antithetic_rollout as antithetic_rollout
+from pgjax.beyond.antithetic import inversion as inversion
+from pgjax.beyond.antithetic import mirrored_normal as mirrored_normal
+from pgjax.beyond.fisher import expected_fisher as expected_fisher
+from pgjax.beyond.fisher import fisher as fisher
+from pgjax.beyond.fisher import sampled_fisher as sampled_fisher
+from pgjax.beyond.natural import compatible_weights as compatible_weights
+from pgjax.beyond.natural import exact_natural_gradient as exact_natural_gradient
+from pgjax.beyond.natural import natural_gradient as natural_gradient
+from pgjax.beyond.natural import trust_region_scale as trust_region_scale
+from pgjax.beyond.pairs import antithetic_moments as antithetic_moments
+from pgjax.beyond.pairs import antithetic_pairs as antithetic_pairs
+from pgjax.beyond.parameter_space import SearchDistribution as SearchDistribution
+from pgjax.beyond.parameter_space import evolution_strategies as evolution_strategies
+from pgjax.beyond.parameter_space import mirrored_contrast as mirrored_contrast
+from pgjax.beyond.parameter_space import pgpe as pgpe
+from pgjax.beyond.parameter_space import symmetric_contrasts as symmetric_contrasts
+from pgjax.beyond.pathwise import differentiable as differentiable
+from pgjax.beyond.pathwise import pathwise_gradient as pathwise_gradient
+from pgjax.beyond.streams import sampled_trace_gradient as sampled_trace_gradient
+from pgjax.beyond.traces import trace_gradient as trace_gradient
+from pgjax.rollouts.fold import seeded_return as seeded_return

@@ -13,12 +13,12 @@ from jax import Array
 from jax.experimental import checkify
 from jaxtyping import Float, PyTree
 
-from pgjax import cuts
-from pgjax.compilation import compiled
+from pgjax.core import episode_boundaries as boundaries
+from pgjax.core.compilation import compiled
+from pgjax.core.scores import alive_or_first
+from pgjax.core.validation import check_unit_interval
 from pgjax.estimators import admit, gradient, reward_to_go
-from pgjax.pullback import alive_or_first
 from pgjax.types import Observation, Params, Policy, Trajectory
-from pgjax.validation import check_unit_interval
 
 ActionValues = Float[Any, "N T A"] | Callable[[Observation], Array]
 """[N, T, A], or a function of one observation -> [A]."""
@@ -139,7 +139,7 @@ def log_probs_of_all(
 def state_weights(batch: Trajectory, discount: Array, dtype: Any) -> Float[Array, "N T"]:
     """The weight mask γ^t / N of each step, t counted from the start of each step's own episode."""
     share = batch.mask.astype(dtype) / batch.mask.shape[0]
-    return cuts.discounted_by_age(batch, discount, share)
+    return boundaries.discounted_by_age(batch, discount, share)
 
 
 def values_of_all(action_values: ActionValues, batch: Trajectory) -> Float[Array, "N T A"]:

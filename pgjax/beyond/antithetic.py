@@ -15,13 +15,13 @@ from jax import Array
 from jaxtyping import Key, UInt32
 
 from pgjax.beyond.all_action import log_probs_of_all
-from pgjax.beyond.episodes import Visit, fold, sampled_action
-from pgjax.compilation import compiled
+from pgjax.core.compilation import compiled
+from pgjax.core.recurrence import accumulation_dtype
+from pgjax.core.validation import check_key, check_positive
 from pgjax.environments.sources import AnyEnvironment, Source, resolve
 from pgjax.policies.gaussian import standard_log_density
-from pgjax.returns import accumulation_dtype
+from pgjax.rollouts.fold import Visit, fold, sampled_action
 from pgjax.types import Observation, Params, Policy, Trajectory
-from pgjax.validation import check_key, check_positive
 
 
 class Draws(NamedTuple):

@@ -18,12 +18,13 @@ from jaxtyping import Float
 
 from pgjax import exact
 from pgjax.beyond.all_action import log_probs_of_all, state_weights
+from pgjax.core.float64 import as_float64, in_float64, to_jax
+from pgjax.core.scores import alive_or_first, log_probs, pull_back
+from pgjax.core.validation import check_params, check_positive, check_unit_interval
 from pgjax.estimators import admit
-from pgjax.exact.dynamics import as_float64, in_float64, log_prob_table
-from pgjax.pullback import alive_or_first, log_probs, pull_back
-from pgjax.tabular import TabularMDP, to_jax
+from pgjax.exact.dynamics import log_prob_table
+from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Observation, Params, Policy, Trajectory
-from pgjax.validation import check_params, check_positive, check_unit_interval
 
 Product: TypeAlias = Callable[[Params], Params]
 """v -> F v, pytrees like the parameters."""

@@ -13,10 +13,10 @@ from jaxtyping import Float, PyTree
 
 from pgjax import diagnostics, exact
 from pgjax.beyond.fisher import Product, fisher, visited_scores
-from pgjax.exact.dynamics import flatten
-from pgjax.tabular import TabularMDP
+from pgjax.core.float64 import flatten
+from pgjax.core.validation import check_params, check_positive
+from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Params, Policy
-from pgjax.validation import check_params, check_positive
 
 RANK = 1e-10
 """Eigenvalues of F below this share of the largest are directions that change no policy."""

@@ -13,10 +13,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
 from pgjax import enumeration
+from pgjax.core.float64 import in_float64, to_numpy
 from pgjax.estimators import gradient
-from pgjax.exact.dynamics import action_probabilities, in_float64, to_numpy
+from pgjax.exact.dynamics import action_probabilities
+from pgjax.exact.tabular import TabularMDP
 from pgjax.policies import tabular_softmax
-from pgjax.tabular import TabularMDP
 from pgjax.types import Estimator, Moments, Params, Policy, Trajectory
 
 PAIRS_AT_ONCE = 8192

@@ -14,9 +14,9 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Key, PyTree, UInt32
 
-from pgjax.compilation import compiled
+from pgjax.core.compilation import compiled
+from pgjax.core.validation import check_key, check_params, check_positive
 from pgjax.types import Params
-from pgjax.validation import check_key, check_params, check_positive
 
 Objective: TypeAlias = Callable[[Params, Any], Array]
 """(params, key) -> a scalar to make large."""

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key, PyTree, UInt32
 
-from pgjax.beyond.episodes import sampled_action, seeded_return
-from pgjax.compilation import compiled
+from pgjax.core.compilation import compiled
+from pgjax.core.validation import check_key, check_params, check_positive, check_unit_interval
 from pgjax.environments import from_gymnax
+from pgjax.environments.base import Environment
 from pgjax.environments.sources import AnyEnvironment, Source, resolve
-from pgjax.environments.surface import Environment
+from pgjax.rollouts.fold import sampled_action, seeded_return
 from pgjax.types import Observation, Params, Policy
-from pgjax.validation import check_key, check_params, check_positive, check_unit_interval
 
 SMOOTH = ("Pendulum-v1", "Reacher-misc", "Swimmer-misc")
 """Environments of gymnax whose return is continuous in the actions."""

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key, PyTree, UInt32
 
-from pgjax.beyond.episodes import Visit, fold, sampled_action
 from pgjax.beyond.traces import credit
-from pgjax.compilation import compiled
+from pgjax.core.compilation import compiled
+from pgjax.core.validation import check_key, check_params, check_positive, check_unit_interval
 from pgjax.environments.sources import AnyEnvironment, Source, resolve
+from pgjax.rollouts.fold import Visit, fold, sampled_action
 from pgjax.types import Observation, Params, Policy
-from pgjax.validation import check_key, check_params, check_positive, check_unit_interval
 
 
 def sampled_trace_gradient(

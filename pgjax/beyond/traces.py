@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from pgjax import cuts
-from pgjax.compilation import compiled
+from pgjax.core import episode_boundaries as boundaries
+from pgjax.core.compilation import compiled
+from pgjax.core.scores import alive_or_first
+from pgjax.core.validation import check_unit_interval
 from pgjax.estimators import admit
-from pgjax.pullback import alive_or_first
 from pgjax.types import Params, Policy, Trajectory
-from pgjax.validation import check_unit_interval
 
 
 def trace_gradient(
@@ -81,7 +81,7 @@ def _along_batch(
     policy: Policy, params: Params, batch: Trajectory, discount: Array, decay: Array
 ) -> Params:
     observation, action = alive_or_first(batch.mask, (batch.observation, batch.action))
-    time = jnp.broadcast_to(cuts.age(batch), batch.mask.shape)
+    time = jnp.broadcast_to(boundaries.age(batch), batch.mask.shape)
     reward = jnp.where(batch.mask, batch.reward, 0)
     score = jax.grad(policy.log_prob)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pgjax._version import __version__
+from pgjax import __version__
 from pgjax.cli import certify, check, compare, converge, evaluate, train
 
 COMMANDS = {

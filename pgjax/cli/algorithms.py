@@ -1,7 +1,7 @@
 """Algorithms that `pgjax train` runs: their options, their defaults, and what they are made of.
 
 An option left out takes its algorithm's default; one that the algorithm has no use for is refused.
-Only `make` and `policy_of` import JAX.
+Only `make` imports JAX.
 """
 
 import argparse
@@ -10,50 +10,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgjax.cli.arguments import positive_int, unit_interval
+from pgjax.training.defaults import BASELINES, DEFAULTS, MAX_DEFAULT_STEPS
 
 if TYPE_CHECKING:
-    from flax import linen
     from jax import Array
 
     from pgjax.environments.sources import AnyEnvironment
-    from pgjax.training import Training
+    from pgjax.training.reinforce import Training
     from pgjax.types import Policy
-
-MAX_DEFAULT_STEPS = 500
-"""A cap on REINFORCE's *default* --num-steps: a batch keeps N·T observations in memory."""
-
-BASELINES = ("leave-one-out", "batch-mean", "none")
-
-ON_WINDOWS = {
-    "discount": 0.99,
-    "gae_lambda": 0.95,
-    "entropy_weight": 0.0,
-    "value_weight": 0.5,
-    "max_gradient_norm": 0.5,
-}
-
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "reinforce": {
-        "updates": 100,
-        "num_trajectories": 64,
-        "num_steps": None,  # the environment's own limit
-        "discount": 1.0,
-        "learning_rate": 0.005,  # twice that learns CartPole sooner, and freezes on FrozenLake
-        "baseline": "leave-one-out",
-    },
-    "a2c": ON_WINDOWS
-    | {"updates": 1000, "num_environments": 16, "num_steps": 16, "learning_rate": 0.002},
-    "ppo": ON_WINDOWS
-    | {
-        "updates": 100,
-        "num_environments": 16,
-        "num_steps": 128,
-        "learning_rate": 0.001,
-        "epochs": 10,
-        "minibatches": 8,
-        "clip": 0.2,
-    },
-}
 
 
 class Made(NamedTuple):
@@ -132,42 +96,20 @@ def make(arguments: argparse.Namespace, environment: "AnyEnvironment", key: "Arr
     return build(arguments, environment, key)
 
 
-def policy_of(network: "linen.Module") -> "Policy":
-    """The policy that a default network is read as: Gaussian from a mean and a log σ, else softmax.
-
-    Args:
-        network: as `make` describes it.
-    """
-    from pgjax.policies import GaussianMLP, flax_gaussian_policy, flax_policy
-
-    is_gaussian = isinstance(network, GaussianMLP)
-    return flax_gaussian_policy(network) if is_gaussian else flax_policy(network)
-
-
-def network_for(environment: "AnyEnvironment") -> "linen.Module":
-    """The default network for an environment: a Gaussian's for a Box of actions, else logits.
-
-    Args:
-        environment: whatever `rollout` takes.
-    """
-    from pgjax.default_networks import default_gaussian_network, default_network
-    from pgjax.environments.sources import bound
-    from pgjax.environments.surface import Box
-
-    is_box = isinstance(bound(environment).action_space, Box)
-    return (default_gaussian_network if is_box else default_network)(environment)
-
-
 def _reinforce(arguments: argparse.Namespace, environment: "AnyEnvironment", key: "Array") -> Made:
     import jax
     import optax
 
     from pgjax import baselines
-    from pgjax.cli import saved_runs
-    from pgjax.compositions import reward_to_go
-    from pgjax.default_networks import initial_params
     from pgjax.environments.sources import bound
-    from pgjax.training import policy_gradient
+    from pgjax.estimators import reward_to_go
+    from pgjax.training.networks import (
+        initial_params,
+        network_description,
+        network_for,
+        policy_of,
+    )
+    from pgjax.training.reinforce import policy_gradient
 
     choices = {
         "leave-one-out": baselines.leave_one_out,
@@ -197,21 +139,27 @@ def _reinforce(arguments: argparse.Namespace, environment: "AnyEnvironment", key
         num_trajectories=settings["num_trajectories"],
         num_steps=settings["num_steps"],
     )
-    networks = {"network": saved_runs.network_description(network)}
+    networks = {"network": network_description(network)}
     return Made(training, {"algorithm": "reinforce", **networks, "settings": settings}, policy)
 
 
 def _on_windows(arguments: argparse.Namespace, environment: "AnyEnvironment", key: "Array") -> Made:
     import jax
 
-    from pgjax import actor_critic, agents
-    from pgjax.cli import saved_runs
-    from pgjax.default_networks import default_critic, initial_params
-    from pgjax.minibatches import Settings
+    from pgjax.policies.actor_critic import separate
+    from pgjax.training import actor_critic
+    from pgjax.training.minibatches import Settings
+    from pgjax.training.networks import (
+        default_critic,
+        initial_params,
+        network_description,
+        network_for,
+        policy_of,
+    )
 
     network, critic = network_for(environment), default_critic(environment)
     policy = policy_of(network)
-    agent = agents.separate(policy, critic)
+    agent = separate(policy, critic)
     given = _settings(arguments)
     settings = Settings(
         num_environments=given["num_environments"],
@@ -240,8 +188,8 @@ def _on_windows(arguments: argparse.Namespace, environment: "AnyEnvironment", ke
         settings=settings,
     )
     networks = {
-        "network": saved_runs.network_description(network),
-        "critic": saved_runs.network_description(critic),
+        "network": network_description(network),
+        "critic": network_description(critic),
     }
     return Made(training, {"algorithm": arguments.algorithm, **networks, "settings": given}, policy)
 

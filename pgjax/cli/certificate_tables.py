@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table as RichTable
 
-from pgjax.certificate import Certificate
-from pgjax.registry import Row, section_of
-from pgjax.suite import Problem
+from pgjax.exact.problem import Problem
+from pgjax.proof.certificate import Certificate
+from pgjax.proof.registry import Row, section_of
 
 _GENERATED = re.compile(
     r"(<!-- certificate:begin (?P<name>[\w-]+) -->\n).*?(<!-- certificate:end -->)", re.DOTALL

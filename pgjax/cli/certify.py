@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pgjax.certificate import Certificate
-    from pgjax.suite import Problem
+    from pgjax.exact.problem import Problem
+    from pgjax.proof.certificate import Certificate
 
 WIDTH = 100
 """Columns that the longest names need."""
@@ -44,8 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     _check_arguments(arguments)
     from rich.console import Console
 
-    from pgjax import plots
     from pgjax.cli import certificate_tables as tables
+    from pgjax.cli import plots
 
     console = Console()
     console.width = max(console.width, WIDTH)
@@ -86,9 +86,9 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def _problems(names: list[str] | None) -> "list[Problem]":
-    from pgjax import suite
+    from pgjax.proof.problems import problems as certified_problems
 
-    known = {problem.name: problem for problem in suite.problems()}
+    known = {problem.name: problem for problem in certified_problems()}
     for name in names or ():
         if name not in known:
             raise ValueError(f"--problem {name} is unknown; known are {', '.join(known)}")
@@ -96,7 +96,7 @@ def _problems(names: list[str] | None) -> "list[Problem]":
 
 
 def _certify(console: "Console", problems: "list[Problem]") -> "list[Certificate]":
-    from pgjax.certificate import certify
+    from pgjax.proof.certificate import certify
 
     found = []
     with console.status("") as status:
@@ -110,7 +110,7 @@ def _conclude(
     console: "Console", certificates: "list[Certificate]", *, is_suite: bool, start: float
 ) -> int:
     """Whether the rows' statements hold; one problem alone may well hide a bias."""
-    from pgjax.certificate import refuted
+    from pgjax.proof.certificate import refuted
 
     claims = [found for found in certificates if is_suite or found.row.is_unbiased]
     wrong = refuted(claims)

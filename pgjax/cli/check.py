@@ -35,10 +35,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the report; status 0 if unbiased, 1 if not."""
     candidate = _load(arguments.target)
-    from pgjax import suite
-    from pgjax.unbiased import assert_unbiased
+    from pgjax.proof.problems import problems as certified_problems
+    from pgjax.proof.unbiased import assert_unbiased
 
-    problems = {problem.name: problem for problem in suite.problems()}
+    problems = {problem.name: problem for problem in certified_problems()}
     unknown = [name for name in arguments.problem or () if name not in problems]
     if unknown:
         raise ValueError(f"--problem {unknown[0]} is unknown; known are {', '.join(problems)}")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pgjax.cli.arguments import ENV_DISCOUNT, positive_int, unit_interval
 
 if TYPE_CHECKING:
-    from pgjax.comparison import Comparison
     from pgjax.diagnostics import Interval
+    from pgjax.proof.comparison import Comparison
     from pgjax.types import Estimator
 
 MAX_DEFAULT_STEPS = 500
@@ -62,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     import jax
     from rich.console import Console
 
-    from pgjax import plots
-    from pgjax.comparison import compare
+    from pgjax.cli import plots
+    from pgjax.proof.comparison import compare
 
     console = Console()
     policy_key, critic_key, key = jax.random.split(jax.random.key(arguments.seed), 3)
@@ -102,11 +102,12 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
 
 def _problem(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) -> dict[str, Any]:
     """What `comparison.compare` takes, and a line of words; exact where the name has a table."""
-    from pgjax import bridge, tabular
+    from pgjax.environments import tables
+    from pgjax.exact import tabular
 
     name = arguments.environment
     is_mdp = name in tabular.NAMED or name.endswith(".npz")
-    is_exact = is_mdp or (name in bridge.BRIDGED and arguments.policy is None)
+    is_exact = is_mdp or (name in tables.BRIDGED and arguments.policy is None)
     if not is_exact:
         return _sampled(arguments, policy_key, critic_key)
     if arguments.policy is not None:
@@ -116,8 +117,9 @@ def _problem(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
 
 def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> dict[str, Any]:
     """Exact values by dynamic programming, V too."""
-    from pgjax import convergence, exact
+    from pgjax import exact
     from pgjax.cli import exact_problems
+    from pgjax.proof import convergence
 
     make = exact_problems.of_mdp if is_mdp else exact_problems.of_environment
     known, source = make(
@@ -148,12 +150,12 @@ def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> d
 def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) -> dict[str, Any]:
     """No exact values: the reference is reward-to-go with leave-one-out, on batches of its own."""
     from pgjax import baselines, estimators
-    from pgjax.cli import algorithms, saved_runs
-    from pgjax.default_networks import initial_params
+    from pgjax.training.networks import initial_params, network_for, policy_of
+    from pgjax.training.runs import saved_runs
 
     environment, environment_params = saved_runs.make_environment(arguments.environment)
     if arguments.policy is None:
-        policy = algorithms.policy_of(algorithms.network_for(environment))
+        policy = policy_of(network_for(environment))
         params = initial_params(policy, environment, policy_key, environment_params)
         words = "a fresh policy"
     else:
@@ -206,8 +208,9 @@ def _contenders(arguments: argparse.Namespace, discount: float, params: Any) -> 
 
 
 def _per_decision(discount: float) -> "Estimator":
-    from pgjax import off_policy, terms
+    from pgjax import terms
     from pgjax.types import Estimator
+    from pgjax.weights import off_policy
 
     return Estimator(off_policy.per_decision(discount), terms.score)
 
@@ -219,7 +222,8 @@ def _critic(
     import jax
     import optax
 
-    from pgjax import MLP, critics, rollout, weights
+    from pgjax import MLP, rollout, weights
+    from pgjax.policies import critics
 
     rollout_key, init_key = jax.random.split(key)
     batch = rollout(
@@ -243,7 +247,7 @@ def _critic(
 
 
 def _writing(value: Any, params: Any) -> Any:
-    from pgjax import critics
+    from pgjax.policies import critics
 
     return lambda batch: critics.with_values(value, params, batch)
 

@@ -10,7 +10,7 @@ from pgjax.cli.arguments import ENV_DISCOUNT, positive_int, unit_interval
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pgjax.convergence import Point, Verdict
+    from pgjax.proof.convergence import Point, Verdict
 
 ALPHA = 1e-6
 """The stated rate of false alarms of each verdict."""
@@ -57,8 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     import jax
     from rich.console import Console
 
-    from pgjax import convergence, exact, plots
-    from pgjax.cli import exact_problems
+    from pgjax import exact
+    from pgjax.cli import exact_problems, plots
+    from pgjax.proof import convergence
 
     console = Console()
     trajectories = arguments.trajectories or (2**16 if arguments.env else 2**18)
@@ -109,7 +110,7 @@ def _stream(
 ) -> "dict[str, list[Point]]":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pgjax import convergence
+    from pgjax.proof import convergence
 
     points: dict[str, list[Point]] = {row.name: [] for row in rows}
     columns = (

@@ -29,8 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
-    from pgjax.cli import saved_runs
-    from pgjax.training import evaluate
+    from pgjax.training.reinforce import evaluate
+    from pgjax.training.runs import saved_runs
 
     config, environment, environment_params, policy, params = saved_runs.load(arguments.directory)
     limit = saved_runs.time_limit(environment, environment_params)

@@ -9,9 +9,12 @@ from typing import Any
 
 from jax import Array
 
-from pgjax import bridge, convergence, flax_policy, tabular, training
+from pgjax import flax_policy, training
 from pgjax.cli.arguments import ENV_DISCOUNT
-from pgjax.tabular import TabularMDP
+from pgjax.environments import tables
+from pgjax.exact import tabular
+from pgjax.exact.tabular import TabularMDP
+from pgjax.proof import convergence
 
 
 def of_mdp(
@@ -27,9 +30,9 @@ def of_environment(
     name: str, horizon: int | None, discount: float | None, hidden: int, key: Array
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The exact problem from the table of an environment; trajectories come from the original."""
-    environment, params = bridge.make(name)
+    environment, params = tables.make(name)
     discount = ENV_DISCOUNT if discount is None else discount
-    mdp, longest = bridge.timeless_mdp(environment, params, discount=discount)
+    mdp, longest = tables.timeless_mdp(environment, params, discount=discount)
     network = training.default_network(environment, params).clone(hidden=(hidden,))
     policy = flax_policy(network)
     exactly = {

@@ -11,8 +11,8 @@ from pgjax.cli import algorithms
 from pgjax.cli.arguments import positive_int
 
 if TYPE_CHECKING:
-    from pgjax.cli.running import Plan, Progress
-    from pgjax.training import Training
+    from pgjax.training.reinforce import Training
+    from pgjax.training.runs.loop import Plan, Progress
 
 FREE = ("until", "checkpoint_every")
 """Options that say when to stop and to save. They change no update, so --resume may change them."""
@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _begin(arguments: argparse.Namespace) -> int:
     """A run from its start."""
-    from pgjax.cli import running, saved_runs
-    from pgjax.cli.run_log import RunLog
+    from pgjax.training.runs import loop, saved_runs
+    from pgjax.training.runs.log import RunLog
 
     if arguments.environment is None:
         raise ValueError("name an environment, e.g. CartPole-v1, or a run to --resume")
@@ -77,15 +77,15 @@ def _begin(arguments: argparse.Namespace) -> int:
     with saved_runs.alone_in(directory):
         config |= {"options": _options(arguments)}
         saved_runs.begin(directory, config, overwrite=arguments.overwrite)
-        start = running.Progress(training.start, 0, 0)
+        start = loop.Progress(training.start, 0, 0)
         log = RunLog(directory / saved_runs.LOG, [])
-        return running.follow(training, start, log, _plan(arguments, directory))
+        return loop.follow(training, start, log, _plan(arguments, directory))
 
 
 def _resume(asked: argparse.Namespace) -> int:
     """A run from its last checkpoint, or from its start where there is none."""
-    from pgjax.cli import running, saved_runs
-    from pgjax.cli.run_log import RunLog, read_until
+    from pgjax.training.runs import loop, saved_runs
+    from pgjax.training.runs.log import RunLog, read_until
 
     directory = asked.resume
     config = saved_runs.read_config(directory)
@@ -96,23 +96,22 @@ def _resume(asked: argparse.Namespace) -> int:
         return 0
     training, description = _make(arguments)
     for difference in saved_runs.differences(directory, config, description):
-        running.say(f"warning: {difference}; what follows may differ in its last bits")
+        loop.say(f"warning: {difference}; what follows may differ in its last bits")
     with saved_runs.alone_in(directory):
-        progress = _last_progress(directory, running.Progress(training.start, 0, 0))
+        progress = _last_progress(directory, loop.Progress(training.start, 0, 0))
         rows = read_until(directory / saved_runs.LOG, progress.update)
         if len(rows) < progress.update:
-            running.say(f"warning: {saved_runs.LOG} lacks {progress.update - len(rows)} updates")
+            loop.say(f"warning: {saved_runs.LOG} lacks {progress.update - len(rows)} updates")
         config |= {"options": _options(arguments), "finished": None}
         saved_runs.write_config(directory, config)
         print(f"going on after update {progress.update} of {arguments.updates}", flush=True)
         log = RunLog(directory / saved_runs.LOG, rows)
-        return running.follow(training, progress, log, _plan(arguments, directory))
+        return loop.follow(training, progress, log, _plan(arguments, directory))
 
 
 def _last_progress(directory: Path, start: "Progress") -> "Progress":
     """The newest checkpoint's; one that is spoilt is passed over, with a line that says so."""
-    from pgjax import checkpoints
-    from pgjax.cli import running, saved_runs
+    from pgjax.training.runs import checkpoints, loop, saved_runs
 
     folder = directory / saved_runs.CHECKPOINTS
     if not checkpoints.steps(folder):
@@ -121,15 +120,19 @@ def _last_progress(directory: Path, start: "Progress") -> "Progress":
         warnings.simplefilter("always")
         found = checkpoints.restore_latest(folder, start)
     for warning in caught:
-        running.say(f"warning: {warning.message}")
+        loop.say(f"warning: {warning.message}")
     return found.state
 
 
 def _plan(arguments: argparse.Namespace, directory: Path) -> "Plan":
-    from pgjax.cli.running import Plan
+    from pgjax.training.runs.loop import Plan
 
-    title = f"{arguments.environment}, seed {arguments.seed}"
-    return Plan(directory, arguments.updates, arguments.until, arguments.checkpoint_every, title)
+    def draw(rows: list[dict[str, Any]]) -> Any:
+        from pgjax.cli.plots import learning_curve
+
+        return learning_curve(rows, title=f"{arguments.environment}, seed {arguments.seed}")
+
+    return Plan(directory, arguments.updates, arguments.until, arguments.checkpoint_every, draw)
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -175,7 +178,7 @@ def _make(arguments: argparse.Namespace) -> "tuple[Training, dict]":
     """The Training, and what `config.json` says of it."""
     import jax
 
-    from pgjax.cli import saved_runs
+    from pgjax.training.runs import saved_runs
 
     environment, _ = saved_runs.make_environment(arguments.environment)
     made = algorithms.make(arguments, environment, jax.random.key(arguments.seed))

@@ -13,8 +13,8 @@ subtract. So an estimator stays weights × term:
 >>> import jax, jax.numpy as jnp
 >>> from dataclasses import replace
 >>> from pgjax import enumeration, gradient, reward_to_go, tabular, tabular_softmax
->>> from pgjax.baselines import recorded_value
->>> from pgjax.weights import returns_to_go
+>>> from pgjax.baselines.simple import recorded_value
+>>> from pgjax.weights.on_policy import returns_to_go
 >>> mdp, policy, params = tabular.chain(), tabular_softmax(7, 2), jnp.zeros((7, 2))
 >>> batch, _ = enumeration.trajectories(mdp, policy, params, horizon=3)
 >>> batch = jax.tree.map(jnp.asarray, batch)
@@ -30,12 +30,14 @@ the others. A baseline for each parameter by itself is no weight; `per_parameter
 the trajectories' gradients and returns their mean.
 """
 
-from pgjax.control_variates.fits import coefficients as coefficients
-from pgjax.control_variates.fits import cross_fitted as cross_fitted
-from pgjax.control_variates.fits import per_parameter_cross_fitted as per_parameter_cross_fitted
-from pgjax.control_variates.fits import per_parameter_same_batch as per_parameter_same_batch
-from pgjax.control_variates.fits import same_batch as same_batch
-from pgjax.control_variates.scores import observations as observations
-from pgjax.control_variates.scores import scalar as scalar
-from pgjax.control_variates.scores import score_products as score_products
-from pgjax.control_variates.scores import time_steps as time_steps
+from pgjax.control_variates.baselines import coefficients as coefficients
+from pgjax.control_variates.baselines import cross_fitted as cross_fitted
+from pgjax.control_variates.baselines import (
+    per_parameter_cross_fitted as per_parameter_cross_fitted,
+)
+from pgjax.control_variates.baselines import per_parameter_same_batch as per_parameter_same_batch
+from pgjax.control_variates.baselines import same_batch as same_batch
+from pgjax.control_variates.features import observations as observations
+from pgjax.control_variates.features import scalar as scalar
+from pgjax.control_variates.features import score_products as score_products
+from pgjax.control_variates.features import time_steps as time_steps

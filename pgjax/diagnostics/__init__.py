@@ -5,10 +5,10 @@ leaves have a leading N, such as `per_trajectory_gradients` returns; a stream of
 into one RunningMoments of fixed size.
 """
 
-from pgjax.diagnostics.exactly import estimates_needed as estimates_needed
-from pgjax.diagnostics.exactly import exact_noise_scale as exact_noise_scale
-from pgjax.diagnostics.exactly import exact_signal_to_noise as exact_signal_to_noise
-from pgjax.diagnostics.exactly import mean_squared_error as mean_squared_error
+from pgjax.diagnostics.from_exact import estimates_needed as estimates_needed
+from pgjax.diagnostics.from_exact import exact_noise_scale as exact_noise_scale
+from pgjax.diagnostics.from_exact import exact_signal_to_noise as exact_signal_to_noise
+from pgjax.diagnostics.from_exact import mean_squared_error as mean_squared_error
 from pgjax.diagnostics.geometry import cosine as cosine
 from pgjax.diagnostics.geometry import dot as dot
 from pgjax.diagnostics.geometry import norm as norm

@@ -6,9 +6,9 @@ Importing this package imports no library of environments; naming an environment
 import difflib
 
 from pgjax.environments import from_brax, from_craftax, from_jumanji, from_navix, from_pgx
-from pgjax.environments.surface import Environment as Environment
-from pgjax.environments.surface import Step as Step
-from pgjax.environments.surface import limited as limited
+from pgjax.environments.base import Environment as Environment
+from pgjax.environments.base import Step as Step
+from pgjax.environments.base import limited as limited
 
 LIBRARIES = {
     "brax": from_brax,

@@ -5,14 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgjax.environments.surface import (
-    ActionSpace,
-    Box,
-    Discrete,
-    Environment,
-    MultiDiscrete,
-    is_space,
-)
+from pgjax.environments.base import ActionSpace, Box, Discrete, Environment, MultiDiscrete, is_space
 
 
 def check_actions(environment: Environment, action: Any) -> None:

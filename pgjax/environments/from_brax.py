@@ -4,8 +4,8 @@ from typing import Any
 
 from jax import Array
 
+from pgjax.environments.base import Box, Environment, Step, limited, stable
 from pgjax.environments.libraries import known_name, library
-from pgjax.environments.surface import Box, Environment, Step, limited, stable
 
 EPISODE_LENGTH = 1000
 """Steps after which brax itself cuts an episode, where nothing else is said."""

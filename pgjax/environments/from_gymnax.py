@@ -10,15 +10,11 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from pgjax.deferral import plotting_deferred
+from pgjax.environments.base import ActionSpace, Box, Discrete, Environment, Step, stable
+from pgjax.environments.import_gymnax import GymnaxEnvironment as GymnaxEnvironment
+from pgjax.environments.import_gymnax import gymnax, registered_envs
+from pgjax.environments.import_gymnax import spaces as spaces
 from pgjax.environments.libraries import known_name
-from pgjax.environments.surface import ActionSpace, Box, Discrete, Environment, Step, stable
-
-with plotting_deferred():
-    import gymnax
-    from gymnax.environments import spaces as spaces
-    from gymnax.environments.environment import Environment as GymnaxEnvironment
-    from gymnax.registration import registered_envs
 
 DOWNLOADS = frozenset({"MNISTBandit-bsuite"})
 """Environments that fetch a data set when made; training must not depend on a network."""

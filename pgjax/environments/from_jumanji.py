@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pgjax.environments.libraries import known_name, library
-from pgjax.environments.surface import (
+from pgjax.environments.base import (
     ActionSpace,
     Box,
     Discrete,
@@ -17,6 +16,7 @@ from pgjax.environments.surface import (
     Step,
     stable,
 )
+from pgjax.environments.libraries import known_name, library
 
 DOWNLOADS = frozenset({"Sokoban-v0"})
 """Environments that fetch a data set when made; training must not depend on a network."""

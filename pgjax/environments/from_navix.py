@@ -4,8 +4,8 @@ from typing import Any
 
 from jax import Array
 
+from pgjax.environments.base import Discrete, Environment, Step, stable
 from pgjax.environments.libraries import known_name, library
-from pgjax.environments.surface import Discrete, Environment, Step, stable
 
 
 def adapt(environment: Any) -> Environment:

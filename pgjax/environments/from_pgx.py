@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
+from pgjax.environments.base import Discrete, Environment, Step, limited, stable
 from pgjax.environments.libraries import known_name, library
-from pgjax.environments.surface import Discrete, Environment, Step, limited, stable
 
 Opponent: TypeAlias = Callable[
     [Key[Array, ""], Any, Bool[Array, "A"]], Int[Array, ""]

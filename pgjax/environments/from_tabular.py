@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from pgjax.environments.surface import Discrete, Environment, Step
-from pgjax.tabular import TabularMDP, to_jax
+from pgjax.core.float64 import to_jax
+from pgjax.environments.base import Discrete, Environment, Step
+from pgjax.exact.tabular import TabularMDP
 
 
 def adapt(mdp: TabularMDP) -> Environment:

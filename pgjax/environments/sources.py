@@ -6,9 +6,10 @@ What is static is apart from what is traced, so that a program is compiled once 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+from pgjax.core.float64 import to_jax
 from pgjax.environments import from_gymnax, from_tabular
-from pgjax.environments.surface import Environment, stable
-from pgjax.tabular import TabularMDP, to_jax
+from pgjax.environments.base import Environment, stable
+from pgjax.exact.tabular import TabularMDP
 
 AnyEnvironment: TypeAlias = Environment | TabularMDP | from_gymnax.GymnaxEnvironment
 

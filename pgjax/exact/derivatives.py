@@ -10,20 +10,19 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
+from pgjax.core.float64 import in_float64, to_numpy
 from pgjax.exact.dynamics import (
     Model,
     action_values_over_time,
     backward,
-    in_float64,
     kernel_under,
     objective_under,
     one_step_later,
     prepare,
     probabilities_under,
-    to_numpy,
     visits_over_time,
 )
-from pgjax.tabular import TabularMDP
+from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Params, Policy
 
 

@@ -4,9 +4,8 @@ A finite and the infinite horizon are one case: arrays [K, S, ...] with K = H, o
 stationary.
 """
 
-from collections.abc import Callable
-from functools import partial, wraps
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +13,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from pgjax.tabular import TabularMDP, to_jax
+from pgjax.core.float64 import as_float64, in_float64, to_jax
+from pgjax.core.validation import check_params, check_positive
+from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Params, Policy
-from pgjax.validation import check_params, check_positive
 
 
 class Model(NamedTuple):
@@ -27,27 +27,6 @@ class Model(NamedTuple):
     initial: Array  # [S]
     observation: Array  # [S, ...]
     discount: Array
-
-
-def in_float64(function: Callable) -> Callable:
-    """Run under a local x64 setting, whatever the caller's."""
-
-    @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with jax.enable_x64(True):
-            return function(*args, **kwargs)
-
-    return run
-
-
-def to_numpy(tree: Any) -> Any:
-    """NumPy leaves; outside the x64 setting a JAX reduction would cut float64 to float32."""
-    return jax.tree.map(lambda x: np.asarray(x)[()], tree)
-
-
-def flatten(tree: Any) -> np.ndarray:
-    """[P] all leaves in order, in NumPy; `ravel_pytree` would cut float64 outside x64."""
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 @in_float64
@@ -134,11 +113,6 @@ def _closure(start: np.ndarray, edge: np.ndarray) -> np.ndarray:
         if np.array_equal(more, reached):
             return reached
         reached = more
-
-
-def as_float64(x: Any) -> Array:
-    """A float64 JAX array, under the x64 setting."""
-    return jnp.asarray(x, jnp.float64)
 
 
 @partial(jax.jit, static_argnums=(0, 3))

@@ -14,9 +14,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from pgjax.exact.dynamics import in_float64, prepare, to_numpy
+from pgjax.core.float64 import in_float64, to_numpy
+from pgjax.exact.dynamics import prepare
 from pgjax.exact.recursion import MISMATCHED, REWARD_TO_GO, TOTAL_RETURN, Estimate, solve, steps_of
-from pgjax.tabular import TabularMDP
+from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Moments, Params, Policy, Spread
 
 Baseline = float | Float[Any, "S"]

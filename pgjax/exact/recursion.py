@@ -27,8 +27,9 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from pgjax.core.float64 import to_jax
 from pgjax.exact.dynamics import action_probabilities, prepare
-from pgjax.tabular import TabularMDP, to_jax
+from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Params, Policy
 
 

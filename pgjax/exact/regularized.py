@@ -14,22 +14,21 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 
+from pgjax.core.float64 import in_float64, to_numpy
+from pgjax.core.validation import check_at_least
 from pgjax.exact.dynamics import (
     Model,
     action_probabilities,
     backward,
-    in_float64,
     kernel_under,
     log_prob_table,
     prepare,
     probabilities_under,
     proper_states,
-    to_numpy,
     visits_over_time,
 )
-from pgjax.tabular import TabularMDP
+from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Params, Policy
-from pgjax.validation import check_at_least
 
 
 @in_float64

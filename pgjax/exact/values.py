@@ -5,18 +5,17 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from pgjax.core.float64 import in_float64, to_numpy
 from pgjax.exact.dynamics import (
     action_values_over_time,
-    in_float64,
     objective_under,
     prepare,
     probabilities_under,
     proper_states,
-    to_numpy,
     values_over_time,
     visits_over_time,
 )
-from pgjax.tabular import TabularMDP
+from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Params, Policy
 
 

@@ -12,8 +12,8 @@ from jax import Array
 from jax.experimental import checkify
 from jaxtyping import Bool, Float, Key, PyTree
 
+from pgjax.core.validation import is_concrete
 from pgjax.types import MaskedObservation, Observation, Params, Policy
-from pgjax.validation import is_concrete
 
 Output: TypeAlias = PyTree
 """What a network gives for one observation: logits [A], say, or a mean and a log σ."""

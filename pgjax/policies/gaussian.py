@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key
 
+from pgjax.core.recurrence import accumulation_dtype
 from pgjax.policies.distribution import Distribution, Output, distribution_policy, require
-from pgjax.returns import accumulation_dtype
 from pgjax.types import Observation, Params, Policy
 
 

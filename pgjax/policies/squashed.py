@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Key
 
+from pgjax.core.validation import is_concrete
 from pgjax.policies.distribution import Distribution, Output, distribution_policy, require
 from pgjax.policies.gaussian import (
     check_vector,
@@ -25,7 +26,6 @@ from pgjax.policies.gaussian import (
     standard_log_density,
 )
 from pgjax.types import Observation, Params, Policy
-from pgjax.validation import is_concrete
 
 Bound = float | Sequence[float] | Float[np.ndarray, "..."] | Float[Array, "..."]
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import Policy, Trajectory, enumeration, exact, softmax_policy, suite
-from pgjax.suite import Problem
+from pgjax.exact.problem import Problem
 
 TEMPERATURE = 1.5
 

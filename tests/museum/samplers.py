@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgjax import Trajectory, sampling
-from pgjax.suite import Problem
+from pgjax.exact.problem import Problem
 
 NUM_BATCHES, BATCH = 256, 16
 ALIVE = "·"

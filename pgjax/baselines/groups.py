@@ -1,0 +1,153 @@
+"""Groups: which rows of a batch answer the same question, and so may be compared with each other.
+
+Everything that is relative to a group needs one function only: the sum over each row's group.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.experimental import checkify
+from jaxtyping import Float, Int
+
+from pgjax.core.validation import check_positive, is_concrete
+
+
+class Groups(NamedTuple):
+    """A partition of a batch's rows, from `consecutive` or `labelled`.
+
+    Attributes:
+        total: x [N, ...] -> [N, ...], for each row the sum of x over its group, itself included.
+        smallest: rows of the smallest group; None where it is not known beforehand.
+    """
+
+    total: Callable[[Array], Array]
+    smallest: int | None
+
+
+def consecutive(group_size: int) -> Groups:
+    """Every `group_size` rows, one after another, are a group: a batch laid out [group, member].
+
+    Args:
+        group_size: rows of each group, at least one.
+
+    Returns:
+        Groups, for any batch whose N is a multiple of it.
+
+    Raises:
+        TypeError: a size that is no integer.
+        ValueError: a size below one; at use, one that does not divide N.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> consecutive(2).total(jnp.array([1.0, 2.0, 10.0, 20.0]))
+        Array([ 3.,  3., 30., 30.], dtype=float32)
+    """
+    size = check_positive("group_size", group_size)
+
+    def total(x: Array) -> Array:
+        if x.shape[0] % size:
+            raise ValueError(
+                f"group_size must divide the batch, got {size} for N = {x.shape[0]} trajectories; "
+                "groups of different sizes can be given as ids: groups.labelled"
+            )
+        members = x.reshape(x.shape[0] // size, size, *x.shape[1:])
+        sums = jnp.sum(members, axis=1, keepdims=True)
+        return jnp.broadcast_to(sums, members.shape).reshape(x.shape)
+
+    return Groups(total, size)
+
+
+def labelled(
+    ids: Int[Array, "N"] | Int[np.ndarray, "N"] | Sequence[int], *, num_groups: int | None = None
+) -> Groups:
+    """Rows with the same id are a group; in any order, of any sizes.
+
+    Args:
+        ids: [N] the group of each row, in 0, …, num_groups − 1.
+        num_groups: how many there may be; some can be empty. None takes the largest id, plus one;
+            it has to be given where the ids are traced.
+
+    Returns:
+        Groups, for a batch of these N rows.
+
+    Raises:
+        TypeError: ids that are no integers.
+        ValueError: ids that are not [N] or lie outside the range; traced ids without `num_groups`.
+            A traced id outside gives NaN, and an error under `pgjax.checked`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> labelled([0, 1, 0]).total(jnp.array([1.0, 2.0, 10.0]))
+        Array([11.,  2., 11.], dtype=float32)
+    """
+    array = np.asarray(ids) if is_concrete(ids) else jnp.asarray(ids)
+    if array.ndim != 1:
+        raise ValueError(f"ids must have shape [N], one for each trajectory, got {array.shape}")
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"ids must be integers, got {array.dtype}")
+    number = _num_groups(array, num_groups)
+
+    def total(x: Array) -> Array:
+        if x.shape[:1] != array.shape:
+            raise ValueError(
+                f"ids must have shape [N] = {x.shape[:1]}, one for each trajectory, "
+                f"got {array.shape}"
+            )
+        sums = jax.ops.segment_sum(x, array, num_segments=number)
+        place = jnp.where(array < 0, number, array)  # a negative index would count from the end
+        return sums.at[place].get(mode="fill", fill_value=jnp.nan)
+
+    if isinstance(array, np.ndarray):
+        return Groups(total, int(min(np.unique(array, return_counts=True)[1], default=0)))
+    return Groups(total, None)
+
+
+def deviation(
+    squares: Float[Array, "..."],
+    degrees: Float[Array, "..."],
+    magnitude: Float[Array, "..."],
+    epsilon: float | Float[Array, ""],
+) -> Float[Array, "..."]:
+    """A standard deviation to divide by, √(squares / degrees) + ε; infinite if it is but rounding.
+
+    What is equal but for rounding so weighs nothing, where ε = 0 would make noise of it, or NaN.
+
+    Args:
+        squares: the sum of squared deviations from the mean.
+        degrees: what to divide it by; below one, the result is infinite.
+        magnitude: the root mean square of the numbers themselves.
+        epsilon: ε ≥ 0, in their units.
+
+    Returns:
+        Positive, and never NaN.
+    """
+    found = jnp.sqrt(squares / jnp.maximum(degrees, 1))
+    rounding = 32 * jnp.finfo(found.dtype).eps * magnitude
+    differ = (degrees >= 1) & (found > rounding)
+    return jnp.where(differ, found + jnp.asarray(epsilon, found.dtype), jnp.inf)
+
+
+def _num_groups(ids: np.ndarray | Array, num_groups: int | None) -> int:
+    """The number of groups; ids that are known lie within it."""
+    if isinstance(ids, np.ndarray):
+        largest = int(ids.max(initial=-1))
+        number = max(largest + 1, 1) if num_groups is None else num_groups
+        number = check_positive("num_groups", number)
+        outside = ids[(ids < 0) | (ids >= number)]
+        if outside.size:
+            raise ValueError(f"ids must lie in 0 to {number - 1}, got {outside[0]}")
+        return number
+    if num_groups is None:
+        raise ValueError("num_groups must be given where ids are traced: its size is static")
+    number = check_positive("num_groups", num_groups)
+    inside = (ids >= 0) & (ids < number)
+    checkify.debug_check(
+        jnp.all(inside),
+        "ids must lie in 0 to " + str(number - 1) + ", got {value}",
+        value=ids[jnp.argmin(inside)],
+    )
+    return number

@@ -1,0 +1,257 @@
+"""Fits of least variance: to all trajectories, to the same ones, to other folds. Arrays only."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, PyTree
+
+from pgjax.core.validation import check_positive
+
+
+def coefficients(
+    features: Float[Array, "N T F"],
+    products: Float[Array, "N T T"],
+    target: Float[Array, "N T"],
+    weight: Float[Array, "N"],
+) -> Float[Array, "F"]:
+    """β of least variance, Σ_i w_i Φ_iᵀ K_i Φ_i β = Σ_i w_i Φ_iᵀ K_i G_i.
+
+    Args:
+        features: [N, T, F] Φ.
+        products: [N, T, T] K, as from `score_products`.
+        target: [N, T] G, the return that the baseline is subtracted from.
+        weight: [N] of each trajectory: one, or its probability where all are listed.
+
+    Returns:
+        [F]; zero for a feature that no step has, or that those before it say already.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Bias: exact for the population if the weights are probabilities of all trajectories. From a
+    sample, E b differs from the best by O(1/N).
+
+    References:
+        Greensmith, Bartlett & Baxter (2004), section 4; Peters & Schaal, Reinforcement Learning of
+        Motor Skills with Policy Gradients (2008), section 3.2: with one feature and the total
+        return, b = E[‖Σ_t c_t‖² R] / E[‖Σ_t c_t‖²].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> products = jnp.array([[[1.0]], [[3.0]]])  # squared norms of two trajectories of a step
+        >>> coefficients(jnp.ones((2, 1, 1)), products, jnp.array([[4.0], [8.0]]), jnp.ones(2))
+        Array([7.], dtype=float32)
+    """
+    gram, moment = _normal_equations(features, products, target)
+    return _solved(jnp.tensordot(weight, gram, 1), jnp.tensordot(weight, moment, 1))
+
+
+def same_batch(
+    features: Float[Array, "N T F"],
+    products: Float[Array, "N T T"],
+    target: Float[Array, "N T"],
+) -> Float[Array, "N T"]:
+    """The baseline fitted to the very trajectories it is subtracted from, b_it = φ_it·β.
+
+    Args:
+        features: [N, T, F], of states and time, not of actions.
+        products: [N, T, T], as from `score_products`.
+        target: [N, T], as from `weights.returns_to_go`.
+
+    Returns:
+        [N, T], for the batch's `value`.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Bias: biased, by O(1/N): β depends on every trajectory's own actions.
+
+    References:
+        As for `coefficients`; what is shipped elsewhere, per token by verl (Optimal Token
+        Baseline, 2025).
+    """
+    beta = coefficients(features, products, target, jnp.ones(target.shape[:1], products.dtype))
+    return jnp.einsum("ntf,f->nt", features, beta)
+
+
+def cross_fitted(
+    features: Float[Array, "N T F"],
+    products: Float[Array, "N T T"],
+    target: Float[Array, "N T"],
+    *,
+    folds: int,
+) -> Float[Array, "N T"]:
+    """The baseline fitted to the other folds, b_it = φ_it·β^(all folds but i's).
+
+    Args:
+        features: [N, T, F], of states and time, not of actions.
+        products: [N, T, T], as from `score_products`.
+        target: [N, T], as from `weights.returns_to_go`.
+        folds: from 2 to N, of consecutive trajectories and of sizes that differ by one at most. N
+            folds of one use the most trajectories for each fit.
+
+    Returns:
+        [N, T], for the batch's `value`.
+
+    Raises:
+        ValueError: folds outside [2, N], of which one would be empty, or leave nothing to fit to;
+            shapes that do not fit.
+        TypeError: folds that are no integer.
+
+    Bias: none, for trajectories drawn independently. Their gradients are then no longer so.
+
+    References:
+        As for `coefficients`; cross-fitting is that of Chernozhukov et al., Double/Debiased Machine
+        Learning for Treatment and Structural Parameters (2018), definition 3.2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> products = jnp.array([[[1.0]], [[3.0]]])
+        >>> b = cross_fitted(jnp.ones((2, 1, 1)), products, jnp.array([[4.0], [8.0]]), folds=2)
+        >>> b.ravel().round(4)
+        Array([8., 4.], dtype=float32)
+    """
+    fold, others = _folds(folds, target.shape[0])
+    gram, moment = _normal_equations(features, products, target)
+    weight = jnp.asarray(others, gram.dtype)
+    beta = jax.vmap(_solved)(jnp.tensordot(weight, gram, 1), jnp.tensordot(weight, moment, 1))
+    return jnp.einsum("ntf,nf->nt", features, beta[fold])
+
+
+def per_parameter_same_batch(
+    gradients: PyTree[Float[Array, "N ..."]], scores: PyTree[Float[Array, "N ..."]]
+) -> PyTree[Float[Array, "..."]]:
+    """Mean gradient less a baseline for each parameter, fitted to the same trajectories.
+
+    ĝ_p = 1/N Σ_i (A_ip − b_p Z_ip), b_p = Σ_i A_ip Z_ip / Σ_i Z_ip².
+
+    Args:
+        gradients: pytree of [N, ...], A_i, each trajectory's gradient without a baseline.
+        scores: the same, Z_i, what a baseline of one takes from it.
+
+    Returns:
+        A pytree like the parameters.
+
+    Raises:
+        ValueError: trees or shapes that differ.
+
+    Bias: biased, by O(1/N): b depends on every trajectory's own actions.
+
+    References:
+        Peters & Schaal (2008), section 3.2, where A = R Z and Z = Σ_t c_t.
+    """
+    _check_alike(gradients, scores)
+
+    def of_leaf(gradient: Array, score: Array) -> Array:
+        baseline = _ratio(jnp.sum(gradient * score, axis=0), jnp.sum(score**2, axis=0))
+        return jnp.mean(gradient - baseline[None] * score, axis=0)
+
+    return jax.tree.map(of_leaf, gradients, scores)
+
+
+def per_parameter_cross_fitted(
+    gradients: PyTree[Float[Array, "N ..."]],
+    scores: PyTree[Float[Array, "N ..."]],
+    *,
+    folds: int,
+) -> PyTree[Float[Array, "..."]]:
+    """Mean gradient less a baseline for each parameter, fitted to the other folds.
+
+    ĝ_p = 1/N Σ_i (A_ip − b_p^(−i) Z_ip), b_p^(−i) = Σ_j A_jp Z_jp / Σ_j Z_jp² over the other folds.
+    No weight does that: it is one number for a step, whatever the parameter.
+
+    Args:
+        gradients: pytree of [N, ...], A_i, each trajectory's gradient without a baseline.
+        scores: the same, Z_i, what a baseline of one takes from it: `gradients` less
+            `per_trajectory_gradients` with `baseline=constant(1.0)`.
+        folds: as for `cross_fitted`.
+
+    Returns:
+        A pytree like the parameters.
+
+    Raises:
+        ValueError: folds outside [2, N]; trees or shapes that differ.
+        TypeError: folds that are no integer.
+
+    Bias: none, for trajectories drawn independently.
+
+    References:
+        Peters & Schaal (2008), section 3.2, where A = R Z and Z = Σ_t c_t, there fitted to the same
+        trajectories.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gradients, scores = jnp.array([[2.0], [6.0]]), jnp.array([[1.0], [2.0]])
+        >>> per_parameter_cross_fitted(gradients, scores, folds=2)  # less 3·1 and 2·2
+        Array([0.5], dtype=float32)
+    """
+    _check_alike(gradients, scores)
+    fold, others = _folds(folds, jax.tree.leaves(gradients)[0].shape[0])
+
+    def of_leaf(gradient: Array, score: Array) -> Array:
+        weight = jnp.asarray(others, gradient.dtype)
+        sums = (jnp.tensordot(weight, x, 1) for x in (gradient * score, score**2))
+        return jnp.mean(gradient - _ratio(*sums)[fold] * score, axis=0)
+
+    return jax.tree.map(of_leaf, gradients, scores)
+
+
+def _normal_equations(features: Array, products: Array, target: Array) -> tuple[Array, Array]:
+    """Φᵀ K Φ and Φᵀ K G of each trajectory."""
+    N, T = target.shape
+    if features.shape[:2] != (N, T) or features.ndim != 3 or products.shape != (N, T, T):
+        raise ValueError(
+            "features, products and target must have shapes [N, T, F], [N, T, T] and [N, T], got "
+            f"{features.shape}, {products.shape} and {target.shape}"
+        )
+    features, target = features.astype(products.dtype), target.astype(products.dtype)
+    weighed = jnp.einsum("ntf,nts->nsf", features, products)
+    gram = jnp.einsum("nsf,nsg->nfg", weighed, features)
+    return gram, jnp.einsum("nsf,ns->nf", weighed, target)
+
+
+def _solved(gram: Array, moment: Array) -> Array:
+    """β of gram β = moment by elimination, each feature in units in which it counts one.
+
+    A feature of which the ones before it leave less than √eps is left out: its pivot would be all
+    noise. LAPACK would be faster, but its calls, batched by vmap and several of them in one
+    program, were seen to wait for one another for ever on a CPU of two cores.
+    """
+    size = jnp.diagonal(gram)
+    scale = jnp.where(size > 0, jax.lax.rsqrt(jnp.where(size > 0, size, 1)), 0)
+    least = float(np.sqrt(jnp.finfo(gram.dtype).eps))
+
+    def eliminate(k: Array, rows: Array) -> Array:
+        pivot = rows[k, k]
+        row = jnp.where(pivot > least, rows[k] / jnp.where(pivot > least, pivot, 1), 0)
+        return (rows - rows[:, k, None] * row[None]).at[k].set(row)
+
+    rows = jnp.column_stack([gram * scale[:, None] * scale[None], scale * moment])
+    return scale * jax.lax.fori_loop(0, gram.shape[0], eliminate, rows)[:, -1]
+
+
+def _ratio(numerator: Array, denominator: Array) -> Array:
+    """Zero where nothing has been seen."""
+    seen = denominator > 0
+    return jnp.where(seen, numerator / jnp.where(seen, denominator, 1), 0)
+
+
+def _folds(folds: int, N: int) -> tuple[np.ndarray, np.ndarray]:
+    """[N] the fold of each trajectory, and [folds, N] which trajectories are in other folds."""
+    if not 2 <= check_positive("folds", folds) <= N:
+        raise ValueError(
+            f"folds must lie in [2, N] for a batch of N = {N} trajectories, got {folds}; "
+            "each needs a trajectory, and others to fit to"
+        )
+    fold = np.arange(N) * folds // N
+    return fold, fold[None] != np.arange(folds)[:, None]
+
+
+def _check_alike(gradients: PyTree, scores: PyTree) -> None:
+    first, second = (jax.tree.map(jnp.shape, tree) for tree in (gradients, scores))
+    if first != second or not jax.tree.leaves(gradients):
+        raise ValueError(
+            f"gradients and scores must be trees of the same shapes, [N, ...], got {first} and "
+            f"{second}; both come from per_trajectory_gradients"
+        )

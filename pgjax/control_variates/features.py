@@ -1,0 +1,138 @@
+"""What a baseline is fitted with: features of states and times, and the products of the scores."""
+
+from dataclasses import replace
+from functools import reduce
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from pgjax.core import episode_boundaries as boundaries
+from pgjax.core.scores import pull_back_each
+from pgjax.core.validation import check_unit_interval
+from pgjax.estimators import admit
+from pgjax.types import Params, Policy, RecurrentPolicy, Trajectory
+
+
+def scalar(batch: Trajectory) -> Float[Array, "N T 1"]:
+    """One feature that is always one: b is a number.
+
+    Args:
+        batch: [N, T].
+
+    Returns:
+        [N, T, 1], zero on masked steps.
+
+    Bias: does not apply.
+    """
+    return jnp.asarray(batch.mask)[..., None].astype(_dtype(batch))
+
+
+def time_steps(batch: Trajectory) -> Float[Array, "N T T"]:
+    """A feature for each time step, counted from the episode's start: b is a table b(t).
+
+    Args:
+        batch: [N, T].
+
+    Returns:
+        [N, T, T], zero on masked steps.
+
+    Bias: does not apply.
+    """
+    age = boundaries.age(batch)[..., None]
+    steps = jnp.arange(batch.mask.shape[1], dtype=age.dtype)
+    return (batch.mask[..., None] & (age == steps[None, None])).astype(_dtype(batch))
+
+
+def observations(batch: Trajectory) -> Float[Array, "N T F"]:
+    """Everything observed, as one vector: b is a table b(s) if states are one-hot, else linear.
+
+    Args:
+        batch: [N, T].
+
+    Returns:
+        [N, T, F], zero on masked steps; F numbers in an observation.
+
+    Bias: does not apply.
+    """
+    N, T = batch.mask.shape
+    leaves = [jnp.reshape(jnp.asarray(x), (N, T, -1)) for x in jax.tree.leaves(batch.observation)]
+    features = jnp.concatenate([x.astype(_dtype(batch)) for x in leaves], axis=-1)
+    return jnp.where(batch.mask[..., None], features, 0)
+
+
+def score_products(
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    batch: Trajectory,
+    *,
+    discount: float | Float[Array, ""],
+) -> Float[Array, "N T T"]:
+    """Products of a trajectory's scores, K_tt' = γ^t γ^t' ∇log π(a_t|s_t) · ∇log π(a_t'|s_t').
+
+    One trajectory's scores, T·P numbers, are held at a time. With a memory in the policy each step
+    is unrolled by itself, at T times the work.
+
+    Args:
+        policy: whose score.
+        params: of the policy.
+        batch: [N, T].
+        discount: γ as it stands before the weights: the reward-to-go's own, 1 for the total
+            return's and where γ^t is left out.
+
+    Returns:
+        [N, T, T], zero on masked steps. Its diagonal holds the squared norms of the scores; with
+        the rest set to zero a fit is that of each step's own variance, which needs fewer
+        trajectories to settle, and misses the covariances of the steps.
+
+    Raises:
+        ValueError: a discount outside [0, 1]; a batch not laid out as [N, T].
+
+    Bias: exact. A discount that is not the estimator's makes a fit worse, but biases nothing.
+
+    References:
+        Greensmith, Bartlett & Baxter, Variance Reduction Techniques for Gradient Estimates in
+        Reinforcement Learning (2004), theorem 8, for the norms of a step.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import enumeration, tabular, tabular_softmax
+        >>> mdp, policy = tabular.two_armed_bandit(), tabular_softmax(3, 2)
+        >>> params = jnp.zeros((3, 2))
+        >>> batch, _ = enumeration.trajectories(mdp, policy, params, horizon=1)
+        >>> score_products(policy, params, batch, discount=1.0).ravel()
+        Array([0.5, 0.5, 0.5, 0.5], dtype=float32)
+    """
+    check_unit_interval("discount", discount)
+    params, batch = admit(params, batch)
+    recurrent = isinstance(policy, RecurrentPolicy)
+
+    def of_row(row: Trajectory) -> Array:
+        one = jax.tree.map(lambda x: x[None], row)
+        scores = pull_back_each(policy, params, *(_unrolled(one) if recurrent else _steps(one)))
+        flat = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(scores)]
+        return reduce(jnp.add, [x @ x.T for x in flat])
+
+    products = jax.lax.map(of_row, batch)
+    age = boundaries.age(batch).astype(products.dtype)
+    scale = jnp.asarray(discount, products.dtype) ** age
+    return products * scale[:, :, None] * scale[:, None, :]
+
+
+def _steps(one: Trajectory) -> tuple[Trajectory, Array]:
+    """A row of T steps as T rows of one, of which observation, action and mask are read."""
+    steps = jax.tree.map(lambda x: x[0][:, None], (one.observation, one.action, one.mask))
+    batch = replace(one, observation=steps[0], action=steps[1], mask=steps[2])
+    return batch, steps[2].astype(_dtype(one))
+
+
+def _unrolled(one: Trajectory) -> tuple[Trajectory, Array]:
+    """A row of T steps T times over, each with the share of one step."""
+    T = one.mask.shape[1]
+    batch = jax.tree.map(lambda x: jnp.broadcast_to(x, (T, *x.shape[1:])), one)
+    return batch, jnp.eye(T, dtype=_dtype(one)) * one.mask.astype(_dtype(one))
+
+
+def _dtype(batch: Trajectory) -> jnp.dtype:
+    return jnp.result_type(batch.log_prob)  # float32 for NumPy's float64 outside x64

@@ -1,0 +1,47 @@
+"""float64 for exact mathematics, whatever the caller's x64 setting."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def in_float64(function: Callable) -> Callable:
+    """Run under a local x64 setting, whatever the caller's."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with jax.enable_x64(True):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def to_numpy(tree: Any) -> Any:
+    """NumPy leaves; outside the x64 setting a JAX reduction would cut float64 to float32."""
+    return jax.tree.map(lambda x: np.asarray(x)[()], tree)
+
+
+def flatten(tree: Any) -> np.ndarray:
+    """[P] all leaves in order, in NumPy; `ravel_pytree` would cut float64 outside x64."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def as_float64(x: Any) -> Array:
+    """A float64 JAX array, under the x64 setting."""
+    return jnp.asarray(x, jnp.float64)
+
+
+def to_jax(tree: Any) -> Any:
+    """Leaves as JAX arrays of the present precision, each from a fresh copy.
+
+    JAX remembers what it made of a NumPy array it has traced, also when the x64 setting has changed
+    since, and would give float32 where float64 is asked for.
+    """
+    return jax.tree.map(
+        lambda x: jnp.asarray(np.array(x) if isinstance(x, np.ndarray) else x), tree
+    )

@@ -1,0 +1,46 @@
+"""gymnax without the plotting libraries that it imports: they are loaded when it draws.
+
+They take four fifths of the time that importing gymnax takes, and training draws nothing.
+"""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+
+class _Deferred(ModuleType):
+    """Stands for a module, and imports it when an attribute is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+PLOTTING = "seaborn", "matplotlib.pyplot"
+
+
+@contextmanager
+def plotting_deferred() -> Iterator[None]:
+    """Whoever imports a plotting library within gets a stand-in that imports it on first use.
+
+    One that is imported already is left alone, and so is everybody who imports later.
+    """
+    stand_ins = {name: _Deferred(name) for name in PLOTTING if name not in sys.modules}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, stand_in in stand_ins.items():
+            if sys.modules.get(name) is stand_in:
+                del sys.modules[name]
+
+
+with plotting_deferred():
+    import gymnax as gymnax
+    from gymnax.environments import spaces as spaces
+    from gymnax.environments.environment import Environment as GymnaxEnvironment
+    from gymnax.registration import registered_envs as registered_envs
+
+__all__ = ["GymnaxEnvironment", "gymnax", "registered_envs", "spaces"]

@@ -1,0 +1,159 @@
+"""Every state that an environment can reach, by running its own steps under its law."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pgjax.environments.tables.laws import Law, Step, law_of
+from pgjax.exact.tabular import TabularMDP
+
+MAX_STATES = 4096
+"""Larger tables are refused: a float64 tensor [S, A, S] would not fit into memory for long."""
+
+_CHUNK = 64  # states expanded at a time, so that one compilation serves them all
+
+
+class Nodes(NamedTuple):
+    """Some states of the table, stacked."""
+
+    observation: Any
+    state: Any
+    reward: Any  # on the way in; zero unless the law draws rewards
+    ended: Any
+
+
+class Graph(NamedTuple):
+    """What there is to reach, and how."""
+
+    nodes: Nodes  # [S, ...]
+    initial: np.ndarray  # [S]
+    successor: np.ndarray  # [S, A, W] over the law's W ways to step
+    reward: np.ndarray  # [S, A, W]
+    probability: np.ndarray  # [W]
+
+    def mdp(self, discount: float) -> TabularMDP:
+        """The dense arrays; from an ended state nothing leads on."""
+        S, A, num_ways = self.successor.shape
+        ended = np.asarray(self.nodes.ended, bool)
+        transition = np.zeros((S, A, S))
+        reward = np.full((S, A, S), np.nan)
+        state, action = np.ogrid[:S, :A]
+        for way in range(num_ways):
+            entry = state, action, self.successor[..., way]
+            if np.any(np.abs(reward[entry] - self.reward[..., way])[~ended] > 0):  # NaN is neither
+                raise ValueError("one transition pays two rewards; its law must draw them")
+            reward[entry] = self.reward[..., way]
+            transition[entry] += self.probability[way]
+        transition[ended] = np.eye(S)[ended][:, None]
+        reward[ended] = 0
+        return TabularMDP(
+            transition,
+            np.nan_to_num(reward),
+            self.initial,
+            ended,
+            discount,
+            self.nodes.observation,
+        )
+
+
+def explored(environment: Any, params: Any, *, keep_time: bool) -> Graph:
+    """Breadth first from the first states, in chunks; nodes are numbered as they are met."""
+    law = law_of(environment)
+    params = environment.default_params if params is None else params
+    ways = [(p, step) for p, step in law.steps(environment, params) if p > 0]
+    keep_time = keep_time or law.reads_time
+    starts = law.starts(environment, params)
+    expand = jax.jit(jax.vmap(_expansion(environment, params, law, ways, keep_time)))
+    known, batch = {}, _first_nodes([start[1:] for start in starts], law, keep_time, expand)
+    met: list[Nodes] = []
+
+    def number(batch: Nodes) -> np.ndarray:
+        """The nodes' numbers; new ones are appended."""
+        for index, key in enumerate(keys := [row.tobytes() for row in _identity(batch)]):
+            if known.setdefault(key, len(known)) == len(met):
+                met.append(_rows(batch, index))
+        if len(met) > MAX_STATES:
+            raise ValueError(
+                f"{environment.name} has more than {MAX_STATES} states with these parameters; "
+                "lower max_steps_in_episode or the size, or leave the time out (timeless_mdp)"
+            )
+        return np.array([known[key] for key in keys])
+
+    first = number(batch)
+    edges, done = [], 0
+    while done < len(met):
+        chunk = met[done : done + _CHUNK]
+        padded = _stacked(chunk + chunk[-1:] * (_CHUNK - len(chunk)))
+        arrived, reward = jax.tree.map(np.asarray, expand(padded.state))
+        alive = np.flatnonzero(~padded.ended[: len(chunk)])
+        successor = np.zeros((len(chunk), *reward.shape[1:]), int)
+        if alive.size:
+            flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), _rows(arrived, alive))
+            successor[alive] = number(flat).reshape(successor[alive].shape)
+        edges.append((successor, reward[: len(chunk)]))
+        done += len(chunk)
+    successor, rewards = (np.concatenate(parts) for parts in zip(*edges, strict=True))
+    initial = np.bincount(first, [p for p, *_ in starts], minlength=len(met))
+    probability = np.array([p for p, _ in ways])
+    return Graph(_stacked(met), initial, successor, rewards.astype(np.float64), probability)
+
+
+def _expansion(environment: Any, params: Any, law: Law, ways: Any, keep_time: bool) -> Any:
+    """State -> the nodes [A, W] that it leads to, and the rewards [A, W]."""
+    space = environment.action_space(params)
+
+    def arrive(step: Step, state: Any, action: Array) -> tuple[Nodes, Array]:
+        observation, following, reward, terminated = step(state, action)
+        truncated = keep_time & jnp.asarray(environment.is_truncated(following, params))
+        mark = reward if law.draws_reward else jnp.zeros_like(reward)
+        following = _kept(law, following, keep_time)
+        return Nodes(observation, following, mark, terminated | truncated), reward
+
+    def expand(state: Any) -> tuple[Nodes, Array]:
+        def act(action: Array) -> Any:
+            arrivals = [arrive(step, state, action) for _, step in ways]
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrivals)
+
+        return jax.vmap(act)(jnp.arange(int(space.n), dtype=space.dtype))
+
+    return expand
+
+
+def _first_nodes(starts: Any, law: Law, keep_time: bool, expand: Any) -> Nodes:
+    """The first states in the dtypes that a step returns; some environments' resets differ."""
+    kept = [(observation, _kept(law, state, keep_time)) for observation, state in starts]
+    observation, state = _stacked(kept)
+    nodes = Nodes(observation, state, np.zeros(len(kept)), np.zeros(len(kept), bool))
+    stepped = jax.eval_shape(expand, state)[0]
+    return jax.tree.map(lambda x, y: x.astype(np.promote_types(x.dtype, y.dtype)), nodes, stepped)
+
+
+def _kept(law: Law, state: Any, keep_time: bool) -> Any:
+    """The state with zeros for what no step reads."""
+    names = law.forgotten if keep_time else (*law.forgotten, "time")
+    return state.replace(**{name: jnp.zeros_like(getattr(state, name)) for name in names})
+
+
+def _rows(tree: Any, index: Any) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def _stacked(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *trees)
+
+
+def _identity(nodes: Nodes) -> np.ndarray:
+    """[B, D] numbers in which two nodes differ if they are two; of an ended one, what it shows."""
+    B = len(nodes.ended)
+
+    def columns(tree: Any) -> np.ndarray:
+        leaves = [np.asarray(x, np.float64).reshape(B, -1) for x in jax.tree.leaves(tree)]
+        return np.concatenate(leaves, axis=1)
+
+    ended = np.asarray(nodes.ended)[:, None]
+    state = np.where(ended, 0, columns(nodes.state))
+    seen = columns((nodes.observation, nodes.reward))
+    return np.concatenate([seen, state, ended], axis=1) + 0.0  # −0 becomes 0

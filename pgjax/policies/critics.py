@@ -1,0 +1,153 @@
+"""Critics: a value function learnt from returns, whose values enter a batch as plain arrays.
+
+No estimator holds a critic. It is asked once, before the estimate, and its answers are written into
+the batch: what they were fitted to, and so whether they bias, stays in sight.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen
+from jax import Array
+from jaxtyping import Float
+
+from pgjax.core.scores import alive_or_first
+from pgjax.core.validation import check_batch, check_params, check_positive
+from pgjax.types import Observation, Params, Trajectory
+
+Value = Callable[[Params, Observation], Array]
+
+
+def flax_value(module: linen.Module) -> Value:
+    """The value function of a Flax module that gives one number for one observation.
+
+    Args:
+        module: such as `MLP(1)`; its call returns [1] or a scalar.
+
+    Returns:
+        (params, observation) -> scalar V(s). The parameters are `module.init(key, observation)`.
+
+    Raises:
+        ValueError: by the function: a module that gives more than one number.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> module = pgjax.MLP(1)
+        >>> params = module.init(jax.random.key(0), jnp.zeros(4))
+        >>> flax_value(module)(params, jnp.zeros(4)).shape
+        ()
+    """
+
+    def value(params: Params, observation: Observation) -> Array:
+        found: Any = module.apply(params, observation)
+        if found.size != 1:
+            raise ValueError(f"a critic must give one number, got shape {found.shape}; use MLP(1)")
+        return found.reshape(())
+
+    return value
+
+
+def with_values(value: Value, params: Params, batch: Trajectory) -> Trajectory:
+    """The batch with V(s_it) written into `value`; an episode that was cut is not bootstrapped.
+
+    Args:
+        value: (params, observation) -> scalar, in units of return.
+        params: the critic's.
+        batch: [N, T] whole episodes.
+
+    Returns:
+        The same batch with `value` [N, T], zero after each episode's end.
+
+    Raises:
+        ValueError: a batch not laid out as [N, T], or empty.
+
+    Bias: as a baseline it has none if the critic was not fitted to this batch.
+    """
+    check_batch(batch)
+    seen = alive_or_first(batch.mask, batch.observation)
+    values = jax.vmap(jax.vmap(lambda s: value(params, s)))(seen)
+    return replace(batch, value=jnp.where(batch.mask, values, 0))
+
+
+def with_bootstrap(value: Value, params: Params, batch: Trajectory) -> Trajectory:
+    """`with_values`, and V(final observation) in `final_value`: episodes that were cut bootstrap.
+
+    Args:
+        value: (params, observation) -> scalar, in units of return.
+        params: the critic's.
+        batch: [N, T] whole episodes, cut by the sampler and not by the task.
+
+    Returns:
+        The same batch with `value` [N, T] and `final_value` [N].
+
+    Raises:
+        ValueError: a batch not laid out as [N, T], or empty.
+
+    Bias: for the objective without the cut, as much as the final values are wrong.
+    """
+    final = jax.vmap(lambda s: value(params, s))(batch.final_observation)
+    return replace(with_values(value, params, batch), final_value=final)
+
+
+def fit(
+    value: Value,
+    params: Params,
+    batch: Trajectory,
+    target: Float[Array, "N T"],
+    optimizer: optax.GradientTransformation,
+    *,
+    num_steps: int,
+) -> Params:
+    """Parameters of least squared error, Σ_it (V(s_it) − target_it)² over the live steps.
+
+    Args:
+        value: (params, observation) -> scalar.
+        params: where it starts.
+        batch: [N, T]; its observations and mask are read.
+        target: [N, T] in units of return: `weights.returns_to_go(batch, discount)`, say.
+        optimizer: from optax.
+        num_steps: gradient steps, each on the whole batch.
+
+    Returns:
+        A pytree like params.
+
+    Raises:
+        ValueError: a batch not laid out as [N, T], a target of another shape, steps below one.
+
+    Bias: a critic fitted to a batch is no longer independent of it: as a baseline of the *same*
+        batch it biases, of another one it does not.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, pgjax
+        >>> batch = pgjax.rollout(
+        ...     pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2)), pgjax.tabular.random_mdp(),
+        ...     jax.random.key(0), num_trajectories=64, num_steps=5)
+        >>> table = fit(jnp.dot, jnp.zeros(4), batch, jnp.ones((64, 5)), optax.adam(0.1),
+        ...     num_steps=200)
+        >>> [round(float(v), 1) for v in table[:3]]  # no episode acts in the terminal state
+        [1.0, 1.0, 1.0]
+    """
+    check_params(params)
+    check_batch(batch)
+    if target.shape != batch.mask.shape:
+        raise ValueError(f"target must have shape [N, T] = {batch.mask.shape}, got {target.shape}")
+    check_positive("num_steps", num_steps)
+    seen = alive_or_first(batch.mask, batch.observation)
+    wanted = jnp.where(batch.mask, jax.lax.stop_gradient(target), 0)
+    live = jnp.maximum(jnp.sum(batch.mask), 1)
+
+    def loss(params: Params) -> Array:
+        error = jax.vmap(jax.vmap(lambda s: value(params, s)))(seen) - wanted
+        return jnp.sum(jnp.where(batch.mask, error, 0) ** 2) / live
+
+    def step(carry: tuple[Params, optax.OptState], _: None) -> tuple[Any, None]:
+        params, state = carry
+        change, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return (optax.apply_updates(params, change), state), None
+
+    start = jax.tree.map(jnp.asarray, params)
+    return jax.lax.scan(step, (start, optimizer.init(start)), None, length=num_steps)[0][0]

@@ -1,0 +1,1 @@
+"""The judges of estimators: problems, statistics, proofs, the certificate and comparisons."""

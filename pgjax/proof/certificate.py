@@ -1,0 +1,245 @@
+"""The certificate: each estimator's exact bias, cosine and variance on the suite, and its price.
+
+Nothing is sampled and nothing is taken on trust: an estimate's expectation and covariance are sums
+over every batch of trajectories (`enumeration`), and ∇J comes from the oracle (`exact`), which
+knows no estimator.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from pgjax import enumeration, exact
+from pgjax.core.float64 import flatten
+from pgjax.core.scores import log_probs, pull_back
+from pgjax.enumeration import Function
+from pgjax.estimators import reward_to_go, shares
+from pgjax.exact.problem import Problem
+from pgjax.proof.problems import problems as certified_problems
+from pgjax.proof.registry import ROWS, Row
+from pgjax.types import Estimator, Moments, Observation, Params, Policy, Trajectory
+
+UNBIASED = 1e-10
+"""A relative bias below this is rounding."""
+TARGET = 0.01
+"""The relative error whose price in trajectories is reported."""
+
+
+class Certificate(NamedTuple):
+    """What is exactly true of one estimator on one problem.
+
+    Attributes:
+        row: of the registry.
+        problem: its name.
+        truth: [P] ∇J, or the row's own estimand.
+        moments: of one estimate, from one batch of K = `row.batch_size` trajectories.
+        yardstick: tr Σ of plain reward-to-go from one trajectory.
+    """
+
+    row: Row
+    problem: str
+    truth: Float[np.ndarray, "P"]
+    moments: Moments
+    yardstick: float
+
+    @property
+    def bias(self) -> float:
+        """Relative bias, ‖E ĝ − ∇J‖ / ‖∇J‖."""
+        return _norm(self.moments.mean - self.truth) / _norm(self.truth)
+
+    @property
+    def is_biased(self) -> bool:
+        """Whether the bias is more than rounding."""
+        return self.bias >= UNBIASED
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the angle between E ĝ and ∇J; zero if E ĝ is zero, to rounding."""
+        length, of_truth = _norm(self.moments.mean), _norm(self.truth)
+        if length < UNBIASED * of_truth:
+            return 0.0
+        return float(self.moments.mean @ self.truth) / (length * of_truth)
+
+    @property
+    def variance(self) -> float:
+        """Total variance for each trajectory, K tr Cov(ĝ), relative to plain reward-to-go's."""
+        return self.row.batch_size * float(self.moments.total_variance) / self.yardstick
+
+    @property
+    def needed(self) -> int | None:
+        """Trajectories needed for an error of 1 %, in independent batches of K.
+
+        The smallest N = K n with √(bias² + tr Cov(ĝ)/n) ≤ 0.01 ‖∇J‖; None if the bias alone is
+        more. K stays what it is, so a bias that would shrink in larger batches does not.
+        """
+        allowed = TARGET**2 - (self.bias**2 if self.is_biased else 0)
+        if allowed <= 0:
+            return None
+        relative = float(self.moments.total_variance) / _norm(self.truth) ** 2
+        return self.row.batch_size * max(math.ceil(relative / allowed), 1)
+
+
+def certify(
+    rows: Sequence[Row] = ROWS, problems: Iterable[Problem] | None = None
+) -> list[Certificate]:
+    """Every row on every problem, exactly.
+
+    E ĝ and Cov ĝ are sums over all trajectories, or all batches of K, with their probabilities.
+
+    Args:
+        rows: of the registry, or like them.
+        problems: small enough to enumerate; the suite by default.
+
+    Returns:
+        Certificates, problem by problem, in the order of the rows.
+
+    Raises:
+        ValueError: a problem with ∇J = 0, on which nothing is relative; too many batches.
+
+    Bias: exact.
+
+    Example:
+        >>> from pgjax import registry, suite
+        >>> (found,) = certify(registry.ROWS[:1], certified_problems()[:1])
+        >>> found.is_biased, round(found.cosine, 12)
+        (False, 1.0)
+    """
+    chosen = certified_problems() if problems is None else problems
+    return [found for problem in chosen for found in _certify_problem(rows, problem)]
+
+
+def refuted(certificates: Sequence[Certificate]) -> list[str]:
+    """The rows whose statement of bias is not so, one sentence each.
+
+    A statement that begins with "none" is refuted by a bias anywhere; any other, by none anywhere.
+
+    Args:
+        certificates: of the whole suite; one problem may well hide a bias.
+
+    Returns:
+        Sentences; none if every statement holds.
+
+    Bias: does not apply.
+    """
+    found = []
+    for row in dict.fromkeys(certificate.row for certificate in certificates):
+        worst = max((c for c in certificates if c.row == row), key=lambda c: c.bias)
+        if row.is_unbiased and worst.is_biased:
+            found.append(
+                f'{row.name}: its row says "{row.bias}", but on {worst.problem} its exact '
+                f"relative bias is {worst.bias:.2g}"
+            )
+        elif not row.is_unbiased and not worst.is_biased:
+            found.append(f'{row.name}: its row says "{row.bias}", but it has none on any problem')
+    return found
+
+
+def with_visible_states(problem: Problem) -> Problem:
+    """The same problem with one-hot states in the batches; the policy sees what it saw before.
+
+    So a baseline may be any table over states, even where states look alike to the policy.
+
+    Args:
+        problem: from the suite, or like it.
+
+    Returns:
+        A Problem of the same J, ∇J and trajectories.
+
+    Bias: does not apply.
+    """
+    mdp, policy = problem.mdp, problem.policy
+
+    def seen(state: Array) -> Observation:
+        return jnp.asarray(mdp.observation)[jnp.argmax(state)]
+
+    wrapped = Policy(
+        init=lambda key, state: policy.init(key, seen(state)),
+        sample=lambda params, key, state: policy.sample(params, key, seen(state)),
+        log_prob=lambda params, state, action: policy.log_prob(params, seen(state), action),
+        entropy=lambda params, state: policy.entropy(params, seen(state)),
+    )
+    states = np.eye(mdp.num_states)
+    return problem._replace(mdp=replace(mdp, observation=states), policy=wrapped)
+
+
+def _certify_problem(rows: Sequence[Row], problem: Problem) -> list[Certificate]:
+    """Rows that are given the same batches share an enumeration, and so a compilation."""
+    truth = flatten(exact.gradient(*problem.arguments, horizon=problem.horizon))
+    if not np.any(truth):
+        raise ValueError(f"{problem.name} has ∇J = 0: no error can be relative to it")
+    visible = with_visible_states(problem)
+    made: dict[tuple[int, bool], list[Estimator | Function]] = {
+        (1, False): [reward_to_go(problem.mdp.discount)]
+    }
+    for row in rows:
+        if row.moments is None:
+            made.setdefault((row.batch_size, row.off_policy), []).append(row.make(visible))
+    found = {kind: iter(_moments(each, visible, *kind)) for kind, each in made.items()}
+    yardstick = float(next(found[1, False]).total_variance)
+
+    def certified(row: Row) -> Certificate:
+        own_truth = truth if row.truth is None else flatten(row.truth(problem))
+        moments = row.moments(problem) if row.moments else next(
+            found[row.batch_size, row.off_policy]
+        )  # fmt: skip
+        return Certificate(row, problem.name, own_truth, moments, yardstick)
+
+    return [certified(row) for row in rows]
+
+
+def _moments(
+    estimators: Sequence[Estimator | Function], problem: Problem, batch_size: int, off_policy: bool
+) -> list[Moments]:
+    """Of each estimator, read from the blocks of their joint mean and covariance."""
+    values = exact.state_values(*problem.arguments, horizon=problem.horizon)
+    action_values = exact.action_values(*problem.arguments, horizon=problem.horizon)
+
+    composed = [each for each in estimators if isinstance(each, Estimator)]
+
+    @jax.jit  # traced once, not each time that `enumeration` looks at it
+    def estimates(params: Params, batch: Trajectory) -> list[Any]:
+        state, action = batch.observation, jax.nn.one_hot(batch.action, problem.mdp.num_actions)
+        batch = replace(
+            batch,
+            value=jnp.einsum("kts,ts->kt", state, jnp.asarray(values)),
+            action_value=jnp.einsum("kts,kta,tsa->kt", state, action, jnp.asarray(action_values)),
+        )
+        of_estimators = iter(_gradients(composed, problem.policy, params, batch))
+        return [
+            next(of_estimators) if isinstance(each, Estimator) else each(params, batch)
+            for each in estimators
+        ]
+
+    joint = enumeration.moments(
+        estimates,
+        *problem.arguments,
+        horizon=problem.horizon,
+        batch_size=batch_size,
+        behaviour=problem.behaviour if off_policy else None,
+    )
+    P = len(joint.mean) // len(estimators)
+    blocks = [slice(P * i, P * (i + 1)) for i in range(len(estimators))]
+    return [Moments(joint.mean[block], joint.covariance[block, block]) for block in blocks]
+
+
+def _gradients(
+    estimators: Sequence[Estimator], policy: Policy, params: Params, batch: Trajectory
+) -> list[Params]:
+    """`gradient` of each estimator, in one pass over the policy for all of them."""
+    if not estimators:
+        return []
+    log_prob = log_probs(policy, params, batch)
+    share = jnp.stack([shares(each, batch, log_prob) for each in estimators])
+    stacked = jax.vmap(lambda share: pull_back(policy, params, batch, share))(share)
+    return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(estimators))]
+
+
+def _norm(vector: np.ndarray) -> float:
+    return float(np.linalg.norm(vector))

@@ -1,0 +1,189 @@
+"""Several estimators on one policy: noise, signal and direction, each with an interval.
+
+All see the same batches. An estimate from one batch is one sample, so that what couples the
+trajectories within a batch is in the numbers.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Key, UInt32
+
+from pgjax.core.float64 import flatten
+from pgjax.core.scores import log_probs
+from pgjax.core.validation import check_key, check_positive
+from pgjax.diagnostics import (
+    Interval,
+    cosine_between_interval,
+    cosine_interval,
+    effective_sample_size,
+    exact_noise_scale,
+    noise_scale_interval,
+)
+from pgjax.diagnostics.geometry import cosine
+from pgjax.diagnostics.intervals import LINEAR, inverse, jackknife
+from pgjax.estimators import gradient
+from pgjax.rollouts.episodes import rollout
+from pgjax.types import Estimator, Moments, Params, Policy, Spread, Trajectory
+
+FEWEST_BATCHES = 3
+"""An interval by the jackknife needs as many."""
+
+
+class Compared(NamedTuple):
+    """What was measured of one estimator.
+
+    Attributes:
+        name: of the estimator.
+        noise_scale: B in trajectories: at N = B the noise of an estimate is as large as its signal.
+        signal_to_noise: of a single trajectory, 1/B.
+        cosine: of E ĝ and the reference.
+        exact_noise_scale: the true B, where it is known.
+        exact_cosine: the true cosine, where it is known.
+    """
+
+    name: str
+    noise_scale: Interval
+    signal_to_noise: Interval
+    cosine: Interval
+    exact_noise_scale: float | None = None
+    exact_cosine: float | None = None
+
+
+class Comparison(NamedTuple):
+    """Estimators on the same batches.
+
+    Attributes:
+        rows: one an estimator, in the order given.
+        effective_share: effective sample size of the trajectories' importance weights, as a share
+            of N; 1 on-policy.
+        batch_size: N.
+        num_batches: K.
+    """
+
+    rows: tuple[Compared, ...]
+    effective_share: Interval
+    batch_size: int
+    num_batches: int
+
+
+def compare(
+    estimators: Mapping[str, Estimator],
+    policy: Policy,
+    params: Params,
+    environment: Any,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    reference: Params | Estimator,
+    num_batches: int,
+    batch_size: int,
+    num_steps: int,
+    environment_params: Any = None,
+    behaviour: Params | None = None,
+    prepare: Callable[[Trajectory], Trajectory] = lambda batch: batch,
+    exactly: Mapping[str, Moments | Spread] | None = None,
+    level: float = 0.95,
+) -> Comparison:
+    """Noise scale, signal to noise and cosine of several estimators, with intervals.
+
+    Args:
+        estimators: by name.
+        policy: acts, and is differentiated.
+        params: where.
+        environment: a gymnax environment, a TabularMDP or an Environment.
+        key: from `jax.random.key`.
+        reference: ∇J where it is known; else an unbiased estimator, which is given K batches of
+            its own.
+        num_batches: K, at least 3; 32 give intervals of a factor of about 2.
+        batch_size: N trajectories.
+        num_steps: T.
+        environment_params: of a gymnax environment.
+        behaviour: parameters that act, where they are not `params`.
+        prepare: batch -> batch, to write a critic's values into it.
+        exactly: exact moments of a single trajectory's estimate, by name; the reference must then
+            be ∇J.
+        level: of the intervals' confidence.
+
+    Returns:
+        A Comparison.
+
+    Raises:
+        ValueError: fewer than three batches, a size below one.
+
+    Bias: intervals are by the jackknife over batches; estimates are biased by order 1/K.
+
+    References:
+        McCandlish et al., An Empirical Model of Large-Batch Training (2018), eq. 2.9.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> mdp, policy = pgjax.tabular.random_mdp(), pgjax.tabular_softmax(4, 2)
+        >>> found = compare({"RLOO": pgjax.rloo(mdp.discount)}, policy, jnp.zeros((4, 2)), mdp,
+        ...     jax.random.key(0), reference=pgjax.reward_to_go(mdp.discount),
+        ...     num_batches=8, batch_size=64, num_steps=4)
+        >>> found.rows[0].cosine.high
+        1.0
+    """
+    K, N = check_positive("num_batches", num_batches), check_positive("batch_size", batch_size)
+    if K < FEWEST_BATCHES:
+        raise ValueError(f"num_batches must be at least {FEWEST_BATCHES} for an interval, got {K}")
+
+    @jax.jit
+    def estimates(params: Params, acting: Params, key: Array) -> tuple[list[Params], Array]:
+        batch = rollout(
+            policy,
+            acting,
+            environment,
+            key,
+            num_trajectories=N,
+            num_steps=num_steps,
+            environment_params=environment_params,
+        )
+        batch = prepare(batch)
+        log_weight = log_probs(policy, params, batch) - jnp.where(batch.mask, batch.log_prob, 0)
+        share = effective_sample_size(jnp.sum(log_weight, axis=1)) / N
+        return [gradient(each, policy, params, batch) for each in listed], share
+
+    listed = list(estimators.values())
+    if isinstance(reference, Estimator):
+        listed.append(reference)
+    acting = params if behaviour is None else behaviour
+    keys = jax.random.split(check_key(key), 2 * K if isinstance(reference, Estimator) else K)
+    found = [jax.device_get(estimates(params, acting, each)) for each in keys]
+    gradients = jax.tree.map(lambda *x: np.stack(x), *(gradients for gradients, _ in found[:K]))
+    if isinstance(reference, Estimator):
+        own = [gradients[-1] for gradients, _ in found[K:]]
+        reference = jax.tree.map(lambda *x: np.stack(x), *own)
+        angle = cosine_between_interval
+    else:
+        angle = cosine_interval
+    shares = np.array([share for _, share in found[:K]])
+    rows = tuple(
+        _compared(
+            name,
+            noise_scale_interval(each, batch_size=N, level=level),
+            angle(each, reference, level=level),
+            reference,
+            (exactly or {}).get(name),
+        )
+        for name, each in zip(estimators, gradients, strict=False)
+    )
+    share = jackknife(lambda moments: moments.mean, shares, scale=LINEAR, level=level)
+    return Comparison(rows, share, N, K)
+
+
+def _compared(
+    name: str,
+    scale: Interval,
+    angle: Interval,
+    truth: Params,
+    exactly: Moments | Spread | None,
+) -> Compared:
+    known: tuple[float, ...] = ()
+    if exactly is not None:
+        known = exact_noise_scale(exactly), float(cosine(exactly.mean, flatten(truth)))
+    return Compared(name, scale, inverse(scale), angle, *known)

@@ -1,0 +1,82 @@
+"""The suite: a handful of named problems that together expose the known ways to be wrong.
+
+No one MDP can: on episodes of fixed length every mistake in handling their end is exactly unbiased,
+and without γ < 1 so is a forgotten γ^t. Together these have γ < 1, stochastic transitions, episodes
+of different lengths, a non-zero terminal reward, an asymmetric start, a policy that is uniform
+nowhere, at least three steps, a time limit that truncates, a task that never ends, and states that
+look alike to a Flax network.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from pgjax.exact import tabular
+from pgjax.exact.problem import Problem as Problem
+from pgjax.exact.tabular import TabularMDP
+from pgjax.policies import MLP, flax_policy, tabular_softmax
+
+
+def problems() -> tuple[Problem, ...]:
+    """The suite, made anew; small enough to enumerate batches of two.
+
+    Returns:
+        Problems in a fixed order, the same at every call.
+
+    Example:
+        >>> [problem.name for problem in problems()]
+        ['bandit', 'random', 'time limit', 'continuing', 'look-alikes']
+    """
+    return tuple(make() for make in _PROBLEMS)
+
+
+def _bandit() -> Problem:
+    """One decision; what is biased here is wrong about the score itself."""
+    return _tabular("bandit", tabular.two_armed_bandit(), horizon=1)
+
+
+def _random() -> Problem:
+    """γ < 1, stochastic, lengths 1 to 4, terminal reward, asymmetric start: most bugs die here."""
+    return _tabular("random", tabular.random_mdp(), horizon=4)
+
+
+def _time_limit() -> Problem:
+    """A chain whose ends are out of reach for many episodes, so that the limit truncates them."""
+    return _tabular("time limit", tabular.chain(3, slip=0.2, discount=0.8), horizon=4)
+
+
+def _continuing() -> Problem:
+    """No terminal state: only the time limit ends an episode."""
+    base = tabular.random_mdp(2, num_states=4, discount=0.7)
+    transition = base.transition[:3, :, :3]
+    transition = transition / transition.sum(-1, keepdims=True)
+    mdp = TabularMDP(
+        transition, base.reward[:3, :, :3], base.initial[:3], np.zeros(3, bool), base.discount
+    )
+    return _tabular("continuing", mdp, horizon=3)
+
+
+def _look_alikes() -> Problem:
+    """The short corridor, whose states all look alike, under a Flax network."""
+    mdp = tabular.short_corridor(discount=0.9)
+    policy = flax_policy(MLP(2, (2,)))
+    with jax.enable_x64(False):  # the same draws whatever the caller's setting
+        initial = policy.init(jax.random.key(0), np.ones(1, np.float32))
+    # The last bits of a float32 draw are the machine's own, and exact values must not hang on them.
+    initial = jax.tree.map(lambda x: np.round(np.asarray(x, np.float64), 4), initial)
+    random = np.random.default_rng(4)
+    params = jax.tree.map(lambda x: x + random.normal(scale=0.5, size=x.shape), initial)
+    return Problem("look-alikes", mdp, policy, params, horizon=4)
+
+
+def _tabular(name: str, mdp: TabularMDP, horizon: int) -> Problem:
+    """Under a softmax over a table of seeded normal logits, uniform nowhere."""
+    logits = np.random.default_rng(3).normal(scale=0.7, size=(mdp.num_states, mdp.num_actions))
+    policy = tabular_softmax(mdp.num_states, mdp.num_actions)
+    return Problem(name, mdp, policy, logits, horizon)
+
+
+_PROBLEMS: tuple[Callable[[], Problem], ...] = (
+    _bandit, _random, _time_limit, _continuing, _look_alikes,
+)  # fmt: skip

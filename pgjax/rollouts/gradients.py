@@ -1,0 +1,366 @@
+"""From an environment to a gradient without keeping the batch: sample, weigh, sample again.
+
+Weights may couple all trajectories, but they read little of them: rewards and flags, as a rule. So
+a batch too large to keep is sampled twice. The first time only what the weights read is kept; then
+each trajectory has its share of the gradient; the second time the observations are there again,
+piece by piece, and each piece is pulled back through the policy at once. One compiled loop body
+does both, so that the second time is the first to the last bit.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jax.interpreters import partial_eval
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Float, Key, PyTree, UInt32
+
+from pgjax.core.compilation import compiled
+from pgjax.core.devices import over_devices, without_explicit_axes
+from pgjax.core.scores import pull_back, pull_back_each
+from pgjax.core.validation import check_key, check_params, check_positive
+from pgjax.diagnostics import RunningMoments, merge, merge_all
+from pgjax.environments.sources import AnyEnvironment, Source, resolve
+from pgjax.estimators import shares
+from pgjax.rollouts.episodes import episode_keys, episodes
+from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
+
+CPU_BYTES, ACCELERATOR_BYTES = 2**26, 2**31
+"""Observations, actions and per-trajectory gradients held at once, on each device."""
+
+LARGEST_MESSAGE = 2**24
+"""Bytes of a gradient that is summed over devices as one array. Gloo sends each array by itself,
+and a small one takes the time of its latency; a large one is not worth the copy."""
+
+Total: TypeAlias = Any
+
+
+def sampled_gradient(
+    estimator: Estimator,
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    environment: AnyEnvironment,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    num_trajectories: int,
+    num_steps: int,
+    environment_params: Any = None,
+    micro_batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> PyTree[Float[Array, "..."]]:
+    """The estimate of ∇J from fresh episodes: `gradient` of `rollout`, in memory that stays small.
+
+    The result is that of the two, to rounding, for any estimator, any micro-batch size and any
+    number of devices: weights see the whole batch. Of the batch as a whole only what the weights
+    read is kept; where a micro-batch is the whole batch, nothing is sampled twice. Compiled once
+    for each estimator, policy, environment object and pair of sizes.
+
+    Args:
+        estimator: weights and term.
+        policy: acts, and is differentiated.
+        params: pytree of floating arrays.
+        environment: as for `rollout`.
+        key: from `jax.random.key`; a raw uint32 key is wrapped.
+        num_trajectories: N.
+        num_steps: T.
+        environment_params: of the gymnax environment; its default ones if None.
+        micro_batch_size: trajectories whose observations are held at once on each device; None
+            holds 64 MiB of them on a CPU, 2 GiB on an accelerator.
+        mesh: spreads the trajectories over its devices, with one reduction at the end.
+
+    Returns:
+        A pytree like params, to ascend.
+
+    Raises:
+        TypeError: an environment that is none, a key that is none, a parameter that is not
+            floating.
+        ValueError: sizes below one, N not a multiple of the mesh's devices.
+
+    Bias: the estimator's.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> sampled_gradient(
+        ...     pgjax.rloo(1.0), pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2)),
+        ...     pgjax.tabular.random_mdp(), jax.random.key(0), num_trajectories=64, num_steps=5,
+        ... ).shape
+        (4, 2)
+    """
+    sizes = _Sizes.of(num_trajectories, num_steps, micro_batch_size)
+    source, environment_params = resolve(environment, environment_params)
+    check_params(params)
+    whole = params, environment_params
+    return _sampled(_GRADIENT, estimator, policy, source, sizes, mesh, whole, check_key(key))
+
+
+def sampled_moments(
+    estimator: Estimator,
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    environment: AnyEnvironment,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    num_trajectories: int,
+    num_steps: int,
+    environment_params: Any = None,
+    micro_batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> RunningMoments:
+    """Mean and variance of N fresh per-trajectory gradients, without holding them all.
+
+    The mean is `sampled_gradient`; `diagnostics.standard_error` says how far to trust it.
+
+    Args:
+        estimator: weights and term.
+        policy: acts, and is differentiated.
+        params: pytree of floating arrays.
+        environment: as for `rollout`.
+        key: from `jax.random.key`; a raw uint32 key is wrapped.
+        num_trajectories: N.
+        num_steps: T.
+        environment_params: of the gymnax environment; its default ones if None.
+        micro_batch_size: as for `sampled_gradient`, the gradients counted.
+        mesh: spreads the trajectories over its devices.
+
+    Returns:
+        RunningMoments of N samples, which are independent if the weights do not couple the batch.
+
+    Raises:
+        TypeError: an environment that is none, a key that is none, a parameter that is not
+            floating.
+        ValueError: sizes below one, N not a multiple of the mesh's devices.
+
+    Bias: of the mean, the estimator's.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> moments = sampled_moments(
+        ...     pgjax.reward_to_go(1.0), pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2)),
+        ...     pgjax.tabular.random_mdp(), jax.random.key(0), num_trajectories=64, num_steps=5)
+        >>> float(moments.num_samples)
+        64.0
+    """
+    sizes = _Sizes.of(num_trajectories, num_steps, micro_batch_size)
+    source, environment_params = resolve(environment, environment_params)
+    check_params(params)
+    whole = params, environment_params
+    return _sampled(_MOMENTS, estimator, policy, source, sizes, mesh, whole, check_key(key))
+
+
+class _Sizes(NamedTuple):
+    num_trajectories: int
+    num_steps: int
+    micro_batch_size: int | None
+
+    @classmethod
+    def of(cls, num_trajectories: int, num_steps: int, micro_batch_size: int | None) -> "_Sizes":
+        check_positive("num_trajectories", num_trajectories)
+        check_positive("num_steps", num_steps)
+        if micro_batch_size is not None:
+            check_positive("micro_batch_size", micro_batch_size)
+        return cls(num_trajectories, num_steps, micro_batch_size)
+
+
+class _Statistic(NamedTuple):
+    """What is kept of the trajectories' gradients.
+
+    Attributes:
+        zero: params -> the value of no trajectory.
+        add: (policy, total, params, batch, share, counts) -> total, where the bool `counts` [n]
+            says which of the trajectories are not repetitions.
+        join: totals of all devices, stacked -> total.
+        of_each: whether each trajectory's gradient is held by itself. Its share then counts N-fold,
+            for it is the mean of N such that is the estimate.
+    """
+
+    zero: Callable[[Params], Total]
+    add: Callable[..., Total]
+    join: Callable[[Total], Total]
+    of_each: bool
+
+
+def _add_gradient(
+    policy: Policy | RecurrentPolicy,
+    total: Params,
+    params: Params,
+    batch: Trajectory,
+    share: Array,
+    counts: Array,
+) -> Params:
+    share = jnp.where(counts[:, None], share, 0)
+    return jax.tree.map(jnp.add, total, pull_back(policy, params, batch, share))
+
+
+def _sum_over_devices(totals: Params) -> Params:
+    """Gradients of all devices, [D, ...] each leaf, as their sum."""
+    leaves = jax.tree.leaves(totals)
+    devices = max((x.shape[0] for x in leaves), default=1)
+    size = sum(x.size * x.dtype.itemsize for x in leaves) // devices
+    if devices == 1 or size > LARGEST_MESSAGE:
+        return jax.tree.map(partial(jnp.sum, axis=0), totals)
+    flat = jax.vmap(lambda total: ravel_pytree(total)[0])(totals)
+    restore = ravel_pytree(jax.tree.map(lambda x: x[0], totals))[1]
+    return restore(jnp.sum(flat, axis=0))
+
+
+def _add_moments(
+    policy: Policy | RecurrentPolicy,
+    total: RunningMoments,
+    params: Params,
+    batch: Trajectory,
+    share: Array,
+    counts: Array,
+) -> RunningMoments:
+    each = pull_back_each(policy, params, batch, share)
+    dtype = total.num_samples.dtype
+    ones = RunningMoments(counts.astype(dtype), each, jax.tree.map(jnp.zeros_like, each))
+    return merge(total, merge_all(ones))
+
+
+def _no_moments(params: Params) -> RunningMoments:
+    zero = jax.tree.map(jnp.zeros_like, params)
+    return RunningMoments(jnp.zeros((), jax.tree.leaves(params)[0].dtype), zero, zero)
+
+
+_GRADIENT = _Statistic(
+    zero=partial(jax.tree.map, jnp.zeros_like),
+    add=_add_gradient,
+    join=_sum_over_devices,
+    of_each=False,
+)
+_MOMENTS = _Statistic(zero=_no_moments, add=_add_moments, join=merge_all, of_each=True)
+
+
+@compiled(6)
+def _sampled(
+    statistic: _Statistic,
+    estimator: Estimator,
+    policy: Policy | RecurrentPolicy,
+    source: Source,
+    sizes: _Sizes,
+    mesh: Mesh | None,
+    whole: tuple[Params, Any],
+    key: Array,
+) -> Total:
+    settings = statistic, estimator, policy, source, sizes, mesh
+    return without_explicit_axes(partial(_total, *settings), PartitionSpec())(whole, key)
+
+
+def _total(
+    statistic: _Statistic,
+    estimator: Estimator,
+    policy: Policy | RecurrentPolicy,
+    source: Source,
+    sizes: _Sizes,
+    mesh: Mesh | None,
+    whole: tuple[Params, Any],
+    key: Array,
+) -> Total:
+    N, T, micro = sizes
+    draw = partial(episodes, policy, source, T)
+    keys = episode_keys(key, N)
+    example = jax.eval_shape(draw, whole, keys)
+    micro = micro or _micro_batch_size(example, whole[0] if statistic.of_each else None)
+    add = partial(statistic.add, policy)
+
+    def weigh(batch: Trajectory) -> Array:
+        return shares(estimator, batch, batch.log_prob) * (N if statistic.of_each else 1)
+
+    if micro >= (N if mesh is None else N // mesh.size):
+        batch = over_devices(draw, mesh, whole, keys)
+        start = partial(_added_once, add, statistic.zero)
+        totals = over_devices(start, mesh, whole[0], (batch, weigh(batch)))
+    else:
+        needed = _read_by_weights(weigh, example)
+        sweep = partial(_sweep, draw, add, statistic.zero, needed, micro)
+
+        def phase(carry: tuple[list[Array], Total], pull: Array) -> tuple[Any, None]:
+            share = weigh(_filled(needed, example, carry[0]))
+            return over_devices(sweep, mesh, (whole, pull), (keys, share)), None
+
+        shapes = jax.eval_shape(
+            lambda kept: phase((kept, None), jnp.bool_(False))[0], _select(needed, example)
+        )
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (_, totals), _ = jax.lax.scan(phase, nothing, jnp.array([False, True]))
+    return statistic.join(totals)
+
+
+def _added_once(
+    add: Callable[..., Total],
+    zero: Callable[[Params], Total],
+    params: Params,
+    rows: tuple[Trajectory, Array],
+) -> Total:
+    """A device's total where its share of the batch is a single micro-batch."""
+    batch, share = rows
+    return _stacked(add(zero(params), params, batch, share, jnp.ones(share.shape[0], bool)))
+
+
+def _sweep(
+    draw: Callable[..., Trajectory],
+    add: Callable[..., Total],
+    zero: Callable[[Params], Total],
+    needed: list[bool],
+    micro: int,
+    whole: Any,
+    rows: tuple[Array, Array],
+) -> tuple[list[Array], Total]:
+    """All micro-batches of a device: what the weights read, and where `pull` says so the total."""
+    (params, environment_params), pull = whole
+    N = rows[0].shape[0]
+    pieces = -(-N // micro)
+
+    def piece(total: Total, order: Array) -> tuple[Total, list[Array]]:
+        counts = order < N
+        keys, share = jax.tree.map(lambda x: x[jnp.where(counts, order, 0)], rows)
+        batch = draw((params, environment_params), keys)
+        total = jax.lax.cond(pull, lambda: add(total, params, batch, share, counts), lambda: total)
+        return total, _select(needed, batch)
+
+    order = jnp.arange(pieces * micro).reshape(pieces, micro)
+    total, kept = jax.lax.scan(piece, zero(params), order)
+    return [x.reshape(-1, *x.shape[2:])[:N] for x in kept], _stacked(total)
+
+
+def _read_by_weights(weigh: Callable[[Trajectory], Array], example: Trajectory) -> list[bool]:
+    """Which leaves of a batch the shares depend on, as their jaxpr shows."""
+    leaves, structure = jax.tree.flatten(example)
+
+    def share(*leaves: Array) -> Array:
+        return weigh(jax.tree.unflatten(structure, leaves))
+
+    jaxpr = jax.make_jaxpr(share)(*leaves).jaxpr
+    return partial_eval.dce_jaxpr(jaxpr, [True])[1]
+
+
+def _select(needed: list[bool], batch: Trajectory) -> list[Array]:
+    return [x for x, is_needed in zip(jax.tree.leaves(batch), needed, strict=True) if is_needed]
+
+
+def _filled(needed: list[bool], example: Trajectory, kept: list[Array]) -> Trajectory:
+    """A batch of the kept leaves; the others, which nobody reads, are zeros and cost nothing."""
+    leaves, structure = jax.tree.flatten(example)
+    remaining = iter(kept)
+    filled = [
+        next(remaining) if is_needed else jnp.zeros(x.shape, x.dtype)
+        for x, is_needed in zip(leaves, needed, strict=True)
+    ]
+    return jax.tree.unflatten(structure, filled)
+
+
+def _micro_batch_size(example: Trajectory, held: Params | None) -> int:
+    """As many trajectories as the budget of bytes holds, each with what is held for it."""
+    budget = CPU_BYTES if jax.default_backend() == "cpu" else ACCELERATOR_BYTES
+    N = example.reward.shape[0]
+    batch = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(example)) // N
+    gradient = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held))
+    return max(1, budget // (batch + gradient))
+
+
+def _stacked(total: Total) -> Total:
+    return jax.tree.map(lambda x: x[None], total)

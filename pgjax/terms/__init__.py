@@ -1,0 +1,20 @@
+"""Terms: how the log-probability enters, as functions of one trajectory.
+
+(log_prob[T], behaviour_log_prob[T], weight[T]) -> [T]. The gradient of their sum is the estimate,
+so a term is chosen for its gradient; its value is a surrogate and means nothing by itself.
+
+In what follows ρ_t = π(a_t|s_t)/μ(a_t|s_t) is the ratio of one step, μ the policy that acted, and
+w_t the weight. Every clip is a choice of the steps that still count: where it holds the ratio at a
+bound, the step's gradient is zero, and elsewhere it is ρ_t w_t ∇log π(a_t|s_t).
+"""
+
+from pgjax.terms.dice import dice as dice
+from pgjax.terms.dice import loaded_dice as loaded_dice
+from pgjax.terms.ratios import Term as Term
+from pgjax.terms.ratios import asymmetric_clip as asymmetric_clip
+from pgjax.terms.ratios import dual_clip as dual_clip
+from pgjax.terms.ratios import importance_ratio as importance_ratio
+from pgjax.terms.ratios import likelihood_ratio as likelihood_ratio
+from pgjax.terms.ratios import ppo_clip as ppo_clip
+from pgjax.terms.ratios import score as score
+from pgjax.terms.ratios import truncated_ratio as truncated_ratio

@@ -1,0 +1,291 @@
+"""Actor-critic training on windows: A2C and PPO, as two compositions of one update.
+
+An update draws a window, asks the critic once, fixes every step's advantage and value target, and
+goes through the rows in minibatches. A2C is the score term and one step; PPO the clipped ratio and
+many. Both leave out γ^t, as practice does: when γ < 1 they climb no objective's gradient.
+
+Rewards are learnt in a unit of their own, the root mean square of all returns so far. A critic
+whose targets are in the thousands learns slowly, and drowns the policy in the gradient norm that
+they share; with the unit the scale of an environment's rewards does not matter at all.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jaxtyping import Float, Key, UInt32
+
+from pgjax import terms, weights
+from pgjax.core.episode_boundaries import values
+from pgjax.core.validation import check_key
+from pgjax.environments.sources import AnyEnvironment, bound
+from pgjax.policies.actor_critic import ActorCritic
+from pgjax.rollouts import windows
+from pgjax.training.minibatches import Form, Rows, check_settings, improve
+from pgjax.training.minibatches import Settings as Settings
+from pgjax.training.reinforce import Metrics, Training, all_finite
+from pgjax.types import Params
+
+
+class Unit(NamedTuple):
+    """How large returns have been, which makes the unit in which they are learnt.
+
+    Attributes:
+        squares: the sum over windows of the mean of G².
+        number: of windows.
+    """
+
+    squares: Float[Array, ""]
+    number: Float[Array, ""]
+
+
+class State(NamedTuple):
+    """Where a run stands.
+
+    Attributes:
+        params: of policy and critic.
+        optimizer_state: of optax.
+        stream: the environments.
+        key: of the minibatches to come.
+        finished: the last statistics of episodes; NaN before the first has ended.
+        unit: of the rewards that agent and critic see.
+    """
+
+    params: Params
+    optimizer_state: optax.OptState
+    stream: windows.Stream
+    key: Key[Array, ""]
+    finished: windows.Finished
+    unit: Unit
+
+
+def clipped_adam(
+    learning_rate: float, *, num_gradient_steps: int, max_gradient_norm: float
+) -> optax.GradientTransformation:
+    """Adam at a rate that falls linearly to zero, on gradients of a bounded norm.
+
+    Args:
+        learning_rate: at the start.
+        num_gradient_steps: after which it is zero: updates × epochs × minibatches.
+        max_gradient_norm: a longer gradient of all parameters together is shortened to it.
+
+    Returns:
+        An optax optimizer, descending as usual.
+
+    References:
+        Kingma & Ba, Adam (2015), with the ε of 1e-5 that PPO's first implementation had; Huang et
+        al., The 37 Implementation Details of Proximal Policy Optimization (2022), 3, 4 and 11.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(max_gradient_norm),
+        optax.adam(optax.linear_schedule(learning_rate, 0.0, num_gradient_steps), eps=1e-5),
+    )
+
+
+def a2c(
+    agent: ActorCritic,
+    params: Params,
+    environment: AnyEnvironment,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    optimizer: optax.GradientTransformation,
+    settings: Settings,
+) -> Training:
+    """Advantage actor-critic: one step for each window, on the score times GAE(λ).
+
+    ĝ = (1/NT) Σ_it ∇log π(a_it|s_it) A_it, with c_H times the entropy's gradient.
+
+    Args:
+        agent: policy and critic.
+        params: where it starts, from `agent.init`.
+        environment: whatever `rollout` takes.
+        key: from `jax.random.key`.
+        optimizer: from optax, descending as usual; for example `clipped_adam`.
+        settings: with one epoch of one minibatch, it is A2C as published; more are allowed, and
+            off-policy without correction.
+
+    Returns:
+        A Training whose state is a `State`; its `params` are the policy's.
+
+    Raises:
+        ValueError: a setting out of range, rows that cannot be dealt evenly.
+        TypeError: an environment or a key that is none.
+
+    Bias: biased for ∇J if γ < 1, as γ^t is left out; if λ < 1, by the critic's error; and on
+        purpose by the entropy's weight. A time limit bootstraps from the critic, which knows no
+        time: the objective is then that of the task without its limit. The unit of the rewards is
+        taken from the very window that it scales: that lengthens or shortens a step, and turns
+        none while the entropy has no weight.
+
+    References:
+        Mnih et al., Asynchronous Methods for Deep Reinforcement Learning (2016), synchronous, with
+        GAE for its n-step returns, which are λ = 1.
+
+    Example:
+        >>> import jax, optax, pgjax
+        >>> from pgjax.training.reinforce import advance
+        >>> agent = pgjax.agents.separate(pgjax.tabular_softmax(4, 2), pgjax.MLP(1, hidden=()))
+        >>> params = agent.init(jax.random.key(0), jax.numpy.zeros(4))
+        >>> run = a2c(agent, params, pgjax.tabular.random_mdp(), jax.random.key(1),
+        ...     optimizer=optax.adam(0.03),
+        ...     settings=Settings(num_environments=4, num_steps=5, discount=0.9, lambda_=0.95))
+        >>> state, metrics = advance(run, run.start, 1)
+        >>> run.params(state).shape, metrics.steps
+        ((4, 2), 20.0)
+    """
+    return _training(
+        agent, params, environment, key, optimizer, settings, Form(terms.score, _as_it_is)
+    )
+
+
+def ppo(
+    agent: ActorCritic,
+    params: Params,
+    environment: AnyEnvironment,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    optimizer: optax.GradientTransformation,
+    settings: Settings,
+) -> Training:
+    """Proximal policy optimization: epochs of minibatches on the clipped ratio times GAE(λ).
+
+    Args:
+        agent: policy and critic.
+        params: where it starts, from `agent.init`.
+        environment: whatever `rollout` takes.
+        key: from `jax.random.key`.
+        optimizer: from optax, descending as usual; for example `clipped_adam`.
+        settings: of the update.
+
+    Returns:
+        A Training whose state is a `State`; its `params` are the policy's.
+
+    Raises:
+        ValueError: a setting out of range, rows that cannot be dealt evenly.
+        TypeError: an environment or a key that is none.
+
+    Bias: biased for ∇J in each of the ways of `a2c`; by the clip; and by standardising the
+        advantages of each minibatch with their own mean and deviation, which only rescales the
+        direction where the minibatch is large.
+
+    References:
+        Schulman et al., Proximal Policy Optimization Algorithms (2017), eq. 9; advantages
+        standardised by minibatch as in Huang et al. (2022), detail 7. The critic's loss is not
+        clipped: Andrychowicz et al., What Matters in On-Policy Reinforcement Learning? (2021),
+        found it to harm.
+
+    Example:
+        >>> import jax, pgjax
+        >>> agent = pgjax.agents.separate(pgjax.tabular_softmax(4, 2), pgjax.MLP(1, hidden=()))
+        >>> settings = Settings(num_environments=4, num_steps=8, discount=0.99, lambda_=0.95,
+        ...     epochs=10, num_minibatches=4, clip=0.2)
+        >>> run = ppo(agent, agent.init(jax.random.key(0), jax.numpy.zeros(4)),
+        ...     pgjax.tabular.random_mdp(), jax.random.key(1), settings=settings,
+        ...     optimizer=clipped_adam(1e-3, num_gradient_steps=100 * 10 * 4,
+        ...         max_gradient_norm=0.5))
+        >>> run.params(run.start).shape
+        (4, 2)
+    """
+    form = Form(terms.ppo_clip(settings.clip), _standardised)
+    return _training(agent, params, environment, key, optimizer, settings, form)
+
+
+def rows_of(agent: ActorCritic, params: Params, window: windows.Window, settings: Settings) -> Rows:
+    """A window judged by the critic: its N·T rows with advantages and value targets, as constants.
+
+    Args:
+        agent: policy and critic.
+        params: of both, those that acted.
+        window: from `pgjax.windows.window`.
+        settings: discount and λ are read.
+
+    Returns:
+        Rows with R = N·T. The target is A + V(s), the λ-return.
+
+    Bias: as for `weights.mismatched_generalized_advantage`.
+    """
+    batch = windows.with_values(window, partial(agent.value, params))
+    weigh = weights.mismatched_generalized_advantage(settings.discount, settings.lambda_)
+    advantage = weigh(batch, batch.log_prob)
+    fields = (batch.observation, batch.action, batch.log_prob, advantage, advantage + values(batch))
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), fields)
+    return Rows(*jax.lax.stop_gradient(flat))
+
+
+def in_unit(unit: Unit, window: windows.Window, discount: float) -> tuple[Unit, windows.Window]:
+    """A window's rewards divided by the root mean square of all returns so far.
+
+    Args:
+        unit: of the windows before.
+        window: from `pgjax.windows.window`.
+        discount: γ.
+
+    Returns:
+        The unit with this window in it, and the window with its rewards in that unit; as they are
+        while there was none but zero.
+    """
+    batch = window.batch
+    squares = unit.squares + jnp.mean(weights.returns_to_go(batch, discount) ** 2)
+    unit = Unit(squares.astype(unit.squares.dtype), unit.number + 1)
+    scale = jnp.sqrt(jnp.where(unit.squares > 0, unit.squares / unit.number, 1))
+    return unit, window._replace(batch=replace(batch, reward=batch.reward / scale))
+
+
+def _as_it_is(advantage: Array) -> Array:
+    return advantage
+
+
+def _standardised(advantage: Array) -> Array:
+    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+
+
+def _training(
+    agent: ActorCritic,
+    params: Params,
+    environment: AnyEnvironment,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    optimizer: optax.GradientTransformation,
+    settings: Settings,
+    form: Form,
+) -> Training:
+    check_settings(settings)
+    surface = bound(environment)
+    stream_key, key = jax.random.split(check_key(key))
+    stream = windows.start(surface, stream_key, settings.num_environments)
+    draw = partial(windows.window, agent.policy, num_steps=settings.num_steps)
+
+    @jax.jit
+    def step(state: State) -> tuple[State, Metrics, dict[str, Array]]:
+        key, deal_key = jax.random.split(state.key)
+        stream, here = draw(agent.acting(state.params), surface, state.stream)
+        unit, scaled = in_unit(state.unit, here, settings.discount)
+        rows = rows_of(agent, state.params, scaled, settings)
+        params, optimizer_state, norm, entropy = improve(
+            agent, optimizer, settings, form, state.params, state.optimizer_state, rows, deal_key
+        )
+        finished = _latest(windows.finished(here), state.finished)
+        metrics = Metrics(*finished[1:], norm, entropy, jnp.int32(here.batch.reward.size))
+        finite = all_finite(
+            {
+                "log-probability": rows.log_prob,
+                "reward": here.batch.reward,
+                "value": rows.target,
+                "gradient": norm,
+                "optimizer step": params,
+            }
+        )
+        return State(params, optimizer_state, stream, key, finished, unit), metrics, finite
+
+    unknown = windows.Finished(jnp.int32(0), *jnp.full(3, jnp.nan, jnp.zeros(()).dtype))
+    unit = Unit(jnp.zeros(()), jnp.zeros(()))
+    begin = State(params, jax.jit(optimizer.init)(params), stream, key, unknown, unit)
+    return Training(begin, step, lambda state: agent.acting(state.params))
+
+
+def _latest(now: windows.Finished, before: windows.Finished) -> windows.Finished:
+    """The statistics of this window, or where there are none, the last known."""
+    return jax.tree.map(lambda x, y: jnp.where(now.number > 0, x, y).astype(y.dtype), now, before)

@@ -1,0 +1,377 @@
+"""Training: one optax step, and one loop around it.
+
+Pure functions of parameters and keys; a script or the command line decides what to print and keep.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jaxtyping import Float, Key, UInt32
+
+from pgjax.core.scores import log_probs, pull_back_and_sum
+from pgjax.core.validation import check_key, check_positive
+from pgjax.estimators import admit, shares
+from pgjax.rollouts.episodes import rollout
+from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
+
+Number = float | Float[Array, ""]
+
+
+class Metrics(NamedTuple):
+    """What one update saw, all of it measured under the parameters *before* the step.
+
+    On windows the returns and lengths are of the episodes that ended in the window, or in the last
+    one that had any (NaN before); where an update takes several steps, norm and entropy are means
+    over these.
+
+    Attributes:
+        mean_return: the batch's mean undiscounted return per episode.
+        standard_error: of that mean; NaN for a batch of one.
+        mean_length: steps per episode.
+        gradient_norm: the Euclidean norm of the whole estimate of ∇J.
+        entropy: H(π(·|s)) in nats, the mean over the steps of the batch.
+        steps: of the environment, that the update took.
+    """
+
+    mean_return: Number
+    standard_error: Number
+    mean_length: Number
+    gradient_norm: Number
+    entropy: Number
+    steps: Number
+
+
+class Training(NamedTuple):
+    """A training run as a record: where it starts, and how one update goes.
+
+    Attributes:
+        start: a pytree of arrays, all there is to know to go on; it may be saved and restored.
+        step: state -> (state, Metrics, {stage: whether it was finite}), compiled, and pure.
+        params: state -> the policy's parameters.
+    """
+
+    start: Any
+    step: Callable[[Any], tuple[Any, Metrics, dict[str, Array]]]
+    params: Callable[[Any], Params]
+
+
+def update(
+    estimator: Estimator,
+    policy: Policy | RecurrentPolicy,
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    optimizer_state: optax.OptState,
+    batch: Trajectory,
+) -> tuple[Params, optax.OptState, Metrics]:
+    """One step of gradient ascent, θ ← θ + optimizer(ĝ).
+
+    Args:
+        estimator: weights and term.
+        policy: whose parameters are improved.
+        optimizer: from optax, descending as usual.
+        params: of the policy.
+        optimizer_state: from `optimizer.init(params)`, then from the last update.
+        batch: [N, T] episodes, for an on-policy estimator drawn under `params`.
+
+    Returns:
+        The new parameters, the new optimizer state, and metrics of the batch.
+
+    Raises:
+        ValueError: a batch not laid out as [N, T], or empty.
+        TypeError: a parameter that is not floating, a mask that is not boolean.
+
+    Bias: ĝ has the estimator's. An adaptive optimizer such as Adam rescales it by its history, so
+        that the step's expectation is in general no multiple of ∇J.
+
+    References:
+        Kingma & Ba, Adam (2015), for the usual optimizer.
+
+    Example:
+        >>> import functools, jax, jax.numpy as jnp, optax, pgjax
+        >>> policy, params = pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2))
+        >>> batch = rollout(policy, params, pgjax.tabular.random_mdp(), jax.random.key(0),
+        ...     num_trajectories=3, num_steps=5)
+        >>> optimizer = optax.sgd(0.1)
+        >>> step = jax.jit(functools.partial(update, pgjax.rloo(1.0), policy, optimizer))
+        >>> params, state, metrics = step(params, optimizer.init(params), batch)
+        >>> float(metrics.entropy)  # doctest: +ELLIPSIS
+        0.6931...
+    """
+    params, batch = admit(params, batch)
+    share = shares(estimator, batch, log_probs(policy, params, batch))
+    ascent, entropy = pull_back_and_sum(policy, params, batch, share, policy.entropy)
+    params, optimizer_state = climb(optimizer, params, optimizer_state, ascent)
+    return params, optimizer_state, _metrics(batch, ascent, entropy)
+
+
+def climb(
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    optimizer_state: optax.OptState,
+    ascent: Params,
+) -> tuple[Params, optax.OptState]:
+    """A step of an optimizer upwards.
+
+    Args:
+        optimizer: from optax. It descends, so it is handed −ĝ: the only minus sign in pgjax.
+        params: before the step.
+        optimizer_state: before the step.
+        ascent: ĝ, a pytree like params.
+
+    Returns:
+        The new parameters and the new optimizer state.
+    """
+    descent = jax.tree.map(jnp.negative, ascent)
+    step, optimizer_state = optimizer.update(descent, optimizer_state, params)
+    return optax.apply_updates(params, step), optimizer_state
+
+
+def train(
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    environment: Any,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    num_updates: int,
+    num_trajectories: int,
+    num_steps: int,
+    environment_params: Any = None,
+) -> Iterator[tuple[Params, Metrics]]:
+    """Roll out, estimate, ascend, again and again: a generator of parameters and metrics.
+
+    Each update draws N fresh episodes of at most T steps under the current parameters. Rollout,
+    gradient and step are compiled once, as one program; stop by leaving the loop.
+
+    Args:
+        policy: acts and is improved.
+        params: where it starts; they are left as they are.
+        environment: as for `rollout`.
+        key: from `jax.random.key`; the same key gives the same parameters, bit by bit.
+        estimator: e.g. `pgjax.reward_to_go(1.0, baseline=pgjax.baselines.leave_one_out)`.
+        optimizer: from optax, descending as usual.
+        num_updates: how many pairs are yielded.
+        num_trajectories: N.
+        num_steps: T. Below the task's own limit the objective becomes the T-step one.
+        environment_params: of the gymnax environment; its default ones if None.
+
+    Yields:
+        The parameters after each update, and the metrics of the batch that led to them.
+
+    Raises:
+        FloatingPointError: a log-probability, reward, gradient or parameter that is not finite,
+            naming it and the update; what was yielded before is finite.
+        ValueError: a count below one.
+        TypeError: a count that is no integer, a key that is none.
+
+    Bias: the estimator's, in each update.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, pgjax
+        >>> loop = train(pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2)), pgjax.tabular.random_mdp(),
+        ...     jax.random.key(0), estimator=pgjax.rloo(1.0), optimizer=optax.adam(0.1),
+        ...     num_updates=2, num_trajectories=8, num_steps=5)
+        >>> [params.shape for params, metrics in loop]
+        [(4, 2), (4, 2)]
+    """
+    check_positive("num_updates", num_updates)
+    run = policy_gradient(
+        policy,
+        params,
+        environment,
+        key,
+        estimator=estimator,
+        optimizer=optimizer,
+        num_trajectories=num_trajectories,
+        num_steps=num_steps,
+        environment_params=environment_params,
+    )
+    return _loop(run, num_updates)
+
+
+def policy_gradient(
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    environment: Any,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    num_trajectories: int,
+    num_steps: int,
+    environment_params: Any = None,
+) -> Training:
+    """What `train` runs, as a record: for who wants to keep its state, and go on from it.
+
+    Args:
+        policy: acts and is improved.
+        params: where it starts.
+        environment: as for `rollout`.
+        key: from `jax.random.key`.
+        estimator: weights and term.
+        optimizer: from optax, descending as usual.
+        num_trajectories: N.
+        num_steps: T.
+        environment_params: of the gymnax environment; its default ones if None.
+
+    Returns:
+        A Training whose state is (params, optimizer state, key).
+
+    Raises:
+        ValueError: a count below one.
+        TypeError: a count that is no integer, a key that is none.
+    """
+    key = check_key(key)
+    draw = partial(
+        rollout,
+        num_trajectories=check_positive("num_trajectories", num_trajectories),
+        num_steps=check_positive("num_steps", num_steps),
+        environment_params=environment_params,
+    )
+
+    # Everything random happens inside, so that one program is all there is to compile.
+    @jax.jit
+    def step(state: tuple[Params, optax.OptState, Array]) -> tuple[Any, Metrics, dict[str, Array]]:
+        params, optimizer_state, key = state
+        key, batch_key = jax.random.split(key)
+        batch = draw(policy, params, environment, batch_key)
+        updated = update(estimator, policy, optimizer, params, optimizer_state, batch)
+        params, optimizer_state, metrics = updated
+        # The gradient alone would not do: a NaN in the policy hides behind a weight of zero.
+        finite = all_finite(
+            {
+                "log-probability": jnp.where(batch.mask, batch.log_prob, 0),
+                "reward": metrics.mean_return,
+                "gradient": metrics.gradient_norm,
+                "optimizer step": params,
+            }
+        )
+        return (params, optimizer_state, key), metrics, finite
+
+    return Training((params, jax.jit(optimizer.init)(params), key), step, lambda state: state[0])
+
+
+def _loop(run: Training, num_updates: int) -> Iterator[tuple[Params, Metrics]]:
+    """The generator behind `train`, apart from it so that bad arguments raise at the call."""
+    state = run.start
+    for index in range(1, num_updates + 1):
+        state, metrics = advance(run, state, index)
+        yield run.params(state), metrics
+
+
+def advance(run: Training, state: Any, index: int) -> tuple[Any, Metrics]:
+    """One update, and its metrics on the host.
+
+    Args:
+        run: whose step it is.
+        state: before the update.
+        index: of the update, from 1, for the message.
+
+    Returns:
+        The state after it, and its metrics as floats.
+
+    Raises:
+        FloatingPointError: something in it is not finite; the message names what and the update.
+    """
+    state, metrics, finite = run.step(state)
+    metrics, finite = jax.device_get((metrics, finite))
+    bad = [name for name, is_finite in finite.items() if not is_finite]
+    if bad:
+        raise FloatingPointError(
+            f"update {index}: not finite: {', '.join(bad)}; "
+            "lower the learning rate, or find the cause with pgjax.checked"
+        )
+    return state, Metrics(*map(float, metrics))
+
+
+def evaluate(
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    environment: Any,
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    *,
+    num_trajectories: int,
+    num_steps: int,
+    environment_params: Any = None,
+) -> Float[Array, "N"]:
+    """Undiscounted returns of fresh episodes under the stochastic policy, R_i = Σ_t r_it.
+
+    Args:
+        policy: acts, by sampling.
+        params: of the policy.
+        environment: as for `rollout`.
+        key: from `jax.random.key`; use one that training did not.
+        num_trajectories: N.
+        num_steps: T; below the task's own limit it cuts episodes, and their returns with them.
+        environment_params: of the gymnax environment; its default ones if None.
+
+    Returns:
+        [N], in units of reward.
+
+    Raises:
+        ValueError: sizes below one.
+        TypeError: an environment that is none, a key that is none.
+
+    Bias: their mean is unbiased for the undiscounted T-step objective of fixed parameters.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> evaluate(pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2)), pgjax.tabular.random_mdp(),
+        ...     jax.random.key(0), num_trajectories=3, num_steps=5).shape
+        (3,)
+    """
+
+    # Under one jit the stacked observations are never used, so XLA does not store them.
+    @jax.jit
+    def returns(params: Params, key: Array) -> Array:
+        batch = rollout(
+            policy,
+            params,
+            environment,
+            key,
+            num_trajectories=num_trajectories,
+            num_steps=num_steps,
+            environment_params=environment_params,
+        )
+        return _returns(batch)
+
+    return returns(params, check_key(key))
+
+
+def _metrics(batch: Trajectory, ascent: Params, entropy: Array) -> Metrics:
+    returns, steps = _returns(batch), jnp.sum(batch.mask)
+    return Metrics(
+        mean_return=jnp.mean(returns),
+        standard_error=jnp.std(returns, ddof=1) / returns.size**0.5,
+        mean_length=steps / returns.size,
+        gradient_norm=optax.tree.norm(ascent),
+        # The mean of −log π(a|s) would be free, but noisy: it can exceed log A.
+        entropy=entropy / jnp.maximum(steps, 1),
+        steps=steps,
+    )
+
+
+def _returns(batch: Trajectory) -> Array:
+    return jnp.sum(jnp.where(batch.mask, batch.reward, 0), axis=1)
+
+
+def all_finite(stages: dict[str, Any]) -> dict[str, Array]:
+    """Of each stage of an update, whether every number in it is finite; for `advance` to report.
+
+    Args:
+        stages: name -> a pytree of arrays, in the order in which a fault would spread.
+
+    Returns:
+        name -> a boolean scalar.
+    """
+    return OrderedDict(  # a dict would come out of jit in the alphabet's order
+        (name, jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(values)])))
+        for name, values in stages.items()
+    )

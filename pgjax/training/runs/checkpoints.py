@@ -1,0 +1,343 @@
+"""Checkpoints that are whole or not there, and that are known to be what was saved.
+
+A step's folder holds `state/`, written by orbax, `leaves.json`, which names every leaf with its
+shape and dtype, and `SHA256SUMS`, the digest of every other file (`sha256sum -c` reads it). orbax
+alone restores a flipped byte silently. The folder appears under its name by one rename, so that a
+process killed at any moment leaves it whole or absent.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax.core.validation import check_positive
+
+STATE, LEAVES, SUMS = "state", "leaves.json", "SHA256SUMS"
+UNFINISHED, REPLACED = ".unfinished", ".replaced"
+
+
+class Checkpoint(NamedTuple):
+    """What `restore_latest` found.
+
+    Attributes:
+        path: its folder.
+        step: the number it was saved under.
+        state: a pytree like the one asked for, bit by bit what was saved.
+    """
+
+    path: Path
+    step: int
+    state: Any
+
+
+class Leaf(NamedTuple):
+    """What `leaves.json` says of a leaf.
+
+    Attributes:
+        name: its path in the pytree, e.g. "[0]['params']['Dense_0']['bias']".
+        shape: of the array; of an array of keys, without the keys' own words.
+        dtype: e.g. "float32", or "key<fry>" for typed keys.
+        implementation: of typed keys, e.g. "threefry2x32"; None for anything else.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    implementation: str | None = None
+
+
+def save(directory: Path | str, step: int, state: Any, *, keep: int = 3) -> Path:
+    """Write a state under the number `step`, whole or not at all, and keep the newest few.
+
+    An earlier checkpoint of the same number is replaced. Of the others up to `step`, the newest
+    `keep − 1` stay; later ones are left alone. One process writes a directory at a time.
+
+    Args:
+        directory: of all the checkpoints of a run; made if it is not there.
+        step: a number, zero or more, that grows as the run goes on.
+        state: a pytree of arrays, typed keys, optax states and numbers.
+        keep: how many are kept, this one included.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        OSError: it could not be written (a full disk); the earlier checkpoints are untouched.
+        ValueError: a negative step, a `keep` below one, a state without a leaf.
+        TypeError: a leaf that is neither array nor number.
+
+    Example:
+        >>> import tempfile, jax, jax.numpy as jnp
+        >>> directory, state = tempfile.mkdtemp(), (jnp.arange(3.0), jax.random.key(0))
+        >>> save(directory, 50, state).name
+        '0000000050'
+        >>> restore_latest(directory, state).state[0].tolist()
+        [0.0, 1.0, 2.0]
+    """
+    directory = Path(directory)
+    leaves, arrays = _described(state)
+    if step < 0:
+        raise ValueError(f"step must be at least 0, got {step}; count updates from 1")
+    check_positive("keep", keep)
+    unfinished = directory / UNFINISHED
+    try:
+        for left_over in (unfinished, directory / REPLACED):
+            if left_over.exists():  # of a process that was killed
+                shutil.rmtree(left_over)
+        unfinished.mkdir(parents=True)
+        _write(unfinished, leaves, arrays)
+        path = _put(unfinished, directory / _name(step))
+    except Exception as error:
+        shutil.rmtree(unfinished, ignore_errors=True)  # a full disk has no room for it either
+        raise _system_error(error, unfinished) from error
+    for old in [other for other in steps(directory) if other <= step][:-keep]:
+        shutil.rmtree(directory / _name(old), ignore_errors=True)
+    return path
+
+
+def restore_latest(directory: Path | str, like: Any) -> Checkpoint:
+    """The newest checkpoint whose checksum holds.
+
+    One that is not what was saved (a flipped byte, a file cut short or gone) is passed over with a
+    warning that names it and the one that is taken instead.
+
+    Args:
+        directory: where `save` put them.
+        like: a state of the same structure, shapes and dtypes, e.g. that of a run's start. Arrays
+            come back on its devices; its values are not looked at.
+
+    Returns:
+        The checkpoint; its state holds the very bits that were saved.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: none is whole; or one is, and its leaves are not those of `like`: the first that
+            differs is named.
+
+    Example:
+        >>> import tempfile, jax.numpy as jnp
+        >>> directory = tempfile.mkdtemp()
+        >>> _ = save(directory, 50, {"weight": jnp.ones(3)})
+        >>> restore_latest(directory, {"weight": jnp.zeros(4)})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: .../0000000050 does not fit: ['weight'] is float32[3] there, float32[4] here
+    """
+    directory = Path(directory)
+    found = steps(directory)
+    if not found:
+        raise FileNotFoundError(f"{directory} holds no checkpoint")
+    faults: list[str] = []
+    for step in reversed(found):
+        path = directory / _name(step)
+        try:
+            state = _read(path, like)
+        except _NotWhatWasSavedError as fault:
+            faults.append(f"{path.name}: {fault}")
+            continue
+        if faults:
+            warnings.warn(
+                f"in {directory}, checkpoint {path.name} is taken, for a newer one is not what was "
+                f"saved ({'; '.join(faults)})",
+                stacklevel=2,
+            )
+        return Checkpoint(path, step, state)
+    raise ValueError(
+        f"{directory} holds no checkpoint that is what was saved ({'; '.join(faults)}); "
+        "remove it to start from the beginning"
+    )
+
+
+def steps(directory: Path | str) -> list[int]:
+    """The numbers of the checkpoints in a directory, ascending, whether they are whole or not.
+
+    Args:
+        directory: where `save` puts them; it need not exist.
+
+    Returns:
+        Their steps.
+
+    Example:
+        >>> steps("nowhere")
+        []
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+
+
+class _NotWhatWasSavedError(Exception):
+    """A checkpoint to pass over."""
+
+
+def _name(step: int) -> str:
+    return f"{step:010d}"
+
+
+def _described(state: Any) -> tuple[list[Leaf], list[np.ndarray]]:
+    """Each leaf's description, and its bits as an array on the host."""
+    described = [
+        _leaf(jax.tree_util.keystr(path), x)
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+    ]
+    if not described:
+        raise ValueError("the state has no leaf, so there is nothing to save")
+    bits = [
+        jax.random.key_data(x) if leaf.implementation else x
+        for leaf, x in zip(described, jax.tree.leaves(state), strict=True)
+    ]
+    return described, [np.asarray(x) for x in jax.device_get(bits)]
+
+
+def _leaf(name: str, x: Any) -> Leaf:
+    """The description of a leaf: an array, a typed key, a number, or a ShapeDtypeStruct."""
+    dtype = x.dtype if isinstance(x, jax.ShapeDtypeStruct) else jax.dtypes.result_type(x)
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        known = isinstance(x, jax.Array)
+        return Leaf(name, x.shape, str(dtype), str(jax.random.key_impl(x)) if known else None)
+    # result_type would call NumPy's float64 float32 where x64 is off.
+    dtype = x.dtype if isinstance(x, np.ndarray | np.generic) else dtype
+    return Leaf(name, np.shape(x), str(dtype))
+
+
+def _write(folder: Path, leaves: list[Leaf], arrays: list[np.ndarray]) -> None:
+    import orbax.checkpoint as ocp  # a third of a second, for who saves only
+
+    # Numbered, because orbax's names drop a node's type; and it takes no array of size zero.
+    numbered = {f"{i:05d}": x for i, x in enumerate(arrays) if x.size}
+    if numbered:
+        with _quiet(), contextlib.closing(ocp.PyTreeCheckpointer()) as checkpointer:
+            checkpointer.save((folder / STATE).absolute(), numbered)
+    _durably(folder / LEAVES, json.dumps([leaf._asdict() for leaf in leaves], indent=1))
+    sums = "".join(f"{digest}  {name}\n" for name, digest in _digests(folder).items())
+    _durably(folder / SUMS, sums)
+
+
+def _durably(path: Path, text: str) -> None:
+    """Written, and on the disk before the rename is: power may fail too."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put(unfinished: Path, path: Path) -> Path:
+    """Give a whole checkpoint its name; a folder that is not empty cannot be renamed onto."""
+    replaced = path.parent / REPLACED
+    if path.exists():
+        path.rename(replaced)
+    unfinished.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return path
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file but the sums themselves, by its path within the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path != folder / SUMS
+    }
+
+
+def _read(path: Path, like: Any) -> Any:
+    """The state of one checkpoint: first that it is whole, then that it fits, then its arrays."""
+    import orbax.checkpoint as ocp
+
+    _check_whole(path)
+    leaves = [Leaf(**entry) for entry in json.loads((path / LEAVES).read_text("utf-8"))]
+    _check_fits(path, leaves, like)
+    numbered: dict[str, np.ndarray] = {}
+    if (path / STATE).exists():
+        try:
+            with _quiet(), contextlib.closing(ocp.PyTreeCheckpointer()) as checkpointer:
+                numbered = checkpointer.restore((path / STATE).absolute())
+        except Exception as error:  # the bytes are right, and this orbax cannot read them
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise _NotWhatWasSavedError(reason) from error
+    found = [
+        _placed(numbered.get(f"{i:05d}"), leaf, x)
+        for i, (leaf, x) in enumerate(zip(leaves, jax.tree.leaves(like), strict=True))
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), found)
+
+
+def _check_whole(path: Path) -> None:
+    try:
+        lines = (path / SUMS).read_text("utf-8").splitlines()
+        found = _digests(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise _NotWhatWasSavedError(f"cannot be read ({error})") from error
+    saved = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    missing, added = saved.keys() - found.keys(), found.keys() - saved.keys()
+    changed = {name for name in saved.keys() & found.keys() if saved[name] != found[name]}
+    told = (("missing", missing), ("not saved with it", added), ("checksum differs", changed))
+    faults = [f"{what}: {', '.join(sorted(names))}" for what, names in told if names]
+    if faults:
+        raise _NotWhatWasSavedError(", ".join(faults))
+
+
+def _check_fits(path: Path, leaves: list[Leaf], like: Any) -> None:
+    wanted = jax.tree_util.tree_leaves_with_path(like)
+    here = [_leaf(jax.tree_util.keystr(where), x) for where, x in wanted]
+    saved, needed = ({leaf.name: _kind(leaf) for leaf in side} for side in (leaves, here))
+    for name in [*needed, *saved]:
+        if saved.get(name) != needed.get(name):
+            raise ValueError(
+                f"{path} does not fit: {name or 'the state'} is {saved.get(name, 'absent')} there, "
+                f"{needed.get(name, 'absent')} here"
+            )
+
+
+def _kind(leaf: Leaf) -> str:
+    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def _placed(bits: np.ndarray | None, leaf: Leaf, like: Any) -> Any:
+    """The leaf, as the same kind of thing and in the same place as `like`."""
+    value: Any = np.zeros(leaf.shape, like.dtype) if bits is None else bits
+    if leaf.implementation:
+        value = jax.random.wrap_key_data(jnp.asarray(value), impl=leaf.implementation)
+    if isinstance(like, jax.Array | jax.ShapeDtypeStruct):
+        committed = isinstance(like, jax.Array) and like.committed
+        return jax.device_put(value, like.sharding) if committed else jnp.asarray(value)
+    return value if isinstance(like, np.ndarray) else type(like)(value[()])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax logs a full disk with pages of tracebacks, beside the exception that says it all."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _system_error(error: Exception, path: Path) -> Exception:
+    """TensorStore tells a failed system call as a ValueError that has the number in its words."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    if number is None or isinstance(error, OSError):
+        return error
+    return OSError(int(number[1]), os.strerror(int(number[1])), str(path))

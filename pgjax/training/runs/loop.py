@@ -1,0 +1,250 @@
+"""The loop of a training run in its directory: what it writes, what stops it, what survives."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from pgjax.training.reinforce import Metrics, Training, advance
+from pgjax.training.runs import checkpoints, saved_runs
+from pgjax.training.runs.log import Row, RunLog
+from pgjax.training.runs.progress import reporter
+from pgjax.training.runs.signals import interruptions
+
+SECONDS = 30.0
+"""Between two checkpoints by default."""
+
+SHARE = 0.02
+"""Of the time, what checkpoints may take by default: a large state is saved more rarely."""
+
+
+class Progress(NamedTuple):
+    """What a checkpoint holds: all there is to know to go on as if never stopped.
+
+    Attributes:
+        state: of the Training: parameters, optimizer, key, streams of episodes.
+        update: how many have been made.
+        environment_steps: how many these took.
+    """
+
+    state: Any
+    update: int
+    environment_steps: int
+
+
+class Plan(NamedTuple):
+    """What a run is to do, and where.
+
+    Attributes:
+        directory: of the run.
+        updates: how many in all.
+        until: a mean return to stop at; None for all updates.
+        checkpoint_every: a number of updates; None for every `SECONDS`.
+        draw: rows of the log -> a figure of the learning curve; None draws nothing.
+    """
+
+    directory: Path
+    updates: int
+    until: float | None
+    checkpoint_every: int | None
+    draw: Callable[[list[Row]], Any] | None
+
+
+def follow(training: Training, progress: Progress, log: RunLog, plan: Plan) -> int:
+    """Update, log and save, until the plan is done, a signal asks to stop, or something fails.
+
+    Args:
+        training: whose steps are taken.
+        progress: where it starts.
+        log: holds the rows of the updates so far.
+        plan: what to do.
+
+    Returns:
+        The exit status: 0 if the run has ended, or is saved and ready to go on.
+    """
+    run = _Run(training, progress, log, plan)
+    with interruptions() as asked:
+        try:
+            with reporter(plan.updates) as report:
+                run.go_on(asked, report)
+        except (FloatingPointError, jax.errors.JaxRuntimeError) as error:
+            return run.fail(error)
+        except BaseException:
+            run.leave()
+            raise
+        signal_name = asked()
+        return run.end() if run.is_done() or signal_name is None else run.stop(signal_name)
+
+
+def say(message: str) -> None:
+    """One line on standard error, which may itself be a file on a full disk."""
+    with suppress(OSError):
+        print(f"pgjax train: {message}", file=sys.stderr, flush=True)
+
+
+class _Run:
+    """A run on its way: it alone changes, and all that it writes goes through `_attempt`."""
+
+    def __init__(self, training: Training, progress: Progress, log: RunLog, plan: Plan) -> None:
+        self.training, self.progress, self.log, self.plan = training, progress, log, plan
+        self.failing: set[str] = set()
+        self.ending = False
+        self.saved_update = progress.update  # of a checkpoint, or the start, which needs none
+        self.saved_at, self.cost = time.monotonic(), 0.0
+        earlier = log.rows[-1]["seconds"] if log.rows else 0.0
+        self.started_at = time.perf_counter() - earlier
+
+    def go_on(self, asked: Callable[[], str | None], report: Callable[[dict], None]) -> None:
+        """Updates, until there is a reason to stop."""
+        while not self.is_done() and asked() is None:
+            update = self.progress.update + 1
+            state, metrics = advance(self.training, self.progress.state, update)
+            steps = self.progress.environment_steps + round(float(metrics.steps))
+            self.progress = Progress(state, update, steps)
+            row = self._row(metrics)
+            self.log.append(row)
+            # What the disk did not take waits for the next checkpoint.
+            if saved_runs.LOG not in self.failing:
+                self._attempt(saved_runs.LOG, self.log.flush)
+            self._show(lambda row=row: report(row))
+            if self._is_due() and not self.is_done():
+                self.checkpoint()
+
+    def is_done(self) -> bool:
+        """Whether all updates are made, or the return asked for is reached."""
+        return self.progress.update >= self.plan.updates or self._is_reached()
+
+    def _is_reached(self) -> bool:
+        until, rows = self.plan.until, self.log.rows
+        return until is not None and bool(rows) and rows[-1]["mean_return"] >= until
+
+    def _row(self, metrics: Metrics) -> dict[str, Any]:
+        row = {
+            "update": self.progress.update,
+            "environment_steps": self.progress.environment_steps,
+        }
+        row |= {name: x for name, x in metrics._asdict().items() if name != "steps"}
+        return row | {"seconds": round(time.perf_counter() - self.started_at, 3)}
+
+    def _is_due(self) -> bool:
+        if self.plan.checkpoint_every is not None:
+            return self.progress.update % self.plan.checkpoint_every == 0
+        return time.monotonic() - self.saved_at >= max(SECONDS, self.cost / SHARE)
+
+    def checkpoint(self) -> bool:
+        """Log, parameters and checkpoint, in this order: the log lacks nothing that follows."""
+        if self.saved_update == self.progress.update:
+            return True
+        start = time.monotonic()
+        folder = self.plan.directory / saved_runs.CHECKPOINTS
+        self._attempt(saved_runs.LOG, self.log.flush)
+        self._write_params()
+        saved = self._attempt(
+            "a checkpoint", lambda: checkpoints.save(folder, self.progress.update, self.progress)
+        )
+        if saved:
+            self.saved_update = self.progress.update
+        self.saved_at = time.monotonic()
+        self.cost = self.saved_at - start
+        return saved
+
+    def leave(self) -> bool:
+        """Log, parameters and picture of what there is; whether the parameters are written."""
+        self.ending = True
+        self._attempt(saved_runs.LOG, self.log.flush)
+        if self.log.waiting:
+            say(f"warning: {saved_runs.LOG} lacks the last {self.log.waiting} updates")
+        written = self._write_params()
+        if self.log.rows and (draw := self.plan.draw) is not None:
+            self._attempt(saved_runs.CURVE, lambda: self._draw(draw))
+        return written
+
+    def end(self) -> int:
+        """All is done: the parameters are the result."""
+        if not self.leave():
+            say(f"error: the final parameters are not saved; {self._last_checkpoint()}")
+            return 1
+        directory, update = self.plan.directory, self.progress.update
+        self._attempt(saved_runs.CONFIG, lambda: saved_runs.mark_finished(directory, update))
+        if self.plan.until is not None and self.log.rows:
+            self._print(_verdict(self.log.rows[-1], self.plan.until))
+        self._print(f"saved in {directory}; try: pgjax evaluate {directory}")
+        return 0
+
+    def stop(self, signal_name: str) -> int:
+        """A signal asked: save, and say how to go on."""
+        self.ending = True
+        saved = self.checkpoint()
+        self.leave()
+        where = f"{signal_name} after update {self.progress.update} of {self.plan.updates}"
+        resume = f"pgjax train --resume {self.plan.directory}"
+        if not saved:
+            say(f"error: {where}: it is not saved; {self._last_checkpoint()}; try: {resume}")
+            return 1
+        self._print(f"{where}: saved; go on with: {resume}")
+        return 0
+
+    def fail(self, error: Exception) -> int:
+        """Something is not finite, or the device fails; the updates before are good, and kept."""
+        self.ending = True
+        self.checkpoint()
+        self.leave()
+        say(f"error: {' '.join(str(error).split())}; {self._last_checkpoint()}")
+        return 1
+
+    def _last_checkpoint(self) -> str:
+        folder = self.plan.directory / saved_runs.CHECKPOINTS
+        if not (steps := checkpoints.steps(folder)):
+            return "there is no checkpoint"
+        return f"the last good checkpoint is that of update {steps[-1]}, in {folder}"
+
+    def _write_params(self) -> bool:
+        def write() -> None:
+            params = self.training.params(self.progress.state)
+            saved_runs.write_params(self.plan.directory, params)
+
+        return self._attempt(saved_runs.PARAMS, write)
+
+    def _draw(self, draw: Callable[[list[Row]], Any]) -> None:
+        figure = draw(self.log.rows)
+        figure.savefig(self.plan.directory / saved_runs.CURVE, dpi=150)
+
+    def _print(self, line: str) -> None:
+        self._show(lambda: print(line, flush=True))
+
+    def _show(self, write: Callable[[], Any]) -> None:
+        """Standard output may be a file on the full disk, or a terminal that is gone."""
+        if "standard output" in self.failing:
+            return
+        if not self._attempt("standard output", write):
+            # Python would flush it once more at the end, and fail.
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
+
+    def _attempt(self, what: str, write: Callable[[], Any]) -> bool:
+        """Whether it was written. Whatever kept it from that, training is worth more."""
+        try:
+            write()
+        except Exception as error:
+            if what not in self.failing:
+                told = error.strerror if isinstance(error, OSError) else None
+                reason = told or " ".join(str(error).split())
+                goes_on = "" if self.ending else "; training goes on"
+                say(f"warning: could not write {what}: {reason}{goes_on}")
+            self.failing.add(what)
+            return False
+        if what in self.failing:
+            self.failing.remove(what)
+            say(f"{what} could be written again")
+        return True
+
+
+def _verdict(row: dict[str, Any], until: float) -> str:
+    """Whether the return asked for was reached, and where."""
+    if row["mean_return"] >= until:
+        return f"a mean return of {until:g} was reached at update {row['update']}"
+    return f"no batch reached a mean return of {until:g} in {row['update']} updates"

@@ -1,0 +1,231 @@
+"""Saved runs: what `train` leaves in a directory and `evaluate` reads back.
+
+Imports JAX and gymnax, so a command imports this module only when it runs.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen, serialization
+
+from pgjax import __version__, environments, policies
+from pgjax.environments import from_gymnax
+from pgjax.environments.sources import AnyEnvironment, bound
+from pgjax.training.networks import initial_params, policy_of
+from pgjax.types import Params, Policy
+
+CONFIG, PARAMS, LOG, CURVE = "config.json", "params.msgpack", "log.jsonl", "learning_curve.png"
+FILES = (CONFIG, PARAMS, LOG, CURVE)
+CHECKPOINTS = "checkpoints"
+
+
+def make_environment(name: str) -> tuple[AnyEnvironment, Any]:
+    """The environment of that name, and its parameters if it is one of gymnax.
+
+    A gymnax environment stays one: it alone says which observations are categories.
+
+    Raises:
+        ValueError: an unknown name, with near matches.
+    """
+    return (environments.make(name), None) if "/" in name else from_gymnax.named(name)
+
+
+def time_limit(environment: AnyEnvironment, environment_params: Any) -> int | None:
+    """The environment's own limit in steps; None where it has none."""
+    return bound(environment, environment_params).time_limit
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Make the directory, and let no other process train in it meanwhile.
+
+    The lock is the kernel's: it is gone with the process, however that ends.
+
+    Raises:
+        ValueError: another process trains there.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock
+        yield
+        return
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise ValueError(f"another process is training in {directory}; stop it first") from None
+    except OSError:
+        pass  # nor has every network's file system
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def begin(directory: Path, config: dict, *, overwrite: bool) -> None:
+    """Write the config of a new run; lose no earlier run unless told to."""
+    present = [name for name in (*FILES, CHECKPOINTS) if (directory / name).exists()]
+    if present and not overwrite:
+        raise ValueError(
+            f"{directory} already holds {', '.join(present)}; choose another --output, "
+            "go on with the run by --resume, or replace it with --overwrite"
+        )
+    # The config goes last: until the new one is there, the old run is one that starts anew.
+    if CHECKPOINTS in present:
+        shutil.rmtree(directory / CHECKPOINTS)
+    for name in present:
+        if name not in (CHECKPOINTS, CONFIG):
+            (directory / name).unlink()
+    write_config(directory, config)
+
+
+def mark_finished(directory: Path, update: int) -> None:
+    """Say in the config after which update the run ended: its parameters are the result."""
+    config = json.loads((directory / CONFIG).read_text())
+    write_config(directory, config | {"finished": update})
+
+
+def describe(environment: str, seed: int, description: dict) -> dict:
+    """What `config.json` holds: enough to rebuild the policy and to repeat the run."""
+    return {"environment": environment, "seed": seed} | description | {"versions": _versions()}
+
+
+def _versions() -> dict[str, str]:
+    """Of everything that the last bits of a result hang on."""
+    libraries = ("jax", "jaxlib", "flax", "optax", "gymnax")
+    found = {library: importlib.metadata.version(library) for library in libraries}
+    return {"pgjax": __version__} | found | {"backend": jax.default_backend()}
+
+
+def read_config(directory: Path) -> dict:
+    """The config of a run that can be resumed.
+
+    Raises:
+        ValueError: no run there, or one that cannot be resumed.
+    """
+    path = directory / CONFIG
+    if not path.is_file():
+        raise ValueError(
+            f"{directory} holds no run to resume: {CONFIG} missing; "
+            "pass the --output directory of a `pgjax train`"
+        )
+    config, _ = _read_config(path)
+    if not isinstance(config.get("options"), dict) or "until" not in config["options"]:
+        raise ValueError(
+            f"{path} does not say with which options the run began, so it cannot be resumed; "
+            "start it anew with --overwrite"
+        )
+    return config
+
+
+def differences(directory: Path, config: dict, description: dict) -> list[str]:
+    """In which versions the run's past differs from the present.
+
+    Raises:
+        ValueError: the config describes another training than its options make.
+    """
+    made = json.loads(json.dumps(description))  # tuples as lists, as the config has them
+    changed = [name for name in made if config.get(name) != made[name]]
+    if changed:
+        raise ValueError(
+            f"{directory / CONFIG} was edited, or another version of pgjax wrote it: its options "
+            f"make {changed[0]} {made[changed[0]]}, and it says {config.get(changed[0])}"
+        )
+    then, now = config.get("versions", {}), _versions()
+    return [
+        f"the run began with {name} {then.get(name, 'unknown')}, and this is {now[name]}"
+        for name in now
+        if then.get(name) != now[name]
+    ]
+
+
+def write_config(directory: Path, config: dict) -> None:
+    """Write `config.json`, whole or not at all."""
+    _write_whole(directory / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def write_params(directory: Path, params: Params) -> None:
+    """Write `params.msgpack`, whole or not at all: an earlier file stays until the new is there."""
+    _write_whole(directory / PARAMS, serialization.to_bytes(params))
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)  # it takes room on a full disk
+        raise
+
+
+def load(directory: Path) -> tuple[dict, Any, Any, Policy, Params]:
+    """(config, environment, environment_params, policy, params) of a saved run.
+
+    Raises:
+        ValueError: no run there, or files that cannot be read, or that do not fit each other.
+    """
+    missing = [name for name in (CONFIG, PARAMS) if not (directory / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{directory} holds no saved run: {' and '.join(missing)} missing; "
+            "pass the --output directory of a `pgjax train`"
+        )
+    config, network = _read_config(directory / CONFIG)
+    environment, environment_params = make_environment(config["environment"])
+    policy = policy_of(network)
+    params = _read_params(directory / PARAMS)
+    expected = jax.eval_shape(
+        lambda key: initial_params(policy, environment, key, environment_params), jax.random.key(0)
+    )
+    if _shapes(params) != _shapes(expected):
+        raise ValueError(
+            f"{directory / PARAMS} does not fit the network of {CONFIG}: "
+            f"it has {_shapes(params)}, needed are {_shapes(expected)}"
+        )
+    return config, environment, environment_params, policy, jax.tree.map(jax.numpy.asarray, params)
+
+
+def _read_config(path: Path) -> tuple[dict, linen.Module]:
+    known = (policies.MLP, policies.ConvNet, policies.GaussianMLP)
+    networks: dict[str, Callable[..., linen.Module]] = {net.__name__: net for net in known}
+    try:
+        config = json.loads(path.read_text())
+        fields = dict(config["network"])
+        network = networks[fields.pop("class")]
+        # JSON turns tuples into lists; a module must be hashable.
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return {"environment": str(config["environment"])} | config, network(**fields)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is not the config of a saved run ({reason})") from error
+
+
+def _read_params(path: Path) -> Params:
+    try:
+        params = serialization.msgpack_restore(path.read_bytes())
+    except Exception as error:  # msgpack has many exceptions for bytes that are not its own
+        raise ValueError(f"{path} is not a parameter file ({type(error).__name__})") from error
+    if not all(
+        np.issubdtype(np.result_type(leaf), np.floating) for leaf in jax.tree.leaves(params)
+    ):
+        raise ValueError(f"{path} is not a parameter file (an entry is not a floating array)")
+    return params
+
+
+def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in leaves}

@@ -1,0 +1,234 @@
+"""Importance sampling as weights for the score term: whole products of ratios, held or normalised.
+
+A product of ratios turns an expectation over μ's trajectories into one over π's, and its variance
+grows exponentially with the number of steps. Whatever bounds it biases the estimate.
+"""
+
+import math
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from pgjax.baselines.simple import Baseline
+from pgjax.core.episode_boundaries import Rate, continues, holds_windows
+from pgjax.types import Trajectory
+from pgjax.weights import on_policy
+from pgjax.weights.off_policy.ratios import (
+    ZERO,
+    check_ceiling,
+    cumulative_log_ratios,
+    earlier,
+    ratio_below,
+)
+from pgjax.weights.on_policy import Weights
+
+
+def trajectory_importance(
+    discount: Rate, *, ceiling: float = math.inf, baseline: Baseline | None = None
+) -> Weights:
+    """Full-trajectory importance sampling, w_it = min(ρ_{0:T}, c) (R_i − b_it).
+
+    Args:
+        discount: γ in [0, 1].
+        ceiling: c > 0, the largest ratio of an episode.
+        baseline: from `pgjax.baselines`; it is given R_i.
+
+    Raises:
+        ValueError: a discount outside [0, 1], a ceiling that is not positive; at use, windows.
+
+    Bias: none off-policy without a ceiling, if b_it does not depend on a_it or later and μ may take
+    every action that π may. A ceiling shrinks the share of episodes that π likes more than μ does.
+
+    References:
+        Precup, Sutton & Singh (2000), eq. 4, for values; Ionides, Truncated Importance Sampling
+        (2008), for the ceiling.
+
+    Example:
+        >>> from pgjax import Estimator, terms
+        >>> estimator = Estimator(trajectory_importance(0.9), terms.score)
+    """
+    return _by_trajectory(discount, _held_below(ceiling), baseline)
+
+
+def normalised_trajectory_importance(
+    discount: Rate, *, ceiling: float = math.inf, baseline: Baseline | None = None
+) -> Weights:
+    """Self-normalised, or weighted, importance sampling, w_it = ρ_i/(1/N Σ_j ρ_j) (R_i − b_it).
+
+    Where every episode of the batch has ratio zero, every weight is zero.
+
+    Args:
+        discount: γ in [0, 1].
+        ceiling: c > 0, the largest ratio of an episode, before they are normalised.
+        baseline: from `pgjax.baselines`; it is given R_i.
+
+    Raises:
+        ValueError: as for `trajectory_importance`; at use, a batch of one.
+
+    Bias: biased, by O(1/N) without a ceiling, for N trajectories; bounded variance instead.
+
+    References:
+        Precup, Sutton & Singh (2000), eq. 7; Owen, Monte Carlo Theory, Methods and Examples (2013),
+        section 9.2.
+    """
+    return _by_trajectory(discount, _normalised_below(ceiling), baseline)
+
+
+def per_decision(
+    discount: Rate, *, ceiling: float = math.inf, baseline: Baseline | None = None
+) -> Weights:
+    """Per-decision importance sampling, w_t = γ^t (Σ_{k≥t} γ^(k−t) ρ_{0:k} r_k − ρ_{0:t} b_t).
+
+    A reward is weighed by the ratios of the actions that came before it, and by no later ones.
+
+    Args:
+        discount: γ in [0, 1].
+        ceiling: c > 0, the largest ρ_{0:k}.
+        baseline: from `pgjax.baselines`, in units of return; it is given Σ_{k≥t} γ^(k−t) ρ_{0:k}
+            r_k, so that `leave_one_out` is an estimate of E_π[G_t].
+
+    Raises:
+        ValueError: a discount outside [0, 1], a ceiling that is not positive.
+
+    Bias: none off-policy without a ceiling, if b_t does not depend on a_t or later and μ may take
+    every action that π may. A window's first episode is corrected from the window's start on only.
+
+    References:
+        Precup, Sutton & Singh (2000), eq. 6, for values; for gradients Jie & Abbeel, On a
+        Connection between Importance Sampling and the Likelihood Ratio Policy Gradient (2010).
+
+    Example:
+        >>> from pgjax import Estimator, baselines, terms
+        >>> weights = per_decision(0.9, baseline=baselines.recorded_value)
+        >>> estimator = Estimator(weights, terms.score)
+    """
+    return _by_decision(discount, _held_below(ceiling), baseline)
+
+
+def normalised_per_decision(
+    discount: Rate, *, ceiling: float = math.inf, baseline: Baseline | None = None
+) -> Weights:
+    """Self-normalised per-decision importance sampling: ρ_{0:k}/(1/N Σ_j ρ^j_{0:k}) for ρ_{0:k}.
+
+    Each time step is normalised by itself. An episode that has ended counts with its last ratio.
+
+    Args:
+        discount: γ in [0, 1].
+        ceiling: c > 0, the largest ρ_{0:k}, before they are normalised.
+        baseline: as for `per_decision`.
+
+    Raises:
+        ValueError: as for `per_decision`; at use, windows, or a batch of one.
+
+    Bias: biased, by O(1/N) without a ceiling, for N trajectories; bounded variance instead.
+
+    References:
+        Thomas, Safe Reinforcement Learning (2015), section 3.8 (consistent weighted per-decision
+        importance sampling), for values.
+    """
+    return _by_decision(discount, _normalised_below(ceiling), baseline)
+
+
+def on_target_states(credit: Weights, *, ceiling: float = math.inf) -> Weights:
+    """Weights times min(ρ_{0:t−1}, c): the states that π would reach, and not those of μ.
+
+    For weights that correct an action and what follows it, but leave the states as μ found them:
+    `vtrace`, `retrace`, `tree_backup`.
+
+    Args:
+        credit: weights for the score term.
+        ceiling: c > 0.
+
+    Raises:
+        ValueError: a ceiling that is not positive.
+
+    Bias: none without a ceiling if μ's mean of w_t, given s_t, a_t and all before, is
+    γ^t ρ_t (Q^π(s_t,a_t) − b(s_t)).
+
+    References:
+        Degris, White & Sutton, Off-Policy Actor-Critic (2012), section 2.2, leave this ratio out;
+        Imani, Graves & White, An Off-policy Policy Gradient Theorem Using Emphatic Weightings
+        (2018), section 4, say what that costs.
+    """
+    ratios = _held_below(ceiling)
+
+    def weigh(batch: Trajectory, log_prob: Array) -> Array:
+        before = earlier(cumulative_log_ratios(batch, log_prob), 0.0)
+        before = jnp.where(earlier(continues(batch), False), before, 0)
+        weight = credit(batch, log_prob)
+        return ratios(batch, before).astype(weight.dtype) * weight
+
+    return weigh
+
+
+def _by_trajectory(discount: Rate, ratios: Weights, baseline: Baseline | None) -> Weights:
+    plain = on_policy.total_return(discount, baseline=baseline)
+
+    def weigh(batch: Trajectory, log_prob: Array) -> Array:
+        _check_episodes("full-trajectory ratios", batch)
+        ratio = ratios(batch, cumulative_log_ratios(batch, log_prob))
+        return ratio[:, -1:] * plain(batch, log_prob)
+
+    return weigh
+
+
+def _by_decision(discount: Rate, ratios: Weights, baseline: Baseline | None) -> Weights:
+    """Reward-to-go of a batch whose rewards, and what bootstraps them, are weighed by ρ_{0:k}."""
+    on_policy.reward_to_go(discount)  # checks the discount
+
+    def weigh(batch: Trajectory, log_prob: Array) -> Array:
+        ratio = ratios(batch, cumulative_log_ratios(batch, log_prob))
+
+        def scaled(weighed: Trajectory, target: Array) -> Array:
+            # ρ_{0:t} and not ρ_{0:t−1}: under μ it is ρ_t ∇log π(a_t|s_t) whose mean is zero.
+            return jnp.zeros_like(target) if baseline is None else ratio * baseline(batch, target)
+
+        return on_policy.reward_to_go(discount, baseline=scaled)(_weighed(batch, ratio), log_prob)
+
+    return weigh
+
+
+def _weighed(batch: Trajectory, ratio: Array) -> Trajectory:
+    final, following = batch.final_value, batch.next_value
+    return replace(
+        batch,
+        reward=ratio * jnp.where(batch.mask, batch.reward, 0).astype(ratio.dtype),
+        final_value=None if final is None else ratio[:, -1] * final.astype(ratio.dtype),
+        next_value=None if following is None else ratio * following.astype(ratio.dtype),
+    )
+
+
+def _held_below(ceiling: float) -> Weights:
+    """(batch, log-ratios) -> ratios, none above the ceiling, nor above √max of the dtype."""
+    check_ceiling("ceiling", ceiling)
+    return lambda batch, log_ratio: ratio_below(ceiling, log_ratio)
+
+
+def _normalised_below(ceiling: float) -> Weights:
+    """(batch, log-ratios) -> ratios over their mean at each time step: N softmax(log ρ)."""
+    check_ceiling("ceiling", ceiling)
+
+    def ratios(batch: Trajectory, log_ratio: Array) -> Array:
+        _check_episodes("self-normalised ratios", batch)
+        N = log_ratio.shape[0]
+        if N < 2:
+            raise ValueError(
+                f"self-normalised ratios need a batch of at least 2 trajectories, got N = {N}; "
+                "one ratio over itself is 1, and corrects nothing"
+            )
+        held = jnp.minimum(log_ratio, math.log(ceiling))
+        any_possible = jnp.max(held, axis=0, keepdims=True) > ZERO / 2
+        return jnp.where(any_possible, N * jax.nn.softmax(held, axis=0), 0)
+
+    return ratios
+
+
+def _check_episodes(what: str, batch: Trajectory) -> None:
+    if holds_windows(batch):
+        raise ValueError(
+            f"{what} need rows of one whole episode each, got windows (batch.next_value or "
+            "batch.time is given); "
+            "use per_decision, vtrace or retrace"
+        )

@@ -1,0 +1,105 @@
+"""Ratios ρ_t = π(a_t|s_t)/μ(a_t|s_t) and their products ρ_{0:t} = ρ_0 ⋯ ρ_t, in log space.
+
+What is made of them stays finite. A ratio above the square root of the largest number of its dtype
+(e^44 in float32, e^354 in float64) is held there. An action that π never takes has ratio zero, also
+where μ never takes it either; one that only μ never takes has a ratio that is held.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from pgjax.core.episode_boundaries import continues
+from pgjax.core.recurrence import accumulation_dtype
+from pgjax.returns import discounted_returns
+from pgjax.types import Trajectory
+
+ZERO, INFINITE = -1e6, 1e4
+"""Log-ratios of actions that π, or μ, never takes: finite, so that sums of them are, and a zero
+outweighs a hundred infinities."""
+
+
+def log_ratios(batch: Trajectory, log_prob: Float[Array, "N T"]) -> Float[Array, "N T"]:
+    """Logarithms of the steps' ratios, log ρ_t = log π(a_t|s_t) − log μ(a_t|s_t).
+
+    Args:
+        batch: [N, T], with μ's `log_prob`.
+        log_prob: [N, T] log π(a_t|s_t); −inf for an action that π never takes.
+
+    Returns:
+        [N, T], in the reward's precision or float32, within [−1e6, 1e4]; zero on masked steps.
+
+    Bias: exact within those bounds.
+    """
+    dtype = accumulation_dtype(batch.reward)
+    never = batch.mask & (log_prob == -jnp.inf)
+    known = batch.mask & ~never
+    target, behaviour = (
+        jnp.where(known, x, 0).astype(dtype) for x in (log_prob, batch.log_prob)
+    )  # fmt: skip
+    return jnp.where(never, jnp.asarray(ZERO, dtype), jnp.clip(target - behaviour, ZERO, INFINITE))
+
+
+def cumulative_log_ratios(batch: Trajectory, log_prob: Float[Array, "N T"]) -> Float[Array, "N T"]:
+    """Sums of the log-ratios since the start of each step's episode, log ρ_{0:t}.
+
+    Args:
+        batch: [N, T], with μ's `log_prob`.
+        log_prob: [N, T] log π(a_t|s_t).
+
+    Returns:
+        [N, T]; after a row's last step its last sum is repeated.
+
+    Bias: exact, but for an episode that began before its window did: there the sum begins with the
+    window.
+
+    References:
+        Precup, Sutton & Singh, Eligibility Traces for Off-Policy Policy Evaluation (2000), eq. 5.
+    """
+    log_ratio = log_ratios(batch, log_prob)
+    carried = earlier(continues(batch), False) | ~batch.mask  # a window's next episode starts anew
+    slope = carried.astype(log_ratio.dtype)
+    backwards = jax.vmap(discounted_returns)(log_ratio[:, ::-1], slope[:, ::-1])
+    return backwards[:, ::-1]
+
+
+def ratio_below(ceiling: float, log_ratio: Float[Array, "..."]) -> Float[Array, "..."]:
+    """min(ρ, c) from log ρ; without a ceiling it is held at √max of its dtype.
+
+    Args:
+        ceiling: c > 0, or `math.inf`.
+        log_ratio: [...] log ρ.
+
+    Returns:
+        [...], finite unless log ρ is NaN.
+
+    Bias: biased low above the ceiling.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> ratio_below(2.0, jnp.log(jnp.array([0.5, 4.0])))
+        Array([0.5, 2. ], dtype=float32)
+    """
+    largest = float(np.log(float(jnp.finfo(log_ratio.dtype).max))) / 2
+    return jnp.exp(jnp.minimum(log_ratio, min(math.log(ceiling), largest)))
+
+
+def check_ceiling(name: str, value: float) -> None:
+    """A bound on a ratio: positive, perhaps infinite."""
+    if not value > 0:
+        raise ValueError(
+            f"{name} must be positive, got {value:g}; it bounds a ratio of probabilities, "
+            "and math.inf leaves it free"
+        )
+
+
+def earlier(x: Array, first: float | bool) -> Array:
+    """Each step is given what stood one step before it, the first one `first`.
+
+    Bias: does not apply.
+    """
+    return jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=first)

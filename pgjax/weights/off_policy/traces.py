@@ -1,0 +1,330 @@
+"""V-trace and Retrace: ratios bounded step by step, with a critic in place of what is cut off.
+
+The targets know one sequence of length T; `jax.vmap` adds the batch. The weights read the critic's
+opinion from the batch: `value` V(s_t) = E_π Q(s_t, ·), `action_value` Q(s_t, a_t), and at a cut
+`final_value`, or `next_value` in a window. They correct an action and what follows it, but not the
+state it was taken in: `on_target_states` does that.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Num
+
+from pgjax.core import episode_boundaries as boundaries
+from pgjax.core.episode_boundaries import Rate
+from pgjax.core.recurrence import accumulation_dtype, reverse_affine
+from pgjax.core.validation import check_scalar_or_sequence, check_sequence, check_unit_interval
+from pgjax.returns import ScalarOrSequence, td_errors
+from pgjax.types import Trajectory
+from pgjax.weights.off_policy.ratios import check_ceiling, earlier, log_ratios, ratio_below
+from pgjax.weights.on_policy import Weights
+
+
+def vtrace_targets(
+    reward: Num[Array, "T"],
+    discount: ScalarOrSequence,
+    log_ratio: Float[Array, "T"],
+    value: Float[Array, "T"],
+    next_value: Float[Array, "T"],
+    *,
+    lambda_: ScalarOrSequence = 1.0,
+    ratio_ceiling: float = 1.0,
+    trace_ceiling: float = 1.0,
+) -> Float[Array, "T"]:
+    """V-trace's targets for a critic, v_t = V(s_t) + Σ_{k≥t} γ^(k−t) c_t ⋯ c_{k−1} ρ_k δ_k.
+
+    ρ_k = min(ρ̄, π/μ), c_k = λ min(c̄, π/μ), δ_k = r_k + γ V(s_{k+1}) − V(s_k). ρ̄ says which policy
+    is evaluated, c̄ how fast. A sum that overflows, which takes c̄ > 1, is counted as zero.
+
+    Args:
+        reward: [T].
+        discount: γ in [0, 1], a scalar or [T].
+        log_ratio: [T] log π(a_t|s_t) − log μ(a_t|s_t).
+        value: [T] V(s_t).
+        next_value: [T] V(s_{t+1}), as for `td_errors`.
+        lambda_: λ in [0, 1], a scalar or [T]; zero where nothing may leak back from the next step.
+        ratio_ceiling: ρ̄ > 0.
+        trace_ceiling: c̄ > 0; Espeholt et al. ask for c̄ ≤ ρ̄.
+
+    Returns:
+        [T], in the reward's precision or float32.
+
+    Raises:
+        ValueError: a shape other than [T], a discount or λ outside [0, 1], a ceiling that is not
+            positive.
+
+    Bias: none for V^π if ρ̄ is never reached and V = V^π, or if neither ceiling is and λ = 1.
+    Otherwise repeated use leads to the value of a policy between μ and π, proportional to
+    min(ρ̄ μ, π), whatever c̄.
+
+    References:
+        Espeholt et al., IMPALA: Scalable Distributed Deep-RL with Importance Weighted
+        Actor-Learner Architectures (2018), eq. 1 and 2, and λ as in remark 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> reward, value, next_value = jnp.ones(2), jnp.zeros(2), jnp.zeros(2)
+        >>> vtrace_targets(reward, 0.5, jnp.log(jnp.array([0.5, 4.0])), value, next_value)
+        Array([0.75, 1.  ], dtype=float32)
+    """
+    settings = lambda_, ratio_ceiling, trace_ceiling
+    error = _vtrace(*settings, reward, discount, log_ratio, value, next_value)[0]
+    return value.astype(error.dtype) + error
+
+
+def action_value_targets(
+    reward: Num[Array, "T"],
+    discount: ScalarOrSequence,
+    trace: Float[Array, "T"],
+    action_value: Float[Array, "T"],
+    next_value: Float[Array, "T"],
+) -> Float[Array, "T"]:
+    """Targets for a critic of actions, G_t = Q(s_t,a_t) + Σ_{k≥t} γ^(k−t) c_{t+1} ⋯ c_k δ_k.
+
+    δ_k = r_k + γ E_π Q(s_{k+1},·) − Q(s_k,a_k). The trace makes the method: λ min(1, π/μ) is
+    Retrace, λ π(a|s) tree-backup, λ is Q^π(λ), and π/μ importance sampling. A sum that overflows,
+    which takes traces above one, is counted as zero.
+
+    Args:
+        reward: [T].
+        discount: γ in [0, 1], a scalar or [T].
+        trace: [T] c_t ≥ 0, of (s_t, a_t); zero where an episode starts. The first is not read.
+        action_value: [T] Q(s_t, a_t).
+        next_value: [T] E_π Q(s_{t+1},·), as for `td_errors`.
+
+    Returns:
+        [T], in the reward's precision or float32.
+
+    Raises:
+        ValueError: a shape other than [T], a discount outside [0, 1].
+
+    Bias: none for Q^π(s_t,a_t) if Q = Q^π, whatever the trace, or if the trace is π/μ. Repeated
+    use leads to Q^π for Retrace and tree-backup, from any μ.
+
+    References:
+        Munos et al., Safe and Efficient Off-Policy Reinforcement Learning (2016), eq. 3 and 4;
+        Precup, Sutton & Singh (2000) for tree-backup; Harutyunyan et al., Q(λ) with Off-Policy
+        Corrections (2016) for Q^π(λ).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> zeros = jnp.zeros(2)
+        >>> action_value_targets(jnp.ones(2), 0.5, jnp.array([1.0, 0.5]), zeros, zeros)
+        Array([1.25, 1.  ], dtype=float32)
+    """
+    reward, trace = jnp.asarray(reward), jnp.asarray(trace)
+    dtype = accumulation_dtype(reward)
+    error = td_errors(reward.astype(dtype), discount, action_value, next_value)
+    check_sequence("trace", trace, ("reward", reward))
+    following = jnp.pad(trace[1:], (0, min(1, trace.size))).astype(dtype)
+    error = _accumulated(jnp.asarray(discount).astype(dtype) * following, error)
+    return action_value.astype(dtype) + error
+
+
+def vtrace(
+    discount: Rate,
+    *,
+    lambda_: float | Float[Array, ""] = 1.0,
+    ratio_ceiling: float = 1.0,
+    trace_ceiling: float = 1.0,
+) -> Weights:
+    """V-trace actor-critic, w_t = γ^t ρ_t (r_t + γ [λ v_{t+1} + (1−λ) V(s_{t+1})] − V(s_t)).
+
+    v are the targets of `vtrace_targets`, ρ_t = min(ρ̄, π/μ). On-policy it is γ^t GAE(λ).
+
+    Args:
+        discount: γ in [0, 1].
+        lambda_: λ in [0, 1].
+        ratio_ceiling: ρ̄ > 0, in the targets and in front of the advantage.
+        trace_ceiling: c̄ > 0.
+
+    Raises:
+        ValueError: a discount or λ outside [0, 1], a ceiling that is not positive; at use, a batch
+            without `value`.
+
+    Bias: biased off-policy: states are left to μ. If ρ̄ is never reached and V = V^π, or if neither
+    ceiling is and λ = 1, it estimates Σ_t γ^t Σ_s P_μ(s_t = s) Σ_a ∇π(a|s) Q^π(s,a), and
+    `on_target_states` makes it unbiased for ∇J. A ratio held at ρ̄ adds to the bias.
+
+    References:
+        Espeholt et al. (2018), section 4.2; with γ^t, which they leave out, and with λ < 1 as in
+        rlax, so that GAE(λ) is its on-policy case.
+
+    Example:
+        >>> from pgjax import Estimator, terms
+        >>> estimator = Estimator(vtrace(0.99), terms.score)
+    """
+    check_unit_interval("discount", discount)
+    check_unit_interval("lambda_", lambda_)
+    check_ceiling("ratio_ceiling", ratio_ceiling)
+    check_ceiling("trace_ceiling", trace_ceiling)
+
+    def weigh(batch: Trajectory, log_prob: Array) -> Array:
+        value, next_value, goes_on = _critic(batch, "vtrace")
+        log_ratio = log_ratios(batch, log_prob)
+        reward = jnp.where(batch.mask, batch.reward, 0).astype(log_ratio.dtype)
+        leak = jnp.asarray(lambda_, log_ratio.dtype) * goes_on.astype(log_ratio.dtype)
+
+        def advantages(leak: Array, *sequences: Array) -> Array:
+            settings = leak, ratio_ceiling, trace_ceiling
+            reward, log_ratio, value, next_value = sequences
+            return _vtrace(*settings, reward, discount, log_ratio, value, next_value)[1]
+
+        advantage = jax.vmap(advantages)(leak, reward, log_ratio, value, next_value)
+        return boundaries.discounted_by_age(batch, discount, advantage)
+
+    return weigh
+
+
+def retrace(
+    discount: Rate,
+    *,
+    lambda_: float | Float[Array, ""] = 1.0,
+    ratio_ceiling: float = math.inf,
+) -> Weights:
+    """Actor-critic with Retrace(λ), w_t = γ^t min(π/μ, ρ̄) (G_t − V(s_t)), c_t = λ min(1, π/μ).
+
+    G are the targets of `action_value_targets`.
+
+    Args:
+        discount: γ in [0, 1].
+        lambda_: λ in [0, 1].
+        ratio_ceiling: ρ̄ > 0, of the ratio in front of the advantage.
+
+    Raises:
+        ValueError: a discount or λ outside [0, 1], a ceiling that is not positive; at use, a batch
+            without `value` or `action_value`.
+
+    Bias: biased off-policy: states are left to μ. With Q = Q^π, V = V^π and no ceiling
+    `on_target_states` makes it unbiased for ∇J.
+
+    References:
+        Munos et al. (2016), section 3; as an actor-critic Wang et al., Sample Efficient
+        Actor-Critic with Experience Replay (2017), eq. 4 and 7, here without ACER's correction of
+        what ρ̄ cuts off.
+
+    Example:
+        >>> from pgjax import Estimator, terms
+        >>> estimator = Estimator(retrace(0.99, lambda_=0.9), terms.score)
+    """
+    check_unit_interval("lambda_", lambda_)
+
+    def trace(log_ratio: Array, log_prob: Array) -> Array:
+        return jnp.asarray(lambda_, log_ratio.dtype) * ratio_below(1.0, log_ratio)
+
+    return _action_value_credit("retrace", discount, trace, ratio_ceiling)
+
+
+def tree_backup(
+    discount: Rate,
+    *,
+    lambda_: float | Float[Array, ""] = 1.0,
+    ratio_ceiling: float = math.inf,
+) -> Weights:
+    """Actor-critic with tree-backup(λ): `retrace` with c_t = λ π(a_t|s_t), which needs no μ.
+
+    For discrete actions: where π is a density, c_t is no trace.
+
+    Args: as for `retrace`.
+
+    Raises:
+        ValueError: as for `retrace`.
+
+    Bias: as for `retrace`.
+
+    References:
+        Precup, Sutton & Singh (2000), section 3, as Munos et al. (2016), table 1, write it.
+
+    Example:
+        >>> from pgjax import Estimator, terms
+        >>> estimator = Estimator(tree_backup(0.99), terms.score)
+    """
+    check_unit_interval("lambda_", lambda_)
+
+    def trace(log_ratio: Array, log_prob: Array) -> Array:
+        return jnp.asarray(lambda_, log_ratio.dtype) * jnp.exp(log_prob).astype(log_ratio.dtype)
+
+    return _action_value_credit("tree_backup", discount, trace, ratio_ceiling)
+
+
+def _action_value_credit(
+    name: str, discount: Rate, trace: Callable[[Array, Array], Array], ratio_ceiling: float
+) -> Weights:
+    check_unit_interval("discount", discount)
+    check_ceiling("ratio_ceiling", ratio_ceiling)
+
+    def weigh(batch: Trajectory, log_prob: Array) -> Array:
+        value, next_value, goes_on = _critic(batch, name)
+        action_value = jnp.where(batch.mask, _required(batch, "action_value", name), 0)
+        log_ratio = log_ratios(batch, log_prob)
+        reward = jnp.where(batch.mask, batch.reward, 0).astype(log_ratio.dtype)
+        leak = jnp.where(earlier(goes_on, False), trace(log_ratio, log_prob), 0)
+        targets = jax.vmap(partial(action_value_targets, discount=discount))
+        target = targets(
+            reward, trace=leak, action_value=action_value, next_value=next_value
+        )  # fmt: skip
+        advantage = ratio_below(ratio_ceiling, log_ratio) * (target - value)
+        return boundaries.discounted_by_age(batch, discount, advantage)
+
+    return weigh
+
+
+def _vtrace(
+    lambda_: ScalarOrSequence,
+    ratio_ceiling: float,
+    trace_ceiling: float,
+    reward: Array,
+    discount: ScalarOrSequence,
+    log_ratio: Array,
+    value: Array,
+    next_value: Array,
+) -> tuple[Array, Array]:
+    """What v exceeds V by, and the advantage of the action, [T] each."""
+    check_unit_interval("lambda_", lambda_)
+    check_ceiling("ratio_ceiling", ratio_ceiling)
+    check_ceiling("trace_ceiling", trace_ceiling)
+    reward, log_ratio = jnp.asarray(reward), jnp.asarray(log_ratio)
+    dtype = accumulation_dtype(reward)
+    surprise = td_errors(reward.astype(dtype), discount, value, next_value)
+    check_sequence("log_ratio", log_ratio, ("reward", reward))
+    check_scalar_or_sequence("lambda_", jnp.asarray(lambda_), ("reward", reward))
+    ratio, trace = (
+        ratio_below(ceiling, log_ratio.astype(dtype)) for ceiling in (ratio_ceiling, trace_ceiling)
+    )
+    leak = jnp.asarray(discount).astype(dtype) * jnp.asarray(lambda_).astype(dtype)
+    error = _accumulated(leak * trace, ratio * surprise)
+    following = jnp.pad(error[1:], (0, min(1, error.size)))
+    return error, ratio * (surprise + leak * following)
+
+
+def _accumulated(slope: Array, error: Array) -> Array:
+    """Σ_{k≥t} slope_t ⋯ slope_{k−1} error_k; zero where only the product has overflowed."""
+    total = reverse_affine(slope, error, jnp.zeros((), error.dtype))
+    is_given = jnp.all(jnp.isfinite(slope)) & jnp.all(jnp.isfinite(error))
+    return jnp.where(is_given & ~jnp.isfinite(total), 0, total)
+
+
+def _critic(batch: Trajectory, name: str) -> tuple[Array, Array, Array]:
+    """V(s_t), V of what followed it in its own episode, and whether the episode goes on, [N, T]."""
+    dtype = accumulation_dtype(batch.reward)
+    value = jnp.where(batch.mask, _required(batch, "value", name), 0).astype(dtype)
+    return (
+        value,
+        boundaries.following_values(batch).astype(dtype),
+        boundaries.continues(batch),
+    )
+
+
+def _required(batch: Trajectory, field: str, name: str) -> Array:
+    found = getattr(batch, field)
+    if found is None:
+        raise ValueError(
+            f"batch.{field} is None, and {name} needs a critic's opinion: "
+            f"batch.replace({field}=critic(batch.observation))"
+        )
+    return found
