@@ -184,7 +184,7 @@ def _register(cls: Any, program: Callable, setting: Callable, rebuild: Callable)
         found = program(self)
         return tuple(setting(self, name) for name in found.leaves), found
 
-    def flatten_with_keys(self: Any) -> tuple[tuple[tuple[GetAttrKey, Any], ...], _Program]:
+    def flatten_with_keys(self: Any) -> tuple[tuple[Any, ...], _Program]:
         found = program(self)
         return tuple((GetAttrKey(name), setting(self, name)) for name in found.leaves), found
 
@@ -228,10 +228,7 @@ def _is_same_leaf(mine: Any, theirs: Any) -> bool:
         return True
     if any(isinstance(x, Tracer) for x in (mine, theirs)):
         return False
-    if any(
-        jax.dtypes.issubdtype(getattr(x, "dtype", float), jax.dtypes.prng_key)
-        for x in (mine, theirs)
-    ):
+    if _is_key(mine) and _is_key(theirs):
         mine, theirs = map(jax.random.key_data, (mine, theirs))
     return np.array_equal(np.asarray(mine), np.asarray(theirs))
 
