@@ -12,6 +12,8 @@ from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key, Num, PyTree
 
+from pgjax.records import record
+
 Params: TypeAlias = PyTree
 Observation: TypeAlias = PyTree
 
@@ -73,7 +75,8 @@ class MaskedObservation(NamedTuple):
     action_mask: PyTree[Bool[Array, "..."]]
 
 
-class Policy(NamedTuple):
+@record
+class Policy:
     """A stochastic policy as a record of pure functions of one observation.
 
     `vmap` adds the batch. Flax modules become one through `flax_policy`; any other network becomes
@@ -92,7 +95,8 @@ class Policy(NamedTuple):
     entropy: Callable[[Params, Observation], Array]
 
 
-class RecurrentPolicy(NamedTuple):
+@record
+class RecurrentPolicy:
     """A policy with a memory, which is carried along the episode.
 
     Rollouts carry it in their scan; log-probabilities are recomputed along each episode from its

@@ -1,5 +1,6 @@
 """Craftax on the surface: open worlds, large states, sparse rewards."""
 
+from dataclasses import replace
 from typing import Any
 
 from jax import Array
@@ -86,4 +87,4 @@ def make(name: str) -> Environment:
     """
     known = known_name("craftax/", name, NAMES)
     named = library("craftax.craftax_env").make_craftax_env_from_name
-    return adapt(named(known, auto_reset=False))._replace(name=f"craftax/{known}")
+    return replace(adapt(named(known, auto_reset=False)), name=f"craftax/{known}")
