@@ -350,7 +350,7 @@ def _admitted(
     return function(estimator, policy, *admit(params, batch))
 
 
-@compiled(2)
+@partial(jax.jit, static_argnums=0)
 def _gradient(
     estimator: Estimator, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
 ) -> Params:

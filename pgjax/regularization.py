@@ -34,7 +34,6 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from pgjax.core.compilation import compiled
 from pgjax.core.episode_boundaries import discounted_by_age
 from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.scores import alive_or_first
@@ -304,7 +303,7 @@ def entropy_gradient(
     return _entropy_gradient(policy, params, batch, jnp.asarray(discount))
 
 
-@compiled(1)
+@jax.jit
 def _entropy_gradient(policy: Policy, params: Params, batch: Trajectory, discount: Array) -> Params:
     weight = visits(discount)(batch, batch.log_prob) / batch.mask.shape[0]
     observation = alive_or_first(batch.mask, batch.observation)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from pgjax.environments.sources import resolve
 
 import pgjax
 from pgjax import environments, tabular
@@ -29,7 +30,6 @@ from pgjax.environments.base import (
     seen,
     stable,
 )
-from pgjax.environments.sources import resolve
 from pgjax.policies import factored_policy, multi_discrete_policy
 from pgjax.types import MaskedObservation, RecurrentPolicy
 

@@ -105,6 +105,8 @@ class Environment:
         time_limit: steps after which an episode has ended at the latest; None where it may go on.
             A limit truncates, or, where it is a rule of the task, terminates.
         name: as messages print it.
+        num_categories: for an integer observation that names a category, the number of categories;
+            default networks then encode it one-hot.
 
     Example:
         >>> import jax, jax.numpy as jnp, pgjax
@@ -126,6 +128,7 @@ class Environment:
     action_space: ActionSpace | Any = static()
     time_limit: int | None = data(default=None)
     name: str = static(default="environment")
+    num_categories: int | None = static(default=None)
 
 
 def seen(step: Step) -> Observation:
@@ -180,7 +183,6 @@ def stable(environment: Environment) -> Environment:
         >>> str(state.dtype), str(step.reward.dtype), str(step.terminated.dtype)
         ('float32', 'float32', 'bool')
     """
-
     return replace(
         environment,
         init=configured(_stable_init, environment=environment),
@@ -205,7 +207,9 @@ def _cast_all(shown: tuple[State, Step], environment: Environment) -> tuple[Stat
 def _common_types(environment: Environment) -> tuple[State, Step]:
     """Shape and dtype of what an environment shows, at its start and later alike."""
     leaves, structure = jax.tree.flatten(environment)
-    return _common_types_of(structure, tuple(map(_type_of, leaves)), jax.config.read("jax_enable_x64"))
+    return _common_types_of(
+        structure, tuple(map(_type_of, leaves)), jax.config.read("jax_enable_x64")
+    )
 
 
 def _type_of(leaf: Any) -> jax.ShapeDtypeStruct:

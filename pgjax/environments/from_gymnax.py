@@ -57,6 +57,7 @@ def adapt(environment: GymnaxEnvironment, params: Any = None) -> Environment:
             _action_space(environment.name, space),
             time_limit=None if isinstance(limit, Tracer) else int(limit),
             name=environment.name,
+            num_categories=_num_categories(environment, params),
         )
     )
 
@@ -130,6 +131,11 @@ def _action_space(name: str, space: Any) -> ActionSpace:
     raise TypeError(
         f"{name} has actions in a {type(space).__name__} space; pgjax takes Discrete ones and Boxes"
     )
+
+
+def _num_categories(environment: GymnaxEnvironment, params: Any) -> int | None:
+    space = environment.observation_space(params)
+    return int(space.n) if isinstance(space, spaces.Discrete) else None
 
 
 def _bound(bound: Any, shape: tuple[int, ...], unknown: float) -> tuple[float, ...]:

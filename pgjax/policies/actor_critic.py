@@ -8,10 +8,10 @@ from flax import linen
 from jax import Array
 from jaxtyping import Key
 
-from pgjax.records import configured, record
 from pgjax.policies import SOFTMAX, Distribution, distribution_policy
 from pgjax.policies.critics import Value, flax_value
 from pgjax.policies.distribution import unmasked
+from pgjax.records import configured, record
 from pgjax.types import Observation, Params, Policy
 
 

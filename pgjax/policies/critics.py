@@ -15,9 +15,9 @@ from flax import linen
 from jax import Array
 from jaxtyping import Float
 
-from pgjax.records import configured
 from pgjax.core.scores import alive_or_first
 from pgjax.core.validation import check_batch, check_params, check_positive
+from pgjax.records import configured
 from pgjax.types import Observation, Params, Trajectory
 
 Value = Callable[[Params, Observation], Array]

@@ -12,8 +12,8 @@ from jax import Array
 from jax.experimental import checkify
 from jaxtyping import Bool, Float, Key, PyTree
 
-from pgjax.records import configured, record
 from pgjax.core.validation import is_concrete
+from pgjax.records import configured, record
 from pgjax.types import MaskedObservation, Observation, Params, Policy
 
 Output: TypeAlias = PyTree

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from flax import linen
 from jax import Array
 
-from pgjax.records import configured
 from pgjax.policies.distribution import Distribution
 from pgjax.policies.gaussian import gaussian_policy
 from pgjax.policies.networks import RecurrentNetwork
 from pgjax.policies.recurrent import recurrent_policy
 from pgjax.policies.softmax import SOFTMAX, softmax_policy
+from pgjax.records import configured
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy
 
 

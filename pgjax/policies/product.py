@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Key, PyTree
 
-from pgjax.records import configured
 from pgjax.core.validation import check_positive
 from pgjax.policies.distribution import Distribution, Output, distribution_policy
 from pgjax.policies.softmax import SOFTMAX
+from pgjax.records import configured
 from pgjax.types import MaskedObservation, Observation, Params, Policy
 
 

@@ -6,9 +6,9 @@ from typing import Any
 from jax import Array
 from jaxtyping import Key
 
-from pgjax.records import configured
 from pgjax.policies.distribution import Distribution, Output, mask_output, unmasked
 from pgjax.policies.softmax import SOFTMAX
+from pgjax.records import configured
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy
 
 

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from pgjax.records import configured
 from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import check_positive
 from pgjax.policies.distribution import Distribution, distribution_policy, require
+from pgjax.records import configured
 from pgjax.types import Observation, Params, Policy
 
 

@@ -15,7 +15,6 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Key
 
-from pgjax.records import configured, record, static
 from pgjax.core.validation import is_concrete
 from pgjax.policies.distribution import Distribution, Output, distribution_policy, require
 from pgjax.policies.gaussian import (
@@ -26,6 +25,7 @@ from pgjax.policies.gaussian import (
     reparameterised,
     standard_log_density,
 )
+from pgjax.records import configured, record, static
 from pgjax.types import Observation, Params, Policy
 
 Bound = float | Sequence[float] | Float[np.ndarray, "..."] | Float[Array, "..."]

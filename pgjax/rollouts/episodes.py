@@ -144,9 +144,7 @@ def episodes(
     start = jax.vmap(partial(begin, environment, memory))(start_keys)
     start = varying(start, (params, keys))
     first = jax.tree.map(lambda x: x[0], start)
-    check_actions(
-        environment, jax.eval_shape(act, action_keys[0], memory, first.observation)[1]
-    )
+    check_actions(environment, jax.eval_shape(act, action_keys[0], memory, first.observation)[1])
     one_step = partial(_step, environment, act, num_steps)
     draw, advance = hoist(one_step, (action_keys[0], step_keys[0]), (jnp.int32(0), first))
 
