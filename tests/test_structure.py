@@ -28,7 +28,7 @@ ORDER = [
         "policies",
         "exact",
     ),
-    *("weights", "environments", "estimators", "regularization", "control_variates"),
+    *("exact", "weights", "environments", "estimators", "regularization", "control_variates"),
     *("enumeration", "rollouts", "beyond", "training", "proof", "cli"),
 ]
 PATHS = {

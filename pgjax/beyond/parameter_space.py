@@ -6,6 +6,7 @@ is of second order in its scale.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -83,7 +84,7 @@ def evolution_strategies(
 
 @partial(jax.jit, static_argnames="num_pairs")
 def _search(
-    objective: Objective, params: Params, key: Array, scale: Array, num_pairs: int
+    objective: Objective, params: Params, key: Array, scale: float | Array, num_pairs: int
 ) -> Params:
     noise_keys, keys = _keys(key, num_pairs)
     params = jax.tree.map(jnp.asarray, params)

@@ -36,19 +36,14 @@ def as_environment(environment: Any) -> Environment:
         return environment
     if isinstance(environment, TabularMDP):
         return from_tabular.adapt(environment)
-    if (
-        "gymnax" in sys.modules
-    ):  # its objects exist only if it is imported, and importing it is slow
+    if "gymnax" in sys.modules:  # importing it is slow; its objects exist only after
         from pgjax.environments import from_gymnax
 
         if isinstance(environment, from_gymnax.GymnaxEnvironment):
             return from_gymnax.adapt(environment)
-    got = (
-        f"the string {environment!r}"
-        if isinstance(environment, str)
-        else (f"a {type(environment).__name__}")
-    )
+    name = isinstance(environment, str)
+    got = f"the string {environment!r}" if name else f"a {type(environment).__name__}"
     raise TypeError(
-        f"environment must be a pgjax Environment, a TabularMDP or a gymnax environment, got {got}; "
-        "pgjax.environments.make(name) gives one"
+        "environment must be a pgjax Environment, a TabularMDP or a gymnax environment, "
+        f"got {got}; pgjax.environments.make(name) gives one"
     )

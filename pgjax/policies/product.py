@@ -252,7 +252,8 @@ def _sample_given(given: Any, key: Array, *, policy: Policy) -> tuple[Any, Array
 
 
 def _log_prob_given(given: Any, action: Any, *, policy: Policy) -> Array:
-    return policy.log_prob(*given, action)
+    params, observation = given
+    return policy.log_prob(params, observation, action)
 
 
 def _entropy_given(given: Any, *, policy: Policy) -> Array:

@@ -81,11 +81,10 @@ def step(
     memory, action, note = act(keys[0], now.memory, now.observation)
     action, handed = as_taken(environment.action_space, action)
     state, shown = environment.step(keys[1], now.state, handed)
-    ended = shown.terminated | shown.truncated
-    taken = Taken(
-        now.observation, action, note, shown.reward, shown.terminated, shown.truncated, now.alive
-    )
-    return Episode(seen(shown), state, memory, ~ended), taken
+    terminated, truncated = jnp.asarray(shown.terminated), jnp.asarray(shown.truncated)
+    reward = jnp.asarray(shown.reward)
+    taken = Taken(now.observation, action, note, reward, terminated, truncated, now.alive)
+    return Episode(seen(shown), state, memory, ~(terminated | truncated)), taken
 
 
 def freeze(now: Episode, after: Episode, taken: Taken, is_last: Array) -> tuple[Episode, Taken]:

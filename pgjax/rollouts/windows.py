@@ -304,9 +304,9 @@ def _step(
     environment: Environment, act: Act, keys: tuple[Array, Array, Array], running: Running
 ) -> tuple[Running, dict[str, Any]]:
     """One step of one row, and a new start if it was the episode's last."""
-    start_key, *own_keys = keys
+    start_key, action_key, step_key = keys
     now = Episode(running.observation, running.state, (), jnp.bool_(True))
-    after, taken = step(environment, act, tuple(own_keys), now)
+    after, taken = step(environment, act, (action_key, step_key), now)
     total = running.total + jnp.asarray(taken.reward, running.total.dtype)
     record = {
         "observation": taken.observation,
