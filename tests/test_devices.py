@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache, partial
 from typing import Any
 
@@ -136,9 +136,7 @@ def network() -> tuple[pgjax.Policy, Any]:
 
 
 def on_cartpole(run: Callable[..., Any], *first: Any, **settings: Any) -> Any:
-    environment, environment_params = cartpole()
-    settings = {"environment_params": environment_params, **settings}
-    arguments = *first, *network(), environment, jax.random.key(7)
+    arguments = *first, *network(), cartpole()[0], jax.random.key(7)
     return run(*arguments, num_trajectories=N, num_steps=40, **settings)
 
 
@@ -297,7 +295,7 @@ def parameters_on_the_mesh_and_a_mesh_that_is_set_change_nothing() -> None:
 
 def untraced(policy: pgjax.Policy) -> pgjax.Policy:
     """Another record of the same functions, of which nothing has been traced in larger pieces."""
-    return pgjax.Policy._make(map(partial, policy))
+    return pgjax.Policy(*(partial(getattr(policy, f.name)) for f in fields(policy)))
 
 
 def check_a_batch_on(mesh: Mesh) -> None:
@@ -345,13 +343,13 @@ def collectives(lowered: Any) -> list[tuple[str, int, bool]]:
 
 
 def compiled_collectives(estimator: pgjax.Estimator, split: int | None) -> list:
-    environment, environment_params = cartpole()
+    environment, _ = cartpole()
     policy, params = network()
 
     def estimate(params: Any, key: Any) -> Any:
         return pgjax.sampled_gradient(
             estimator, policy, params, environment, key,
-            num_trajectories=N, num_steps=STEPS, environment_params=environment_params,
+            num_trajectories=N, num_steps=STEPS,
             micro_batch_size=split, mesh=meshes()["8, explicit"],
         )  # fmt: skip
 

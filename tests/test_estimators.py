@@ -295,7 +295,7 @@ Estimate = Callable[[Any, Trajectory], Any]
 def wrong_policy(change: Callable[[Any], Any]) -> Estimate:
     """Right weights, but the score of another log-probability than that of the acting policy."""
     log_prob = POLICY.log_prob
-    policy = POLICY._replace(log_prob=lambda params, s, a: change(log_prob)(params, s, a))
+    policy = replace(POLICY, log_prob=lambda params, s, a: change(log_prob)(params, s, a))
     return partial(pgjax.gradient, pgjax.reward_to_go(GAMMA), policy)
 
 
