@@ -137,8 +137,8 @@ def test_the_parts_of_an_estimator_must_keep_the_shape() -> None:
     short = pgjax.Estimator(lambda batch, log_prob: log_prob[:, :1], pgjax.terms.score)
     with pytest.raises(ValueError, match=r"estimator.weights .*\(2, 3\), got \(2, 1\)"):
         pgjax.gradient(short, POLICY, PARAMS, batch())
-    summed = pgjax.reinforce(0.9)._replace(
-        term=lambda log_prob, _, weight: jnp.sum(log_prob * weight)
+    summed = replace(
+        pgjax.reinforce(0.9), term=lambda log_prob, _, weight: jnp.sum(log_prob * weight)
     )
     with pytest.raises(ValueError, match=r"estimator.term .*\(3,\), got \(\)"):
         pgjax.gradient(summed, POLICY, PARAMS, batch())
