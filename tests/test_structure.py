@@ -145,12 +145,13 @@ def test_estimators_and_oracles_need_neither_gymnax_nor_matplotlib() -> None:
     assert loaded & {"gymnax", "matplotlib", "optax"} == set()
 
 
-def test_rollouts_need_no_plotting_library_and_leave_none_replaced() -> None:
-    loaded = loaded_after("import pgjax; pgjax.rollout")
+def test_rollouts_need_no_gymnax_and_its_environments_no_plotting_library() -> None:
+    assert "gymnax" not in loaded_after("import pgjax; pgjax.rollout, pgjax.TabularMDP")
+    loaded = loaded_after("import pgjax; pgjax.environments.make('CartPole-v1')")
     assert "gymnax" in loaded
     assert loaded & {"seaborn", "pandas"} == set()
     use = (
-        "import pgjax, sys; pgjax.rollout; from gymnax.environments.misc import pong\n"
+        "import pgjax, sys; pgjax.bridge; from gymnax.environments.misc import pong\n"
         "import seaborn, matplotlib.pyplot\n"
         "assert pong.sns.color_palette is seaborn.color_palette\n"
         "assert pong.plt.figure is matplotlib.pyplot.figure\n"
