@@ -185,6 +185,7 @@ def check_part(name: str, value: Any, kind: str) -> Any:
     form, module = _FORMS[kind]
     fix = f"see {module}"
     if isinstance(value, Estimator):
+        fix = f"use its {kind}"
         part = getattr(value, kind, None)
         made = getattr(part, "function", part)  # of a `Configured`
         where = getattr(made, "__module__", "").rpartition(".")[0]

@@ -15,7 +15,7 @@ def state_value(value: Callable[[Array], Array]) -> Baseline:
     Args:
         value: one observation -> scalar, in units of return. For a table over one-hot
             observations it is `lambda observation: observation @ table`, or
-            `jax.tree_util.Partial(jnp.matmul, x2=table)`, whose numbers are leaves.
+            `jax.tree_util.Partial(jnp.matmul, b=table)`, whose numbers are leaves.
 
     Bias: none, whatever the function, if it was not fitted to this batch.
 
