@@ -17,7 +17,7 @@ import optax
 import pytest
 
 import pgjax
-from pgjax import environments, rollouts, tabular
+from pgjax import environments, tabular
 from pgjax.environments import from_gymnax, from_tabular, libraries
 from pgjax.environments.base import (
     Box,
@@ -29,6 +29,7 @@ from pgjax.environments.base import (
     seen,
     stable,
 )
+from pgjax.environments.sources import resolve
 from pgjax.policies import factored_policy, multi_discrete_policy
 from pgjax.types import MaskedObservation, RecurrentPolicy
 
@@ -426,7 +427,7 @@ def test_parameters_belong_to_gymnax_alone() -> None:
         with pytest.raises(TypeError, match="environment_params belong to a gymnax environment"):
             pgjax.rollout(POLICY, TABLE, environment, KEY, environment_params=1, **SIZES)
     with pytest.raises(TypeError, match="must be a gymnax Environment, a TabularMDP or a pgjax"):
-        rollouts.resolve(("CartPole-v1", None))  # type: ignore[arg-type]
+        resolve(("CartPole-v1", None))  # type: ignore[arg-type]
 
 
 def test_what_traced_parameters_decide_is_not_known() -> None:

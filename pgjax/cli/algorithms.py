@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgjax.cli.arguments import positive_int, unit_interval
-from pgjax.training.defaults import BASELINES, DEFAULTS, MAX_DEFAULT_STEPS
+from pgjax.cli.default_settings import BASELINES, DEFAULTS, MAX_DEFAULT_STEPS
 
 if TYPE_CHECKING:
     from jax import Array
