@@ -23,7 +23,7 @@ from pgjax.environments.base import Box, Discrete, Environment, MultiDiscrete
 from pgjax.policies import multi_discrete_policy
 from pgjax.types import MaskedObservation, RecurrentPolicy
 
-pytestmark = pytest.mark.usefixtures("checked_annotations")
+pytestmark = [pytest.mark.adapters, pytest.mark.usefixtures("checked_annotations")]
 
 N, T = 3, 20
 KEY = jax.random.key(5)
