@@ -61,7 +61,7 @@ def surrogate(
     """
     params, batch = admit(params, batch)
     log_prob = log_probs(policy, params, batch)
-    return _mean_term(estimator, batch, log_prob, _weigh(estimator, batch, log_prob))
+    return _mean_term(estimator, batch, log_prob, _evaluate_weights(estimator, batch, log_prob))
 
 
 def gradient(
@@ -84,7 +84,7 @@ def gradient(
 
     Bias: the estimator's.
     """
-    estimate = partial(_admitted, _gradient, policy)
+    estimate = partial(_call_admitted, _gradient, policy)
     return without_explicit_axes(estimate, PartitionSpec())(estimator, params, batch)
 
 
@@ -112,7 +112,7 @@ def per_trajectory_gradients(
 
     Bias: the estimator's. The samples are independent if the weights do not couple the batch.
     """
-    return _admitted(_each_gradient, policy, estimator, params, batch)
+    return _call_admitted(_each_gradient, policy, estimator, params, batch)
 
 
 def shares(
@@ -133,7 +133,7 @@ def shares(
 
     Bias: the estimator's.
     """
-    weight = _weigh(estimator, batch, log_prob)
+    weight = _evaluate_weights(estimator, batch, log_prob)
     return jax.grad(lambda log_prob: _mean_term(estimator, batch, log_prob, weight))(log_prob)
 
 
@@ -343,7 +343,7 @@ def n_step_actor_critic(discount: Number, n: int) -> Estimator:
     return Estimator(weights.n_step(discount, n, baseline=recorded_value), terms.score)
 
 
-def _admitted(
+def _call_admitted(
     function: Callable[..., Params],
     policy: Policy | RecurrentPolicy,
     estimator: Estimator,
@@ -376,7 +376,7 @@ def _mean_term(
     return jnp.mean(jax.vmap(term)(log_prob, batch.log_prob, weight, batch.mask))
 
 
-def _weigh(estimator: Estimator, batch: Trajectory, log_prob: Array) -> Array:
+def _evaluate_weights(estimator: Estimator, batch: Trajectory, log_prob: Array) -> Array:
     # Constants in θ by what they are given, so that they can be differentiated by their settings.
     weight = estimator.weights(*jax.lax.stop_gradient((_without_garbage(batch), log_prob)))
     if weight.shape != batch.mask.shape:
@@ -404,13 +404,13 @@ def _without_garbage(batch: Trajectory) -> Trajectory:
         log_prob=jnp.where(batch.mask, batch.log_prob, 0),
         terminated=batch.terminated & batch.mask,
         truncated=batch.truncated & batch.mask,
-        value=_live(batch.mask, batch.value),
-        action_value=_live(batch.mask, batch.action_value),
-        next_value=_live(batch.mask, batch.next_value),
+        value=_zero_after_end(batch.mask, batch.value),
+        action_value=_zero_after_end(batch.mask, batch.action_value),
+        next_value=_zero_after_end(batch.mask, batch.next_value),
     )
 
 
-def _live(mask: Array, field: Array | None) -> Array | None:
+def _zero_after_end(mask: Array, field: Array | None) -> Array | None:
     return None if field is None else jnp.where(mask, field, 0)
 
 

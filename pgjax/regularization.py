@@ -82,7 +82,7 @@ def with_entropy_reward(batch: Trajectory, coefficient: Number) -> Trajectory:
         >>> bool(np.allclose(np.tensordot(probability, each, 1), truth, atol=1e-6))
         True
     """
-    return _penalized(batch, coefficient, batch.log_prob)
+    return _subtract_penalty(batch, coefficient, batch.log_prob)
 
 
 def with_k1_reward(
@@ -110,7 +110,7 @@ def with_k1_reward(
         Schulman, Approximating KL Divergence (2020); Tang & Munos, On a few pitfalls in KL
         divergence gradient estimation for RL (2025); asked for in TRL #4967.
     """
-    return _with_divergence(batch, reference_log_prob, coefficient, k1)
+    return _subtract_divergence(batch, reference_log_prob, coefficient, k1)
 
 
 def with_k2_reward(
@@ -123,7 +123,7 @@ def with_k2_reward(
     Bias: biased. Its estimand is ∇E[Σ_t γ^t (r_t − β k2)] + β Σ_s d(s) ∇KL(π‖ref): E[k2] is no KL
     divergence, and the gradient of k2 itself is left out.
     """
-    return _with_divergence(batch, reference_log_prob, coefficient, k2)
+    return _subtract_divergence(batch, reference_log_prob, coefficient, k2)
 
 
 def with_k3_reward(
@@ -136,7 +136,7 @@ def with_k3_reward(
     Bias: biased by β Σ_s d(s) ∇KL(ref‖π) exactly, although E[k3] is the KL divergence: the gradient
     of k3 itself is left out, and E[∇k3] is not zero as that of k1 is.
     """
-    return _with_divergence(batch, reference_log_prob, coefficient, k3)
+    return _subtract_divergence(batch, reference_log_prob, coefficient, k3)
 
 
 def with_reference(batch: Trajectory, reference_log_prob: Float[Array, "N T"]) -> Trajectory:
@@ -313,7 +313,7 @@ def _entropy_gradient(
     return jax.grad(total)(params)
 
 
-def _penalized(batch: Trajectory, coefficient: Number, penalty: Array) -> Trajectory:
+def _subtract_penalty(batch: Trajectory, coefficient: Number, penalty: Array) -> Trajectory:
     fix = "the sign is in the name: a KL divergence is subtracted, an entropy added"
     coefficient = check_at_least("coefficient", coefficient, 0.0, fix)
     check_scalars(coefficient=coefficient)
@@ -323,14 +323,16 @@ def _penalized(batch: Trajectory, coefficient: Number, penalty: Array) -> Trajec
     return replace(batch, reward=reward - jnp.asarray(coefficient, dtype) * penalty)
 
 
-def _with_divergence(
+def _subtract_divergence(
     batch: Trajectory, reference_log_prob: Array, coefficient: Number, estimate: Term
 ) -> Trajectory:
     """The batch with r_t − β k for r_t, where k is a loss's estimate of the KL divergence."""
     reference_log_prob = jnp.asarray(reference_log_prob)
     _check_reference(batch, reference_log_prob)
     ours, reference = (jnp.where(batch.mask, x, 0) for x in (batch.log_prob, reference_log_prob))
-    return _penalized(batch, coefficient, jax.vmap(estimate)(ours, reference, jnp.ones_like(ours)))
+    return _subtract_penalty(
+        batch, coefficient, jax.vmap(estimate)(ours, reference, jnp.ones_like(ours))
+    )
 
 
 def _check_reference(batch: Trajectory, reference_log_prob: Array) -> None:

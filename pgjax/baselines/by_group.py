@@ -37,7 +37,7 @@ def group_mean(groups: Groups) -> Baseline:
 
 
 def _group_mean(batch: Trajectory, target: Array, *, groups: Groups) -> Array:
-    return groups.total(target) / _members(groups, target)
+    return groups.total(target) / _count_members(groups, target)
 
 
 def group_leave_one_out(groups: Groups) -> Baseline:
@@ -72,7 +72,7 @@ def group_leave_one_out(groups: Groups) -> Baseline:
 
 
 def _group_leave_one_out(batch: Trajectory, target: Array, *, groups: Groups) -> Array:
-    others = _members(groups, target) - 1
+    others = _count_members(groups, target) - 1
     mean = (groups.total(target) - target) / jnp.maximum(others, 1)
     return jnp.where(others > 0, mean, target)
 
@@ -105,12 +105,12 @@ def group_deviation(groups: Groups, *, epsilon: Number = 1e-4) -> Baseline:
 
 
 def _group_deviation(batch: Trajectory, target: Array, *, groups: Groups, epsilon: Number) -> Array:
-    members = _members(groups, target)
+    members = _count_members(groups, target)
     squares = groups.total((target - groups.total(target) / members) ** 2)
     magnitude = jnp.sqrt(groups.total(target**2) / members)
     return deviation(squares, members - 1, magnitude, epsilon)
 
 
-def _members(groups: Groups, target: Array) -> Array:
+def _count_members(groups: Groups, target: Array) -> Array:
     """[N, 1] how many rows each row's group has."""
     return groups.total(jnp.ones((target.shape[0], 1), target.dtype))

@@ -93,7 +93,7 @@ def labelled(
         raise ValueError(f"ids must have shape [N], one for each trajectory, got {array.shape}")
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"ids must be integers, got {array.dtype}")
-    total = configured(_labelled, ids=array, num_groups=_num_groups(array, num_groups))
+    total = configured(_labelled, ids=array, num_groups=_check_num_groups(array, num_groups))
     if isinstance(array, np.ndarray):
         return Groups(total, int(min(np.unique(array, return_counts=True)[1], default=0)))
     return Groups(total, None)
@@ -138,7 +138,7 @@ def deviation(
     return jnp.where(differ, found + jnp.asarray(epsilon, found.dtype), jnp.inf)
 
 
-def _num_groups(ids: np.ndarray | Array, num_groups: int | None) -> int:
+def _check_num_groups(ids: np.ndarray | Array, num_groups: int | None) -> int:
     """The number of groups; ids that are known lie within it."""
     if isinstance(ids, np.ndarray):
         largest = int(ids.max(initial=-1))

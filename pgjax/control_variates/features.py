@@ -110,7 +110,9 @@ def score_products(
 
     def of_row(row: Trajectory) -> Array:
         one = jax.tree.map(lambda x: x[None], row)
-        scores = pull_back_each(policy, params, *(_unrolled(one) if recurrent else _steps(one)))
+        scores = pull_back_each(
+            policy, params, *(_repeat_for_each_step(one) if recurrent else _split_into_steps(one))
+        )
         flat = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(scores)]
         return reduce(jnp.add, [x @ x.T for x in flat])
 
@@ -120,14 +122,14 @@ def score_products(
     return products * scale[:, :, None] * scale[:, None, :]
 
 
-def _steps(one: Trajectory) -> tuple[Trajectory, Array]:
+def _split_into_steps(one: Trajectory) -> tuple[Trajectory, Array]:
     """A row of T steps as T rows of one, of which observation, action and mask are read."""
     steps = jax.tree.map(lambda x: x[0][:, None], (one.observation, one.action, one.mask))
     batch = replace(one, observation=steps[0], action=steps[1], mask=steps[2])
     return batch, steps[2].astype(_dtype(one))
 
 
-def _unrolled(one: Trajectory) -> tuple[Trajectory, Array]:
+def _repeat_for_each_step(one: Trajectory) -> tuple[Trajectory, Array]:
     """A row of T steps T times over, each with the weight of one step."""
     T = one.mask.shape[1]
     batch = jax.tree.map(lambda x: jnp.broadcast_to(x, (T, *x.shape[1:])), one)

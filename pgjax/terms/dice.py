@@ -54,7 +54,7 @@ def dice(
         Array([[3., 5.],
                [5., 5.]], dtype=float32)
     """
-    return _boxed_difference(log_prob, jnp.cumsum(log_prob) - log_prob) * weight
+    return _box_difference(log_prob, jnp.cumsum(log_prob) - log_prob) * weight
 
 
 def loaded_dice(lambda_: Number) -> Term:
@@ -102,13 +102,13 @@ def _loaded_dice(
     zero = jnp.zeros((), log_prob.dtype)
     # The one recurrence runs backward in time; W runs forward.
     faded = jnp.flip(reverse_affine(slope, jnp.flip(log_prob), zero))
-    return _boxed_difference(log_prob, faded - log_prob) * weight
+    return _box_difference(log_prob, faded - log_prob) * weight
 
 
-def _boxed_difference(log_prob: Array, past: Array) -> Array:
+def _box_difference(log_prob: Array, past: Array) -> Array:
     """□(past + l) − □(past)."""
-    return _box(past + log_prob) - _box(past)
+    return _magic_box(past + log_prob) - _magic_box(past)
 
 
-def _box(x: Array) -> Array:
+def _magic_box(x: Array) -> Array:
     return jnp.exp(x - jax.lax.stop_gradient(x))

@@ -44,7 +44,7 @@ def total_return(
     References:
         Williams (1992), eq. 4 with an episode as one trial.
     """
-    return _of_returns(_total_return, discount, baseline, scale)
+    return _configure(_total_return, discount, baseline, scale)
 
 
 def _total_return(
@@ -62,7 +62,7 @@ def _total_return(
         )
     returns = returns_to_go(batch, discount)
     total = jnp.broadcast_to(returns[:, :1], returns.shape)
-    return _compare(batch, total, baseline, scale)
+    return _subtract_and_divide(batch, total, baseline, scale)
 
 
 def reward_to_go(
@@ -83,7 +83,7 @@ def reward_to_go(
     References:
         Sutton & Barto (2018), section 13.4, eq. 13.11 with its γ^t.
     """
-    return _of_returns(_reward_to_go, discount, baseline, scale)
+    return _configure(_reward_to_go, discount, baseline, scale)
 
 
 def _reward_to_go(
@@ -94,7 +94,7 @@ def _reward_to_go(
     baseline: Baseline | None,
     scale: Baseline | None,
 ) -> Array:
-    weight = _compare(batch, returns_to_go(batch, discount), baseline, scale)
+    weight = _subtract_and_divide(batch, returns_to_go(batch, discount), baseline, scale)
     return boundaries.discounted_by_age(batch, discount, weight)
 
 
@@ -119,7 +119,7 @@ def mismatched_reward_to_go(
         Nota & Thomas, Is the Policy Gradient a Gradient? (2020); Zhang et al., A Deeper Look at
         Discounting Mismatch in Actor-Critic Algorithms (2022).
     """
-    return _of_returns(_mismatched_reward_to_go, discount, baseline, scale)
+    return _configure(_mismatched_reward_to_go, discount, baseline, scale)
 
 
 def _mismatched_reward_to_go(
@@ -130,7 +130,7 @@ def _mismatched_reward_to_go(
     baseline: Baseline | None,
     scale: Baseline | None,
 ) -> Array:
-    return _compare(batch, returns_to_go(batch, discount), baseline, scale)
+    return _subtract_and_divide(batch, returns_to_go(batch, discount), baseline, scale)
 
 
 def n_step(discount: Number, n: int, *, baseline: Baseline | None = None) -> Weights:
@@ -168,8 +168,10 @@ def _n_step(
         return n_step_returns(reward, discount, n, following, continues=goes_on)
 
     following = boundaries.following_values(batch)
-    target = jax.vmap(row)(_rewards(batch), following, boundaries.continues(batch))
-    return boundaries.discounted_by_age(batch, discount, _compare(batch, target, baseline))
+    target = jax.vmap(row)(_live_rewards(batch), following, boundaries.continues(batch))
+    return boundaries.discounted_by_age(
+        batch, discount, _subtract_and_divide(batch, target, baseline)
+    )
 
 
 def lambda_return(
@@ -212,10 +214,12 @@ def _lambda_return(
     def row(reward: Array, rate: Array, following: Array) -> Array:
         return lambda_returns(reward, discount, rate, following)
 
-    reward = _rewards(batch)
+    reward = _live_rewards(batch)
     rate = jnp.asarray(lambda_, reward.dtype) * boundaries.continues(batch).astype(reward.dtype)
     target = jax.vmap(row)(reward, rate, boundaries.following_values(batch))
-    return boundaries.discounted_by_age(batch, discount, _compare(batch, target, baseline))
+    return boundaries.discounted_by_age(
+        batch, discount, _subtract_and_divide(batch, target, baseline)
+    )
 
 
 def generalized_advantage(discount: Number, lambda_: Number) -> Weights:
@@ -285,7 +289,7 @@ def _mismatched_generalized_advantage(
     rate = boundaries.continued(batch, lambda_)
     values, following = boundaries.values(batch), boundaries.following_values(batch)
     axes = (0, 0 if jnp.ndim(rate) else None, 0, 0)
-    return jax.vmap(row, axes)(_rewards(batch), rate, values, following)
+    return jax.vmap(row, axes)(_live_rewards(batch), rate, values, following)
 
 
 def returns_to_go(batch: Trajectory, discount: Number) -> Float[Array, "N T"]:
@@ -306,19 +310,19 @@ def returns_to_go(batch: Trajectory, discount: Number) -> Float[Array, "N T"]:
     a wrong value biases every step before the cut.
     """
     check_scalars(discount=discount)
-    reward, following = _rewards(batch), boundaries.bootstrap_values(batch)
+    reward, following = _live_rewards(batch), boundaries.bootstrap_values(batch)
     if following is not None:
         reward = reward + jnp.asarray(discount, reward.dtype) * following.astype(reward.dtype)
     slope = boundaries.continued(batch, discount)
     return jax.vmap(discounted_returns, in_axes=(0, 0 if jnp.ndim(slope) else None))(reward, slope)
 
 
-def _rewards(batch: Trajectory) -> Array:
+def _live_rewards(batch: Trajectory) -> Array:
     """[N, T] zero after the end, in float32 or wider."""
     return jnp.where(batch.mask, batch.reward, 0).astype(accumulation_dtype(batch.reward))
 
 
-def _of_returns(
+def _configure(
     function: Callable[..., Array],
     discount: Number,
     baseline: Baseline | None,
@@ -336,7 +340,7 @@ def _check_baseline(name: str, value: Baseline | None) -> Baseline | None:
     return None if value is None else check_part(name, value, "baseline")
 
 
-def _compare(
+def _subtract_and_divide(
     batch: Trajectory, target: Array, baseline: Baseline | None, scale: Baseline | None = None
 ) -> Array:
     """The target less its baseline, over its scale."""

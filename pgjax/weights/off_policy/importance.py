@@ -54,7 +54,7 @@ def trajectory_importance(
         >>> from pgjax import Estimator, terms
         >>> estimator = Estimator(trajectory_importance(0.9), terms.score)
     """
-    return _configured(_trajectory_importance, discount, ceiling, baseline)
+    return _configure(_trajectory_importance, discount, ceiling, baseline)
 
 
 def _trajectory_importance(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
@@ -82,7 +82,7 @@ def normalised_trajectory_importance(
         Precup, Sutton & Singh (2000), eq. 7; Owen, Monte Carlo Theory, Methods and Examples (2013),
         section 9.2.
     """
-    return _configured(_normalised_trajectory_importance, discount, ceiling, baseline)
+    return _configure(_normalised_trajectory_importance, discount, ceiling, baseline)
 
 
 def _normalised_trajectory_importance(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
@@ -118,7 +118,7 @@ def per_decision(
         >>> weights = per_decision(0.9, baseline=baselines.recorded_value)
         >>> estimator = Estimator(weights, terms.score)
     """
-    return _configured(_per_decision, discount, ceiling, baseline)
+    return _configure(_per_decision, discount, ceiling, baseline)
 
 
 def _per_decision(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
@@ -146,7 +146,7 @@ def normalised_per_decision(
         Thomas, Safe Reinforcement Learning (2015), section 3.8 (consistent weighted per-decision
         importance sampling), for values.
     """
-    return _configured(_normalised_per_decision, discount, ceiling, baseline)
+    return _configure(_normalised_per_decision, discount, ceiling, baseline)
 
 
 def _normalised_per_decision(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
@@ -191,7 +191,7 @@ def _on_target_states(
     return ratio_below(ceiling, before).astype(weight.dtype) * weight
 
 
-def _configured(
+def _configure(
     function: Callable[..., Array], discount: Number, ceiling: Number, baseline: Baseline | None
 ) -> Weights:
     return configured(
@@ -227,13 +227,13 @@ def _by_decision(
 ) -> Array:
     """Reward-to-go of a batch whose rewards, and what bootstraps them, are weighed by ρ_{0:k}."""
     ratio = ratios(ceiling, cumulative_log_ratios(batch, log_prob))
-    target = returns_to_go(_weighed(batch, ratio), discount)
+    target = returns_to_go(_weigh_rewards(batch, ratio), discount)
     # ρ_{0:t} and not ρ_{0:t−1}: under μ it is ρ_t ∇log π(a_t|s_t) whose mean is zero.
     less = target if baseline is None else target - ratio * baseline(batch, target)
     return discounted_by_age(batch, discount, less)
 
 
-def _weighed(batch: Trajectory, ratio: Array) -> Trajectory:
+def _weigh_rewards(batch: Trajectory, ratio: Array) -> Trajectory:
     final, following = batch.final_value, batch.next_value
     return replace(
         batch,

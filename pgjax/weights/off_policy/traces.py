@@ -128,7 +128,7 @@ def action_value_targets(
     error = td_errors(reward.astype(dtype), discount, action_value, next_value)
     check_sequence("trace", trace, ("reward", reward))
     following = jnp.pad(trace[1:], (0, min(1, trace.size))).astype(dtype)
-    error = _accumulated(jnp.asarray(discount).astype(dtype) * following, error)
+    error = _accumulate_errors(jnp.asarray(discount).astype(dtype) * following, error)
     return action_value.astype(dtype) + error
 
 
@@ -185,7 +185,7 @@ def _vtrace(
 ) -> Array:
     check_scalars(discount=discount, lambda_=lambda_)
     ceilings = ratio_ceiling, trace_ceiling
-    value, next_value, goes_on = _critic(batch, "vtrace")
+    value, next_value, goes_on = _read_critic(batch, "vtrace")
     log_ratio = log_ratios(batch, log_prob)
     reward = jnp.where(batch.mask, batch.reward, 0).astype(log_ratio.dtype)
     leak = jnp.asarray(lambda_, log_ratio.dtype) * goes_on.astype(log_ratio.dtype)
@@ -228,7 +228,7 @@ def retrace(
         >>> from pgjax import Estimator, terms
         >>> estimator = Estimator(retrace(0.99, lambda_=0.9), terms.score)
     """
-    return _configured(_retrace, discount, lambda_, ratio_ceiling)
+    return _configure(_retrace, discount, lambda_, ratio_ceiling)
 
 
 def _retrace(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
@@ -260,7 +260,7 @@ def tree_backup(
         >>> from pgjax import Estimator, terms
         >>> estimator = Estimator(tree_backup(0.99), terms.score)
     """
-    return _configured(_tree_backup, discount, lambda_, ratio_ceiling)
+    return _configure(_tree_backup, discount, lambda_, ratio_ceiling)
 
 
 def _tree_backup(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
@@ -268,7 +268,7 @@ def _tree_backup(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
     return _action_value_advantages("tree_backup", trace, batch, log_prob, **settings)
 
 
-def _configured(
+def _configure(
     function: Callable[..., Array], discount: Number, lambda_: Number, ratio_ceiling: Number
 ) -> Weights:
     return configured(
@@ -291,8 +291,8 @@ def _action_value_advantages(
 ) -> Array:
     """γ^t min(π/μ, ρ̄) (G_t − V(s_t)), with λ times the trace in the targets G."""
     check_scalars(discount=discount, lambda_=lambda_)
-    value, next_value, _ = _critic(batch, name)
-    action_value = jnp.where(batch.mask, _required(batch, "action_value", name), 0)
+    value, next_value, _ = _read_critic(batch, name)
+    action_value = jnp.where(batch.mask, _require_field(batch, "action_value", name), 0)
     log_ratio = log_ratios(batch, log_prob)
     reward = jnp.where(batch.mask, batch.reward, 0).astype(log_ratio.dtype)
     trace = jnp.asarray(lambda_, log_ratio.dtype) * trace.astype(log_ratio.dtype)
@@ -326,22 +326,22 @@ def _errors_and_advantages(
     check_scalar_or_sequence("lambda_", jnp.asarray(lambda_), ("reward", reward))
     ratio, trace = (ratio_below(ceiling, log_ratio.astype(dtype)) for ceiling in ceilings)
     leak = jnp.asarray(discount).astype(dtype) * jnp.asarray(lambda_).astype(dtype)
-    error = _accumulated(leak * trace, ratio * surprise)
+    error = _accumulate_errors(leak * trace, ratio * surprise)
     following = jnp.pad(error[1:], (0, min(1, error.size)))
     return error, ratio * (surprise + leak * following)
 
 
-def _accumulated(slope: Array, error: Array) -> Array:
+def _accumulate_errors(slope: Array, error: Array) -> Array:
     """Σ_{k≥t} slope_t ⋯ slope_{k−1} error_k; zero where only the product has overflowed."""
     total = reverse_affine(slope, error, jnp.zeros((), error.dtype))
     is_given = jnp.all(jnp.isfinite(slope)) & jnp.all(jnp.isfinite(error))
     return jnp.where(is_given & ~jnp.isfinite(total), 0, total)
 
 
-def _critic(batch: Trajectory, name: str) -> tuple[Array, Array, Array]:
+def _read_critic(batch: Trajectory, name: str) -> tuple[Array, Array, Array]:
     """V(s_t), V of what followed it in its own episode, and whether the episode goes on, [N, T]."""
     dtype = accumulation_dtype(batch.reward)
-    value = jnp.where(batch.mask, _required(batch, "value", name), 0).astype(dtype)
+    value = jnp.where(batch.mask, _require_field(batch, "value", name), 0).astype(dtype)
     return (
         value,
         boundaries.following_values(batch).astype(dtype),
@@ -349,7 +349,7 @@ def _critic(batch: Trajectory, name: str) -> tuple[Array, Array, Array]:
     )
 
 
-def _required(batch: Trajectory, field: str, name: str) -> Array:
+def _require_field(batch: Trajectory, field: str, name: str) -> Array:
     found = getattr(batch, field)
     if found is None:
         raise ValueError(
