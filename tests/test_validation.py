@@ -269,8 +269,6 @@ def test_rollout_refuses_what_is_no_environment_key_or_size() -> None:
     key = jax.random.key(0)
     wanted = r"environment must be .*got a tuple; pgjax.environments.make"
     with pytest.raises(TypeError, match=wanted):
-        TypeError, match=r"environment must be .*got a tuple; pgjax.environments.make"
-    ):
         pgjax.rollout(POLICY, PARAMS, ("x", "y"), key, **SIZES)  # pyright: ignore
     for bad, shown in ((0, "0"), (jnp.zeros(3), "float32"), (None, "None")):
         with pytest.raises(TypeError, match=rf"key must be a jax.random key, got {shown}"):
