@@ -7,6 +7,7 @@ import pytest
 from pgjax import bridge, enumeration, exact, reinforce, tabular
 from pgjax.cli import main
 from pgjax.core.float64 import flatten
+from pgjax.environments import from_gymnax
 from pgjax.proof import convergence
 from pgjax.proof.convergence import Point
 
@@ -131,7 +132,7 @@ def test_a_truth_of_zero_is_measured_in_its_own_unit():
     row = convergence.Contender("total return", reinforce(0.9), zero, zero + 1)
     stream = convergence.converge(
         mdp, policy, theta, jax.random.key(1), (row,), horizon=horizon, max_trajectories=2**10,
-        environment=environment, environment_params=params,
+        environment=from_gymnax.adapt(environment, params),
     )  # fmt: skip
     point = [points for _, points in stream if points][-1]["total return"]
     verdict = convergence.judge(point, num_parameters=zero.size, alpha=1e-6)

@@ -12,7 +12,7 @@ import pytest
 
 import pgjax
 from pgjax import Trajectory, baselines, enumeration, estimators, exact, groups, tabular, weights
-from pgjax.baselines.simple import recorded_value
+from pgjax.baselines import recorded_value
 
 pytestmark = pytest.mark.usefixtures("strict")
 

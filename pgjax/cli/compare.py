@@ -149,14 +149,14 @@ def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> d
 
 def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) -> dict[str, Any]:
     """No exact values: the reference is reward-to-go with leave-one-out, on batches of its own."""
-    from pgjax import baselines, estimators
+    from pgjax import baselines, environments, estimators
     from pgjax.training.networks import initial_params, network_for, policy_of
     from pgjax.training.runs import saved_runs
 
-    environment, environment_params = saved_runs.make_environment(arguments.environment)
+    environment = environments.make(arguments.environment)
     if arguments.policy is None:
         policy = policy_of(network_for(environment))
-        params = initial_params(policy, environment, policy_key, environment_params)
+        params = initial_params(policy, environment, policy_key)
         words = "a fresh policy"
     else:
         config, *_, policy, params = saved_runs.load(arguments.policy)
@@ -166,14 +166,13 @@ def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
                 f"not on {arguments.environment}"
             )
         words = f"the policy of {arguments.policy}"
-    limit = saved_runs.time_limit(environment, environment_params) or MAX_DEFAULT_STEPS
+    limit = environment.time_limit or MAX_DEFAULT_STEPS
     num_steps = min(arguments.num_steps or MAX_DEFAULT_STEPS, limit)
     discount = ENV_DISCOUNT if arguments.discount is None else arguments.discount
     settings = {
         "policy": policy,
         "params": params,
         "environment": environment,
-        "environment_params": environment_params,
         "num_steps": num_steps,
         "reference": estimators.reward_to_go(discount, baseline=baselines.leave_one_out),
         "words": f"{words}, γ = {discount:g}, at most {num_steps} steps; "
@@ -233,7 +232,6 @@ def _critic(
         rollout_key,
         num_trajectories=4 * arguments.batch_size,
         num_steps=settings["num_steps"],
-        environment_params=settings["environment_params"],
     )
     module, value = MLP(1), critics.flax_value(MLP(1))
     params = module.init(init_key, jax.tree.map(lambda x: x[0, 0], batch.observation))

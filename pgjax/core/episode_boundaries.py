@@ -9,12 +9,11 @@ terminal state is bootstrapped.
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int, Num, PyTree
+from jaxtyping import Bool, Float, Int, PyTree
 
 from pgjax.core.recurrence import accumulation_dtype
-from pgjax.types import Trajectory
-
-Rate = float | int | Num[Array, ""]
+from pgjax.core.validation import check_scalars
+from pgjax.types import Number, Trajectory
 
 
 def holds_windows(batch: Trajectory) -> bool:
@@ -31,13 +30,13 @@ def same_episode_next(batch: Trajectory) -> Bool[Array, "N T"]:
     return going & ~(batch.terminated | batch.truncated) if holds_windows(batch) else going
 
 
-def first_steps(batch: Trajectory) -> Bool[Array, "N T"]:
+def is_first_step(batch: Trajectory) -> Bool[Array, "N T"]:
     """[N, T] whether a step begins an episode, as far as the row shows; true at dead steps too."""
     inside = same_episode_next(batch)[:, :-1]
     return jnp.pad(~inside, ((0, 0), (1, 0)), constant_values=True)
 
 
-def rate_within_episode(batch: Trajectory, rate: Rate) -> Rate | Float[Array, "N T"]:
+def rate_within_episode(batch: Trajectory, rate: Number) -> Number | Float[Array, "N T"]:
     """A rate, γ or λ, that is zero where the next step belongs to another episode.
 
     If a row is one episode, the rate itself will do, and is faster: only zeros follow its end.
@@ -69,7 +68,7 @@ def time_in_episode(batch: Trajectory) -> Int[Array, "N T"] | Int[Array, "1 T"]:
     step = jnp.arange(batch.reward.shape[1], dtype=jnp.int32)[None]
     if not holds_windows(batch):
         return step
-    first = jnp.maximum.accumulate(jnp.where(first_steps(batch), step, 0), axis=1)
+    first = jnp.maximum.accumulate(jnp.where(is_first_step(batch), step, 0), axis=1)
     return step - first
 
 
@@ -91,7 +90,7 @@ def replace_dead_steps(mask: Bool[Array, "N T"], tree: PyTree) -> PyTree:
 
 
 def discounted_by_age(
-    batch: Trajectory, discount: Rate, weight: Float[Array, "N T"]
+    batch: Trajectory, discount: Number, weight: Float[Array, "N T"]
 ) -> Float[Array, "N T"]:
     """γ^t w_it, where t is the time in the step's episode.
 
@@ -102,7 +101,11 @@ def discounted_by_age(
 
     Returns:
         [N, T].
+
+    Raises:
+        ValueError: if `discount` is not a single number.
     """
+    check_scalars(discount=discount)
     return (
         jnp.asarray(discount, weight.dtype) ** time_in_episode(batch).astype(weight.dtype) * weight
     )

@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float, PyTree
 from pgjax.core.devices import varying
 from pgjax.types import Observation, Params, RecurrentPolicy
 
-
 Measure = Callable[[Params, Any, Observation], Array]
 """(params, memory, observation) -> scalar, constant under differentiation."""
 

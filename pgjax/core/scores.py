@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, PyTree
 
 from pgjax.core import chunks
 from pgjax.core.devices import summed_like, varying
-from pgjax.core.episode_boundaries import first_steps, replace_dead_steps
+from pgjax.core.episode_boundaries import is_first_step, replace_dead_steps
 from pgjax.core.recurrent_log_probs import Steps, unroll
 from pgjax.types import Params, Policy, RecurrentPolicy, Trajectory
 
@@ -237,7 +237,7 @@ def _steps(policy: Policy | RecurrentPolicy, batch: Trajectory, *, is_clean: boo
     seen = batch.observation, batch.action
     observation, action = replace_dead_steps(batch.mask, seen) if is_clean else seen
     is_recurrent = isinstance(policy, RecurrentPolicy)
-    return Steps(observation, action, first_steps(batch) if is_recurrent else None)
+    return Steps(observation, action, is_first_step(batch) if is_recurrent else None)
 
 
 def _along_row(policy: Policy | RecurrentPolicy) -> Callable[..., tuple[Array, Array]]:

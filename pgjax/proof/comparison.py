@@ -82,7 +82,6 @@ def compare(
     num_batches: int,
     batch_size: int,
     num_steps: int,
-    environment_params: Any = None,
     behaviour: Params | None = None,
     prepare: Callable[[Trajectory], Trajectory] = lambda batch: batch,
     exactly: Mapping[str, Moments | Spread] | None = None,
@@ -101,7 +100,6 @@ def compare(
         num_batches: K, at least 3; 32 give intervals of a factor of about 2.
         batch_size: N trajectories.
         num_steps: T.
-        environment_params: of a gymnax environment.
         behaviour: parameters that act, where they are not `params`.
         prepare: batch -> batch, to write a critic's values into it.
         exactly: exact moments of a single trajectory's estimate, by name; the reference must then
@@ -141,7 +139,6 @@ def compare(
             key,
             num_trajectories=N,
             num_steps=num_steps,
-            environment_params=environment_params,
         )
         batch = prepare(batch)
         log_weight = log_probs(policy, params, batch) - jnp.where(batch.mask, batch.log_prob, 0)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from pgjax import terms, weights
-from pgjax.baselines.simple import (
+from pgjax.baselines import (
     batch_mean,
     constant,
     leave_one_out,

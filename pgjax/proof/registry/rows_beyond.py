@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pgjax import exact
-from pgjax.baselines.simple import leave_one_out
+from pgjax.baselines import leave_one_out
 from pgjax.beyond.all_action import all_action_gradient, corrected_all_action_gradient
 from pgjax.beyond.fisher import expected_fisher
 from pgjax.beyond.natural import exact_natural_gradient, natural_gradient

@@ -16,7 +16,7 @@ from pgjax.estimators import actor_critic, gradient, mismatched_actor_critic, n_
 from pgjax.exact.problem import Problem
 from pgjax.proof.registry.row import Row
 from pgjax.types import Estimator, Params, Trajectory
-from pgjax.weights.on_policy import Discount
+from pgjax.weights import Discount
 
 Make = Callable[[Discount], Estimator]
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from pgjax.baselines.simple import constant, recorded_value
+from pgjax.baselines import constant, recorded_value
 from pgjax.control_variates import (
     cross_fitted,
     observations,
@@ -27,7 +27,7 @@ from pgjax.estimators import gradient, per_trajectory_gradients, reward_to_go
 from pgjax.exact.problem import Problem
 from pgjax.proof.registry.row import Row
 from pgjax.types import Params, Trajectory
-from pgjax.weights.on_policy import returns_to_go
+from pgjax.weights import returns_to_go
 
 CROSS, SAME = "none", "biased, O(1/K): fitted to its own actions"
 

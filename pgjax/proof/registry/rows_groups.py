@@ -5,12 +5,11 @@ what the clip adds off-policy stands with the terms.
 """
 
 from pgjax import terms, weights
-from pgjax.baselines.groups import consecutive
-from pgjax.baselines.simple import group_deviation, group_leave_one_out, group_mean
+from pgjax.baselines import consecutive, group_deviation, group_leave_one_out, group_mean
 from pgjax.estimators import dr_grpo, grpo, reinforce, rloo
 from pgjax.proof.registry.row import Row
 from pgjax.types import Estimator
-from pgjax.weights.on_policy import Discount
+from pgjax.weights import Discount
 
 PAIRS = consecutive(2)
 

@@ -6,7 +6,7 @@ The critic is exact, so that what remains of the bias is the estimator's own.
 import math
 
 from pgjax import terms, weights
-from pgjax.baselines.simple import recorded_value
+from pgjax.baselines import recorded_value
 from pgjax.proof.registry.row import Row
 from pgjax.types import Estimator
 from pgjax.weights import off_policy

@@ -5,12 +5,11 @@ where another policy acted; there each is biased, for states and later rewards s
 """
 
 from pgjax import terms, weights
-from pgjax.baselines.simple import recorded_value
+from pgjax.baselines import recorded_value
 from pgjax.exact.problem import Problem
 from pgjax.proof.registry.row import Row
-from pgjax.terms.ratios import Term
-from pgjax.types import Estimator
-from pgjax.weights.on_policy import Weights
+from pgjax.types import Estimator, Term
+from pgjax.weights import Weights
 
 
 def _credit(problem: Problem) -> Weights:

@@ -32,8 +32,7 @@ from pgjax.regularization import (
     with_k3_reward,
     with_reference,
 )
-from pgjax.terms.ratios import Term
-from pgjax.types import Estimator, Params, Trajectory
+from pgjax.types import Estimator, Params, Term, Trajectory
 
 COEFFICIENT = 0.5
 """β of the rows, in units of reward per nat."""
