@@ -389,7 +389,7 @@ def test_an_estimator_made_anew_in_a_loop_compiles_once(
         traced.append(1)
         return POLICY.log_prob(*given)
 
-    policy = POLICY._replace(log_prob=log_prob)
+    policy = replace(POLICY, log_prob=log_prob)
 
     def traces(make: Callable[[], Estimator]) -> list[int]:
         found = []

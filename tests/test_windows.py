@@ -407,7 +407,7 @@ def test_illegal_actions_are_never_taken_and_the_mask_is_recorded():
 
 def test_bad_input_is_refused_with_the_fix():
     key, params = jax.random.key(0), jnp.asarray(PARAMS)
-    with pytest.raises(TypeError, match="must be a pgjax Environment, .*got a tuple"):
+    with pytest.raises(TypeError, match=r"must be a pgjax Environment, .*got a tuple"):
         windows.start((MDP, None), key, 2)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="num_environments must be at least 1, got 0"):
         windows.start(ENVIRONMENT, key, 0)
