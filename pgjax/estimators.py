@@ -118,10 +118,10 @@ def per_trajectory_gradients(
 def shares(
     estimator: Estimator, batch: Trajectory, log_prob: Float[Array, "N T"]
 ) -> Float[Array, "N T"]:
-    """Derivative of the surrogate by each log-probability, ĝ = Σ_it c_it ∇log π(a_it|s_it).
+    """Score weights c_it, the surrogate's derivative by log π(a_it|s_it): ĝ = Σ_it c_it ∇log π.
 
-    Of the score term it is w_it/N, for which no log-probability is needed: compiled, their pass
-    over the network then vanishes.
+    For the score term c_it is w_it/N, which needs no log-probability: once compiled, the pass over
+    the network that computes them vanishes.
 
     Args:
         estimator: weights and term.
@@ -357,16 +357,16 @@ def _call_admitted(
 def _gradient(
     policy: Policy | RecurrentPolicy, estimator: Estimator, params: Params, batch: Trajectory
 ) -> Params:
-    share = shares(estimator, batch, log_probs(policy, params, batch))
-    return pull_back(policy, params, batch, share)
+    score_weight = shares(estimator, batch, log_probs(policy, params, batch))
+    return pull_back(policy, params, batch, score_weight)
 
 
 @jax.jit
 def _each_gradient(
     policy: Policy | RecurrentPolicy, estimator: Estimator, params: Params, batch: Trajectory
 ) -> Params:
-    share = shares(estimator, batch, log_probs(policy, params, batch))
-    return pull_back_each(policy, params, batch, share * share.shape[0])
+    score_weight = shares(estimator, batch, log_probs(policy, params, batch))
+    return pull_back_each(policy, params, batch, score_weight * len(score_weight))
 
 
 def _mean_term(

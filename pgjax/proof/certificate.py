@@ -8,6 +8,7 @@ knows no estimator.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -236,8 +237,8 @@ def _gradients(
     if not estimators:
         return []
     log_prob = log_probs(policy, params, batch)
-    share = jnp.stack([shares(each, batch, log_prob) for each in estimators])
-    stacked = jax.vmap(lambda share: pull_back(policy, params, batch, share))(share)
+    score_weight = jnp.stack([shares(each, batch, log_prob) for each in estimators])
+    stacked = jax.vmap(partial(pull_back, policy, params, batch))(score_weight)
     return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(estimators))]
 
 

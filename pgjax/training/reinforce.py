@@ -104,8 +104,8 @@ def update(
         0.6931...
     """
     params, batch = admit(params, batch)
-    share = shares(estimator, batch, log_probs(policy, params, batch))
-    ascent, entropy = pull_back_and_sum(policy, params, batch, share, policy.entropy)
+    score_weight = shares(estimator, batch, log_probs(policy, params, batch))
+    ascent, entropy = pull_back_and_sum(policy, params, batch, score_weight, policy.entropy)
     params, optimizer_state = climb(optimizer, params, optimizer_state, ascent)
     return params, optimizer_state, _metrics(batch, ascent, entropy)
 
