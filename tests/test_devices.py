@@ -294,7 +294,7 @@ def parameters_on_the_mesh_and_a_mesh_that_is_set_change_nothing() -> None:
 
 
 def untraced(policy: pgjax.Policy) -> pgjax.Policy:
-    """Another record of the same functions, of which nothing has been traced in larger pieces."""
+    """Another record of the same functions, of which nothing has been traced in larger chunks."""
     return pgjax.Policy(*(partial(getattr(policy, f.name)) for f in fields(policy)))
 
 
@@ -306,7 +306,7 @@ def check_a_batch_on(mesh: Mesh) -> None:
     expected = estimate(params, batch)
     assert_close(estimate(params, spread), expected, rounding_of_gradient())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "CPU_ROWS", 64)  # many pieces, each with rows of many devices
+        patch.setattr(chunks, "CPU_ROWS", 64)  # many chunks, each with rows of many devices
         again = untraced(policy)
         in_pieces = jax.jit(lambda params, batch: pgjax.gradient(COUPLED, again, params, batch))
         assert_close(in_pieces(params, spread), expected, rounding_of_gradient())

@@ -1,9 +1,9 @@
-"""Randomness out of the loop: what a step draws does not depend on what it sees.
+"""Random numbers for many steps, drawn at once outside the loop over time.
 
 A step of a rollout is a function of keys and of a carry. Part of it, the hashing of keys into
-uniform or Gaussian numbers, reads keys alone; inside a loop over time that part runs once for each
-step on a few numbers, outside it runs once for all steps. The step's jaxpr shows which part it is,
-for any policy and any environment, without a word from either.
+uniform or Gaussian numbers, reads the keys alone. Inside a loop over time that part would run once
+for each step, on a few numbers; outside it runs once for all steps. The step's jaxpr shows which
+part it is, so this works for any policy and any environment.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from jax.extend.core import ClosedJaxpr, Literal, Var
 from jaxtyping import PyTree
 
 LARGEST_DRAW = 64
-"""Numbers that one operation may draw outside the loop: all steps' draws are held at once."""
+"""The most numbers that one operation may draw outside the loop, where all steps' are held at once."""
 
 
 class Hoisted(NamedTuple):
-    """A function of (keys, carry) in two parts: `step(draw(keys), keys, carry)` is its value.
+    """A function of (keys, carry) in two parts: `step(draw(keys), carry)` is its value.
 
     Attributes:
-        draw: keys -> the values that depend on keys alone and that the rest needs.
+        draw: keys -> the values that depend on the keys alone and that `step` needs.
         step: (draws, carry) -> what the function returns.
     """
 
@@ -35,7 +35,7 @@ def hoist(function: Callable[[PyTree, PyTree], PyTree], keys: PyTree, carry: PyT
     """Split a function of (keys, carry) by what depends on keys alone.
 
     Args:
-        function: (keys, carry) -> any pytree. What it closes over counts as constant.
+        function: (keys, carry) -> any pytree. Arrays that it closes over are constants.
         keys: an example of the first argument; shapes and dtypes are enough.
         carry: an example of the second.
 
