@@ -18,7 +18,7 @@ from flax import linen
 import pgjax
 from pgjax import Estimator, Trajectory, enumeration, policies, tabular, weights
 from pgjax.core import scores
-from pgjax.estimators import shares
+from pgjax.estimators import score_weights
 from pgjax.terms import dice
 from pgjax.types import RecurrentPolicy
 
@@ -194,7 +194,7 @@ def results(
     size: Any = {"chunk_size": chunk_size}
     weight = jnp.where(batch.mask, jnp.arange(N * T, dtype=float).reshape(N, T), 0)
     log_prob, pull = jax.vjp(lambda p: pgjax.log_probs(policy, p, batch, **size), params)
-    score_weight = shares(COUPLED, batch, log_prob)
+    score_weight = score_weights(COUPLED, batch, log_prob)
     return {
         "log_probs": log_prob,
         "derivative": pull(score_weight)[0],

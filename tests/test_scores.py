@@ -23,7 +23,7 @@ from pgjax.core.scores import (
     weighted_score_and_sum,
     weighted_score_per_trajectory,
 )
-from pgjax.estimators import shares
+from pgjax.estimators import score_weights
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -81,13 +81,13 @@ def batch_with(mask: np.ndarray, *, garbage: bool = False, seed: int = 2) -> Tra
 
 def gradient(params: Any, batch: Trajectory, chunk_size: int | None = None) -> Any:
     log_prob = log_probs(POLICY, params, batch, chunk_size=chunk_size)
-    weight = shares(ESTIMATOR, batch, log_prob)
+    weight = score_weights(ESTIMATOR, batch, log_prob)
     return weighted_score(POLICY, params, batch, weight, chunk_size=chunk_size)
 
 
 def each(params: Any, batch: Trajectory, chunk_size: int | None = None) -> Any:
     log_prob = log_probs(POLICY, params, batch, chunk_size=chunk_size)
-    weight = N * shares(ESTIMATOR, batch, log_prob)
+    weight = N * score_weights(ESTIMATOR, batch, log_prob)
     return weighted_score_per_trajectory(
         POLICY, params, batch, weight, chunk_size=chunk_size, chunk_shape=SHAPE
     )

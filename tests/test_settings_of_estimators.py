@@ -183,7 +183,7 @@ def evaluate(parts: dict[str, Any], batch: Trajectory, log_prob: Any) -> dict[st
             rows = jax.vmap(part)(log_prob, batch.log_prob, batch.reward)
             values[name] = jnp.where(batch.mask, rows, 0)
         else:
-            values[name] = estimators.shares(part, batch, log_prob)
+            values[name] = estimators.score_weights(part, batch, log_prob)
     return values
 
 

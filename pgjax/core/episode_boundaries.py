@@ -89,7 +89,7 @@ def replace_dead_steps(mask: Bool[Array, "N T"], tree: PyTree) -> PyTree:
     return jax.tree.map(replaced, tree)
 
 
-def discounted_by_age(
+def discounted_by_time(
     batch: Trajectory, discount: Number, weight: Float[Array, "N T"]
 ) -> Float[Array, "N T"]:
     """γ^t w_it, where t is the time in the step's episode.
@@ -179,5 +179,3 @@ def _is_cut(batch: Trajectory) -> Array:
 
 
 _FIX = "windows.with_values(window, critic) gives it"
-
-continues, continued, age = same_episode_next, rate_within_episode, time_in_episode

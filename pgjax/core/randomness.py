@@ -16,10 +16,10 @@ from jax.extend.core import ClosedJaxpr, Literal, Var
 from jaxtyping import PyTree
 
 LARGEST_DRAW = 64
-"""The most numbers that one operation may draw outside the loop, where all steps' are held at once."""
+"""Numbers that one operation may draw outside the loop: all steps' draws are held at once."""
 
 
-class Hoisted(NamedTuple):
+class SplitDraws(NamedTuple):
     """A function of (keys, carry) in two parts: `step(draw(keys), carry)` is its value.
 
     Attributes:
@@ -31,7 +31,9 @@ class Hoisted(NamedTuple):
     step: Callable[[list[Array], PyTree], PyTree]
 
 
-def hoist(function: Callable[[PyTree, PyTree], PyTree], keys: PyTree, carry: PyTree) -> Hoisted:
+def split_random_draws(
+    function: Callable[[PyTree, PyTree], PyTree], keys: PyTree, carry: PyTree
+) -> SplitDraws:
     """Split a function of (keys, carry) by what depends on keys alone.
 
     Args:
@@ -73,7 +75,7 @@ def hoist(function: Callable[[PyTree, PyTree], PyTree], keys: PyTree, carry: PyT
         out = eval_jaxpr(step_jaxpr, closed.consts, *draws, *jax.tree.leaves(carry))
         return jax.tree.unflatten(structure, out)
 
-    return Hoisted(draw, step)
+    return SplitDraws(draw, step)
 
 
 def _part(closed: ClosedJaxpr, equations: list, invars: list, outvars: list) -> Any:

@@ -255,7 +255,3 @@ def _along_row(policy: Policy | RecurrentPolicy) -> Callable[..., tuple[Array, A
         return log_prob, jax.vmap(measure, (None, 0))(held, steps.observation)
 
     return evaluate
-
-
-pull_back, pull_back_and_sum = weighted_score, weighted_score_and_sum
-pull_back_each, alive_or_first = weighted_score_per_trajectory, replace_dead_steps

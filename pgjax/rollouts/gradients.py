@@ -21,12 +21,12 @@ from jaxtyping import Float, Key, PyTree, UInt32
 
 from pgjax.core.chunks import scan_rows
 from pgjax.core.devices import over_devices, without_explicit_axes
-from pgjax.core.scores import pull_back, pull_back_each
+from pgjax.core.scores import weighted_score, weighted_score_per_trajectory
 from pgjax.core.validation import check_key, check_params, check_positive
 from pgjax.diagnostics import RunningMoments, merge, merge_all
 from pgjax.environments.base import Environment
 from pgjax.environments.conversion import AnyEnvironment, as_environment
-from pgjax.estimators import shares
+from pgjax.estimators import score_weights
 from pgjax.rollouts.episodes import episode_keys, episodes
 from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
 
@@ -187,7 +187,7 @@ def _add_gradient(
     counts: Array,
 ) -> Params:
     score_weight = jnp.where(counts[:, None], score_weight, 0)
-    return jax.tree.map(jnp.add, total, pull_back(policy, params, batch, score_weight))
+    return jax.tree.map(jnp.add, total, weighted_score(policy, params, batch, score_weight))
 
 
 def _sum_over_devices(totals: Params) -> Params:
@@ -210,7 +210,7 @@ def _add_moments(
     score_weight: Array,
     counts: Array,
 ) -> RunningMoments:
-    each = pull_back_each(policy, params, batch, score_weight)
+    each = weighted_score_per_trajectory(policy, params, batch, score_weight)
     dtype = total.num_samples.dtype
     ones = RunningMoments(counts.astype(dtype), each, jax.tree.map(jnp.zeros_like, each))
     return merge(total, merge_all(ones))
@@ -261,7 +261,7 @@ def _total(
     add = partial(statistic.add, policy)
 
     def weigh(batch: Trajectory) -> Array:
-        return shares(estimator, batch, batch.log_prob) * (N if statistic.of_each else 1)
+        return score_weights(estimator, batch, batch.log_prob) * (N if statistic.of_each else 1)
 
     if micro >= (N if mesh is None else N // mesh.size):
         batch = over_devices(draw, mesh, whole, keys)
