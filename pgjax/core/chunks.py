@@ -75,11 +75,11 @@ def scan_rows(
     """
     count = _count(rows)
 
-    def chunk(carry: Any, index: Array) -> tuple[Any, PyTree]:
+    def take_step(carry: Any, index: Array) -> tuple[Any, PyTree]:
         return step(carry, _take(rows, jnp.minimum(index, count - 1)), index < count)
 
     index = jnp.arange(-(-count // size) * size).reshape(-1, size)
-    carry, out = jax.lax.scan(chunk, carry, index)
+    carry, out = jax.lax.scan(take_step, carry, index)
     return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], out)
 
 
@@ -108,7 +108,7 @@ def map_live_rows(
     shapes = jax.eval_shape(lambda rows: f(_first(rows, size)), rows)
     out = jax.tree.map(lambda x: jnp.zeros((live.size, *x.shape[1:]), x.dtype), shapes)
 
-    def chunk(out: PyTree, chunk: Chunks) -> tuple[PyTree, None]:
+    def fill(out: PyTree, chunk: Chunks) -> tuple[PyTree, None]:
         index, is_live, any_live = chunk
 
         def skip() -> PyTree:
@@ -119,7 +119,7 @@ def map_live_rows(
         place = jnp.where(is_live, index, live.size)  # past the end: dropped
         return jax.tree.map(lambda x, new: x.at[place].set(new, mode="drop"), out, found), None
 
-    return jax.lax.scan(chunk, varying(out, (shapes, rows, live)), _packed(live, size))[0]
+    return jax.lax.scan(fill, varying(out, (shapes, rows, live)), _packed(live, size))[0]
 
 
 def sum_live_rows(
@@ -189,17 +189,17 @@ def _sum(
     if size >= live.size:
         return f(rows, live)
 
-    def chunk(total: PyTree, chunk: Chunks) -> tuple[PyTree, None]:
+    def add(total: PyTree, chunk: Chunks) -> tuple[PyTree, None]:
         index, is_live, any_live = chunk
 
-        def add(total: PyTree) -> PyTree:
+        def added(total: PyTree) -> PyTree:
             return jax.tree.map(jnp.add, total, f(_take(rows, index), is_live))
 
-        return jax.lax.cond(any_live, add, lambda total: total, total), None
+        return jax.lax.cond(any_live, added, lambda total: total, total), None
 
     shapes = jax.eval_shape(lambda *x: f(*_first(x, size)), rows, live)
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(chunk, varying(zero, (shapes, rows, live)), split(live, size))[0]
+    return jax.lax.scan(add, varying(zero, (shapes, rows, live)), split(live, size))[0]
 
 
 def _in_order(live: Bool[Array, "R"], size: int) -> Chunks:
