@@ -1,8 +1,8 @@
-"""The nouns: Trajectory, Policy, Estimator, and the Moments that judge an estimator.
+"""The records that all modules share: Trajectory, Policy, Estimator, and exact Moments.
 
 A batch is a Trajectory whose every field has a leading axis N. One row holds one episode, or, as a
-window, several one after another; `mask` is false after the end of a row's last step, where any
-value may stand.
+window, several one after another. `mask` is false after a row's last step, where values are
+arbitrary.
 """
 
 from collections.abc import Callable
@@ -30,25 +30,25 @@ class Trajectory:
     how old each step's episode is.
 
     Attributes:
-        observation: [T, ...] what the policy saw before each action; a pytree.
-        action: [T, ...] what it did; a pytree for a factored policy.
-        reward: [T] what followed.
+        observation: [T, ...] seen by the policy before each action; a pytree.
+        action: [T, ...] taken by the policy; a pytree for a factored policy.
+        reward: [T] after each action.
         log_prob: [T] log μ(a_t|s_t) of the policy μ that acted.
         terminated: [T] true at the step that entered a terminal state.
         truncated: [T] true at the step after which a time limit, or the sampler's last step, cut
             the episode. Both flags can be up at once; the episode then *ended* (terminated wins).
         mask: [T] true for the steps of the episode.
-        final_observation: [...] what followed the last step; never a reset observation.
-        value: [T] optional V(s_t), a critic's opinion; only `baselines.recorded_value` and
+        final_observation: [...] after the last step; never a reset observation.
+        value: [T] optional V(s_t), a critic's estimate; only `baselines.recorded_value` and
             estimators that name a critic read it.
-        final_value: scalar, optional V(final_observation). Passing it bootstraps every episode
-            that did not terminate; passing none bootstraps nothing.
-        action_value: [T] optional Q(s_t, a_t), a critic's opinion; `value` is then E_π Q(s_t, ·).
+        final_value: scalar, optional V(final_observation). If given, every episode that did not
+            terminate is bootstrapped; if None, no episode is.
+        action_value: [T] optional Q(s_t, a_t), a critic's estimate; `value` is then E_π Q(s_t, ·).
         time: [T] optional, steps since the start of the step's episode. None counts from the row's
             first step and, in a window, anew after each cut.
-        next_value: [T] optional V of what followed each step, in its own episode: never of a reset
-            observation. It makes the row a window, bootstrapped wherever it is cut and did not
-            terminate.
+        next_value: [T] optional V of the observation after each step, in the step's episode: never
+            of a reset observation. It makes the row a window, bootstrapped wherever an episode is
+            cut and did not terminate.
     """
 
     observation: Observation
@@ -67,10 +67,10 @@ class Trajectory:
 
 
 class MaskedObservation(NamedTuple):
-    """What a policy sees where not every action is legal.
+    """An observation together with the actions that are legal.
 
     Attributes:
-        observation: what the environment shows; a pytree.
+        observation: as the environment shows it; a pytree.
         action_mask: [A] true where the action is legal; a pytree for a factored policy.
     """
 
@@ -143,7 +143,7 @@ class Estimator:
         term: (log_prob [T], behaviour_log_prob [T], weight [T]) -> [T], for one trajectory.
 
     Raises:
-        TypeError: if either is not a function; an Estimator is not one, but its `weights` are.
+        TypeError: if either is not a function (an Estimator is not a function).
 
     Example:
         >>> import pgjax
@@ -159,7 +159,7 @@ class Estimator:
         check_part("term", self.term, "term")
 
 
-_FORMS = {
+_SIGNATURES = {
     "weights": ("(batch, log_prob) -> [N, T]", "pgjax.weights"),
     "term": ("(log_prob, behaviour_log_prob, weight) -> [T]", "pgjax.terms"),
     "baseline": ("(batch, target) -> [N, T]", "pgjax.baselines"),
@@ -167,22 +167,19 @@ _FORMS = {
 
 
 def check_part(name: str, value: Any, kind: str) -> Any:
-    """`value`, if it is a function, as the parts of an estimator are.
+    """Return `value`, a part of an estimator, if it is a function.
 
     Args:
         name: of the argument.
-        value: what was given for it.
+        value: of the argument.
         kind: "weights", "term" or "baseline".
-
-    Returns:
-        The value.
 
     Raises:
         TypeError: if it is an Estimator, or is not callable.
     """
     if callable(value):
         return value
-    form, module = _FORMS[kind]
+    signature, module = _SIGNATURES[kind]
     fix = f"see {module}"
     if isinstance(value, Estimator):
         fix = f"use its {kind}"
@@ -194,7 +191,7 @@ def check_part(name: str, value: Any, kind: str) -> Any:
         value = "an Estimator"
     elif kind == "baseline" and isinstance(value, float | int | Array):
         fix = f"use {module}.constant({value})"
-    raise TypeError(f"{name} must be a function {form}, got {value}; {fix}")
+    raise TypeError(f"{name} must be a function {signature}, got {value}; {fix}")
 
 
 class Moments(NamedTuple):
@@ -215,7 +212,7 @@ class Moments(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Exact mean and variances of an estimate, where P² covariances would be too many.
+    """Exact mean and variances of an estimate, if P² covariances would be too many.
 
     Attributes:
         mean: [P] the expectation.

@@ -1,8 +1,14 @@
-"""Policies: what a network computes, what its output means, and the records the rest asks for.
+"""Policies: a network's output, the distribution it stands for, and the two together as a Policy.
 
 A network is a function (params, observation) -> output; a Distribution says how actions are drawn
 from that output. Together they are a Policy, or, with a memory, a RecurrentPolicy. Every function
-here sees one observation. Flax is adapted at the edge; other networks come as plain functions.
+sees one observation; `vmap` adds the batch. Networks come as plain functions; `modules` adapts
+Flax.
+
+What holds for all of them stands here. `init` is (key, observation) -> params. Log-probabilities
+and entropies are exact, to rounding, unless a docstring says otherwise. Shapes and types are
+checked when a policy's functions are called: these raise a ValueError if an output, an action or a
+mask has the wrong shape, and a TypeError if it has the wrong type.
 """
 
 from pgjax.policies.distribution import Distribution as Distribution

@@ -1,4 +1,4 @@
-"""Agents: a policy and a critic in one record, with networks of their own or with a shared one."""
+"""Actor-critic agents: a policy and a critic in one record, with separate networks or one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,12 +17,12 @@ from pgjax.types import Observation, Params, Policy
 
 @record
 class ActorCritic:
-    """A policy and a critic, and how they share their parameters, as a record of pure functions.
+    """A policy and a critic, and how they share their parameters.
 
     Attributes:
-        init: (key, observation) -> params, of both.
-        policy: the one that acts.
-        acting: params -> what `policy` takes.
+        init: (key, observation) -> params of both.
+        policy: acts.
+        acting: params -> the policy's params.
         value: (params, observation) -> V(s), a scalar in units of return.
     """
 
@@ -33,14 +33,11 @@ class ActorCritic:
 
 
 def separate(policy: Policy, critic: linen.Module) -> ActorCritic:
-    """A policy and a critic with networks of their own; parameters {"policy": ..., "critic": ...}.
+    """A policy and a critic with separate networks; parameters {"policy": ..., "critic": ...}.
 
     Args:
-        policy: any.
-        critic: a module for `flax_value`: one number for one observation, without its action mask.
-
-    Raises:
-        ValueError: by its functions: a critic that gives more than one number.
+        policy: any Policy.
+        critic: a module for `flax_value`. It sees the observation without its action mask.
 
     Example:
         >>> import jax, jax.numpy as jnp, pgjax
@@ -76,15 +73,12 @@ def _separate_value(params: Params, observation: Observation, *, value: Value) -
 
 
 def shared(module: linen.Module, distribution: Distribution = SOFTMAX) -> ActorCritic:
-    """A policy and a critic out of one network.
+    """A policy and a critic that share one network.
 
     Args:
-        module: gives (output, V(s)) for one observation: what the distribution takes, logits [A]
-            for a softmax, and one number.
-        distribution: over the actions, from `pgjax.policies`.
-
-    Raises:
-        ValueError: by its functions: a second result that is more than one number.
+        module: observation -> (output, V(s)): what the distribution takes, logits [A] for a
+            softmax, and one number.
+        distribution: of the actions.
     """
     output = configured(_shared_output, module=module)
     policy = distribution_policy(configured(_init_shared, module=module), output, distribution)

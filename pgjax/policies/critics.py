@@ -1,7 +1,8 @@
-"""Critics: a value function learnt from returns, whose values enter a batch as plain arrays.
+"""Critics: value functions fitted to returns, whose values are stored in a batch as plain arrays.
 
-No estimator holds a critic. It is asked once, before the estimate, and its answers are written into
-the batch: what they were fitted to, and so whether they bias, stays in sight.
+An estimator never calls a critic. The values are computed once, before the estimate, and written
+into the batch. So what the critic was fitted to, and whether it biases, stays in sight. A value
+function is (params, observation) -> scalar, in units of return.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ Value = Callable[[Params, Observation], Array]
 
 
 def flax_value(module: linen.Module) -> Value:
-    """The value function of a Flax module that gives one number for one observation.
+    """The value function of a Flax module that returns one number for one observation.
 
     Args:
         module: such as `MLP(1)`; its call returns [1] or a scalar.
@@ -33,7 +34,7 @@ def flax_value(module: linen.Module) -> Value:
         (params, observation) -> scalar V(s). The parameters are `module.init(key, observation)`.
 
     Raises:
-        ValueError: by the function: a module that gives more than one number.
+        ValueError: by the function, if the module returns more than one number.
 
     Example:
         >>> import jax, jax.numpy as jnp, pgjax
@@ -53,20 +54,20 @@ def _flax_value(params: Params, observation: Observation, *, module: linen.Modul
 
 
 def with_values(value: Value, params: Params, batch: Trajectory) -> Trajectory:
-    """The batch with V(s_it) written into `value`; an episode that was cut is not bootstrapped.
+    """The batch with V(s_it) in `value`. An episode that was cut is not bootstrapped.
 
     Args:
-        value: (params, observation) -> scalar, in units of return.
-        params: the critic's.
+        value: the value function.
+        params: of the critic.
         batch: [N, T] whole episodes.
 
     Returns:
-        The same batch with `value` [N, T], zero after each episode's end.
+        The batch with `value` [N, T], zero after each episode's end.
 
     Raises:
-        ValueError: a batch not laid out as [N, T], or empty.
+        ValueError: if the batch is not laid out as [N, T], or is empty.
 
-    Bias: as a baseline it has none if the critic was not fitted to this batch.
+    Bias: none as a baseline, if the critic was not fitted to this batch.
     """
     check_batch(batch)
     seen = replace_dead_steps(batch.mask, batch.observation)
@@ -78,17 +79,14 @@ def with_bootstrap(value: Value, params: Params, batch: Trajectory) -> Trajector
     """`with_values`, and V(final observation) in `final_value`: episodes that were cut bootstrap.
 
     Args:
-        value: (params, observation) -> scalar, in units of return.
-        params: the critic's.
+        value: the value function.
+        params: of the critic.
         batch: [N, T] whole episodes, cut by the sampler and not by the task.
 
     Returns:
-        The same batch with `value` [N, T] and `final_value` [N].
+        The batch with `value` [N, T] and `final_value` [N].
 
-    Raises:
-        ValueError: a batch not laid out as [N, T], or empty.
-
-    Bias: for the objective without the cut, as much as the final values are wrong.
+    Bias: for the objective without the cut, as large as the error of the final values.
     """
     final = jax.vmap(lambda s: value(params, s))(batch.final_observation)
     return replace(with_values(value, params, batch), final_value=final)
@@ -106,8 +104,8 @@ def fit(
     """Parameters of least squared error, Σ_it (V(s_it) − target_it)² over the live steps.
 
     Args:
-        value: (params, observation) -> scalar.
-        params: where it starts.
+        value: the value function.
+        params: to start from.
         batch: [N, T]; its observations and mask are read.
         target: [N, T] in units of return: `weights.returns_to_go(batch, discount)`, say.
         optimizer: from optax.
@@ -117,10 +115,10 @@ def fit(
         A pytree like params.
 
     Raises:
-        ValueError: a batch not laid out as [N, T], a target of another shape, steps below one.
+        ValueError: if the batch is not laid out as [N, T], the target has another shape, or
+            `num_steps` is below one.
 
-    Bias: a critic fitted to a batch is no longer independent of it: as a baseline of the *same*
-        batch it biases, of another one it does not.
+    Bias: as a baseline of the *same* batch the fitted critic biases; of another batch it does not.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, pgjax

@@ -1,7 +1,7 @@
-"""Distribution: what a network's output means, as pure functions of that output.
+"""Distributions: what a network's output means, as pure functions of that output.
 
-Without this noun every kind of action would be written once for a policy without memory, once for
-one with, and once more as a factor of a product.
+Policies with and without a memory, and the factors of a product, all read a network's output
+through a Distribution.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Distribution:
         log_prob: (output, action) -> log π(a), a scalar.
         entropy: output -> H(π) in nats, a scalar.
         masked: (output, action_mask) -> the output under which illegal actions have probability
-            zero; a TypeError where no action can be illegal.
+            zero; raises a TypeError if no action can be illegal.
     """
 
     sample: Callable[[Output, Key[Array, ""]], tuple[Any, Float[Array, ""]]]
@@ -43,24 +43,15 @@ def distribution_policy(
     output: Callable[[Params, Observation], Output],
     distribution: Distribution,
 ) -> Policy:
-    """A Policy from a network and the distribution that its output stands for.
+    """A Policy from a network and the distribution of the actions given its output.
 
-    The network sees the observation alone, also where it comes as a MaskedObservation: the mask is
-    the distribution's, when it samples as when it scores.
+    If the observation is a MaskedObservation, the network sees the observation in it, and the mask
+    goes to the distribution, for sampling and for scoring.
 
     Args:
         init: (key, observation) -> params.
         output: (params, observation) -> what the distribution takes.
-        distribution: over the actions.
-
-    Returns:
-        A Policy.
-
-    Raises:
-        TypeError: by its functions: a mask where the distribution takes none.
-        ValueError: by its functions: whatever the distribution refuses.
-
-    Bias: log-probabilities are as exact as the distribution's.
+        distribution: of the actions.
 
     Example:
         >>> import jax.numpy as jnp
@@ -79,7 +70,7 @@ def distribution_policy(
 
 
 def unmasked(observation: Observation) -> Observation:
-    """What the environment shows, without its action mask."""
+    """The observation without its action mask."""
     return observation.observation if isinstance(observation, MaskedObservation) else observation
 
 
@@ -91,15 +82,15 @@ def mask_output(distribution: Distribution, output: Output, observation: Observa
 
 
 def require(holds: Array, message: str, **values: Array) -> None:
-    """An error at once where `holds` is known; else one that only `pgjax.checked` raises.
+    """Check a condition: at once if its value is known, and under `pgjax.checked` if it is traced.
 
     Args:
-        holds: whether all is well.
+        holds: the condition, a boolean scalar.
         message: with {name} for each of the values.
-        values: to show.
+        values: to show in the message.
 
     Raises:
-        ValueError: `holds` is known, and false.
+        ValueError: if `holds` is known and false.
     """
     if not is_concrete(holds):
         checkify.debug_check(holds, message, **values)

@@ -18,7 +18,7 @@ def gaussian_policy(
     init: Callable[[Key[Array, ""], Observation], Params],
     mean_and_log_std: Callable[[Params, Observation], tuple[Array, Array]],
 ) -> Policy:
-    """A diagonal Gaussian policy over real vectors, from a function that gives μ and log σ.
+    """A diagonal Gaussian policy over real vectors, from a function that returns μ and log σ.
 
     log π(a|s) = −Σ_d ((a_d − μ_d)² / (2σ_d²) + log σ_d + ½ log 2π).
 
@@ -26,20 +26,16 @@ def gaussian_policy(
 
     Args:
         init: (key, observation) -> params.
-        mean_and_log_std: (params, observation) -> (μ, log σ), each [D]. They are taken as they are:
-            nothing clips log σ.
+        mean_and_log_std: (params, observation) -> (μ, log σ), each [D]. Log σ is not clipped.
 
     Returns:
-        A Policy over actions [D], float32 or wider. log π is a density, and may be positive.
+        A Policy over actions [D], float32 or wider. log π is a density, and may be positive. It is
+        NaN under jit, and an error under `pgjax.checked`, if σ overflows or is zero.
 
     Raises:
-        ValueError: by its functions: a mean that is not [D], another shape of log σ, an action that
-            is not [D]; where it is known, a σ that is zero, infinite or NaN.
-        TypeError: by its functions: an integer action (a discrete environment's, say), a
-            MaskedObservation.
-
-    Bias: log-probabilities are exact, to rounding. They are NaN under jit where σ overflows or is
-        zero, and an error under `pgjax.checked`.
+        ValueError: by its functions, if σ is known to be zero, infinite or NaN.
+        TypeError: by its functions, if an action is an integer (a discrete environment's, say), or
+            the observation is masked.
 
     References:
         Williams (1992), section 6.
@@ -66,7 +62,7 @@ def gaussian_entropy(log_std: Array) -> Float[Array, ""]:
 
 
 def mean_and_log_std(output: Output) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
-    """A network's output, checked, in float32 or wider: actions in bfloat16 would be too coarse."""
+    """A network's output, checked, as float32 or wider: bfloat16 is too coarse for actions."""
     if not isinstance(output, tuple | list) or len(output) != 2:
         raise TypeError(
             "a Gaussian policy's network must return a pair (mean, log_std), "
@@ -109,7 +105,7 @@ def check_vector(action: Any, mean: Array) -> Float[Array, "D"]:
 
 
 def no_mask(output: Output, action_mask: Array) -> Output:
-    """Real vectors cannot be masked."""
+    """Raise a TypeError: real vectors cannot be masked."""
     raise TypeError(
         "a Gaussian policy takes no action mask; give it the observation alone, or mask the "
         "discrete factor of a factored policy"

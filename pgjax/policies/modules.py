@@ -1,7 +1,15 @@
-"""Flax at the edge: linen and NNX modules as plain functions, and as policies."""
+"""Flax adapters: linen and NNX modules as plain functions, and as policies.
+
+A `module` is a `flax.linen` module; or, for `flax.nnx`, a function `rngs -> module`, or a module
+that is built already (`init` then returns its current parameters, whatever the key). It is called
+with one observation, without a batch axis. Params are the linen variables, `{"params": ...}`, or
+the NNX state of `nnx.Param`; other NNX state (statistics, rng counts) stays as it was at
+construction. All functions raise a TypeError if `module` is neither, and a policy's functions raise
+a ValueError if linen params lack the `{"params": ...}` collection.
+"""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,25 +24,12 @@ from pgjax.policies.softmax import SOFTMAX, softmax_policy
 from pgjax.records import configured
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy
 
+Init: TypeAlias = Callable[[Array, Observation], Params]
+Output: TypeAlias = Callable[[Params, Observation], Any]
+
 
 def flax_policy(module: Any) -> Policy:
-    """A softmax policy from a Flax module whose call on one observation returns logits [A].
-
-    Args:
-        module: a `flax.linen` module; or, for `flax.nnx`, a function `rngs -> module`, or a module
-            as it stands (`init` then returns its own parameters, whatever the key).
-            It is called with one observation, without a batch axis.
-
-    Returns:
-        A Policy. Its params are the linen variables, `{"params": ...}`, or the NNX state of
-        `nnx.Param`; other NNX state (statistics, rng counts) is held as it was at construction.
-
-    Raises:
-        TypeError: neither kind of module.
-        ValueError: by its functions: params without the `{"params": ...}` collection, logits that
-            are not [A].
-
-    Bias: log-probabilities are exact.
+    """A softmax policy from a Flax module that returns logits [A].
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -48,20 +43,7 @@ def flax_policy(module: Any) -> Policy:
 
 
 def flax_gaussian_policy(module: Any) -> Policy:
-    """A diagonal Gaussian policy from a Flax module whose call returns (μ, log σ), each [D].
-
-    Args:
-        module: as for `flax_functions`; `GaussianMLP`, say.
-
-    Returns:
-        A Policy over actions [D].
-
-    Raises:
-        TypeError: neither kind of module; by its functions: an output that is no pair.
-        ValueError: by its functions: params without the `{"params": ...}` collection, a mean or a
-            log σ that is not [D].
-
-    Bias: log-probabilities are exact.
+    """A diagonal Gaussian policy from a Flax module that returns (μ, log σ), each [D].
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -88,20 +70,16 @@ def flax_recurrent_policy(
 
     Args:
         cell: `linen.GRUCell(64)`, `linen.LSTMCell(64)`.
-        head: from what the cell gives to what the distribution takes: `MLP(2, hidden=())`.
-        distribution: over the actions; softmax, from logits [A], if not another.
+        head: from the cell's output to what the distribution takes: `MLP(2, hidden=())`.
+        distribution: of the actions.
         num_categories: for an integer observation, its number of values.
 
     Returns:
-        A RecurrentPolicy. Its params are the linen variables, `{"params": {"cell": ..., "head":
-        ...}}`; its memory starts at zero, in their precision.
+        A RecurrentPolicy. Its params are `{"params": {"cell": ..., "head": ...}}`; its memory
+        starts at zero, in their precision.
 
     Raises:
-        TypeError: a cell that is none, a head that is no linen module.
-        ValueError: by its functions: params without the `{"params": ...}` collection, and whatever
-            the distribution refuses.
-
-    Bias: log-probabilities are as exact as the distribution's.
+        TypeError: if `cell` is not a linen cell, or `head` not a linen module.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -125,42 +103,19 @@ def flax_recurrent_policy(
     )
 
 
-class Functions(NamedTuple):
-    """A network as two functions.
-
-    Attributes:
-        init: (key, observation) -> params.
-        output: (params, observation) -> what the network gives for one observation.
-    """
-
-    init: Callable[[Array, Observation], Params]
-    output: Callable[[Params, Observation], Any]
-
-
-def flax_functions(module: Any) -> Functions:
+def flax_functions(module: Any) -> tuple[Init, Output]:
     """A Flax module as the two functions that every kind of policy is made from.
 
-    Args:
-        module: a `flax.linen` module; or, for `flax.nnx`, a function `rngs -> module`, or a module
-            as it stands (`init` then returns its own parameters, whatever the key).
-            It is called with one observation, without a batch axis.
-
     Returns:
-        (init, output). Params are the linen variables, `{"params": ...}`, or the NNX state of
-        `nnx.Param`; other NNX state (statistics, rng counts) is held as it was at construction.
-
-    Raises:
-        TypeError: neither kind of module.
-        ValueError: by `output`: params without the `{"params": ...}` collection.
-
-    Bias: does not apply.
+        `init`, (key, observation) -> params, and `output`, (params, observation) -> the module's
+        output.
 
     Example:
         >>> from pgjax.policies import MLP, softmax_policy
         >>> policy = softmax_policy(*flax_functions(MLP(num_actions=2)))
     """
     if isinstance(module, linen.Module):
-        return Functions(configured(_init, module=module), configured(_apply, module=module))
+        return configured(_init, module=module), configured(_apply, module=module)
     if callable(module):  # an NNX module is callable too; nnx itself is slow to import
         return _nnx_functions(module)
     raise TypeError(
@@ -192,16 +147,18 @@ def _apply(params: Params, *observed: Any, module: linen.Module) -> Any:
     return module.apply(params, *observed)
 
 
-def _nnx_functions(module: Any) -> Functions:
+def _nnx_functions(module: Any) -> tuple[Init, Output]:
     from flax import nnx
 
     if isinstance(module, nnx.Module):
-        graph, own, rest = nnx.split(module, nnx.Param, ...)
-        return Functions(
-            lambda key, observation: own, lambda params, x: nnx.merge(graph, params, rest)(x)
-        )
-    graph, _, rest = nnx.split(module(nnx.Rngs(0)), nnx.Param, ...)
-    return Functions(
-        lambda key, observation: nnx.split(module(nnx.Rngs(key)), nnx.Param, ...)[1],
-        lambda params, x: nnx.merge(graph, params, rest)(x),
-    )
+        graph, current, rest = nnx.split(module, nnx.Param, ...)
+
+        def init(key: Array, observation: Observation) -> Params:
+            return current
+    else:
+        graph, _, rest = nnx.split(module(nnx.Rngs(0)), nnx.Param, ...)
+
+        def init(key: Array, observation: Observation) -> Params:
+            return nnx.split(module(nnx.Rngs(key)), nnx.Param, ...)[1]
+
+    return init, lambda params, x: nnx.merge(graph, params, rest)(x)

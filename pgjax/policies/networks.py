@@ -1,4 +1,4 @@
-"""Flax networks: what they give for one observation is read by a distribution."""
+"""Flax networks from one observation, a pytree of arrays, to what a distribution takes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -12,13 +12,13 @@ from pgjax.types import Observation
 
 
 class MLP(linen.Module):
-    """A perceptron that gives logits: the observation, flattened, through dense layers.
+    """A perceptron from the flattened observation to logits [A].
 
     Attributes:
         num_actions: A.
         hidden: width of each hidden layer.
         num_categories: for an integer observation, its number of values: it is then one-hot
-            encoded, and None takes it as a number.
+            encoded. If None, it is taken as a number.
     """
 
     num_actions: int
@@ -27,21 +27,21 @@ class MLP(linen.Module):
 
     @linen.compact
     def __call__(self, observation: Observation) -> Array:
-        """[...], or a pytree of such -> logits [A]."""
+        """Observation -> logits [A]."""
         x = _tanh_layers(_features(observation, self.num_categories), self.hidden)
         return _last_layer(x, self.num_actions)
 
 
 class GaussianMLP(linen.Module):
-    """A perceptron that gives a Gaussian's mean, and a log σ that does not depend on what is seen.
+    """A perceptron from the flattened observation to μ [D], and a constant log σ [D].
 
-    What PPO and A2C usually run on continuous actions. For a σ of each state give a module of your
-    own that returns (μ, log σ).
+    PPO and A2C usually run this on continuous actions. For a σ of each state write a module that
+    returns (μ, log σ).
 
     Attributes:
         num_dimensions: D.
         hidden: width of each hidden layer.
-        initial_log_std: log σ at first, of every coordinate; a parameter from then on.
+        initial_log_std: the first value of log σ, a parameter.
 
     References:
         Schulman et al., Trust Region Policy Optimization (2015), appendix D; Andrychowicz et al.,
@@ -55,7 +55,7 @@ class GaussianMLP(linen.Module):
 
     @linen.compact
     def __call__(self, observation: Observation) -> tuple[Array, Array]:
-        """[...], or a pytree of such -> μ [D], log σ [D]."""
+        """Observation -> μ [D], log σ [D]."""
         x = _tanh_layers(_features(observation, None), self.hidden)
         start = linen.initializers.constant(self.initial_log_std)
         log_std = self.param("log_std", start, (self.num_dimensions,))
@@ -63,9 +63,9 @@ class GaussianMLP(linen.Module):
 
 
 class ConvNet(linen.Module):
-    """A small convolutional net that gives logits, for images [height, width, channels].
+    """A small convolutional network from an image [height, width, channels] to logits [A].
 
-    One 3×3 convolution with 16 filters and a dense layer: the net of the MinAtar paper.
+    One 3×3 convolution with 16 filters and a dense layer: the network of the MinAtar paper.
 
     Attributes:
         num_actions: A.
@@ -82,7 +82,7 @@ class ConvNet(linen.Module):
 
     @linen.compact
     def __call__(self, observation: Array) -> Array:
-        """[height, width, channels] -> logits [A]."""
+        """Image -> logits [A]."""
         if observation.ndim != 3:
             raise ValueError(
                 f"ConvNet needs an image [height, width, channels], got shape {observation.shape}; "
@@ -110,11 +110,11 @@ def _by_patches(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
 
 
 class RecurrentNetwork(linen.Module):
-    """A recurrent cell between what is seen and a head: the observation, flattened, is its input.
+    """A recurrent cell, whose input is the flattened observation, and a head.
 
     Attributes:
         cell: of Flax: `linen.GRUCell(64)`, say.
-        head: from what the cell gives to what a distribution takes: `MLP`, `GaussianMLP`.
+        head: from the cell's output to what a distribution takes: `MLP`, `GaussianMLP`.
         num_categories: as in MLP.
 
     References:
@@ -128,12 +128,12 @@ class RecurrentNetwork(linen.Module):
 
     @linen.compact
     def __call__(self, memory: Any, observation: Array) -> tuple[Any, Any]:
-        """Memory, [...] -> memory, the head's output."""
+        """Memory, observation -> memory, the head's output."""
         memory, x = self.cell(memory, _features(observation, self.num_categories))
         return memory, cast(Callable, self.head)(x)
 
     def initial_memory(self) -> Any:
-        """The cell's own: zeros."""
+        """The cell's initial memory: zeros."""
         return self.cell.initialize_carry(jax.random.key(0), (1,))
 
 

@@ -1,6 +1,9 @@
 """Products: several independent choices at once, given the observation.
 
 log π(a|s) = Σ_k log π_k(a_k|s), and H(π) = Σ_k H(π_k).
+
+Parameters, outputs, actions and masks of a product are pytrees of one structure; its functions
+raise a ValueError if one is structured otherwise. A mask is None for a factor that has none.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,15 +40,10 @@ def multi_discrete_policy(
         num_actions: (A_1, ..., A_D).
 
     Returns:
-        A Policy over actions [D], int32. A MaskedObservation's action mask is laid out as the
-        logits are.
+        A Policy over actions [D], int32. An action mask is laid out as the logits are.
 
     Raises:
-        ValueError: a size below one, no size; by its functions: logits or masks of other sizes, an
-            action that is not [D], and whatever a softmax policy refuses of one of the choices.
-        TypeError: a size that is no integer.
-
-    Bias: log-probabilities are exact.
+        ValueError: if `num_actions` is empty, or a size is below one.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -59,19 +57,7 @@ def multi_discrete_policy(
 
 
 def multi_discrete(num_actions: Sequence[int]) -> Distribution:
-    """Vectors of D independent choices; a network's output is their logits.
-
-    Args:
-        num_actions: (A_1, ..., A_D).
-
-    Returns:
-        A Distribution over actions [D], int32; see `multi_discrete_policy`.
-
-    Raises:
-        ValueError: a size below one, no size.
-        TypeError: a size that is no integer.
-
-    Bias: log-probabilities are exact.
+    """The Distribution of `multi_discrete_policy`; a network's output is the choices' logits.
 
     Example:
         >>> import jax.numpy as jnp
@@ -94,22 +80,18 @@ def multi_discrete(num_actions: Sequence[int]) -> Distribution:
 def factored_policy(policies: PyTree[Policy]) -> Policy:
     """Independent policies at once: a discrete choice beside a Gaussian vector, say.
 
-    Each sees the same observation and has its own parameters. Factors that share a network are a
-    `product` of distributions instead, for `distribution_policy`.
+    Each sees the same observation and has its own parameters. If factors share a network, use a
+    `product` of distributions in `distribution_policy` instead.
 
     Args:
         policies: a dict, tuple or other pytree of Policies.
 
     Returns:
-        A Policy whose actions and parameters are pytrees like `policies`. The action mask of a
-        MaskedObservation is one too, with None for the factors that have none.
+        A Policy whose actions and parameters are pytrees like `policies`.
 
     Raises:
-        TypeError: a leaf that is no Policy.
-        ValueError: no policy; by its functions: params, an action or a mask structured otherwise,
-            and whatever a factor refuses.
-
-    Bias: log-probabilities are as exact as the factors'.
+        TypeError: if a leaf is not a Policy.
+        ValueError: if there is no policy.
 
     Example:
         >>> import jax, jax.numpy as jnp, pgjax
@@ -139,15 +121,11 @@ def product(distributions: PyTree[Distribution]) -> Distribution:
         distributions: a dict, tuple or other pytree of Distributions.
 
     Returns:
-        A Distribution whose outputs and actions are pytrees like `distributions`, and so are its
-        masks, with None for the factors that have none.
+        A Distribution whose outputs and actions are pytrees like `distributions`.
 
     Raises:
-        TypeError: a leaf that is no Distribution.
-        ValueError: no distribution; by its functions: an output, an action or a mask structured
-            otherwise, and whatever a factor refuses.
-
-    Bias: log-probabilities are as exact as the factors'.
+        TypeError: if a leaf is not a Distribution.
+        ValueError: if there is no distribution.
 
     Example:
         >>> import jax.numpy as jnp
@@ -266,7 +244,7 @@ def _mask_observation(given: Any, action_mask: Any) -> Any:
 
 
 def _pieces(name: str, values: Any, sizes: tuple[int, ...]) -> tuple[Array, ...]:
-    """One array for each choice, from one after another or from a sequence of them."""
+    """One array for each choice, from a joined array or from a sequence of arrays."""
     if not isinstance(values, list | tuple):
         values = jnp.asarray(values)
         if values.shape != (sum(sizes),):
@@ -293,7 +271,7 @@ def _factors(name: str, tree: Any, kind: type) -> tuple[list[Any], Any]:
 
 
 def _parts(structure: Any, name: str, tree: Any) -> list[Any]:
-    """The factors' parts of a tree; each may be a tree itself."""
+    """The factors' parts of a tree; each part may be a tree."""
     try:
         return structure.flatten_up_to(tree)
     except (ValueError, TypeError) as error:

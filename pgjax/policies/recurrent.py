@@ -1,4 +1,4 @@
-"""Recurrent policies: a memory, carried along the episode, between what is seen and done."""
+"""Recurrent policies: a memory, carried along the episode, between observations and actions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +18,13 @@ def recurrent_policy(
     step: Callable[[Params, Any, Observation], tuple[Any, Output]],
     distribution: Distribution = SOFTMAX,
 ) -> RecurrentPolicy:
-    """A policy with a memory, from a function that moves the memory on and gives an output.
+    """A policy with a memory, from a function that updates the memory and returns an output.
 
     (m_{t+1}, o_t) = step(θ, m_t, s_t), and π(a_t|s_0, ..., s_t) is the distribution of o_t.
 
-    The memory has seen s_t before a_t is drawn, but not a_t, nor the reward: where a policy should
-    remember those, the environment must show them in the next observation.
+    The memory has seen s_t before a_t is drawn, but not a_t, nor the reward: if a policy should
+    remember those, the environment must show them in the next observation. It does not see the
+    action mask either.
 
     Args:
         init: (key, observation) -> params.
@@ -31,19 +32,13 @@ def recurrent_policy(
             in it.
         step: (params, memory, observation) -> (memory, what the distribution takes); the memory
             keeps its shapes and dtypes.
-        distribution: over the actions; softmax, from logits [A], if not another.
+        distribution: of the actions.
 
     Returns:
-        A RecurrentPolicy. It honours the action mask of a MaskedObservation where its distribution
-        does; the memory does not see the mask.
+        A RecurrentPolicy.
 
-    Raises:
-        ValueError: by its functions: whatever the distribution refuses; where log-probabilities are
-            recomputed, a memory that changes its shape.
-        TypeError: by its functions: whatever the distribution refuses.
-
-    Bias: log-probabilities are as exact as the distribution's. Gradients go back through the whole
-        episode: to truncate them is to estimate another gradient.
+    Bias: gradients go back through the whole episode: to truncate them is to estimate another
+        gradient.
 
     References:
         Wierstra et al., Recurrent Policy Gradients (2010).
@@ -100,15 +95,7 @@ def _entropy(params: Params, before: Any, observation: Observation, **settings: 
 
 
 def as_recurrent(policy: Policy) -> RecurrentPolicy:
-    """A policy without memory as one with an empty memory: the same policy.
-
-    Args:
-        policy: any.
-
-    Returns:
-        A RecurrentPolicy with the memory (), and the same parameters.
-
-    Bias: none; log-probabilities are the policy's own.
+    """A policy without memory as a RecurrentPolicy with the memory () and the same parameters.
 
     Example:
         >>> import jax.numpy as jnp, pgjax

@@ -1,7 +1,7 @@
-"""Softmax policies: from any function that gives logits.
+"""Softmax policies from any function that returns logits.
 
-Log-probabilities are `log_softmax` of the logits, never log(p + ε). A logit of −inf marks an
-illegal action: probability zero, and no NaN in any gradient. So does a MaskedObservation.
+Log-probabilities are `log_softmax` of the logits, never log(p + ε). A logit of −inf or a false
+entry of an action mask marks an illegal action: probability zero, and no NaN in any gradient.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from pgjax.types import Observation, Params, Policy
 def softmax_policy(
     init: Callable[[Array, Observation], Params], logits: Callable[[Params, Observation], Array]
 ) -> Policy:
-    """A Policy from a function that gives logits, whatever computes them.
+    """A Policy from a function that returns logits.
 
     π(a|s) = exp(l_a) / Σ_b exp(l_b).
 
@@ -31,17 +31,12 @@ def softmax_policy(
         logits: (params, observation) -> [A]; −inf marks an illegal action.
 
     Returns:
-        A Policy over actions 0..A−1. It honours the action mask [A] of a MaskedObservation; the
-        logits then see the observation within.
+        A Policy over actions 0..A−1, which honours the action mask [A] of a MaskedObservation.
 
     Raises:
-        ValueError: by its functions: logits that are not [A], a mask of another shape; and, where
-            their values are known, an action outside 0..A−1, an illegal one, a state without a
-            legal one. Where they are traced `log_prob` is NaN, −inf and NaN, and all three are
-            errors under `pgjax.checked`.
-        TypeError: by its functions: a mask that is not boolean.
-
-    Bias: log-probabilities are exact; those of legal actions sum to one.
+        ValueError: by its functions, if an action is known to be outside 0..A−1, or illegal, or a
+            state to have no legal action. If these are traced, log π is NaN, −inf and NaN, and all
+            three are errors under `pgjax.checked`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -60,12 +55,7 @@ def tabular_softmax(num_states: int, num_actions: int) -> Policy:
         num_actions: A.
 
     Returns:
-        A Policy; `init` gives the uniform policy (zeros).
-
-    Raises:
-        ValueError: a count below one, an observation that is not [S].
-
-    Bias: log-probabilities are exact.
+        A Policy; `init` returns the uniform policy (zeros).
 
     References:
         Sutton & Barto (2018), eq. 13.2 with one feature a state and action.
@@ -160,10 +150,7 @@ def _draw(key: Array, values: Array) -> Array:
 
 
 def _entry(values: Array, action: Any) -> Array:
-    """values[action], but NaN where the action is none: a gather would clamp it to a plausible one.
-
-    Selecting among few also spares the gradient a scatter.
-    """
+    """values[action], or NaN if the action is out of range, where a gather would clamp it."""
     A = values.shape[0]
     if A > FEW_ACTIONS:
         return values.at[action].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)

@@ -53,16 +53,15 @@ def squashed_gaussian_policy(
     Args:
         init: (key, observation) -> params.
         mean_and_log_std: (params, observation) -> (μ, log σ) of u, each [D].
-        low: least action, a number or [D].
-        high: greatest action, a number or [D].
+        low: the least action, a number or [D].
+        high: the greatest action, a number or [D].
 
     Returns:
         A Policy over actions [D] strictly between the bounds.
 
     Raises:
-        ValueError: bounds that are not finite, or not in order; by its functions: bounds that are
-            not [D], a concrete action beyond them, and whatever a Gaussian policy refuses.
-        TypeError: by its functions: whatever a Gaussian policy refuses.
+        ValueError: if the bounds are not finite or not in order; by its functions, if a known
+            action lies beyond them, or for the reasons of `gaussian_policy`.
 
     Bias: log-probabilities are exact, to rounding, for the action as it is stored. An action that
         would round onto a bound is the last number before it (|u| ≈ 8 in float32): a policy with
@@ -87,19 +86,7 @@ def squashed_gaussian_policy(
 
 
 def squashed_gaussian(low: Bound, high: Bound) -> Distribution:
-    """Squashed Gaussians between bounds; a network's output is (μ, log σ), each [D].
-
-    Args:
-        low: least action, a number or [D].
-        high: greatest action, a number or [D].
-
-    Returns:
-        A Distribution over actions [D]; see `squashed_gaussian_policy`.
-
-    Raises:
-        ValueError: bounds that are not finite, or not in order.
-
-    Bias: as of `squashed_gaussian_policy`.
+    """The Distribution of `squashed_gaussian_policy`; a network's output is (μ, log σ), each [D].
 
     Example:
         >>> import jax.numpy as jnp
