@@ -56,11 +56,12 @@ class Held:
     def __init__(self, environment, params, keep_time=True):
         self.environment, self.params, self.keep_time = environment, params, keep_time
         self.law = laws.law_of(environment)
-        self.graph = reachable_states.explored(environment, params, keep_time=keep_time)
-        self.mdp = self.graph.mdp(0.9)
+        self.mdp, nodes = reachable_states.reachable_mdp(
+            environment, params, discount=0.9, keep_time=keep_time
+        )
         self.reset = jax.jit(jax.vmap(lambda key: environment.reset_env(key, params)))
         self.step = jax.jit(jax.vmap(self._step))
-        rows = self._rounded(reachable_states._identity(self.graph.nodes))
+        rows = self._rounded(reachable_states._identity(nodes))
         self.index = {row.tobytes(): number for number, row in enumerate(rows)}
         assert len(self.index) == self.mdp.num_states
 

@@ -1,6 +1,10 @@
-"""Environments: one small surface of pure functions, and adapters to it.
+"""Environments: one record of pure functions, and adapters of other libraries to it.
 
-Importing this package imports no library of environments; naming an environment does.
+Importing this package imports no library of environments; naming an environment does. Each adapter
+`from_*` has `adapt`, from the library's object to an Environment, and `make`, from a name. The
+dynamics are the library's. `adapt` raises a TypeError if its argument is not the library's, `make`
+a ValueError with near matches if a name is unknown, and both an ImportError if the library is not
+installed.
 """
 
 import difflib
@@ -21,22 +25,17 @@ LIBRARIES = {
 
 
 def make(name: str) -> Environment:
-    """The environment of that name, as a record of pure functions.
+    """The environment of that name, with its library's parameters and time limit.
 
     Args:
-        name: one of gymnax as it stands there, "CartPole-v1"; of another library after its name and
-            a slash: "brax/inverted_pendulum", "jumanji/Snake-v1", "pgx/minatar-breakout",
+        name: of gymnax, "CartPole-v1"; or of another library, after the library's name and a slash:
+            "brax/inverted_pendulum", "jumanji/Snake-v1", "pgx/minatar-breakout",
             "navix/Navix-Empty-5x5-v0", "craftax/Craftax-Classic-Symbolic-v1".
 
-    Returns:
-        An Environment, with the library's own parameters and time limit.
-
     Raises:
-        ValueError: an unknown name, with near matches; a game of several players; one that would
-            download a data set.
-        ImportError: its library is not installed; the message says how to.
-
-    Bias: does not apply.
+        ValueError: if the name is unknown, with near matches; if it is a game of several players;
+            or if the environment would download a data set.
+        ImportError: if its library is not installed; the message says how to install it.
 
     Example:
         >>> environment = make("CartPole-v1")

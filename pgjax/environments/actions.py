@@ -1,4 +1,4 @@
-"""Actions between a policy and an environment: what fits, what is recorded, what is handed on."""
+"""Actions between a policy and an environment: which fit, and what is recorded and handed on."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from pgjax.environments.base import ActionSpace, Box, Discrete, Environment, Mul
 
 
 def check_actions(environment: Environment, action: Any) -> None:
-    """What a policy samples is what the environment takes.
+    """Check that the environment takes the actions that the policy samples.
 
     Args:
-        environment: whose action space it is.
+        environment: whose action space is used.
         action: shapes and dtypes of an action, as from `jax.eval_shape`.
 
     Raises:
-        TypeError: a vector for Discrete actions, integers for a Box, another number of coordinates,
-            a factored action where the space has no parts, or other ones.
+        TypeError: if their structures differ, or an action has the wrong dtype or shape for its
+            space.
     """
     spaces, structure = jax.tree.flatten(environment.action_space, is_leaf=is_space)
     if jax.tree.structure(action) != structure:
@@ -35,12 +35,12 @@ def check_actions(environment: Environment, action: Any) -> None:
 
 
 def as_taken(space: ActionSpace | Any, action: Any) -> tuple[Any, Any]:
-    """A sampled action as it is recorded, and as the environment is handed it.
+    """A sampled action as it is recorded, and as it is handed to the environment.
 
     Args:
         space: of the environment.
-        action: one that fits it. Integers are recorded as int32; real vectors as they are, and
-            handed on in the shape of the Box.
+        action: a fitting one. Integers are recorded as int32; real vectors are recorded unchanged,
+            and handed on in the shape of the Box.
 
     Returns:
         Two pytrees like the action.

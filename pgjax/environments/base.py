@@ -1,7 +1,7 @@
-"""The surface: an environment as a record of pure functions, whatever library it comes from.
+"""Environments as records of pure functions, whatever library they come from.
 
-There is no auto-reset and no wrapper: whoever steps freezes what has ended. A finished state may be
-stepped again, and what comes of it is never looked at.
+There is no auto-reset and no wrapper. The caller must ignore a state once its episode has ended; it
+may be stepped, but the result has no meaning.
 """
 
 import math
@@ -24,14 +24,14 @@ State: TypeAlias = Any
 
 
 class Step(NamedTuple):
-    """What an environment shows after it started or moved on.
+    """The result of a reset or a step.
 
     Attributes:
         observation: a pytree of arrays.
-        reward: scalar, of the transition that led here; zero at the start.
+        reward: scalar, of the transition to this state; zero at the start.
         terminated: whether this is a terminal state.
         truncated: whether a time limit of the task ends the episode here. Both may be true.
-        action_mask: [A] true where the next action is legal; None where all are, always. Of
+        action_mask: [A] true where the next action is legal; None if all always are. Of
             MultiDiscrete actions [A_1 + ... + A_D], one choice after another.
     """
 
@@ -56,17 +56,17 @@ class MultiDiscrete(NamedTuple):
     """Several discrete choices at once, as a vector of integers.
 
     Attributes:
-        num_actions: how many each has, (A_1, ..., A_D).
+        num_actions: (A_1, ..., A_D), the number of each choice.
     """
 
     num_actions: tuple[int, ...]
 
 
 class Box(NamedTuple):
-    """Vectors of reals between bounds.
+    """Real vectors between bounds.
 
     Attributes:
-        low: (D numbers), the least; −inf where there is no bound.
+        low: (D numbers), the least; −inf if there is no bound.
         high: (D numbers), the greatest.
         shape: of the action that the environment takes, D numbers in all.
     """
@@ -77,7 +77,7 @@ class Box(NamedTuple):
 
     @property
     def size(self) -> int:
-        """D, the numbers of an action."""
+        """D, the number of coordinates."""
         return math.prod(self.shape)
 
 
@@ -85,7 +85,7 @@ ActionSpace: TypeAlias = Discrete | MultiDiscrete | Box
 
 
 def is_space(x: Any) -> bool:
-    """Whether it is a space by itself: a record, which JAX would take for a tuple of numbers."""
+    """Whether x is a single space, which JAX would take for a tuple of numbers."""
     return isinstance(x, ActionSpace)
 
 
@@ -100,11 +100,11 @@ class Environment:
     Attributes:
         init: key -> (state, step), an episode's start.
         step: (key, state, action) -> (state, step), without auto-reset.
-        action_space: what `step` takes: a space, or a dict or tuple of spaces for actions that are
-            one too, as a factored policy's are.
-        time_limit: steps after which an episode has ended at the latest; None where it may go on.
-            A limit truncates, or, where it is a rule of the task, terminates.
-        name: as messages print it.
+        action_space: of the actions that `step` takes: a space, or a dict or tuple of spaces, as
+            for a factored policy.
+        time_limit: the greatest number of steps of an episode; None if there is none. A limit
+            truncates, or, if it is a rule of the task, terminates.
+        name: for messages.
         num_categories: for an integer observation that names a category, the number of categories;
             default networks then encode it one-hot.
 
@@ -132,10 +132,10 @@ class Environment:
 
 
 def seen(step: Step) -> Observation:
-    """What a policy sees of a step: the observation, with the legal actions where not all are.
+    """The observation of a step for a policy, with the legal actions unless all are legal.
 
-    In a terminal state, where nobody acts, every action counts as legal: libraries mask them all,
-    and a policy without a legal action is an error.
+    In a terminal state, where no action follows, every action counts as legal: libraries mask them
+    all, and a policy raises an error if no action is legal.
     """
     if step.action_mask is None:
         return step.observation
@@ -143,7 +143,7 @@ def seen(step: Step) -> Observation:
 
 
 def action_example(space: ActionSpace | Any) -> Any:
-    """Shape and dtype of an action, as `Environment.step` is handed it; a pytree like the space."""
+    """Shape and dtype of an action of `Environment.step`; a pytree like the space."""
 
     def example(space: ActionSpace) -> jax.ShapeDtypeStruct:
         match space:
@@ -158,20 +158,14 @@ def action_example(space: ActionSpace | Any) -> Any:
 
 
 def stable(environment: Environment) -> Environment:
-    """The environment with one dtype for each array, from its start to its end, as scan demands.
+    """The environment with one dtype for each array at every step, as scan demands.
 
     Many drift: an integer that becomes a float, a weak type that becomes a strong one. The wider of
     the two holds both without loss. Flags become boolean, and integer rewards float32, so that a
     discount does not round to zero.
 
-    Args:
-        environment: whose `init` and `step` give the same structure and shapes.
-
-    Returns:
-        An Environment.
-
     Raises:
-        TypeError: by its functions, where structures or shapes differ; the message names both.
+        TypeError: by its functions, if structures or shapes differ; the message names both.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -205,7 +199,7 @@ def _cast_all(shown: tuple[State, Step], environment: Environment) -> tuple[Stat
 
 
 def _common_types(environment: Environment) -> tuple[State, Step]:
-    """Shape and dtype of what an environment shows, at its start and later alike."""
+    """Shapes and dtypes of a state and a Step, the same at the start and later."""
     leaves, structure = jax.tree.flatten(environment)
     return _common_types_of(
         structure, tuple(map(_type_of, leaves)), jax.config.read("jax_enable_x64")
@@ -219,7 +213,7 @@ def _type_of(leaf: Any) -> jax.ShapeDtypeStruct:
 
 @lru_cache(maxsize=128)
 def _common_types_of(structure: Any, leaves: tuple[Any, ...], x64: bool) -> tuple[State, Step]:
-    """Found once for each environment: abstract evaluation takes as long as tracing it twice."""
+    """Cached for each environment: abstract evaluation takes as long as tracing it twice."""
     environment = structure.unflatten(leaves)
     key, action = jax.eval_shape(jax.random.key, 0), action_example(environment.action_space)
     start = jax.eval_shape(lambda env, key: _as_arrays(env.init(key)), environment, key)
@@ -231,18 +225,14 @@ def _common_types_of(structure: Any, leaves: tuple[Any, ...], x64: bool) -> tupl
 
 
 def limited(environment: Environment, time_limit: int | None) -> Environment:
-    """The environment with a time limit of its own: its last step truncates.
+    """The environment with a time limit, whose last step truncates.
 
     Args:
-        environment: whatever else ends its episodes still does.
+        environment: its episodes still end for their other reasons.
         time_limit: in steps; None changes nothing.
 
     Returns:
         An Environment whose state also holds the time.
-
-    Raises:
-        ValueError: a limit below one.
-        TypeError: a limit that is no integer.
 
     Bias: it changes the estimand to the objective of that many steps, unless what follows a
         truncation is bootstrapped.
@@ -274,7 +264,7 @@ def _limited_step(
 
 
 def cast(x: Any, like: Any) -> Array:
-    """An array in the dtype of another, of no weak type; keys are left as they are."""
+    """An array in the dtype of another, without a weak type; keys are unchanged."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(like.dtype, jax.dtypes.prng_key) else x.astype(like.dtype)
 

@@ -1,4 +1,4 @@
-"""Whatever names an environment, as an Environment: gymnax's own objects and TabularMDPs too."""
+"""Conversion of TabularMDPs and gymnax environments to Environments."""
 
 import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,7 +17,7 @@ def as_environment(environment: Any) -> Environment:
     """An Environment from an Environment, a TabularMDP or a gymnax environment.
 
     Args:
-        environment: of one of these kinds. A gymnax environment gets its default parameters; for
+        environment: of one of these kinds. A gymnax environment has its default parameters; for
             others use `pgjax.environments.from_gymnax.adapt(environment, params)`.
 
     Returns:

@@ -1,40 +1,30 @@
-"""brax on the surface: real-valued actions on rigid bodies, without brax's training wrappers."""
+"""The brax adapter: real-valued actions on rigid bodies, without brax's training wrappers."""
 
-from dataclasses import replace
 from typing import Any
 
 from jax import Array
 
 from pgjax.environments.base import Box, Environment, Step, limited, stable
-from pgjax.environments.libraries import known_name, library
+from pgjax.environments.libraries import library, make_known
 
 EPISODE_LENGTH = 1000
 """Steps after which brax itself cuts an episode, where nothing else is said."""
 
 
 def adapt(environment: Any, *, time_limit: int | None = EPISODE_LENGTH) -> Environment:
-    """A brax environment as an Environment.
+    """A brax environment as an Environment with actions in a Box.
 
-    A brax environment knows no end but `done`, which is a terminal state; the limit on its steps is
-    a wrapper's. Actions lie in [−1, 1] by brax's convention; those outside are left to the
-    environment, whose actuators mostly clip.
+    A brax environment ends an episode by `done` alone, a terminal state; the limit on its steps is
+    a wrapper's. Actions lie in [−1, 1] by brax's convention; actions outside are passed on, and
+    most actuators clip them.
 
     Args:
         environment: from `brax.envs.get_environment`, without an episode, auto-reset or vmap
             wrapper.
-        time_limit: steps after which an episode is truncated; None never does.
+        time_limit: steps after which an episode is truncated; None for no limit.
 
-    Returns:
-        An Environment with actions in a Box.
-
-    Raises:
-        TypeError: one of these wrappers, or no brax environment.
-        ValueError: a limit below one.
-        ImportError: brax is not installed.
-
-    Bias: does not apply; dynamics are brax's. A state stepped on after its end may hold NaN, whose
-        gradient passes through `where`: freeze it, or step on from a state where a step is
-        possible, as rollouts and `pgjax.beyond` do.
+    Bias: after an episode's end a state may hold NaN, whose gradient passes through `where`. Freeze
+        it, or step from a state where a step is possible, as rollouts and `pgjax.beyond` do.
 
     References:
         Freeman et al., Brax (2021).
@@ -71,15 +61,7 @@ def adapt(environment: Any, *, time_limit: int | None = EPISODE_LENGTH) -> Envir
 
 
 def make(name: str) -> Environment:
-    """The brax environment of that name, "inverted_pendulum" say, with 1000 steps an episode.
-
-    Args:
-        name: as in brax's registry.
-
-    Raises:
-        ValueError: an unknown name, with near matches.
-        ImportError: brax is not installed.
-    """
+    """The brax environment of that name, "inverted_pendulum" say, with 1000 steps an episode."""
     envs = library("brax.envs")
-    known = known_name("brax/", name, envs._envs)  # brax lists its names nowhere else
-    return replace(adapt(envs.get_environment(known)), name=f"brax/{known}")
+    known = envs._envs  # brax lists its names nowhere else
+    return make_known("brax/", name, known, lambda known: adapt(envs.get_environment(known)))

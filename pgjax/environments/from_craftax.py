@@ -1,12 +1,11 @@
-"""Craftax on the surface: open worlds, large states, sparse rewards."""
+"""The Craftax adapter: open worlds, large states, sparse rewards."""
 
-from dataclasses import replace
 from typing import Any
 
 from jax import Array
 
 from pgjax.environments.base import Discrete, Environment, Step, stable
-from pgjax.environments.libraries import known_name, library
+from pgjax.environments.libraries import library, make_known
 
 NAMES = (
     "Craftax-Symbolic-v1",
@@ -17,24 +16,15 @@ NAMES = (
 
 
 def adapt(environment: Any, params: Any = None) -> Environment:
-    """A Craftax environment as an Environment.
+    """A Craftax environment as an Environment with Discrete actions.
 
-    Craftax ends an episode where the player dies, or wins, and after `max_timesteps`, in one flag.
-    Here the latter truncates, and the former terminates, whatever the time.
+    Craftax has one flag for an episode that ends because the player dies or wins, or after
+    `max_timesteps`. Here the time truncates, and the other reasons terminate, at any time.
 
     Args:
-        environment: from `craftax.craftax_env.make_craftax_env_from_name`, with auto-reset or
-            without: its `reset_env` and `step_env` know of none.
+        environment: from `craftax.craftax_env.make_craftax_env_from_name`, with or without
+            auto-reset: only its `reset_env` and `step_env` are called.
         params: its parameters; the default ones if None.
-
-    Returns:
-        An Environment with Discrete actions.
-
-    Raises:
-        TypeError: no Craftax environment.
-        ImportError: Craftax is not installed.
-
-    Bias: does not apply; dynamics are Craftax's.
 
     References:
         Matthews et al., Craftax (2024).
@@ -76,15 +66,6 @@ def adapt(environment: Any, params: Any = None) -> Environment:
 
 
 def make(name: str) -> Environment:
-    """The Craftax environment of that id, "Craftax-Classic-Symbolic-v1" say.
-
-    Args:
-        name: one of `NAMES`.
-
-    Raises:
-        ValueError: an unknown name, with near matches.
-        ImportError: Craftax is not installed.
-    """
-    known = known_name("craftax/", name, NAMES)
+    """The Craftax environment of that id, one of `NAMES`."""
     named = library("craftax.craftax_env").make_craftax_env_from_name
-    return replace(adapt(named(known, auto_reset=False)), name=f"craftax/{known}")
+    return make_known("craftax/", name, NAMES, lambda known: adapt(named(known, auto_reset=False)))

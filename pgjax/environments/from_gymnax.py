@@ -1,6 +1,6 @@
-"""gymnax on the surface: steps go through `reset_env`, `step_env` and `is_truncated`.
+"""The gymnax adapter: steps use `reset_env`, `step_env` and `is_truncated`.
 
-So there is no auto-reset, and the observation after the last step is the episode's own.
+So there is no auto-reset, and the observation after the last step belongs to its episode.
 """
 
 from dataclasses import replace
@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
+from jax.tree_util import Partial
 
 from pgjax.environments.base import ActionSpace, Box, Discrete, Environment, Step, stable
 from pgjax.environments.import_gymnax import GymnaxEnvironment as GymnaxEnvironment
 from pgjax.environments.import_gymnax import gymnax, registered_envs
 from pgjax.environments.import_gymnax import spaces as spaces
 from pgjax.environments.libraries import known_name
-from pgjax.records import configured, data, record, static
+from pgjax.records import configured
 
 DOWNLOADS = frozenset({"MNISTBandit-bsuite"})
 """Environments that fetch a data set when made; training must not depend on a network."""
@@ -28,16 +29,10 @@ def adapt(environment: GymnaxEnvironment, params: Any = None) -> Environment:
     Args:
         environment: from `gymnax.make`.
         params: its parameters, leaves of the record, which may be traced; the default ones if
-            None.
-
-    Returns:
-        An Environment. What depends on traced parameters is not known in it: bounds of a Box are
-        then infinite, and the time limit None.
+            None. If they are traced, the bounds of a Box are infinite, and the time limit is None.
 
     Raises:
-        TypeError: actions that are neither Discrete nor a Box.
-
-    Bias: does not apply.
+        TypeError: if actions are neither Discrete nor a Box.
 
     Example:
         >>> import gymnax
@@ -48,12 +43,11 @@ def adapt(environment: GymnaxEnvironment, params: Any = None) -> Environment:
     params = environment.default_params if params is None else params
     space = environment.action_space(params)
 
-    parts = _Parts(environment, params)
     limit = params.max_steps_in_episode
     return stable(
         Environment(
-            configured(_init, parts=parts),
-            configured(_step, parts=parts),
+            Partial(configured(_init, environment=environment), params),
+            Partial(configured(_step, environment=environment), params),
             _action_space(environment.name, space),
             time_limit=None if isinstance(limit, Tracer) else int(limit),
             name=environment.name,
@@ -62,21 +56,14 @@ def adapt(environment: GymnaxEnvironment, params: Any = None) -> Environment:
     )
 
 
-@record
-class _Parts:
-    """A gymnax environment and its parameters, which are leaves."""
-
-    environment: GymnaxEnvironment = static()
-    params: Any = data()
-
-
-def _init(key: Array, *, parts: _Parts) -> tuple[Any, Step]:
-    observation, state = parts.environment.reset_env(key, parts.params)
+def _init(params: Any, key: Array, *, environment: GymnaxEnvironment) -> tuple[Any, Step]:
+    observation, state = environment.reset_env(key, params)
     return state, Step(observation, 0.0, False, False)
 
 
-def _step(key: Array, state: Any, action: Array, *, parts: _Parts) -> tuple[Any, Step]:
-    environment, params = parts.environment, parts.params
+def _step(
+    params: Any, key: Array, state: Any, action: Array, *, environment: GymnaxEnvironment
+) -> tuple[Any, Step]:
     action = jnp.asarray(action).astype(environment.action_space(params).dtype)
     observation, state, reward, terminated, _ = environment.step_env(key, state, action, params)
     truncated = environment.is_truncated(state, params)
@@ -86,14 +73,8 @@ def _step(key: Array, state: Any, action: Array, *, parts: _Parts) -> tuple[Any,
 def named(name: str) -> tuple[GymnaxEnvironment, Any]:
     """The gymnax environment of that id and its parameters.
 
-    Args:
-        name: as in gymnax's registry.
-
-    Returns:
-        (environment, params).
-
     Raises:
-        ValueError: an unknown name, with near matches; one that would download a data set.
+        ValueError: if the name is unknown, with near matches, or would download a data set.
 
     Example:
         >>> named("CartPole")
@@ -111,14 +92,7 @@ def named(name: str) -> tuple[GymnaxEnvironment, Any]:
 
 
 def make(name: str) -> Environment:
-    """The gymnax environment of that id as an Environment, with its default parameters.
-
-    Args:
-        name: as in gymnax's registry.
-
-    Raises:
-        ValueError: an unknown name, with near matches; one that would download a data set.
-    """
+    """The gymnax environment of that id as an Environment, with its default parameters."""
     return replace(adapt(*named(name)), name=name)
 
 

@@ -1,7 +1,6 @@
-"""jumanji on the surface: combinatorial problems, most of them with action masks."""
+"""The jumanji adapter: combinatorial problems, most of them with action masks."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from pgjax.environments.base import (
     Step,
     stable,
 )
-from pgjax.environments.libraries import known_name, library
+from pgjax.environments.libraries import library, make_known
 
 DOWNLOADS = frozenset({"Sokoban-v0"})
 """Environments that fetch a data set when made; training must not depend on a network."""
@@ -26,26 +25,19 @@ DOWNLOADS = frozenset({"Sokoban-v0"})
 def adapt(environment: Any) -> Environment:
     """A jumanji environment of one agent as an Environment.
 
-    The last time step terminates where its discount is zero and truncates where it is not. Most
-    jumanji environments end at their own time limit with a discount of zero: it is part of the
-    task, and nothing is bootstrapped there.
+    The last time step terminates if its discount is zero, and truncates if it is not. Most jumanji
+    environments end at their own time limit with a discount of zero: it is part of the task, and
+    nothing is bootstrapped there.
 
-    The observation is jumanji's, a named tuple. A mask in it is also the step's action mask. Where
-    it masks tuples of choices (Tetris, Minesweeper, BinPack), whose legality does not factor,
-    actions become Discrete, numbering the tuples in row-major order.
+    The observation is jumanji's, a named tuple. A mask in it is also the step's action mask. If it
+    masks tuples of choices (Tetris, Minesweeper, BinPack), whose legality does not factor, actions
+    become Discrete, numbering the tuples in row-major order.
 
     Args:
         environment: from `jumanji.make`, without wrappers.
 
-    Returns:
-        An Environment.
-
     Raises:
-        TypeError: a wrapper, no jumanji environment, actions of another kind; by its functions: a
-            reward for each of several agents.
-        ImportError: jumanji is not installed.
-
-    Bias: does not apply; dynamics are jumanji's.
+        TypeError: if actions are of another kind; by its functions, if there are several rewards.
 
     References:
         Bonnet et al., Jumanji (2024).
@@ -91,12 +83,8 @@ def adapt(environment: Any) -> Environment:
 def make(name: str) -> Environment:
     """The jumanji environment of that id, "Snake-v1" say.
 
-    Args:
-        name: as in jumanji's registry.
-
     Raises:
-        ValueError: an unknown name, with near matches; one that would download a data set.
-        ImportError: jumanji is not installed.
+        ValueError: if the environment would download a data set.
     """
     if name in DOWNLOADS:
         raise ValueError(
@@ -104,12 +92,12 @@ def make(name: str) -> Environment:
             "try jumanji/SlidingTilePuzzle-v0"
         )
     jumanji = library("jumanji")
-    known = known_name("jumanji/", name, jumanji.registered_environments() - DOWNLOADS)
-    return replace(adapt(jumanji.make(known)), name=f"jumanji/{known}")
+    names = jumanji.registered_environments() - DOWNLOADS
+    return make_known("jumanji/", name, names, lambda known: adapt(jumanji.make(known)))
 
 
 def _choices(environment: Any) -> tuple[int, ...]:
-    """The sizes of an action's discrete choices; none where it is real-valued."""
+    """The sizes of an action's discrete choices; () if it is real-valued."""
     specs, spec = library("jumanji.specs"), environment.action_spec
     if isinstance(spec, specs.DiscreteArray | specs.MultiDiscreteArray):
         return tuple(int(n) for n in np.ravel(spec.num_values))
@@ -133,13 +121,13 @@ def _action_space(environment: Any) -> ActionSpace:
 
 
 def _mask_shape(environment: Any) -> tuple[int, ...] | None:
-    """Of the action mask that the observation may have; what the specification says of it."""
+    """The specified shape of the observation's action mask; None if there is no mask."""
     spec = getattr(environment.observation_spec, "action_mask", None)
     return None if spec is None else tuple(spec.shape)
 
 
 def _one_after_another(mask: Array, choices: tuple[int, ...]) -> Array:
-    """A mask [D, A] of D choices as [A_1 + ... + A_D]; one of a single choice as it is."""
+    """A mask [D, A] of D choices as [A_1 + ... + A_D]; the mask of a single choice is unchanged."""
     if len(choices) < 2:
         return mask
     rows = mask.reshape(len(choices), -1)

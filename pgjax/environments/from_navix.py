@@ -1,31 +1,21 @@
-"""navix on the surface: MiniGrid's worlds."""
+"""The navix adapter: MiniGrid's worlds."""
 
-from dataclasses import replace
 from typing import Any
 
 from jax import Array
 
 from pgjax.environments.base import Discrete, Environment, Step, stable
-from pgjax.environments.libraries import known_name, library
+from pgjax.environments.libraries import library, make_known
 
 
 def adapt(environment: Any) -> Environment:
-    """A navix environment as an Environment.
+    """A navix environment as an Environment with Discrete actions, truncated after its `max_steps`.
 
-    navix starts anew at the step after an episode's end; here that step is none, because the state
-    never says that it has ended.
+    navix resets at the step after an episode's end. Here it never does, because the state never
+    says that its episode has ended.
 
     Args:
         environment: from `navix.make`.
-
-    Returns:
-        An Environment with Discrete actions, which truncates after the environment's `max_steps`.
-
-    Raises:
-        TypeError: no navix environment.
-        ImportError: navix is not installed.
-
-    Bias: does not apply; dynamics are navix's.
 
     References:
         Pignatelli et al., NAVIX (2024).
@@ -45,10 +35,9 @@ def adapt(environment: Any) -> Environment:
     going = module.StepType.TRANSITION
 
     def show(timestep: Any) -> tuple[Any, Step]:
-        flags = timestep.is_termination(), timestep.is_truncation()
-        return timestep.replace(step_type=going), Step(
-            timestep.observation, timestep.reward, *flags
-        )
+        ended = timestep.is_termination(), timestep.is_truncation()
+        step = Step(timestep.observation, timestep.reward, *ended)
+        return timestep.replace(step_type=going), step
 
     def init(key: Array) -> tuple[Any, Step]:
         return show(environment.reset(key))
@@ -69,15 +58,6 @@ def adapt(environment: Any) -> Environment:
 
 
 def make(name: str) -> Environment:
-    """The navix environment of that id, "Navix-Empty-5x5-v0" say, with navix's own 100 steps.
-
-    Args:
-        name: as in navix's registry.
-
-    Raises:
-        ValueError: an unknown name, with near matches.
-        ImportError: navix is not installed.
-    """
+    """The navix environment of that id, "Navix-Empty-5x5-v0" say, with navix's own 100 steps."""
     navix = library("navix")
-    known = known_name("navix/", name, navix.registry())
-    return replace(adapt(navix.make(known)), name=f"navix/{known}")
+    return make_known("navix/", name, navix.registry(), lambda known: adapt(navix.make(known)))

@@ -1,7 +1,6 @@
-"""pgx on the surface: games of one player, and of several against opponents that are given."""
+"""The pgx adapter: games of one player, and of several against given opponents."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import jax
@@ -10,7 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
 from pgjax.environments.base import Discrete, Environment, Step, limited, stable
-from pgjax.environments.libraries import known_name, library
+from pgjax.environments.libraries import library, make_known
 
 Opponent: TypeAlias = Callable[
     [Key[Array, ""], Any, Bool[Array, "A"]], Int[Array, ""]
@@ -25,11 +24,12 @@ def uniform(key: Key[Array, ""], observation: Any, action_mask: Bool[Array, "A"]
 def adapt(
     environment: Any, *, opponent: Opponent | None = None, time_limit: int | None = None
 ) -> Environment:
-    """A pgx game as an Environment, seen by its player 0.
+    """A pgx game as an Environment with Discrete actions and a mask, seen by its player 0.
 
-    Where there are others, they are part of the environment: after the player's move they move
-    until it is the player's turn again or the game is over, and what the player is paid meanwhile
-    is the reward of the move. An illegal action ends the game at a loss, by pgx's own rule.
+    Other players are part of the environment. After player 0's move they move until it is player
+    0's turn again or the game is over; the reward is what player 0 was paid meanwhile. The
+    objective is the return against that opponent. By pgx's own rule an illegal action ends the game
+    at a loss.
 
     Args:
         environment: from `pgx.make`.
@@ -37,15 +37,8 @@ def adapt(
         time_limit: steps after which an episode is truncated. pgx's games have none, and the
             MinAtar games may go on for ever.
 
-    Returns:
-        An Environment with Discrete actions and an action mask.
-
     Raises:
-        TypeError: no pgx game.
-        ValueError: several players and no opponent; a limit below one.
-        ImportError: pgx is not installed.
-
-    Bias: does not apply; the objective is the return against that opponent.
+        ValueError: if there are several players and no opponent, or `time_limit` is below one.
 
     References:
         Koyamada et al., Pgx (2023).
@@ -86,22 +79,13 @@ def adapt(
 
 
 def make(name: str) -> Environment:
-    """The pgx game of that id, "minatar-breakout" or "2048" say.
-
-    Args:
-        name: as in pgx's registry, of a game of one player.
-
-    Raises:
-        ValueError: an unknown name, with near matches; a game of several players.
-        ImportError: pgx is not installed.
-    """
+    """The pgx game of one player of that id, "minatar-breakout" or "2048" say."""
     pgx = library("pgx")
-    known = known_name("pgx/", name, pgx.available_envs())
-    return replace(adapt(pgx.make(known)), name=f"pgx/{known}")
+    return make_known("pgx/", name, pgx.available_envs(), lambda known: adapt(pgx.make(known)))
 
 
 def _own_and_others(opponent: Opponent | None, key: Array) -> tuple[Array, Array]:
-    """Keys of the game's own step and of the others' moves; who plays alone has the key itself."""
+    """Keys of the game's own step and of the others' moves; without others, the key itself."""
     if opponent is None:
         return key, key
     own, others = jax.random.split(key)

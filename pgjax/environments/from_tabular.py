@@ -1,4 +1,4 @@
-"""A TabularMDP on the surface: its state is an index."""
+"""The adapter of TabularMDPs: the state is an index."""
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,9 @@ from pgjax.records import configured
 
 
 def adapt(mdp: TabularMDP) -> Environment:
-    """A TabularMDP as an Environment, without a time limit.
+    """A TabularMDP as an Environment, without a time limit; observations are rows of `observation`.
 
-    Args:
-        mdp: S states, A actions; its arrays may be traced.
-
-    Returns:
-        An Environment whose observations are the rows of `mdp.observation`.
-
-    Bias: exact draws from the initial distribution and the transition tensor.
+    It draws exactly from the initial distribution and the transition tensor, which may be traced.
 
     Example:
         >>> import jax, pgjax

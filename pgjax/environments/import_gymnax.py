@@ -1,4 +1,4 @@
-"""gymnax without the plotting libraries that it imports: they are loaded when it draws.
+"""Import gymnax without the plotting libraries that it imports; they are loaded when it draws.
 
 They take four fifths of the time that importing gymnax takes, and training draws nothing.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class _Deferred(ModuleType):
-    """Stands for a module, and imports it when an attribute is asked for."""
+    """A stand-in for a module, which imports the module when an attribute is read."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib.import_module(self.__name__), name)
@@ -23,9 +23,9 @@ PLOTTING = "seaborn", "matplotlib.pyplot"
 
 @contextmanager
 def plotting_deferred() -> Iterator[None]:
-    """Whoever imports a plotting library within gets a stand-in that imports it on first use.
+    """Within, an import of a plotting library gives a stand-in that imports it on first use.
 
-    One that is imported already is left alone, and so is everybody who imports later.
+    Libraries that are imported already, and imports after the block, are not affected.
     """
     stand_ins = {name: _Deferred(name) for name in PLOTTING if name not in sys.modules}
     sys.modules.update(stand_ins)

@@ -1,19 +1,22 @@
-"""Libraries of environments that are not installed with pgjax, imported when they are used."""
+"""Optional libraries of environments, imported when they are used."""
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
+
+from pgjax.environments.base import Environment
 
 
 def library(name: str) -> Any:
-    """An optional library's module.
+    """The module of an optional library.
 
     Args:
         name: of the module, dots included.
 
     Raises:
-        ImportError: it is not installed; the message says how to.
+        ImportError: if it is not installed; the message says how to install it.
     """
     try:
         return importlib.import_module(name)
@@ -23,16 +26,24 @@ def library(name: str) -> Any:
         ) from error
 
 
+def make_known(
+    prefix: str, name: str, known: Iterable[str], make: Callable[[str], Environment]
+) -> Environment:
+    """`make(name)`, named "library/name"; a ValueError with near matches if it is unknown."""
+    known = known_name(prefix, name, known)
+    return replace(make(known), name=prefix + known)
+
+
 def known_name(prefix: str, name: str, known: Iterable[str]) -> str:
-    """The name itself, or a ValueError with near matches.
+    """Return `name` if the library has it.
 
     Args:
-        prefix: of the library, as in "brax".
-        name: within it.
+        prefix: of the library's names, "brax/".
+        name: within the library.
         known: the library's names.
 
     Raises:
-        ValueError: a name that is not among them.
+        ValueError: if the name is unknown, with near matches.
     """
     known = sorted(known)
     if name in known:

@@ -1,9 +1,9 @@
-"""The bridge: gymnax's small environments as exact tabular MDPs.
+"""Tables: gymnax's small environments as exact tabular MDPs.
 
-The tables are not written by hand. An environment's own `step_env` is run on every state that can
-be reached, with every action; all that is added is the environment's law, a few lines that say what
-it draws and how probable each outcome is. So exact and sampled gradients of the same policy can be
-compared on the environment itself.
+The tables are not written by hand. An environment's own `step_env` is run on every reachable state
+with every action. Only the environment's law is added, a few lines that list what it draws and how
+probable each outcome is. So exact and sampled gradients of the same policy can be compared on the
+environment itself.
 """
 
 from pgjax.environments.tables.from_gymnax import tabular_mdp as tabular_mdp

@@ -1,15 +1,15 @@
-"""The tables themselves: with the time limit in the state, or with the time left out."""
+"""Tables of gymnax environments: with the time limit in the state, or without the time."""
 
 from typing import Any
 
 import numpy as np
 
-from pgjax.environments.tables.reachable_states import explored
+from pgjax.environments.tables.reachable_states import reachable_mdp
 from pgjax.exact.tabular import TabularMDP
 
 
 def tabular_mdp(environment: Any, params: Any = None, *, discount: float) -> TabularMDP:
-    """The environment with its time limit in the state, so that it needs no horizon.
+    """The environment with its time in the state, so that it needs no horizon.
 
     J(θ) = E[Σ_t γ^t r_t], t < limit, is `exact.objective(..., horizon=None)`. States that end the
     episode, by termination or by truncation, are terminal, one for each final observation.
@@ -20,12 +20,11 @@ def tabular_mdp(environment: Any, params: Any = None, *, discount: float) -> Tab
         discount: γ; an environment has none.
 
     Returns:
-        A TabularMDP over every state that can be reached; `observation` is what the environment
-        emits, in its dtype.
+        A TabularMDP over every reachable state; `observation` is the environment's, in its dtype.
 
     Raises:
-        ValueError: an environment without a law, or with parameters that its law leaves out; more
-            than `MAX_STATES` states.
+        ValueError: if the environment has no law, its parameters are not covered by the law, or it
+            has more than `MAX_STATES` states.
 
     Bias: exact, but for the resolution of 2⁻²³ with which the environment draws.
 
@@ -35,30 +34,20 @@ def tabular_mdp(environment: Any, params: Any = None, *, discount: float) -> Tab
         >>> mdp.num_states, int(mdp.terminal.sum())
         (7, 1)
     """
-    return explored(environment, params, keep_time=True).mdp(discount)
+    return reachable_mdp(environment, params, discount=discount, keep_time=True)[0]
 
 
 def timeless_mdp(
     environment: Any, params: Any = None, *, discount: float
 ) -> tuple[TabularMDP, int]:
-    """The environment without the time where its steps do not read it, and the horizon to use.
+    """The environment without the time, if its steps do not read it, and the horizon to use.
 
     J(θ) is `exact.objective(..., horizon=horizon)`: the same number as from `tabular_mdp`, from a
-    table that is smaller by as much as the limit is long.
-
-    Args:
-        environment: of a class named in `BRIDGED`; any constructor arguments.
-        params: its parameters; the default ones if None.
-        discount: γ.
+    table that is smaller by a factor of the limit. Arguments and errors are those of `tabular_mdp`.
 
     Returns:
         The TabularMDP, in which the time limit ends nothing, and H: the limit, or the length of the
-        longest episode if every one ends before it.
-
-    Raises:
-        ValueError: as for `tabular_mdp`.
-
-    Bias: as for `tabular_mdp`.
+        longest episode if every episode ends before it.
 
     Example:
         >>> import gymnax
@@ -68,12 +57,12 @@ def timeless_mdp(
     """
     if params is None:
         params = environment.default_params
-    mdp = explored(environment, params, keep_time=False).mdp(discount)
+    mdp, _ = reachable_mdp(environment, params, discount=discount, keep_time=False)
     return mdp, _longest_episode(mdp, int(params.max_steps_in_episode))
 
 
 def _longest_episode(mdp: TabularMDP, limit: int) -> int:
-    """How many steps until every episode has ended, at most `limit`."""
+    """The number of steps after which every episode has ended, at most `limit`."""
     edge = np.any(mdp.transition > 0, axis=1) & ~mdp.terminal
     alive = mdp.initial > 0
     for step in range(1, limit + 1):

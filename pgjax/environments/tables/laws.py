@@ -1,7 +1,4 @@
-"""What is random in gymnax's small environments, environment by environment.
-
-A law is about one environment class of gymnax, and steps it.
-"""
+"""The laws of gymnax's small environments: what is random in each class, as finite lists."""
 
 import copy
 import difflib
@@ -31,16 +28,16 @@ _UNUSED = jax.random.key(0)  # where a law says that nothing is drawn, or replac
 
 
 class Law(NamedTuple):
-    """All that is random in an environment class, as finite lists of equally deterministic runs.
+    """All that is random in an environment class, as finite lists of outcomes.
 
     Attributes:
         kind: the class itself; a subclass may draw otherwise.
         starts: (environment, params) -> every first state, with its observation and probability.
         steps: (environment, params) -> ways to step, each deterministic, with their probabilities.
-        forgotten: fields of the state that are only kept account of, or that a step draws afresh.
+        forgotten: fields of the state that only keep statistics, or that a step draws afresh.
         reads_time: whether steps or observations depend on the time.
         draws_reward: whether one state and successor can pay several rewards. The reward is then
-            part of the state that it leads to, like the face of a coin.
+            part of the next state, like the face of a coin.
     """
 
     kind: type
@@ -52,16 +49,13 @@ class Law(NamedTuple):
 
 
 def make(name: str) -> tuple[Any, Any]:
-    """A registered environment that has a bridge, and its default parameters.
+    """A gymnax environment that has a table, and its default parameters, as from `gymnax.make`.
 
     Args:
         name: one of `BRIDGED`.
 
-    Returns:
-        The environment and its parameters, as from `gymnax.make`.
-
     Raises:
-        ValueError: another name, with the near ones.
+        ValueError: if the name is another, with near matches.
     """
     if name not in BRIDGED:
         near = difflib.get_close_matches(name, BRIDGED, n=1)
@@ -74,7 +68,7 @@ def law_of(environment: Any) -> Law:
     """The law of an environment's class.
 
     Raises:
-        ValueError: a class without one; a subclass counts as another, for it may draw otherwise.
+        ValueError: if the class has none; a subclass has none, because it may draw otherwise.
     """
     for law in LAWS.values():
         if type(environment) is law.kind:
@@ -86,12 +80,12 @@ def law_of(environment: Any) -> Law:
 
 
 def _reset(environment: Any, params: Any) -> Any:
-    """Some first state; a law replaces what was drawn of it."""
+    """A first state; a law replaces what was drawn in it."""
     return environment.reset_env(_UNUSED, params)[1]
 
 
-def _as_it_is(environment: Any, params: Any) -> list[tuple[float, Step]]:
-    """One step, that draws nothing."""
+def _own_step(environment: Any, params: Any) -> list[tuple[float, Step]]:
+    """The environment's own step, as the only way to step, because it draws nothing."""
 
     def step(state: Any, action: Any) -> tuple[Any, Any, Any, Any]:
         return environment.step_env(_UNUSED, state, action, params)[:4]
@@ -112,7 +106,7 @@ def _one_start(environment: Any, params: Any) -> list[Start]:
 def _frozen_lake_steps(environment: Any, params: Any) -> list[tuple[float, Step]]:
     dry = copy.copy(environment)
     dry.is_slippery = False
-    [(_, step)] = _as_it_is(dry, params)
+    [(_, step)] = _own_step(dry, params)
     success = environment.success_rate if environment.is_slippery else 1.0
     return [(success, step)] + [
         ((1 - success) / 2, _redirected(step, lambda action, turn=turn: (action + turn) % 4))
@@ -134,7 +128,7 @@ def _four_rooms_starts(environment: Any, params: Any) -> list[Start]:
 
 
 def _four_rooms_steps(environment: Any, params: Any) -> list[tuple[float, Step]]:
-    [(_, step)] = _as_it_is(environment, params.replace(fail_prob=0.0))
+    [(_, step)] = _own_step(environment, params.replace(fail_prob=0.0))
     random = min(float(params.fail_prob) * 4 / 3, 1.0)
     return [(1 - random, step)] + [
         (random / 4, _redirected(step, lambda action, taken=taken: jnp.full_like(action, taken)))
@@ -164,7 +158,7 @@ def _deep_sea_starts(environment: Any, params: Any) -> list[Start]:
 def _bandit_steps(environment: Any, params: Any) -> list[tuple[float, Step]]:
     # An episode pulls one arm, and each entry of a random permutation is uniform: so the reward is
     # drawn when it is paid, and none of the n! permutations has to be a state.
-    [(_, step)] = _as_it_is(environment, params)
+    [(_, step)] = _own_step(environment, params)
     n = environment.num_actions
 
     def pay(reward: Array) -> Step:
@@ -185,7 +179,7 @@ def _umbrella_starts(environment: Any, params: Any) -> list[Start]:
 
 
 def _umbrella_steps(environment: Any, params: Any) -> list[tuple[float, Step]]:
-    [(_, step)] = _as_it_is(environment, params)
+    [(_, step)] = _own_step(environment, params)
 
     def toss(coin: int, bits: tuple[float, ...]) -> Step:
         def tossed(state: Any, action: Any) -> tuple[Any, Any, Any, Any]:
@@ -203,15 +197,15 @@ def _umbrella_steps(environment: Any, params: Any) -> list[tuple[float, Step]]:
 LAWS = {
     "FrozenLake-misc": Law(frozen_lake.FrozenLake, _one_start, _frozen_lake_steps),
     "FourRooms-misc": Law(rooms.FourRooms, _four_rooms_starts, _four_rooms_steps),
-    "Catch-bsuite": Law(catch.Catch, _catch_starts, _as_it_is),
+    "Catch-bsuite": Law(catch.Catch, _catch_starts, _own_step),
     "DeepSea-bsuite": Law(
         deep_sea.DeepSea,
         _deep_sea_starts,
-        _as_it_is,
+        _own_step,
         forgotten=("bad_episode", "total_bad_episodes", "denoised_return"),
     ),
     "DiscountingChain-bsuite": Law(
-        discounting_chain.DiscountingChain, _one_start, _as_it_is, reads_time=True
+        discounting_chain.DiscountingChain, _one_start, _own_step, reads_time=True
     ),
     "SimpleBandit-bsuite": Law(
         bandit.SimpleBandit,

@@ -1,4 +1,4 @@
-"""Every state that an environment can reach, by running its own steps under its law."""
+"""Every state that an environment can reach, found by running its own steps under its law."""
 
 from typing import Any, NamedTuple
 
@@ -25,42 +25,26 @@ class Nodes(NamedTuple):
     ended: Any
 
 
-class Graph(NamedTuple):
-    """What there is to reach, and how."""
+def reachable_mdp(
+    environment: Any, params: Any, *, discount: float, keep_time: bool
+) -> tuple[TabularMDP, Nodes]:
+    """The table over all reachable states, and these states.
 
-    nodes: Nodes  # [S, ...]
-    initial: np.ndarray  # [S]
-    successor: np.ndarray  # [S, A, W] over the law's W ways to step
-    reward: np.ndarray  # [S, A, W]
-    probability: np.ndarray  # [W]
+    The search is breadth first from the first states, in chunks; states are numbered as they are
+    met.
 
-    def mdp(self, discount: float) -> TabularMDP:
-        """The dense arrays; from an ended state nothing leads on."""
-        S, A, num_ways = self.successor.shape
-        ended = np.asarray(self.nodes.ended, bool)
-        transition = np.zeros((S, A, S))
-        reward = np.full((S, A, S), np.nan)
-        state, action = np.ogrid[:S, :A]
-        for way in range(num_ways):
-            entry = state, action, self.successor[..., way]
-            if np.any(np.abs(reward[entry] - self.reward[..., way])[~ended] > 0):  # NaN is neither
-                raise ValueError("one transition pays two rewards; its law must draw them")
-            reward[entry] = self.reward[..., way]
-            transition[entry] += self.probability[way]
-        transition[ended] = np.eye(S)[ended][:, None]
-        reward[ended] = 0
-        return TabularMDP(
-            transition,
-            np.nan_to_num(reward),
-            self.initial,
-            ended,
-            discount,
-            self.nodes.observation,
-        )
+    Args:
+        environment: of gymnax, with a law.
+        params: its parameters; the default ones if None.
+        discount: γ.
+        keep_time: whether the time is part of the state.
 
+    Returns:
+        The TabularMDP, and its S states as Nodes [S, ...].
 
-def explored(environment: Any, params: Any, *, keep_time: bool) -> Graph:
-    """Breadth first from the first states, in chunks; nodes are numbered as they are met."""
+    Raises:
+        ValueError: if there is no law, or there are too many states.
+    """
     law = law_of(environment)
     params = environment.default_params if params is None else params
     ways = [(p, step) for p, step in law.steps(environment, params) if p > 0]
@@ -95,10 +79,31 @@ def explored(environment: Any, params: Any, *, keep_time: bool) -> Graph:
             successor[alive] = number(flat).reshape(successor[alive].shape)
         edges.append((successor, reward[: len(chunk)]))
         done += len(chunk)
+    nodes, initial = _stacked(met), np.bincount(first, [p for p, *_ in starts], minlength=len(met))
+    ended = np.asarray(nodes.ended, bool)
     successor, rewards = (np.concatenate(parts) for parts in zip(*edges, strict=True))
-    initial = np.bincount(first, [p for p, *_ in starts], minlength=len(met))
-    probability = np.array([p for p, _ in ways])
-    return Graph(_stacked(met), initial, successor, rewards.astype(np.float64), probability)
+    probability = [p for p, _ in ways]
+    transition, reward = _dense(ended, successor, rewards.astype(np.float64), probability)
+    return TabularMDP(transition, reward, initial, ended, discount, nodes.observation), nodes
+
+
+def _dense(
+    ended: np.ndarray, successor: np.ndarray, rewards: np.ndarray, probability: list[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Transitions and rewards [S, A, S] from successors [S, A, W]; an ended state stays."""
+    S, A, num_ways = successor.shape
+    transition = np.zeros((S, A, S))
+    reward = np.full((S, A, S), np.nan)
+    state, action = np.ogrid[:S, :A]
+    for way in range(num_ways):
+        entry = state, action, successor[..., way]
+        if np.any(np.abs(reward[entry] - rewards[..., way])[~ended] > 0):  # NaN is neither
+            raise ValueError("one transition pays two rewards; its law must draw them")
+        reward[entry] = rewards[..., way]
+        transition[entry] += probability[way]
+    transition[ended] = np.eye(S)[ended][:, None]
+    reward[ended] = 0
+    return transition, np.nan_to_num(reward)
 
 
 def _expansion(environment: Any, params: Any, law: Law, ways: Any, keep_time: bool) -> Any:
@@ -132,7 +137,7 @@ def _first_nodes(starts: Any, law: Law, keep_time: bool, expand: Any) -> Nodes:
 
 
 def _kept(law: Law, state: Any, keep_time: bool) -> Any:
-    """The state with zeros for what no step reads."""
+    """The state with zeros in the fields that no step reads."""
     names = law.forgotten if keep_time else (*law.forgotten, "time")
     return state.replace(**{name: jnp.zeros_like(getattr(state, name)) for name in names})
 
@@ -146,7 +151,7 @@ def _stacked(trees: list[Any]) -> Any:
 
 
 def _identity(nodes: Nodes) -> np.ndarray:
-    """[B, D] numbers in which two nodes differ if they are two; of an ended one, what it shows."""
+    """[B, D] numbers that differ if two nodes do; the state of an ended node does not count."""
     B = len(nodes.ended)
 
     def columns(tree: Any) -> np.ndarray:
