@@ -14,7 +14,8 @@ from pgjax import beyond, enumeration, exact, sampling, tabular, terms
 from pgjax.core.float64 import to_jax
 from pgjax.environments.base import Discrete, Environment, Step
 from pgjax.environments.conversion import as_environment
-from pgjax.rollouts.fold import Visit, fold
+from pgjax.rollouts.fold import fold
+from pgjax.rollouts.stepping import Taken
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -122,13 +123,13 @@ def recorded(environment: Any, key: Any, num_trajectories: int, num_steps: int) 
     def act(key: Any, observation: Any) -> Any:
         return POLICY.sample(jnp.asarray(LOGITS), key, observation)
 
-    def record(total: None, now: Visit) -> tuple[None, dict]:
+    def record(total: None, time: Any, taken: Taken) -> tuple[None, dict]:
         kept = {
-            name: getattr(now.taken, name)
+            name: getattr(taken, name)
             for name in ("observation", "action", "reward", "terminated", "truncated")
         }
-        alive = now.taken.alive
-        return None, kept | {"log_prob": jnp.where(alive, now.taken.note, 0), "mask": alive}
+        alive = taken.alive
+        return None, kept | {"log_prob": jnp.where(alive, taken.note, 0), "mask": alive}
 
     def episode(key: Any) -> pgjax.Trajectory:
         _, kept, final = fold(surface, act, jax.random.split(key, 3), num_steps, record, None)

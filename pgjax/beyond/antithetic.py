@@ -21,7 +21,8 @@ from pgjax.environments.base import Environment, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies.gaussian import standard_log_density
 from pgjax.records import configured, record
-from pgjax.rollouts.fold import Visit, fold, sampled_action
+from pgjax.rollouts.fold import fold, sampled_action
+from pgjax.rollouts.stepping import Taken
 from pgjax.types import Observation, Params, Policy, Trajectory
 
 
@@ -196,9 +197,8 @@ def _pairs(
 
     sampled_action(sample, params, environment)
 
-    def record(total: None, now: Visit) -> tuple[None, dict[str, Any]]:
+    def record(total: None, time: Array, taken: Taken) -> tuple[None, dict[str, Any]]:
         fields = ("observation", "action", "reward", "terminated", "truncated")
-        taken = now.taken
         kept = {name: getattr(taken, name) for name in fields}
         log_prob = jnp.where(taken.alive, taken.note, 0)
         return None, kept | {"log_prob": log_prob, "mask": taken.alive}

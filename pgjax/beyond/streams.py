@@ -12,7 +12,8 @@ from pgjax.beyond.traces import credit
 from pgjax.core.validation import check_key, check_params, check_positive, check_unit_interval
 from pgjax.environments.base import Environment, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
-from pgjax.rollouts.fold import Visit, fold, sampled_action
+from pgjax.rollouts.fold import fold, sampled_action
+from pgjax.rollouts.stepping import Taken
 from pgjax.types import Observation, Params, Policy
 
 
@@ -89,10 +90,8 @@ def _from_episodes(
         action, _ = policy.sample(params, key, observation)
         return action, jax.grad(policy.log_prob)(params, observation, action)
 
-    def visit(total: tuple[Params, Params], now: Visit) -> tuple[tuple[Params, Params], None]:
-        return credit(
-            total, now.taken.note, now.taken.reward, now.time, now.taken.alive, *rates
-        ), None
+    def visit(total: Any, time: Array, taken: Taken) -> tuple[Any, None]:
+        return credit(total, taken.note, taken.reward, time, taken.alive, *rates), None
 
     def of_episode(key: Array) -> Params:
         keys = jax.random.split(key, 3)

@@ -1,4 +1,13 @@
-"""Rollouts: environments into batches of episodes or windows, and into gradients."""
+"""Rollouts: environments into batches of episodes or windows, and into gradients.
+
+What holds for all functions stands here. `environment` is an Environment, a TabularMDP, or a gymnax
+environment with its default parameters. `key` is from `jax.random.key`; a raw uint32 key is
+wrapped. N is the number of trajectories or streams, and T the number of steps. Everything that is
+sampled is a constant under differentiation. A program is compiled once for each policy, environment
+and pair of sizes; parameters may change. All raise a TypeError if `environment` or `key` is of
+another kind, or the policy's actions do not fit the environment's; and a ValueError if a size is
+below one.
+"""
 
 from pgjax.rollouts import windows as windows
 from pgjax.rollouts.episodes import rollout as rollout

@@ -1,7 +1,7 @@
 """Rollouts: batches of whole episodes from environments of any kind.
 
-There is no auto-reset: a finished environment stands still, and the observation after the last step
-is kept.
+There is no auto-reset: a finished environment is frozen, and the observation after the last step is
+kept.
 """
 
 from collections.abc import Callable
@@ -46,18 +46,18 @@ def rollout(
     """N independent episodes of at most T steps under a policy, as one batch.
 
     An episode ends where the environment terminates it or its own time limit truncates it; the
-    sampler's last step truncates whatever still runs. After its end the mask is false, the
-    environment stands still and the reward is zero. Compiled once for each policy, environment and
-    pair of sizes; the environment's parameters, an MDP's arrays say, may change.
+    sampler's last step truncates every episode that still runs. After its end the mask is false,
+    the environment is frozen and the reward is zero. Compiled once for each policy, environment and
+    pair of sizes; the environment's parameters may change.
 
-    Actions are handed on as they were sampled: integers as int32, real vectors in the shape of the
-    environment's Box, and not clipped to its bounds, which is for the environment to do (brax and
-    gymnax's Pendulum do, others take any number) or for a squashed policy.
+    Actions are handed on as sampled: integers as int32, real vectors in the shape of the
+    environment's Box, and not clipped to its bounds. Clipping is left to the environment (brax and
+    gymnax's Pendulum clip, others take any number) or to a squashed policy.
 
     Args:
-        policy: acts, and records log π of its actions. The memory of a RecurrentPolicy is carried
-            along each episode. Where the environment has an action mask, the policy sees a
-            MaskedObservation, and so does the batch.
+        policy: acts. The memory of a RecurrentPolicy is carried along each episode. If the
+            environment has an action mask, the policy sees a MaskedObservation, and so does the
+            batch.
         params: of the policy.
         environment: an Environment from `pgjax.environments`, a TabularMDP, or a gymnax environment
             with its default parameters (`from_gymnax.adapt` takes others).
@@ -113,7 +113,7 @@ def _rollout(
 
 
 def episode_keys(key: Key[Array, ""], num_trajectories: int) -> Key[Array, "N 3"]:
-    """For each trajectory a key of its start, of its actions and of its environment's steps."""
+    """The keys of each trajectory's start, of its actions and of its environment's steps."""
     return jax.random.split(key, (num_trajectories, 3))
 
 
@@ -123,19 +123,16 @@ def episodes(
     whole: tuple[Params, Environment],
     keys: Key[Array, "N 3"],
 ) -> Trajectory:
-    """One episode for each row of keys; trajectory i depends on row i alone.
+    """A batch [N, T] with one episode for each row of keys; trajectory i depends on row i alone.
 
-    All N advance together, time outermost, a chunk of steps at a time: what a chunk draws at random
-    is drawn before it, and when every episode has ended there is no further chunk.
+    All N advance together, time outermost, a chunk of steps at a time. Random numbers of a chunk
+    are drawn before it, and no chunk follows when every episode has ended.
 
     Args:
         policy: acts.
         num_steps: T.
         whole: parameters of the policy, and the environment.
         keys: [N, 3] from `episode_keys`.
-
-    Returns:
-        A batch [N, T].
     """
     params, environment = jax.lax.stop_gradient(whole)
     environment = stable(environment)
@@ -171,7 +168,7 @@ def _step(
     keys: tuple[Array, Array],
     timed: tuple[Array, Episode],
 ) -> tuple[Episode, dict]:
-    """One step of one episode, and what the batch records of it."""
+    """One step of one episode, and its record for the batch."""
     time, now = timed
     after, taken = freeze(now, *step(environment, act, keys, now), time == num_steps - 1)
     record = {
@@ -189,7 +186,7 @@ def _step(
 def _until_all_ended(
     chunk: Callable[[Episode, Array], tuple[Episode, dict]], start: Episode, num_steps: int
 ) -> tuple[Episode, dict]:
-    """Chunks of steps, recorded as [N, T, ...], until the time is up or no episode is left.
+    """Chunks of steps, recorded as [N, T, ...], until time T or until no episode is alive.
 
     Each chunk is transposed while it is in cache, where all of [T, N] would not be.
     """

@@ -1,12 +1,11 @@
-"""One episode as a fold: whatever is kept of it is summed on the way, and nothing else is stored.
+"""Folds over one episode, which sum over its steps without storing them.
 
-Gradients that need every step at once take a stored batch. What is here needs each step only once:
-a return, an eligibility trace, a derivative through the steps themselves; or, where the visits are
-given back one by one, the trajectory.
+Gradients that need every step at once take a stored batch. Others need each step only once: a
+return, an eligibility trace, a derivative through the steps themselves.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,22 +20,14 @@ from pgjax.rollouts.stepping import Taken, begin, freeze, select, step
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy
 
 Act: TypeAlias = Callable[[Key[Array, ""], Observation], tuple[Any, Any]]
-"""(key, observation) -> (action, a note of what else is known of it)."""
+"""(key, observation) -> (action, a note that the step carries)."""
 
 Return: TypeAlias = Callable[[Params, Key[Array, ""]], Array]
 """(params, key) -> Σ_t γ^t r_t of one episode."""
 
 
-class Visit(NamedTuple):
-    """One step of an episode, as a fold sees it.
-
-    Attributes:
-        time: t.
-        taken: the step; after the end its note is garbage and its reward zero.
-    """
-
-    time: Array
-    taken: Taken
+Visit: TypeAlias = Callable[[Any, Array, Taken], tuple[Any, Any]]
+"""(total, time, step) -> (total, output)."""
 
 
 def fold(
@@ -44,21 +35,22 @@ def fold(
     act: Act,
     keys: Key[Array, "3"],
     num_steps: int,
-    visit: Callable[[Any, Visit], tuple[Any, Any]],
+    visit: Visit,
     total: Any,
 ) -> tuple[Any, Any, Observation]:
-    """Go through one episode of at most T steps; memory does not grow with T unless outputs do.
+    """Fold over one episode of at most T steps; memory does not grow with T unless outputs do.
 
-    Differentiable if the environment and `act` are: a finished episode goes on from its own start,
-    where a step is known to be possible, and what comes of it is thrown away. Stepping on from the
-    end instead could give NaN, and a NaN times zero is NaN.
+    Differentiable if the environment and `act` are. A finished episode is stepped from its own
+    start, where a step is possible, and the result is discarded. Stepping from the end instead
+    could give NaN, and NaN times zero is NaN.
 
     Args:
         environment: to step.
         act: (key, observation) -> (action, note).
         keys: of the start, of the actions, of the steps; time is folded into the last two.
-        num_steps: T; the last step truncates what still runs.
-        visit: (total, Visit) -> (total, output). It is called after the end too.
+        num_steps: T; the last step truncates an episode that still runs.
+        visit: (total, time, step) -> (total, output). It is called after the end too, where the
+            step's note is arbitrary and its reward zero.
         total: at the start.
 
     Returns:
@@ -73,7 +65,7 @@ def fold(
         keys = jax.random.fold_in(action_key, time), jax.random.fold_in(step_key, time)
         after, taken = step(environment, without_memory, keys, possible)
         after, taken = freeze(now, after, taken, time == num_steps - 1)
-        total, output = visit(total, Visit(time, taken))
+        total, output = visit(total, time, taken)
         return (total, time + 1, after), output
 
     def without_memory(key: Array, _: Any, observation: Observation) -> tuple[Any, Any, Any]:
@@ -94,8 +86,8 @@ def seeded_return(
 ) -> Return:
     """The discounted return of one episode as a function of parameters and a key, R(θ, key).
 
-    With the key held, it is a deterministic function of θ: what finite differences, pathwise
-    gradients and searches in parameter space take.
+    For a fixed key it is a deterministic function of θ, for finite differences, pathwise gradients
+    and searches in parameter space.
 
     Args:
         policy: a Policy, or a function (params, key, observation) -> action.
@@ -108,9 +100,9 @@ def seeded_return(
         (params, key) -> scalar.
 
     Raises:
-        ValueError: sizes below one, a discount outside [0, 1].
-        TypeError: if `environment` is not an environment, or the policy has a memory; by the
-            function, if actions are not the environment's.
+        ValueError: if T is below one, or the discount outside [0, 1].
+        TypeError: if the policy has a memory; by the function, if actions do not fit the
+            environment.
 
     Bias: E R(θ, key) = J(θ), the T-step objective.
 
@@ -132,8 +124,8 @@ def seeded_return(
         def act(key: Array, observation: Observation) -> tuple[Any, None]:
             return sample(params, key, observation), None
 
-        def add(total: Array, now: Visit) -> tuple[Array, None]:
-            return total + power(discount, now.time, total.dtype) * now.taken.reward, None
+        def add(total: Array, time: Array, taken: Taken) -> tuple[Array, None]:
+            return total + power(discount, time, total.dtype) * taken.reward, None
 
         reward = jax.eval_shape(lambda key: surface.init(key)[1].reward, key)
         keys = jax.random.split(key, 3)
@@ -145,10 +137,10 @@ def seeded_return(
 def sampler(
     policy: Policy | Callable[[Params, Key[Array, ""], Observation], Any],
 ) -> Callable[[Params, Key[Array, ""], Observation], Any]:
-    """(params, key, observation) -> action, of a Policy or of such a function itself.
+    """(params, key, observation) -> action, of a Policy or of such a function.
 
     Raises:
-        TypeError: a policy with a memory, which a fold does not carry.
+        TypeError: if the policy has a memory, which a fold does not carry.
     """
     if isinstance(policy, RecurrentPolicy):
         raise TypeError(
@@ -165,11 +157,7 @@ def sampled_action(
     params: Params,
     environment: Environment,
 ) -> Any:
-    """Shape and dtype of a policy's actions in an environment that takes such.
-
-    Raises:
-        TypeError: by `check_actions`, where it does not.
-    """
+    """Shape and dtype of a policy's actions; a TypeError if they do not fit the environment."""
     key = jax.eval_shape(jax.random.key, 0)
     start = jax.eval_shape(lambda key: seen(environment.init(key)[1]), key)
     action = jax.eval_shape(sampler(policy), params, key, start)
@@ -178,5 +166,5 @@ def sampled_action(
 
 
 def power(discount: float | Array, time: Array, dtype: Any) -> Array:
-    """γ^t, as a float whatever t is."""
+    """γ^t as a float, for t of any dtype."""
     return jnp.asarray(discount, dtype) ** time.astype(dtype)

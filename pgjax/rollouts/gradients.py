@@ -1,10 +1,10 @@
-"""From an environment to a gradient without keeping the batch: sample, weigh, sample again.
+"""Gradients of fresh episodes without storing the batch: sample, weigh, sample again.
 
 Weights may couple all trajectories, but they read little of them: rewards and flags, as a rule. So
-a batch too large to keep is sampled twice. The first time only what the weights read is kept; then
-each step has its score weight; the second time the observations are there again, one micro-batch
-after another, and the weighted score of each is taken at once. One compiled loop body does both, so
-that the second time equals the first to the last bit.
+a batch too large to keep is sampled twice. The first pass keeps only what the weights read, and
+gives each step its score weight. The second pass samples the observations again, one micro-batch
+after another, and adds the weighted score of each. One compiled loop body does both, so that the
+second pass equals the first to the last bit.
 """
 
 from collections.abc import Callable
@@ -38,6 +38,8 @@ LARGEST_MESSAGE = 2**24
 and a small one takes the time of its latency; a large one is not worth the copy."""
 
 Total: TypeAlias = Any
+Sizes: TypeAlias = tuple[int, int, int | None]
+"""N, T and the micro-batch size."""
 
 
 def sampled_gradient(
@@ -52,19 +54,18 @@ def sampled_gradient(
     micro_batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> PyTree[Float[Array, "..."]]:
-    """The estimate of ∇J from fresh episodes: `gradient` of `rollout`, in memory that stays small.
+    """The estimate of ∇J from fresh episodes: `gradient` of `rollout`, in bounded memory.
 
     The result is that of the two, to rounding, for any estimator, any micro-batch size and any
-    number of devices: weights see the whole batch. Of the batch as a whole only what the weights
-    read is kept; where a micro-batch is the whole batch, nothing is sampled twice. Compiled once
-    for each estimator, policy, environment and pair of sizes.
+    number of devices: weights see the whole batch. If a micro-batch is the whole batch, nothing is
+    sampled twice.
 
     Args:
         estimator: weights and term.
         policy: acts, and is differentiated.
         params: pytree of floating arrays.
         environment: as for `rollout`.
-        key: from `jax.random.key`; a raw uint32 key is wrapped.
+        key: from `jax.random.key`.
         num_trajectories: N.
         num_steps: T.
         micro_batch_size: trajectories whose observations are held at once on each device; None
@@ -75,9 +76,8 @@ def sampled_gradient(
         A pytree like params, to ascend.
 
     Raises:
-        TypeError: if `environment` is not an environment, `key` not a JAX key, or a parameter not
-            floating.
-        ValueError: if a size is below one, or N not a multiple of the mesh's devices.
+        TypeError: if a parameter is not floating.
+        ValueError: if N is not a multiple of the mesh's devices.
 
     Bias: the estimator's.
 
@@ -89,7 +89,7 @@ def sampled_gradient(
         ... ).shape
         (4, 2)
     """
-    sizes = _Sizes.of(num_trajectories, num_steps, micro_batch_size)
+    sizes = _checked_sizes(num_trajectories, num_steps, micro_batch_size)
     check_params(params)
     whole = params, as_environment(environment)
     return _sampled(_GRADIENT, sizes, mesh, estimator, policy, whole, check_key(key))
@@ -109,26 +109,12 @@ def sampled_moments(
 ) -> RunningMoments:
     """Mean and variance of N fresh per-trajectory gradients, without holding them all.
 
-    The mean is `sampled_gradient`; `diagnostics.standard_error` says how far to trust it.
-
-    Args:
-        estimator: weights and term.
-        policy: acts, and is differentiated.
-        params: pytree of floating arrays.
-        environment: as for `rollout`.
-        key: from `jax.random.key`; a raw uint32 key is wrapped.
-        num_trajectories: N.
-        num_steps: T.
-        micro_batch_size: as for `sampled_gradient`, the gradients counted.
-        mesh: spreads the trajectories over its devices.
+    The mean is `sampled_gradient`, whose arguments and errors these are, except that a micro-batch
+    also holds a gradient for each trajectory. `diagnostics.standard_error` says how far to trust
+    the mean.
 
     Returns:
         RunningMoments of N samples, which are independent if the weights do not couple the batch.
-
-    Raises:
-        TypeError: if `environment` is not an environment, `key` not a JAX key, or a parameter not
-            floating.
-        ValueError: if a size is below one, or N not a multiple of the mesh's devices.
 
     Bias: of the mean, the estimator's.
 
@@ -140,36 +126,30 @@ def sampled_moments(
         >>> float(moments.num_samples)
         64.0
     """
-    sizes = _Sizes.of(num_trajectories, num_steps, micro_batch_size)
+    sizes = _checked_sizes(num_trajectories, num_steps, micro_batch_size)
     check_params(params)
     whole = params, as_environment(environment)
     return _sampled(_MOMENTS, sizes, mesh, estimator, policy, whole, check_key(key))
 
 
-class _Sizes(NamedTuple):
-    num_trajectories: int
-    num_steps: int
-    micro_batch_size: int | None
-
-    @classmethod
-    def of(cls, num_trajectories: int, num_steps: int, micro_batch_size: int | None) -> "_Sizes":
-        check_positive("num_trajectories", num_trajectories)
-        check_positive("num_steps", num_steps)
-        if micro_batch_size is not None:
-            check_positive("micro_batch_size", micro_batch_size)
-        return cls(num_trajectories, num_steps, micro_batch_size)
+def _checked_sizes(num_trajectories: int, num_steps: int, micro_batch_size: int | None) -> Sizes:
+    check_positive("num_trajectories", num_trajectories)
+    check_positive("num_steps", num_steps)
+    if micro_batch_size is not None:
+        check_positive("micro_batch_size", micro_batch_size)
+    return num_trajectories, num_steps, micro_batch_size
 
 
 class _Statistic(NamedTuple):
-    """What is kept of the trajectories' gradients.
+    """A statistic of the trajectories' gradients, accumulated over micro-batches and devices.
 
     Attributes:
         zero: params -> the value of no trajectory.
         add: (policy, total, params, batch, score_weight, counts) -> total, where the bool `counts`
             [n] is false for repeated trajectories.
         join: totals of all devices, stacked -> total.
-        of_each: whether each trajectory's gradient is held by itself. Its score weights then count
-            N-fold, for the estimate is the mean of N such gradients.
+        of_each: whether each trajectory's gradient is held separately. Its score weights are then
+            multiplied by N, because the estimate is the mean of N such gradients.
     """
 
     zero: Callable[[Params], Total]
@@ -191,7 +171,7 @@ def _add_gradient(
 
 
 def _sum_over_devices(totals: Params) -> Params:
-    """Gradients of all devices, [D, ...] each leaf, as their sum."""
+    """The sum of all devices' gradients, [D, ...] each leaf."""
     leaves = jax.tree.leaves(totals)
     devices = max((x.shape[0] for x in leaves), default=1)
     size = sum(x.size * x.dtype.itemsize for x in leaves) // devices
@@ -233,7 +213,7 @@ _MOMENTS = _Statistic(zero=_no_moments, add=_add_moments, join=merge_all, of_eac
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _sampled(
     statistic: _Statistic,
-    sizes: _Sizes,
+    sizes: Sizes,
     mesh: Mesh | None,
     estimator: Estimator,
     policy: Policy | RecurrentPolicy,
@@ -246,7 +226,7 @@ def _sampled(
 
 def _total(
     statistic: _Statistic,
-    sizes: _Sizes,
+    sizes: Sizes,
     mesh: Mesh | None,
     estimator: Estimator,
     policy: Policy | RecurrentPolicy,
@@ -271,15 +251,15 @@ def _total(
         needed = _read_by_weights(weigh, example)
         sweep = partial(_sweep, draw, add, statistic.zero, needed, micro)
 
-        def phase(carry: tuple[list[Array], Total], pull: Array) -> tuple[Any, None]:
+        def one_pass(carry: tuple[list[Array], Total], is_second: Array) -> tuple[Any, None]:
             score_weight = weigh(_filled(needed, example, carry[0]))
-            return over_devices(sweep, mesh, (whole, pull), (keys, score_weight)), None
+            return over_devices(sweep, mesh, (whole, is_second), (keys, score_weight)), None
 
         shapes = jax.eval_shape(
-            lambda kept: phase((kept, None), jnp.bool_(False))[0], _select(needed, example)
+            lambda kept: one_pass((kept, None), jnp.bool_(False))[0], _select(needed, example)
         )
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        (_, totals), _ = jax.lax.scan(phase, nothing, jnp.array([False, True]))
+        (_, totals), _ = jax.lax.scan(one_pass, nothing, jnp.array([False, True]))
     return statistic.join(totals)
 
 
@@ -304,8 +284,8 @@ def _sweep(
     whole: Any,
     rows: tuple[Array, Array],
 ) -> tuple[list[Array], Total]:
-    """What the weights read of all micro-batches of a device, and if `pull` is true the total."""
-    (params, environment), pull = whole
+    """What the weights read of a device's micro-batches, and the total if `is_second` is true."""
+    (params, environment), is_second = whole
 
     def micro_batch(total: Total, rows: Any, counts: Array) -> tuple[Total, list[Array]]:
         keys, score_weight = rows
@@ -314,14 +294,14 @@ def _sweep(
         def added() -> Total:
             return add(total, params, batch, score_weight, counts)
 
-        return jax.lax.cond(pull, added, lambda: total), _select(needed, batch)
+        return jax.lax.cond(is_second, added, lambda: total), _select(needed, batch)
 
     total, kept = scan_rows(micro_batch, zero(params), rows, micro)
     return kept, _stacked(total)
 
 
 def _read_by_weights(weigh: Callable[[Trajectory], Array], example: Trajectory) -> list[bool]:
-    """Which leaves of a batch the score weights depend on, as their jaxpr shows."""
+    """Which leaves of a batch the score weights depend on, found from their jaxpr."""
     leaves, structure = jax.tree.flatten(example)
 
     def of_leaves(*leaves: Array) -> Array:
@@ -336,7 +316,7 @@ def _select(needed: list[bool], batch: Trajectory) -> list[Array]:
 
 
 def _filled(needed: list[bool], example: Trajectory, kept: list[Array]) -> Trajectory:
-    """A batch of the kept leaves; the others, which nobody reads, are zeros and cost nothing."""
+    """A batch of the kept leaves; the others, which are not read, are zeros and cost nothing."""
     leaves, structure = jax.tree.flatten(example)
     remaining = iter(kept)
     filled = [
@@ -347,7 +327,7 @@ def _filled(needed: list[bool], example: Trajectory, kept: list[Array]) -> Traje
 
 
 def _micro_batch_size(example: Trajectory, held: Params | None) -> int:
-    """As many trajectories as the budget of bytes holds, each with what is held for it."""
+    """The number of trajectories whose observations and gradients fit into the budget of bytes."""
     budget = CPU_BYTES if jax.default_backend() == "cpu" else ACCELERATOR_BYTES
     N = example.reward.shape[0]
     batch = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(example)) // N

@@ -1,4 +1,4 @@
-"""One step of an episode: act, step the environment, and freeze or restart what has ended.
+"""One step of an episode: act, step the environment, and freeze or restart a finished episode.
 
 Every sampler steps environments through here: rollouts of whole episodes freeze a finished episode,
 windows start a new one in its place, and folds over a single episode freeze it too.
@@ -21,13 +21,13 @@ Act = Callable[[Array, Any, Observation], tuple[Any, Any, Any]]
 
 
 class Episode(NamedTuple):
-    """An episode under way.
+    """An episode in progress.
 
     Attributes:
-        observation: what the policy sees next.
+        observation: that the policy sees next.
         state: of the environment.
         memory: of the policy; () if it has none.
-        alive: whether the episode goes on.
+        alive: whether the episode continues.
     """
 
     observation: Observation
@@ -37,13 +37,13 @@ class Episode(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """One step of an episode, as it was taken.
+    """One step that was taken.
 
     Attributes:
-        observation: what the policy saw.
-        action: what it did, as it is recorded.
-        note: what `act` said of the action, such as its log-probability.
-        reward: what followed; zero after the episode's end.
+        observation: that the policy saw.
+        action: as it is recorded.
+        note: returned by `act` with the action, such as its log-probability.
+        reward: after the action; zero after the episode's end.
         terminated: whether the step entered a terminal state.
         truncated: whether a time limit or the sampler cut the episode after the step.
         alive: whether the step belongs to the episode; false after its end.
@@ -67,7 +67,7 @@ def begin(environment: Environment, memory: Any, key: Array) -> Episode:
 def step(
     environment: Environment, act: Act, keys: tuple[Array, Array], now: Episode
 ) -> tuple[Episode, Taken]:
-    """One step of an episode that goes on, whatever has ended.
+    """One step of an episode in progress.
 
     Args:
         environment: to step.
@@ -88,7 +88,7 @@ def step(
 
 
 def freeze(now: Episode, after: Episode, taken: Taken, is_last: Array) -> tuple[Episode, Taken]:
-    """The episode stands still once it has ended, and its steps count no more.
+    """Keep an episode as it was once it has ended, and mask its further steps.
 
     A finished environment's state can then neither drift nor overflow.
 
@@ -99,7 +99,7 @@ def freeze(now: Episode, after: Episode, taken: Taken, is_last: Array) -> tuple[
         is_last: whether it is the sampler's last step, which truncates.
 
     Returns:
-        The episode and the step as they count.
+        The episode after the step, and the step, both as they count.
     """
     terminated = taken.terminated & now.alive
     truncated = (taken.truncated | is_last) & now.alive
@@ -129,12 +129,12 @@ def keys_at(keys: Array, time: Array) -> Array:
 
 
 def chunk_length(num_steps: int, lengths: range, default: int | None = None) -> int:
-    """The largest of the lengths that divides the number of steps; all steps if they are few.
+    """The largest of the lengths that divides T; T itself if it is smaller than all of them.
 
     Args:
         num_steps: T.
         lengths: of chunks that are worth their overhead.
-        default: where none divides T; T itself if None.
+        default: if none divides T; T itself if None.
     """
     if num_steps < lengths.stop:
         return num_steps

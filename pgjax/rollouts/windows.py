@@ -1,9 +1,9 @@
-"""Windows: fixed numbers of steps out of endless streams of episodes, a new one after each end.
+"""Windows: a fixed number of steps from endless streams of episodes, each restarted after its end.
 
-A rollout gives whole episodes, and waits for the longest. A stream is cut wherever the sampler
-stops: the next window goes on from there. Several episodes can stand in one row; `time` tells how
-old each step's episode is, and what followed a step is kept in its own episode, so that no critic
-is ever asked about the start of another one.
+A rollout returns whole episodes, and waits for the longest. A stream is cut where the sampler
+stops, and the next window continues there. Several episodes can stand in one row; `time` is the age
+of each step's episode. The observation after a step is kept in the step's own episode, so that a
+critic is never evaluated at the start of another one.
 """
 
 from collections.abc import Callable
@@ -36,13 +36,13 @@ from pgjax.types import Observation, Params, Policy, Trajectory
 
 
 class Running(NamedTuple):
-    """An episode under way, of one row; a batch has a leading N.
+    """The episode in progress of one row; a batch has a leading N.
 
     Attributes:
         state: of the environment.
-        observation: [...] what the policy sees next.
-        time: the steps that the episode has lasted.
-        total: the undiscounted reward that it has brought.
+        observation: [...] that the policy sees next.
+        time: the number of steps of the episode so far.
+        total: its undiscounted reward so far.
     """
 
     state: Any
@@ -52,11 +52,11 @@ class Running(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """N endless sequences of episodes, where they stand; a pytree of arrays, which may be saved.
+    """N endless sequences of episodes at their current step, as a pytree that may be saved.
 
     Attributes:
-        running: [N] the episodes under way.
-        clock: the steps that each row has taken; with the keys it decides all that is drawn.
+        running: [N] the episodes in progress.
+        clock: the number of steps that each row has taken; with the keys it decides all draws.
         keys: [N, 3] of each row's starts, actions and environment's steps.
     """
 
@@ -66,14 +66,13 @@ class Stream(NamedTuple):
 
 
 class Window(NamedTuple):
-    """T steps of each of N streams, before any critic has judged them.
+    """T steps of each of N streams, without a critic's values.
 
     Attributes:
         batch: [N, T], without values; no step is masked. `truncated` is true where the task's own
-            limit cut the episode, and at the last step, where the window did.
-        next_observation: [N, T, ...] what followed each step in its own episode: never a reset
-            observation.
-        ended: [N, T] true at the last step of an episode: a cut by the window is none.
+            limit cut the episode, and at the window's last step.
+        next_observation: [N, T, ...] after each step in its own episode: never a reset observation.
+        ended: [N, T] true at the last step of an episode, which the window's own cut is not.
         total: [N, T] the undiscounted reward of the step's episode up to this step.
     """
 
@@ -84,13 +83,13 @@ class Window(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """Statistics of the episodes that ended in a window.
+    """Statistics of the episodes that ended in a window; NaN if too few ended.
 
     Attributes:
-        number: how many.
-        mean_return: their mean undiscounted return; NaN where none ended.
-        standard_error: of that mean; NaN where fewer than two ended.
-        mean_length: steps an episode; NaN where none ended.
+        number: of episodes.
+        mean_return: their mean undiscounted return.
+        standard_error: of that mean.
+        mean_length: steps an episode.
     """
 
     number: Int[Array, ""]
@@ -110,11 +109,7 @@ def start(
         num_environments: N.
 
     Returns:
-        The Stream that `window` moves on.
-
-    Raises:
-        TypeError: an environment that is none, a key that is none.
-        ValueError: N below one.
+        The Stream that `window` advances.
 
     Example:
         >>> import jax, pgjax
@@ -132,27 +127,26 @@ def window(
     """The next T steps of every stream under a policy.
 
     An episode ends where the environment terminates it or its time limit truncates it; the next
-    step is the first of a new one. Two windows in a row are the window of both lengths, but for the
-    flag at the seam. Compiled once for each policy, environment and T.
+    step is the first of a new one. Two windows in a row are the window of both lengths, except for
+    the flag between them.
 
     Args:
-        policy: acts, and records log π of its actions. It has no memory: a window may begin within
-            an episode whose first steps are gone.
+        policy: acts. It has no memory: a window may begin within an episode whose first steps are
+            not kept.
         params: of the policy.
         environment: the one that the stream was started with.
         stream: from `start`, or from the last window.
         num_steps: T.
 
     Returns:
-        The stream T steps on, and the window. Everything is a constant under differentiation.
+        The stream T steps later, and the window.
 
     Raises:
-        TypeError: a policy that is none, or whose actions are not the environment's.
-        ValueError: T below one.
+        TypeError: if `policy` is not a Policy.
 
     Bias: exact draws from the chain of episodes and starts. A window holds each step of an episode
-        equally often in the long run, but the episodes that *end* in it are the short ones more
-        often than not: their mean return is no unbiased estimate of J.
+        equally often in the long run, but the episodes that *end* in it are mostly the short ones:
+        their mean return is no unbiased estimate of J.
 
     References:
         Pardo et al., Time Limits in Reinforcement Learning (2018), for the two kinds of cut.
@@ -177,7 +171,7 @@ def window(
 
 
 def with_values(window: Window, value: Callable[[Observation], Array]) -> Trajectory:
-    """A critic's opinion of a window, as arrays: `value` V(s_t) and `next_value` V(what followed).
+    """A window's batch with a critic's values before and after each step.
 
     Args:
         window: from `window`.
@@ -185,13 +179,13 @@ def with_values(window: Window, value: Callable[[Observation], Array]) -> Trajec
 
     Returns:
         The batch with `value` and `next_value`, constants under differentiation. Within an episode
-        the latter is the value of the next step; where a limit or the window cut it, the critic is
-        asked once more; where it terminated, zero.
+        `next_value` is the value of the next step, where a limit or the window cut it the value of
+        the observation after the step, and where it terminated zero.
 
     Bias: the critic's.
 
     References:
-        Schulman et al., High-Dimensional Continuous Control (2016), for what becomes of them.
+        Schulman et al., High-Dimensional Continuous Control (2016), for their use.
     """
     batch = window.batch
     of_steps = jax.vmap(jax.vmap(value))
@@ -216,11 +210,7 @@ def with_values(window: Window, value: Callable[[Observation], Array]) -> Trajec
 def finished(window: Window) -> Finished:
     """Number, mean return and mean length of the episodes that ended in a window.
 
-    Args:
-        window: from `window`. An episode that began in an earlier one counts in full.
-
-    Returns:
-        Finished, of scalars.
+    An episode that began in an earlier window counts in full.
 
     Bias: long episodes are under-represented, because fewer of them end.
     """
@@ -303,7 +293,7 @@ def _assemble(record: dict[str, Any]) -> Window:
 def _step(
     environment: Environment, act: Act, keys: tuple[Array, Array, Array], running: Running
 ) -> tuple[Running, dict[str, Any]]:
-    """One step of one row, and a new start if it was the episode's last."""
+    """One step of one row, followed by a new start if the episode ended."""
     start_key, action_key, step_key = keys
     now = Episode(running.observation, running.state, (), jnp.bool_(True))
     after, taken = step(environment, act, (action_key, step_key), now)
@@ -319,8 +309,8 @@ def _step(
         "time": running.time,
         "total": total,
     }
-    went_on = Running(after.state, after.observation, running.time + 1, total)
-    return select(after.alive, went_on, _begin(environment, start_key)), record
+    following = Running(after.state, after.observation, running.time + 1, total)
+    return select(after.alive, following, _begin(environment, start_key)), record
 
 
 def _begin(environment: Environment, key: Array) -> Running:
