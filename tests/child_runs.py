@@ -153,7 +153,7 @@ def _report_moments(report: Callable[[str], None], stuck_at: int) -> None:
     from pgjax.training.runs import checkpoints, loop, saved_runs, signals
 
     begin, advance = saved_runs.begin, loop.advance
-    write, say = checkpoints._durably, signals._say
+    write, say = checkpoints._write_durably, signals._print_line
 
     def reporting_begin(*arguments: Any, **settings: Any) -> None:
         begin(*arguments, **settings)
@@ -174,7 +174,7 @@ def _report_moments(report: Callable[[str], None], stuck_at: int) -> None:
         report(words)
 
     saved_runs.begin, loop.advance = reporting_begin, reporting_advance
-    checkpoints._durably, signals._say = reporting_write, reporting_say
+    checkpoints._write_durably, signals._print_line = reporting_write, reporting_say
 
 
 def _compute_endlessly(report: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from pgjax.environments import from_tabular
 from pgjax.environments.base import Box, Environment, Step
 from pgjax.estimators import gradient
 from pgjax.policies import gaussian_policy, tabular_softmax
-from pgjax.training.minibatches import Form, Rows, Settings, improve, objective
+from pgjax.training.minibatches import Rows, Settings, improve, objective
 from pgjax.training.reinforce import advance
 from pgjax.types import Estimator, Policy
 
@@ -55,14 +55,9 @@ def rows():
     return actor_critic.rows_of(AGENT, start(), one_window(), SETTINGS)
 
 
-def ascent(form, settings, params, rows):
-    return jax.jit(jax.grad(partial(objective, AGENT, form, settings), has_aux=True))(params, rows)[
-        0
-    ]
-
-
-def plain(advantage):
-    return advantage
+def ascent(term, settings, params, rows):
+    gradient_of = jax.jit(jax.grad(partial(objective, AGENT, term, settings), has_aux=True))
+    return gradient_of(params, rows)[0]
 
 
 def standardised(advantage):
@@ -74,21 +69,25 @@ def test_a2c_ascends_the_estimate_of_weights_and_score_divided_by_the_steps(rows
     assert (batch.terminated | batch.truncated)[:, :-1].any()  # several episodes in a row
     weigh = weights.mismatched_generalized_advantage(SETTINGS.discount, SETTINGS.lambda_)
     expected = gradient(Estimator(weigh, terms.score), POLICY, start()["policy"], batch)
-    found = ascent(Form(terms.score, plain), SETTINGS, start(), rows)["policy"]
+    found = ascent(terms.score, SETTINGS, start(), rows)["policy"]
     np.testing.assert_allclose(found, expected / SETTINGS.num_steps, rtol=0, atol=1e-7)
 
 
 def test_ppo_ascends_the_standardised_score_where_it_acted(rows):
     shaped = rows._replace(advantage=standardised(rows.advantage))
-    expected = ascent(Form(terms.score, plain), SETTINGS, start(), shaped)
-    found = ascent(Form(terms.ppo_clip(0.2), standardised), SETTINGS, start(), rows)
+    expected = ascent(terms.score, SETTINGS, start(), shaped)
+
+    def term(log_prob, behaviour_log_prob, advantage):
+        return terms.ppo_clip(0.2)(log_prob, behaviour_log_prob, standardised(advantage))
+
+    found = ascent(term, SETTINGS, start(), rows)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-7), found, expected)
 
 
 def test_entropy_and_value_enter_with_their_own_gradients(rows):
     settings = SETTINGS._replace(entropy_weight=0.3, value_weight=0.7)
     silent = rows._replace(advantage=jnp.zeros_like(rows.advantage))
-    found = ascent(Form(terms.score, plain), settings, start(), silent)
+    found = ascent(terms.score, settings, start(), silent)
 
     def mean_entropy(table):
         return jnp.mean(jax.vmap(partial(POLICY.entropy, table))(rows.observation))
@@ -123,9 +122,8 @@ def test_an_epoch_goes_through_every_row_once():
     rows = Rows(observation, jnp.zeros(12, int), jnp.zeros(12), advantage, jnp.zeros(12))
     settings = SETTINGS._replace(epochs=3, num_minibatches=4)
     optimizer, zeros = optax.sgd(1.0), jnp.zeros((4, 2))
-    form = Form(terms.score, plain)
-    state = optimizer.init(zeros)
-    params, *_ = improve(agent, optimizer, settings, form, zeros, state, rows, jax.random.key(0))
+    state, key = optimizer.init(zeros), jax.random.key(0)
+    params, *_ = improve(agent, optimizer, settings, terms.score, zeros, state, rows, key)
     expected = 3 * 4 * (observation.T @ advantage) / 12
     np.testing.assert_allclose(params[:, 0], expected, rtol=0, atol=1e-5)
 
@@ -176,7 +174,7 @@ def test_an_update_by_sgd_is_the_rate_times_the_ascent():
     unit = jnp.sqrt(jnp.mean(weights.returns_to_go(window.batch, SETTINGS.discount) ** 2))
     window = window._replace(batch=replace(window.batch, reward=window.batch.reward / unit))
     rows = actor_critic.rows_of(AGENT, start(), window, SETTINGS)
-    upwards = ascent(Form(terms.score, plain), SETTINGS, start(), rows)
+    upwards = ascent(terms.score, SETTINGS, start(), rows)
     expected = jax.tree.map(lambda x, y: x + 0.1 * y, start(), upwards)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-6), state.params, expected)
     assert metrics.gradient_norm == pytest.approx(float(optax.tree.norm(upwards)), rel=1e-5)
@@ -256,8 +254,7 @@ class Both(linen.Module):
 def test_a_shared_network_is_pulled_by_policy_and_critic(rows):
     agent = agents.shared(Both())
     params = agent.init(jax.random.key(0), jnp.zeros(4))
-    form = Form(terms.score, plain)
-    pull = jax.jit(jax.grad(partial(objective, agent, form, SETTINGS), has_aux=True))
+    pull = jax.jit(jax.grad(partial(objective, agent, terms.score, SETTINGS), has_aux=True))
     silent = rows._replace(advantage=jnp.zeros_like(rows.advantage))
     right = rows._replace(target=jax.vmap(partial(agent.value, params))(rows.observation))
     by_critic, by_policy = (pull(params, x)[0]["params"] for x in (silent, right))

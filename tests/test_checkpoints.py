@@ -219,8 +219,12 @@ def test_killed_at_any_moment_of_a_save_the_last_one_stands(moment, directory, m
     again = moment in ("replaced", "named")
     {
         "orbax": lambda: at(ocp.PyTreeCheckpointer, "close", lambda *_: True),
-        "leaves": lambda: at(checkpoints, "_durably", lambda path, _: path.name == "leaves.json"),
-        "sums": lambda: at(checkpoints, "_durably", lambda path, _: path.name == "SHA256SUMS"),
+        "leaves": lambda: at(
+            checkpoints, "_write_durably", lambda path, _: path.name == "leaves.json"
+        ),
+        "sums": lambda: at(
+            checkpoints, "_write_durably", lambda path, _: path.name == "SHA256SUMS"
+        ),
         "replaced": lambda: at(
             type(directory), "rename", lambda path, _: path.name == "0000000020"
         ),

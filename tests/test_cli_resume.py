@@ -327,7 +327,7 @@ def test_nothing_to_resume_and_nothing_to_train_are_told(tmp_path, capsys):
 
 
 def test_two_processes_never_train_in_one_directory(stopped, capsys):
-    with saved_runs.alone_in(stopped):
+    with saved_runs.locked(stopped):
         assert resume(stopped) == 2
     assert "another process is training in" in errors(capsys)[0]
 

@@ -264,7 +264,7 @@ def test_until_needs_a_finite_number(value, capsys):
 
 def test_the_command_line_keeps_compilations_and_leaves_the_user_s_cache_alone(tmp_path):
     code = (
-        "import os, sys; from pgjax.cli import _keep_compilations as keep; keep()\n"
+        "import os, sys; from pgjax.cli import _use_compilation_cache as use; use()\n"
         "print(os.environ['JAX_COMPILATION_CACHE_DIR'])"
     )
     own = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}

@@ -1,4 +1,4 @@
-"""The command line: arguments -> calls -> tables and pictures. Imported by nobody.
+"""The command line: arguments -> calls -> tables and pictures.
 
 A command is a module with `configure(parser)` and `run(arguments) -> exit status`. Only `run` may
 import JAX, so that `--help` answers at once.
@@ -25,11 +25,11 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; bad input is answered in one line and status 2, never with a traceback."""
+    """Run one command; bad input gives one line and status 2, never a traceback."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)
-    arguments.argv = argv[1:]  # which options were given, and which are defaults
-    _keep_compilations()
+    arguments.argv = argv[1:]  # tells given options from defaults
+    _use_compilation_cache()
     try:
         return arguments.run(arguments)
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _keep_compilations() -> None:
-    """JAX's own compilation cache, in the user's cache folder, unless the user has set one.
+def _use_compilation_cache() -> None:
+    """Use JAX's compilation cache, in the user's cache folder, unless the user has set one.
 
     Most of a short command is compilation, and the next time it is the same. JAX reads these
     variables when it is imported. JAX_ENABLE_COMPILATION_CACHE=false switches the cache off.
@@ -56,17 +56,17 @@ def _keep_compilations() -> None:
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """States a default where there is one to state."""
+    """Shows the default of an option that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return super()._get_help_string(action) if action.default else action.help
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers a bad argument in one line instead of the whole usage."""
+    """Reports a bad argument in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Name the argument and where to read on, and leave with status 2."""
+        """Print the message and the command for help, and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 

@@ -5,11 +5,16 @@ Only `make` imports JAX.
 """
 
 import argparse
-import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pgjax.cli.arguments import positive_int, unit_interval
+from pgjax.cli.arguments import (
+    nonnegative_float,
+    open_unit_interval,
+    positive_float,
+    positive_int,
+    unit_interval,
+)
 from pgjax.cli.default_settings import BASELINES, DEFAULTS, MAX_DEFAULT_STEPS
 
 if TYPE_CHECKING:
@@ -20,22 +25,12 @@ if TYPE_CHECKING:
     from pgjax.types import Policy
 
 
-class Made(NamedTuple):
-    """What `make` hands over.
-
-    Attributes:
-        training: the run.
-        description: for `config.json`: the algorithm, its networks and its settings.
-        policy: of the parameters that the training gives.
-    """
-
-    training: "Training"
-    description: dict[str, Any]
-    policy: "Policy"
+Made: TypeAlias = "tuple[Training, dict[str, Any], Policy]"
+"""The run; the algorithm, networks and settings for `config.json`; and the trained policy."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of all algorithms, `--algorithm` first; their defaults are filled in later."""
+    """Declare the options of all algorithms; `complete` fills in their defaults."""
     parser.add_argument(
         "--algorithm",
         choices=tuple(DEFAULTS),
@@ -58,10 +53,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def complete(arguments: argparse.Namespace) -> argparse.Namespace:
-    """The same arguments with the algorithm's own default for each option that was left out.
+    """The arguments with the algorithm's default for each option that is missing.
 
     Raises:
-        ValueError: an option that is another algorithm's.
+        ValueError: if an option belongs to another algorithm.
     """
     algorithm = arguments.algorithm
     defaults = DEFAULTS[algorithm]
@@ -77,23 +72,20 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
 
 
 def make(arguments: argparse.Namespace, environment: "AnyEnvironment", key: "Array") -> Made:
-    """A training run as the arguments ask for it.
+    """The training run of the arguments, its description, and its policy.
 
     Args:
-        arguments: of a parser that `configure` saw, `algorithm` and its options.
-        environment: whatever `rollout` takes.
-        key: from `jax.random.key`; parameters and training are drawn from it.
-
-    Returns:
-        The Training, what `config.json` says of it, and the policy that it trains.
+        arguments: from a parser with the options of `configure`.
+        environment: as for `rollout`.
+        key: from `jax.random.key`, for parameters and training.
 
     Raises:
-        ValueError: options that do not fit each other or the algorithm.
-        TypeError: actions that no default network has.
+        ValueError: if options do not fit each other or the algorithm.
+        TypeError: if no default network fits the environment's actions.
     """
     arguments = complete(arguments)
-    build = _reinforce if arguments.algorithm == "reinforce" else _on_windows
-    return build(arguments, environment, key)
+    make_run = _reinforce if arguments.algorithm == "reinforce" else _on_windows
+    return make_run(arguments, environment, key)
 
 
 def _reinforce(arguments: argparse.Namespace, environment: "AnyEnvironment", key: "Array") -> Made:
@@ -140,7 +132,7 @@ def _reinforce(arguments: argparse.Namespace, environment: "AnyEnvironment", key
         num_steps=settings["num_steps"],
     )
     networks = {"network": network_description(network)}
-    return Made(training, {"algorithm": "reinforce", **networks, "settings": settings}, policy)
+    return training, {"algorithm": "reinforce", **networks, "settings": settings}, policy
 
 
 def _on_windows(arguments: argparse.Namespace, environment: "AnyEnvironment", key: "Array") -> Made:
@@ -191,16 +183,16 @@ def _on_windows(arguments: argparse.Namespace, environment: "AnyEnvironment", ke
         "network": network_description(network),
         "critic": network_description(critic),
     }
-    return Made(training, {"algorithm": arguments.algorithm, **networks, "settings": given}, policy)
+    return training, {"algorithm": arguments.algorithm, **networks, "settings": given}, policy
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The algorithm's own options, by name."""
+    """The algorithm's options, by name."""
     return {name: getattr(arguments, name) for name in DEFAULTS[arguments.algorithm]}
 
 
 def _num_steps(asked: int | None, limit: int | None) -> int:
-    """T, and a word where it cuts episodes that the task does not cut."""
+    """T; prints a note if it cuts episodes before the environment's limit."""
     if limit is None:
         return asked or MAX_DEFAULT_STEPS
     num_steps = asked or min(limit, MAX_DEFAULT_STEPS)
@@ -209,35 +201,11 @@ def _num_steps(asked: int | None, limit: int | None) -> int:
             f"episodes are cut after {num_steps} steps, before the environment's limit of {limit}: "
             "the objective is the return up to there"
         )
-    return min(num_steps, limit)  # no episode lasts longer, whatever was asked
+    return min(num_steps, limit)  # no episode lasts longer
 
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def _positive_float(text: str) -> float:
-    value = _not_negative(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f"needs a positive number, got {text}")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"needs a number, got {text!r}") from None
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"needs a finite number of at least 0, got {text}")
-    return value
-
-
-def _open_unit_interval(text: str) -> float:
-    value = _positive_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"needs a number between 0 and 1, got {text}")
-    return value
 
 
 OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
@@ -252,16 +220,16 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     ),
     "discount": (unit_interval, "γ of the objective E[Σ γ^t r]; 1 is the return that is reported"),
     "gae_lambda": (unit_interval, "λ of the advantages: 0 trusts the critic, 1 the returns"),
-    "learning_rate": (_positive_float, "Adam's, at the start; it falls linearly to zero"),
+    "learning_rate": (positive_float, "Adam's, at the start; it falls linearly to zero"),
     "baseline": (
         str,
         "subtracted from the return at each time step; leave-one-out and none are unbiased",
     ),
     "epochs": (positive_int, "passes through each window"),
     "minibatches": (positive_int, "equal parts of a window, one step of Adam each"),
-    "clip": (_open_unit_interval, "ε: ratios beyond 1 ± ε give no more incentive"),
-    "entropy_weight": (_not_negative, "of the policy's entropy in what is climbed"),
-    "value_weight": (_not_negative, "of the critic's squared error"),
-    "max_gradient_norm": (_positive_float, "a longer gradient is shortened to it"),
+    "clip": (open_unit_interval, "ε: ratios beyond 1 ± ε give no more incentive"),
+    "entropy_weight": (nonnegative_float, "of the policy's entropy in the objective"),
+    "value_weight": (nonnegative_float, "of the critic's squared error"),
+    "max_gradient_norm": (positive_float, "a longer gradient is shortened to it"),
 }
-"""How each option is read, and what it means."""
+"""The type and the help of each option."""

@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgjax.cli.arguments import check_folder, check_picture_path
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -39,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Certify, print, draw; status 1 if a row of the registry claims what is not so."""
+    """Certify, print, draw; status 1 if a row of the registry claims something false."""
     start = time.perf_counter()
     _check_arguments(arguments)
     from rich.console import Console
@@ -71,13 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:
-    """Before any work, not after it."""
-    output = arguments.output
-    if output.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise ValueError(f"--output must end in .png, .pdf or .svg, got {output}")
-    for name, path in (("--output", output), ("--json", arguments.json)):
-        if path and not path.parent.is_dir():
-            raise ValueError(f"{name} must lie in a folder that exists, got {path}")
+    """Check the arguments before any work."""
+    check_picture_path(arguments.output)
+    if arguments.json:
+        check_folder("--json", arguments.json)
     for path in arguments.update or ():
         if arguments.problem:
             raise ValueError("--update needs the whole suite, so no --problem")
@@ -109,7 +108,7 @@ def _certify(console: "Console", problems: "list[Problem]") -> "list[Certificate
 def _conclude(
     console: "Console", certificates: "list[Certificate]", *, is_suite: bool, start: float
 ) -> int:
-    """Whether the rows' statements hold; one problem alone may well hide a bias."""
+    """Print whether the rows' claims hold; on one problem alone a bias may be hidden."""
     from pgjax.proof.certificate import refuted
 
     claims = [found for found in certificates if is_suite or found.row.is_unbiased]

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgjax.cli.arguments import ENV_DISCOUNT, positive_int, unit_interval
+from pgjax.cli.arguments import ENV_DISCOUNT, check_picture_path, positive_int, unit_interval
 
 if TYPE_CHECKING:
     from pgjax.diagnostics import Interval
@@ -88,12 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:
-    """Before any work, not after it."""
-    output = arguments.output
-    if output.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise ValueError(f"--output must end in .png, .pdf or .svg, got {output}")
-    if not output.parent.is_dir():
-        raise ValueError(f"--output must lie in a folder that exists, got {output}")
+    """Check the arguments before any work."""
+    check_picture_path(arguments.output)
     if arguments.batches < 3:
         raise ValueError(f"--batches must be at least 3 for an interval, got {arguments.batches}")
     if arguments.batch_size < 2:
@@ -148,7 +144,7 @@ def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> d
 
 
 def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) -> dict[str, Any]:
-    """No exact values: the reference is reward-to-go with leave-one-out, on batches of its own."""
+    """A problem without exact values: the reference is reward-to-go, LOO, on separate batches."""
     from pgjax import baselines, environments, estimators
     from pgjax.training.networks import initial_params, network_for, policy_of
     from pgjax.training.runs import saved_runs
@@ -217,7 +213,7 @@ def _per_decision(discount: float) -> "Estimator":
 def _critic(
     arguments: argparse.Namespace, settings: dict[str, Any], discount: float, key: Any
 ) -> Any:
-    """A value head fitted to the returns of episodes that no estimate will see."""
+    """A value function fitted to the returns of episodes that no estimate uses."""
     import jax
     import optax
 

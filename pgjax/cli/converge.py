@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgjax.cli.arguments import ENV_DISCOUNT, positive_int, unit_interval
+from pgjax.cli.arguments import ENV_DISCOUNT, check_picture_path, positive_int, unit_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Converge, print the table, draw the picture; status 0 if every verdict is as it should."""
+    """Converge, print the table, draw the picture; status 0 if every verdict is as expected."""
     start = time.perf_counter()
     _check_arguments(arguments)
     import jax
@@ -93,16 +93,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:
-    """Before any work, not after it."""
-    output, trajectories = arguments.output, arguments.trajectories
+    """Check the arguments before any work."""
+    trajectories = arguments.trajectories
     if trajectories and (trajectories & (trajectories - 1) or trajectories < 256):
         raise ValueError(
             f"--trajectories must be a power of two of at least 256, got {trajectories}"
         )
-    if output.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise ValueError(f"--output must end in .png, .pdf or .svg, got {output}")
-    if not output.parent.is_dir():
-        raise ValueError(f"--output must lie in a folder that exists, got {output}")
+    check_picture_path(arguments.output)
 
 
 def _stream(
@@ -169,7 +166,7 @@ def _percent(share: float) -> str:
 
 
 def _word(verdict: "Verdict") -> str:
-    """What stood to be shown, and whether it was."""
+    """A verdict in one word, with its colour."""
     if verdict.is_biased:
         word = "unseen" if verdict.within else "shown"
     else:

@@ -4,11 +4,10 @@ import argparse
 import math
 from pathlib import Path
 
-from pgjax.cli.arguments import positive_int
-from pgjax.cli.train import seed
+from pgjax.cli.arguments import positive_int, seed
 
 UNLIMITED = 1000
-"""Steps of an episode, where the environment would let it go on for ever."""
+"""Steps of an episode, if the environment has no limit."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Problems with an exact side, by name: finite MDPs, and environments that are one.
+"""Problems with exact values, by name: finite MDPs, and environments with a table.
 
 Imports JAX and gymnax, so a command imports this module only when it runs.
 """

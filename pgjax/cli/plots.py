@@ -1,6 +1,6 @@
 """Pictures, with Matplotlib's object interface: no global state, no display.
 
-Imported by the command line only.
+Each function returns a figure; save it with `savefig`. Imported by the command line only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#E69F00", "#000000")
 
 FAINT = 5e-3
-"""A smaller relative bias is drawn at the lower end of the axis: it is there, and that is all."""
+"""A smaller relative bias is drawn at the lower end of the axis."""
 
 _MARKS = tuple(zip(_COLOURS, "osD^vP*", strict=True))
 
@@ -30,15 +30,12 @@ _MARKS = tuple(zip(_COLOURS, "osD^vP*", strict=True))
 def convergence(points: "Mapping[str, Sequence[Point]]", *, title: str) -> "Figure":
     """Error of the sample gradient against N, one line an estimator, on logarithmic axes.
 
-    Dashed in the same colour: √(tr Σ / N), the error expected of an unbiased estimator with that
+    Dashed in the same colour: √(tr Σ / N), the expected error of an unbiased estimator with that
     covariance. Dotted: the exact bias, at which a biased one flattens.
 
     Args:
         points: each estimator's Points, N ascending.
         title: above the picture.
-
-    Returns:
-        A figure; save it with `savefig`.
     """
     figure, axes = _figure()
     for colour, (name, history) in zip(_COLOURS, points.items(), strict=False):
@@ -71,13 +68,7 @@ def convergence(points: "Mapping[str, Sequence[Point]]", *, title: str) -> "Figu
 def certificate(certificates: "Sequence[Certificate]") -> Figure:
     """Bias beside variance, one line an estimator, one mark a problem, on logarithmic axes.
 
-    No bias has no place on a logarithmic axis, so it has a strip of its own.
-
-    Args:
-        certificates: of any rows and problems.
-
-    Returns:
-        A figure; save it with `savefig`.
+    Zero bias has no place on a logarithmic axis, so it has a separate strip.
     """
     lines = _lines(certificates)
     height = 0.34 if len(lines) < 20 else 0.23  # inches a line
@@ -106,7 +97,7 @@ def certificate(certificates: "Sequence[Certificate]") -> Figure:
 
 
 def _lines(certificates: "Sequence[Certificate]") -> "list[tuple[str, list[Certificate]]]":
-    """An estimator's name and certificates on each line, below the title of its section."""
+    """The name and certificates of each line; a section's title has no certificates."""
     from pgjax.proof.registry import section_of
 
     sections: dict[str, dict[str, list[Certificate]]] = {}
@@ -121,14 +112,11 @@ def _lines(certificates: "Sequence[Certificate]") -> "list[tuple[str, list[Certi
 def comparison(found: "Comparison", *, title: str) -> Figure:
     """Noise scale beside cosine, one line an estimator, each with its interval.
 
-    Hollow diamonds are exact values. An arrow marks an interval that has no end.
+    Hollow diamonds are exact values. An arrow marks an interval without an end.
 
     Args:
         found: from `comparison.compare`.
         title: above the picture.
-
-    Returns:
-        A figure; save it with `savefig`.
     """
     rows = found.rows
     figure = Figure(figsize=(9.5, 1.6 + 0.42 * len(rows)), layout="constrained")
@@ -182,9 +170,6 @@ def learning_curve(rows: "Sequence[Mapping[str, Any]]", *, title: str) -> Figure
         rows: the log of a run, one mapping for each update, with `update`, `environment_steps`
             so far, `mean_return` and `standard_error`.
         title: above the picture.
-
-    Returns:
-        A figure; save it with `savefig`.
     """
     figure, axes = _figure()
     names = ("update", "mean_return", "standard_error")

@@ -1,24 +1,23 @@
 """Train a policy by REINFORCE, A2C or PPO; stop at any time, and go on with --resume."""
 
 import argparse
-import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgjax.cli import algorithms
-from pgjax.cli.arguments import positive_int
+from pgjax.cli.arguments import finite_float, positive_int, seed
 
 if TYPE_CHECKING:
     from pgjax.training.reinforce import Training
     from pgjax.training.runs.loop import Plan, Progress
 
 FREE = ("until", "checkpoint_every")
-"""Options that say when to stop and to save. They change no update, so --resume may change them."""
+"""Options on when to stop and to save. They change no update, so --resume may change them."""
 
 PLACES = ("output", "overwrite", "resume")
-"""Options that say where a run is."""
+"""Options on the directory of a run."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     algorithms.configure(parser)
     parser.add_argument(
         "--until",
-        type=_finite_float,
+        type=finite_float,
         metavar="RETURN",
         help="stop at the first batch whose mean return is at least this",
     )
@@ -59,12 +58,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, reporting as it goes; leave parameters, log, curve and config in the directory."""
+    """Train and report; write parameters, log, curve and config to the directory."""
     return _begin(arguments) if arguments.resume is None else _resume(arguments)
 
 
 def _begin(arguments: argparse.Namespace) -> int:
-    """A run from its start."""
+    """Start a run."""
     from pgjax.training.runs import loop, saved_runs
     from pgjax.training.runs.log import RunLog
 
@@ -74,43 +73,44 @@ def _begin(arguments: argparse.Namespace) -> int:
     training, description = _make(arguments)
     directory = arguments.output or Path("runs") / arguments.environment
     config = saved_runs.describe(arguments.environment, arguments.seed, description)
-    with saved_runs.alone_in(directory):
+    with saved_runs.locked(directory):
         config |= {"options": _options(arguments)}
         saved_runs.begin(directory, config, overwrite=arguments.overwrite)
         start = loop.Progress(training.start, 0, 0)
         log = RunLog(directory / saved_runs.LOG, [])
-        return loop.follow(training, start, log, _plan(arguments, directory))
+        return loop.run_updates(training, start, log, _plan(arguments, directory))
 
 
 def _resume(asked: argparse.Namespace) -> int:
-    """A run from its last checkpoint, or from its start where there is none."""
+    """Resume a run from its last checkpoint, or from its start if there is none."""
     from pgjax.training.runs import loop, saved_runs
     from pgjax.training.runs.log import RunLog, read_until
 
     directory = asked.resume
     config = saved_runs.read_config(directory)
-    arguments = _as_it_began(asked, config)
+    arguments = _original_arguments(asked, config)
     same_end = arguments.until == config["options"]["until"]
     if (finished := config.get("finished")) and (same_end or finished == arguments.updates):
         print(f"the run in {directory} has finished; try: pgjax evaluate {directory}")
         return 0
     training, description = _make(arguments)
     for difference in saved_runs.differences(directory, config, description):
-        loop.say(f"warning: {difference}; what follows may differ in its last bits")
-    with saved_runs.alone_in(directory):
+        loop.print_message(f"warning: {difference}; what follows may differ in its last bits")
+    with saved_runs.locked(directory):
         progress = _last_progress(directory, loop.Progress(training.start, 0, 0))
         rows = read_until(directory / saved_runs.LOG, progress.update)
         if len(rows) < progress.update:
-            loop.say(f"warning: {saved_runs.LOG} lacks {progress.update - len(rows)} updates")
+            missing = progress.update - len(rows)
+            loop.print_message(f"warning: {saved_runs.LOG} lacks {missing} updates")
         config |= {"options": _options(arguments), "finished": None}
         saved_runs.write_config(directory, config)
         print(f"going on after update {progress.update} of {arguments.updates}", flush=True)
         log = RunLog(directory / saved_runs.LOG, rows)
-        return loop.follow(training, progress, log, _plan(arguments, directory))
+        return loop.run_updates(training, progress, log, _plan(arguments, directory))
 
 
 def _last_progress(directory: Path, start: "Progress") -> "Progress":
-    """The newest checkpoint's; one that is spoilt is passed over, with a line that says so."""
+    """The progress in the newest undamaged checkpoint; warnings name the damaged ones."""
     from pgjax.training.runs import checkpoints, loop, saved_runs
 
     folder = directory / saved_runs.CHECKPOINTS
@@ -120,7 +120,7 @@ def _last_progress(directory: Path, start: "Progress") -> "Progress":
         warnings.simplefilter("always")
         found = checkpoints.restore_latest(folder, start)
     for warning in caught:
-        loop.say(f"warning: {warning.message}")
+        loop.print_message(f"warning: {warning.message}")
     return found.state
 
 
@@ -136,18 +136,18 @@ def _plan(arguments: argparse.Namespace, directory: Path) -> "Plan":
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options that the run began with, for whoever resumes it."""
+    """The options of the run, for `config.json`."""
     names = vars(_parser().parse_args([])).keys() - set(PLACES)
     return {name: getattr(arguments, name) for name in sorted(names)}
 
 
-def _as_it_began(asked: argparse.Namespace, config: dict) -> argparse.Namespace:
-    """The options that the run began with; of those given now, only the free ones may differ."""
+def _original_arguments(asked: argparse.Namespace, config: dict) -> argparse.Namespace:
+    """The options that the run began with; only the FREE ones may be given other values now."""
     if asked.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite replaces it: give one")
     if asked.output is not None and asked.output.resolve() != asked.resume.resolve():
         raise ValueError(f"a resumed run stays in its directory, {asked.resume}; omit --output")
-    given = _given(asked.argv)
+    given = _given_options(asked.argv)
     options = config["options"]
     for name, value in given.items():
         if name not in (*FREE, *PLACES) and value != options.get(name):
@@ -167,40 +167,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _given(argv: Sequence[str]) -> dict[str, Any]:
-    """What the command line itself says, without the defaults."""
+def _given_options(argv: Sequence[str]) -> dict[str, Any]:
+    """The options on the command line, without the defaults."""
     parser, unset = _parser(), object()
     parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), unset))
     return {name: x for name, x in vars(parser.parse_args(argv)).items() if x is not unset}
 
 
 def _make(arguments: argparse.Namespace) -> "tuple[Training, dict]":
-    """The Training, and what `config.json` says of it."""
+    """The Training, and its description for `config.json`."""
     import jax
 
     from pgjax import environments
 
     environment = environments.make(arguments.environment)
-    made = algorithms.make(arguments, environment, jax.random.key(arguments.seed))
-    return made.training, made.description
-
-
-def seed(text: str) -> int:
-    """An integer that fits 32 bits, as jax.random.key takes it."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"needs an integer, got {text!r}") from None
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"needs an integer from 0 to 2^32 - 1, got {value}")
-    return value
-
-
-def _finite_float(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"needs a number, got {text!r}") from None
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"needs a finite number, got {text}")
-    return value
+    training, description, _ = algorithms.make(
+        arguments, environment, jax.random.key(arguments.seed)
+    )
+    return training, description

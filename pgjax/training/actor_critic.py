@@ -1,12 +1,13 @@
 """Actor-critic training on windows: A2C and PPO, as two compositions of one update.
 
-An update draws a window, asks the critic once, fixes every step's advantage and value target, and
-goes through the rows in minibatches. A2C is the score term and one step; PPO the clipped ratio and
-many. Both leave out γ^t, as practice does: when γ < 1 they climb no objective's gradient.
+An update samples a window, evaluates the critic once, fixes every step's advantage and value
+target, and goes through the rows in minibatches. A2C is the score term and one step; PPO the
+clipped ratio and many. Both leave out γ^t, as practice does: when γ < 1 they ascend no objective's
+gradient.
 
-Rewards are learnt in a unit of their own, the root mean square of all returns so far. A critic
-whose targets are in the thousands learns slowly, and drowns the policy in the gradient norm that
-they share; with the unit the scale of an environment's rewards does not matter at all.
+Rewards are divided by the root mean square of all returns so far. A critic whose targets are in the
+thousands learns slowly, and dominates the gradient norm that it shares with the policy. After the
+division the scale of an environment's rewards does not matter.
 """
 
 from dataclasses import replace
@@ -25,14 +26,14 @@ from pgjax.core.validation import check_key
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies.actor_critic import ActorCritic
 from pgjax.rollouts import windows
-from pgjax.training.minibatches import Form, Rows, check_settings, improve
+from pgjax.training.minibatches import Rows, check_settings, improve
 from pgjax.training.minibatches import Settings as Settings
 from pgjax.training.reinforce import Metrics, Training, all_finite
-from pgjax.types import Params
+from pgjax.types import Params, Term
 
 
-class Unit(NamedTuple):
-    """How large returns have been, which makes the unit in which they are learnt.
+class ReturnScale(NamedTuple):
+    """The mean square of the returns so far, whose root is the unit of the rewards in training.
 
     Attributes:
         squares: the sum over windows of the mean of G².
@@ -44,7 +45,7 @@ class Unit(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where a run stands.
+    """The state of a run.
 
     Attributes:
         params: of policy and critic.
@@ -52,7 +53,7 @@ class State(NamedTuple):
         stream: the environments.
         key: of the minibatches to come.
         finished: the last statistics of episodes; NaN before the first has ended.
-        unit: of the rewards that agent and critic see.
+        unit: of the rewards that the agent is trained on.
     """
 
     params: Params
@@ -60,7 +61,7 @@ class State(NamedTuple):
     stream: windows.Stream
     key: Key[Array, ""]
     finished: windows.Finished
-    unit: Unit
+    unit: ReturnScale
 
 
 def clipped_adam(
@@ -70,11 +71,8 @@ def clipped_adam(
 
     Args:
         learning_rate: at the start.
-        num_gradient_steps: after which it is zero: updates × epochs × minibatches.
-        max_gradient_norm: a longer gradient of all parameters together is shortened to it.
-
-    Returns:
-        An optax optimizer, descending as usual.
+        num_gradient_steps: until it is zero: updates × epochs × minibatches.
+        max_gradient_norm: of all parameters together; a longer gradient is shortened to it.
 
     References:
         Kingma & Ba, Adam (2015), with the ε of 1e-5 that PPO's first implementation had; Huang et
@@ -101,25 +99,25 @@ def a2c(
 
     Args:
         agent: policy and critic.
-        params: where it starts, from `agent.init`.
-        environment: whatever `rollout` takes.
+        params: to start from, from `agent.init`.
+        environment: as for `rollout`.
         key: from `jax.random.key`.
-        optimizer: from optax, descending as usual; for example `clipped_adam`.
-        settings: with one epoch of one minibatch, it is A2C as published; more are allowed, and
-            off-policy without correction.
+        optimizer: from optax, for example `clipped_adam`.
+        settings: one epoch of one minibatch is A2C as published; more are allowed, and off-policy
+            without correction.
 
     Returns:
         A Training whose state is a `State`; its `params` are the policy's.
 
     Raises:
-        ValueError: a setting out of range, rows that cannot be dealt evenly.
-        TypeError: an environment or a key that is none.
+        ValueError: if a setting is out of range, or the rows cannot be dealt evenly.
 
     Bias: biased for ∇J if γ < 1, as γ^t is left out; if λ < 1, by the critic's error; and on
         purpose by the entropy's weight. A time limit bootstraps from the critic, which knows no
-        time: the objective is then that of the task without its limit. The unit of the rewards is
-        taken from the very window that it scales: that lengthens or shortens a step, and turns
-        none while the entropy has no weight.
+        time: the objective is then that of the task without its limit. The unit of the rewards
+            depends
+        on the window that it scales: that lengthens or shortens a step, but does not turn it while
+        the entropy has no weight.
 
     References:
         Mnih et al., Asynchronous Methods for Deep Reinforcement Learning (2016), synchronous, with
@@ -137,9 +135,7 @@ def a2c(
         >>> run.params(state).shape, metrics.steps
         ((4, 2), 20.0)
     """
-    return _training(
-        agent, params, environment, key, optimizer, settings, Form(terms.score, _as_it_is)
-    )
+    return _training(agent, params, environment, key, optimizer, settings, terms.score)
 
 
 def ppo(
@@ -153,28 +149,15 @@ def ppo(
 ) -> Training:
     """Proximal policy optimization: epochs of minibatches on the clipped ratio times GAE(λ).
 
-    Args:
-        agent: policy and critic.
-        params: where it starts, from `agent.init`.
-        environment: whatever `rollout` takes.
-        key: from `jax.random.key`.
-        optimizer: from optax, descending as usual; for example `clipped_adam`.
-        settings: of the update.
+    Arguments, result and errors are those of `a2c`.
 
-    Returns:
-        A Training whose state is a `State`; its `params` are the policy's.
-
-    Raises:
-        ValueError: a setting out of range, rows that cannot be dealt evenly.
-        TypeError: an environment or a key that is none.
-
-    Bias: biased for ∇J in each of the ways of `a2c`; by the clip; and by standardising the
-        advantages of each minibatch with their own mean and deviation, which only rescales the
-        direction where the minibatch is large.
+    Bias: biased for ∇J in each of the ways of `a2c`; by the clip; and because the advantages of
+        each minibatch are standardized with their own mean and deviation, which only rescales the
+        direction if the minibatch is large.
 
     References:
         Schulman et al., Proximal Policy Optimization Algorithms (2017), eq. 9; advantages
-        standardised by minibatch as in Huang et al. (2022), detail 7. The critic's loss is not
+        standardized by minibatch as in Huang et al. (2022), detail 7. The critic's loss is not
         clipped: Andrychowicz et al., What Matters in On-Policy Reinforcement Learning? (2021),
         found it to harm.
 
@@ -190,18 +173,22 @@ def ppo(
         >>> run.params(run.start).shape
         (4, 2)
     """
-    form = Form(terms.ppo_clip(settings.clip), _standardised)
-    return _training(agent, params, environment, key, optimizer, settings, form)
+    clipped = terms.ppo_clip(settings.clip)
+
+    def term(log_prob: Array, behaviour_log_prob: Array, advantage: Array) -> Array:
+        return clipped(log_prob, behaviour_log_prob, _standardized(advantage))
+
+    return _training(agent, params, environment, key, optimizer, settings, term)
 
 
 def rows_of(agent: ActorCritic, params: Params, window: windows.Window, settings: Settings) -> Rows:
-    """A window judged by the critic: its N·T rows with advantages and value targets, as constants.
+    """A window's N·T rows with advantages and value targets, as constants.
 
     Args:
         agent: policy and critic.
         params: of both, those that acted.
         window: from `pgjax.windows.window`.
-        settings: discount and λ are read.
+        settings: of which the discount and λ are read.
 
     Returns:
         Rows with R = N·T. The target is A + V(s), the λ-return.
@@ -216,7 +203,9 @@ def rows_of(agent: ActorCritic, params: Params, window: windows.Window, settings
     return Rows(*jax.lax.stop_gradient(flat))
 
 
-def in_unit(unit: Unit, window: windows.Window, discount: float) -> tuple[Unit, windows.Window]:
+def scale_rewards(
+    unit: ReturnScale, window: windows.Window, discount: float
+) -> tuple[ReturnScale, windows.Window]:
     """A window's rewards divided by the root mean square of all returns so far.
 
     Args:
@@ -225,21 +214,17 @@ def in_unit(unit: Unit, window: windows.Window, discount: float) -> tuple[Unit, 
         discount: γ.
 
     Returns:
-        The unit with this window in it, and the window with its rewards in that unit; as they are
-        while there was none but zero.
+        The unit with this window in it, and the window with scaled rewards. Rewards are unchanged
+        while all returns are zero.
     """
     batch = window.batch
     squares = unit.squares + jnp.mean(weights.returns_to_go(batch, discount) ** 2)
-    unit = Unit(squares.astype(unit.squares.dtype), unit.number + 1)
+    unit = ReturnScale(squares.astype(unit.squares.dtype), unit.number + 1)
     scale = jnp.sqrt(jnp.where(unit.squares > 0, unit.squares / unit.number, 1))
     return unit, window._replace(batch=replace(batch, reward=batch.reward / scale))
 
 
-def _as_it_is(advantage: Array) -> Array:
-    return advantage
-
-
-def _standardised(advantage: Array) -> Array:
+def _standardized(advantage: Array) -> Array:
     return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
 
 
@@ -250,29 +235,29 @@ def _training(
     key: Key[Array, ""] | UInt32[Array, "2"],
     optimizer: optax.GradientTransformation,
     settings: Settings,
-    form: Form,
+    term: Term,
 ) -> Training:
     check_settings(settings)
-    surface = as_environment(environment)
+    environment = as_environment(environment)
     stream_key, key = jax.random.split(check_key(key))
-    stream = windows.start(surface, stream_key, settings.num_environments)
+    stream = windows.start(environment, stream_key, settings.num_environments)
     draw = partial(windows.window, agent.policy, num_steps=settings.num_steps)
 
     @jax.jit
     def step(state: State) -> tuple[State, Metrics, dict[str, Array]]:
         key, deal_key = jax.random.split(state.key)
-        stream, here = draw(agent.acting(state.params), surface, state.stream)
-        unit, scaled = in_unit(state.unit, here, settings.discount)
+        stream, window = draw(agent.acting(state.params), environment, state.stream)
+        unit, scaled = scale_rewards(state.unit, window, settings.discount)
         rows = rows_of(agent, state.params, scaled, settings)
         params, optimizer_state, norm, entropy = improve(
-            agent, optimizer, settings, form, state.params, state.optimizer_state, rows, deal_key
+            agent, optimizer, settings, term, state.params, state.optimizer_state, rows, deal_key
         )
-        finished = _latest(windows.finished(here), state.finished)
-        metrics = Metrics(*finished[1:], norm, entropy, jnp.int32(here.batch.reward.size))
+        finished = _latest(windows.finished(window), state.finished)
+        metrics = Metrics(*finished[1:], norm, entropy, jnp.int32(window.batch.reward.size))
         finite = all_finite(
             {
                 "log-probability": rows.log_prob,
-                "reward": here.batch.reward,
+                "reward": window.batch.reward,
                 "value": rows.target,
                 "gradient": norm,
                 "optimizer step": params,
@@ -281,11 +266,11 @@ def _training(
         return State(params, optimizer_state, stream, key, finished, unit), metrics, finite
 
     unknown = windows.Finished(jnp.int32(0), *jnp.full(3, jnp.nan, jnp.zeros(()).dtype))
-    unit = Unit(jnp.zeros(()), jnp.zeros(()))
-    begin = State(params, jax.jit(optimizer.init)(params), stream, key, unknown, unit)
-    return Training(begin, step, lambda state: agent.acting(state.params))
+    unit = ReturnScale(jnp.zeros(()), jnp.zeros(()))
+    start = State(params, jax.jit(optimizer.init)(params), stream, key, unknown, unit)
+    return Training(start, step, lambda state: agent.acting(state.params))
 
 
 def _latest(now: windows.Finished, before: windows.Finished) -> windows.Finished:
-    """The statistics of this window, or where there are none, the last known."""
+    """The statistics of this window; if no episode ended in it, the last known ones."""
     return jax.tree.map(lambda x, y: jnp.where(now.number > 0, x, y).astype(y.dtype), now, before)

@@ -1,4 +1,4 @@
-"""Default networks: of the shapes that an environment's observations and actions ask for."""
+"""Default networks that fit an environment's observations and actions."""
 
 import dataclasses
 from typing import Any
@@ -19,70 +19,53 @@ from pgjax.types import Params, Policy, RecurrentPolicy
 
 
 def default_network(environment: AnyEnvironment) -> linen.Module:
-    """A network that fits an environment with discrete actions: logits from one observation.
+    """A Flax network from an observation to logits, for an environment with discrete actions.
 
     Images [height, width, channels] of at least 3×3 get a `ConvNet`; an observation that is a
     category is one-hot encoded for an `MLP`; any other is flattened for it, and one of several
     parts is joined.
 
-    Args:
-        environment: whatever `rollout` takes.
-
-    Returns:
-        A Flax module, for `flax_policy`.
-
     Raises:
-        TypeError: actions that are not discrete.
+        TypeError: if the actions are not discrete.
 
     Example:
         >>> import gymnax
         >>> type(default_network(gymnax.make("Breakout-MinAtar")[0])).__name__
         'ConvNet'
     """
-    surface = as_environment(environment)
-    space = surface.action_space
+    environment = as_environment(environment)
+    space = environment.action_space
     if not isinstance(space, Discrete):
         raise TypeError(
-            f"{surface.name} has actions in a {type(space).__name__} space, and a "
+            f"{environment.name} has actions in a {type(space).__name__} space, and a "
             "softmax policy needs Discrete ones; CartPole-v1 and the MinAtar games have them"
         )
     return _network(space.num_actions, environment)
 
 
 def default_gaussian_network(environment: AnyEnvironment) -> linen.Module:
-    """A network that fits an environment with a Box of actions: a mean and a log σ.
-
-    Args:
-        environment: whatever `rollout` takes.
-
-    Returns:
-        A Flax module, for `flax_gaussian_policy`.
+    """A Flax network from an observation to μ and log σ, for an environment with a Box of actions.
 
     Raises:
-        TypeError: actions that are no Box.
+        TypeError: if the actions are not in a Box.
 
     Example:
         >>> import gymnax
         >>> default_gaussian_network(gymnax.make("Pendulum-v1")[0]).num_dimensions
         1
     """
-    surface = as_environment(environment)
-    if not isinstance(surface.action_space, Box):
+    environment = as_environment(environment)
+    space = environment.action_space
+    if not isinstance(space, Box):
         raise TypeError(
-            f"{surface.name} has {surface.action_space}, and a Gaussian policy needs a Box; "
+            f"{environment.name} has {space}, and a Gaussian policy needs a Box; "
             "use default_network"
         )
-    return GaussianMLP(surface.action_space.size)
+    return GaussianMLP(space.size)
 
 
 def default_critic(environment: AnyEnvironment) -> linen.Module:
-    """A network that gives one number, of the shape that `default_network` would have.
-
-    Args:
-        environment: whatever `rollout` takes.
-
-    Returns:
-        A Flax module, for `flax_value` or `agents.separate`.
+    """A Flax network that returns one number, of the same kind as `default_network`.
 
     Example:
         >>> import gymnax
@@ -103,27 +86,19 @@ def _network(num_outputs: int, environment: AnyEnvironment) -> linen.Module:
 
 
 def policy_of(network: linen.Module) -> Policy:
-    """The policy that a default network is read as: Gaussian from a mean and a log σ, else softmax.
-
-    Args:
-        network: as `make` describes it.
-    """
+    """The policy of a default network: Gaussian for a GaussianMLP, else softmax."""
     is_gaussian = isinstance(network, GaussianMLP)
     return flax_gaussian_policy(network) if is_gaussian else flax_policy(network)
 
 
 def network_for(environment: AnyEnvironment) -> linen.Module:
-    """The default network for an environment: a Gaussian's for a Box of actions, else logits.
-
-    Args:
-        environment: whatever `rollout` takes.
-    """
+    """The default network for an environment: a GaussianMLP for a Box of actions, else logits."""
     is_box = isinstance(as_environment(environment).action_space, Box)
     return (default_gaussian_network if is_box else default_network)(environment)
 
 
 def network_description(network: linen.Module) -> dict:
-    """A network by its class and its fields, for `config.json`."""
+    """A network's class and fields, for `config.json`."""
     fields = {
         field.name: getattr(network, field.name)
         for field in dataclasses.fields(network)
@@ -137,18 +112,12 @@ def initial_params(
     environment: AnyEnvironment,
     key: Key[Array, ""] | UInt32[Array, "2"],
 ) -> Params:
-    """The policy's parameters at the start, from the shape of the environment's observation.
+    """A policy's first parameters, from the shape of the environment's observation.
 
     Args:
-        policy: its `init` draws them; an agent's, of policy and critic.
-        environment: whatever `rollout` takes.
+        policy: its `init` draws them; an agent's are of policy and critic.
+        environment: as for `rollout`.
         key: from `jax.random.key`.
-
-    Returns:
-        A pytree of floating arrays.
-
-    Raises:
-        TypeError: a key that is none.
     """
     example = _example_observation(as_environment(environment))
     # Only the shape matters, and zeros keep the start independent of any draw of the environment.
@@ -157,5 +126,5 @@ def initial_params(
 
 
 def _example_observation(environment: Environment) -> Any:
-    """Shape and dtype of what a policy sees, without drawing it."""
+    """Shape and dtype of the observation that a policy sees."""
     return jax.eval_shape(lambda key: seen(environment.init(key)[1]), jax.random.key(0))

@@ -1,7 +1,4 @@
-"""Training: one optax step, and one loop around it.
-
-Pure functions of parameters and keys; a script or the command line decides what to print and keep.
-"""
+"""Policy-gradient training: roll out, estimate, ascend; with any estimator of `pgjax`."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -24,11 +21,11 @@ Number = float | Float[Array, ""]
 
 
 class Metrics(NamedTuple):
-    """What one update saw, all of it measured under the parameters *before* the step.
+    """Statistics of one update, all under the parameters *before* the step.
 
     On windows the returns and lengths are of the episodes that ended in the window, or in the last
-    one that had any (NaN before); where an update takes several steps, norm and entropy are means
-    over these.
+    one in which any ended (NaN before). If an update takes several steps, norm and entropy are
+    means over these.
 
     Attributes:
         mean_return: the batch's mean undiscounted return per episode.
@@ -36,7 +33,7 @@ class Metrics(NamedTuple):
         mean_length: steps per episode.
         gradient_norm: the Euclidean norm of the whole estimate of ∇J.
         entropy: H(π(·|s)) in nats, the mean over the steps of the batch.
-        steps: of the environment, that the update took.
+        steps: of the environment in the update.
     """
 
     mean_return: Number
@@ -48,10 +45,10 @@ class Metrics(NamedTuple):
 
 
 class Training(NamedTuple):
-    """A training run as a record: where it starts, and how one update goes.
+    """A training run: its first state, and one update.
 
     Attributes:
-        start: a pytree of arrays, all there is to know to go on; it may be saved and restored.
+        start: a pytree of arrays, the whole state of the run; it may be saved and restored.
         step: state -> (state, Metrics, {stage: whether it was finite}), compiled, and pure.
         params: state -> the policy's parameters.
     """
@@ -74,17 +71,17 @@ def update(
     Args:
         estimator: weights and term.
         policy: whose parameters are improved.
-        optimizer: from optax, descending as usual.
+        optimizer: from optax.
         params: of the policy.
         optimizer_state: from `optimizer.init(params)`, then from the last update.
         batch: [N, T] episodes, for an on-policy estimator drawn under `params`.
 
     Returns:
-        The new parameters, the new optimizer state, and metrics of the batch.
+        Parameters and optimizer state after the step, and metrics of the batch.
 
     Raises:
-        ValueError: a batch not laid out as [N, T], or empty.
-        TypeError: a parameter that is not floating, a mask that is not boolean.
+        ValueError: if the batch is not laid out as [N, T], or is empty.
+        TypeError: if a parameter is not floating, or the mask not boolean.
 
     Bias: ĝ has the estimator's. An adaptive optimizer such as Adam rescales it by its history, so
         that the step's expectation is in general no multiple of ∇J.
@@ -105,29 +102,29 @@ def update(
     """
     params, batch = admit(params, batch)
     score_weight = score_weights(estimator, batch, log_probs(policy, params, batch))
-    ascent, entropy = weighted_score_and_sum(policy, params, batch, score_weight, policy.entropy)
-    params, optimizer_state = climb(optimizer, params, optimizer_state, ascent)
-    return params, optimizer_state, _metrics(batch, ascent, entropy)
+    gradient, entropy = weighted_score_and_sum(policy, params, batch, score_weight, policy.entropy)
+    params, optimizer_state = ascend(optimizer, params, optimizer_state, gradient)
+    return params, optimizer_state, _metrics(batch, gradient, entropy)
 
 
-def climb(
+def ascend(
     optimizer: optax.GradientTransformation,
     params: Params,
     optimizer_state: optax.OptState,
-    ascent: Params,
+    gradient: Params,
 ) -> tuple[Params, optax.OptState]:
-    """A step of an optimizer upwards.
+    """One step of gradient ascent.
 
     Args:
-        optimizer: from optax. It descends, so it is handed −ĝ: the only minus sign in pgjax.
+        optimizer: from optax. It descends, so it is given −ĝ: the only minus sign in pgjax.
         params: before the step.
         optimizer_state: before the step.
-        ascent: ĝ, a pytree like params.
+        gradient: ĝ, a pytree like params.
 
     Returns:
-        The new parameters and the new optimizer state.
+        Parameters and optimizer state after the step.
     """
-    descent = jax.tree.map(jnp.negative, ascent)
+    descent = jax.tree.map(jnp.negative, gradient)
     step, optimizer_state = optimizer.update(descent, optimizer_state, params)
     return optax.apply_updates(params, step), optimizer_state
 
@@ -144,30 +141,28 @@ def train(
     num_trajectories: int,
     num_steps: int,
 ) -> Iterator[tuple[Params, Metrics]]:
-    """Roll out, estimate, ascend, again and again: a generator of parameters and metrics.
+    """Roll out, estimate, ascend, repeatedly: a generator of parameters and metrics.
 
     Each update draws N fresh episodes of at most T steps under the current parameters. Rollout,
-    gradient and step are compiled once, as one program; stop by leaving the loop.
+    gradient and step are compiled once, as one program. Leave the loop to stop.
 
     Args:
         policy: acts and is improved.
-        params: where it starts; they are left as they are.
+        params: to start from.
         environment: as for `rollout`.
         key: from `jax.random.key`; the same key gives the same parameters, bit by bit.
         estimator: e.g. `pgjax.reward_to_go(1.0, baseline=pgjax.baselines.leave_one_out)`.
-        optimizer: from optax, descending as usual.
-        num_updates: how many pairs are yielded.
+        optimizer: from optax.
+        num_updates: the number of yielded pairs.
         num_trajectories: N.
         num_steps: T. Below the task's own limit the objective becomes the T-step one.
 
     Yields:
-        The parameters after each update, and the metrics of the batch that led to them.
+        The parameters after each update, and the metrics of its batch.
 
     Raises:
-        FloatingPointError: a log-probability, reward, gradient or parameter that is not finite,
-            naming it and the update; what was yielded before is finite.
-        ValueError: a count below one.
-        TypeError: a count that is no integer, a key that is none.
+        FloatingPointError: if a log-probability, reward, gradient or parameter is not finite. The
+            message names it and the update; everything yielded before is finite.
 
     Bias: the estimator's, in each update.
 
@@ -204,24 +199,9 @@ def policy_gradient(
     num_trajectories: int,
     num_steps: int,
 ) -> Training:
-    """What `train` runs, as a record: for who wants to keep its state, and go on from it.
+    """The run of `train` as a Training; use it to save or resume the state.
 
-    Args:
-        policy: acts and is improved.
-        params: where it starts.
-        environment: as for `rollout`.
-        key: from `jax.random.key`.
-        estimator: weights and term.
-        optimizer: from optax, descending as usual.
-        num_trajectories: N.
-        num_steps: T.
-
-    Returns:
-        A Training whose state is (params, optimizer state, key).
-
-    Raises:
-        ValueError: a count below one.
-        TypeError: a count that is no integer, a key that is none.
+    The arguments are those of `train`; the state is (params, optimizer state, key).
     """
     key = check_key(key)
     draw = partial(
@@ -253,7 +233,7 @@ def policy_gradient(
 
 
 def _loop(run: Training, num_updates: int) -> Iterator[tuple[Params, Metrics]]:
-    """The generator behind `train`, apart from it so that bad arguments raise at the call."""
+    """The generator of `train`, apart from it so that bad arguments raise at the call."""
     state = run.start
     for index in range(1, num_updates + 1):
         state, metrics = advance(run, state, index)
@@ -264,7 +244,7 @@ def advance(run: Training, state: Any, index: int) -> tuple[Any, Metrics]:
     """One update, and its metrics on the host.
 
     Args:
-        run: whose step it is.
+        run: whose step is taken.
         state: before the update.
         index: of the update, from 1, for the message.
 
@@ -272,7 +252,7 @@ def advance(run: Training, state: Any, index: int) -> tuple[Any, Metrics]:
         The state after it, and its metrics as floats.
 
     Raises:
-        FloatingPointError: something in it is not finite; the message names what and the update.
+        FloatingPointError: if a stage is not finite; the message names it and the update.
     """
     state, metrics, finite = run.step(state)
     metrics, finite = jax.device_get((metrics, finite))
@@ -307,10 +287,6 @@ def evaluate(
     Returns:
         [N], in units of reward.
 
-    Raises:
-        ValueError: sizes below one.
-        TypeError: an environment that is none, a key that is none.
-
     Bias: their mean is unbiased for the undiscounted T-step objective of fixed parameters.
 
     Example:
@@ -323,26 +299,19 @@ def evaluate(
     # Under one jit the stacked observations are never used, so XLA does not store them.
     @jax.jit
     def returns(params: Params, key: Array) -> Array:
-        batch = rollout(
-            policy,
-            params,
-            environment,
-            key,
-            num_trajectories=num_trajectories,
-            num_steps=num_steps,
-        )
-        return _returns(batch)
+        draw = partial(rollout, num_trajectories=num_trajectories, num_steps=num_steps)
+        return _returns(draw(policy, params, environment, key))
 
     return returns(params, check_key(key))
 
 
-def _metrics(batch: Trajectory, ascent: Params, entropy: Array) -> Metrics:
+def _metrics(batch: Trajectory, gradient: Params, entropy: Array) -> Metrics:
     returns, steps = _returns(batch), jnp.sum(batch.mask)
     return Metrics(
         mean_return=jnp.mean(returns),
         standard_error=jnp.std(returns, ddof=1) / returns.size**0.5,
         mean_length=steps / returns.size,
-        gradient_norm=optax.tree.norm(ascent),
+        gradient_norm=optax.tree.norm(gradient),
         # The mean of −log π(a|s) would be free, but noisy: it can exceed log A.
         entropy=entropy / jnp.maximum(steps, 1),
         steps=steps,
@@ -354,7 +323,7 @@ def _returns(batch: Trajectory) -> Array:
 
 
 def all_finite(stages: dict[str, Any]) -> dict[str, Array]:
-    """Of each stage of an update, whether every number in it is finite; for `advance` to report.
+    """Whether every number in each stage of an update is finite, for `advance` to report.
 
     Args:
         stages: name -> a pytree of arrays, in the order in which a fault would spread.

@@ -1,1 +1,1 @@
-"""Runs that survive: the loop with its log, checkpoints, signals and saved results."""
+"""Training runs that can be stopped and resumed: loop, log, checkpoints, signals, saved results."""

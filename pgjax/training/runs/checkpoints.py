@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or not there, and that are known to be what was saved.
+"""Atomic checkpoints with checksums.
 
-A step's folder holds `state/`, written by orbax, `leaves.json`, which names every leaf with its
-shape and dtype, and `SHA256SUMS`, the digest of every other file (`sha256sum -c` reads it). orbax
-alone restores a flipped byte silently. The folder appears under its name by one rename, so that a
-process killed at any moment leaves it whole or absent.
+A step's folder holds `state/`, written by orbax, `leaves.json`, which describes every leaf, and
+`SHA256SUMS`, the digest of every other file (`sha256sum -c` reads it). orbax alone restores a
+flipped byte silently. The folder gets its name by one rename, so that a process killed at any
+moment leaves it complete or absent.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +29,12 @@ UNFINISHED, REPLACED = ".unfinished", ".replaced"
 
 
 class Checkpoint(NamedTuple):
-    """What `restore_latest` found.
+    """A checkpoint that `restore_latest` found.
 
     Attributes:
         path: its folder.
         step: the number it was saved under.
-        state: a pytree like the one asked for, bit by bit what was saved.
+        state: a pytree like the one asked for, with the saved bits.
     """
 
     path: Path
@@ -42,41 +42,31 @@ class Checkpoint(NamedTuple):
     state: Any
 
 
-class Leaf(NamedTuple):
-    """What `leaves.json` says of a leaf.
-
-    Attributes:
-        name: its path in the pytree, e.g. "[0]['params']['Dense_0']['bias']".
-        shape: of the array; of an array of keys, without the keys' own words.
-        dtype: e.g. "float32", or "key<fry>" for typed keys.
-        implementation: of typed keys, e.g. "threefry2x32"; None for anything else.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    implementation: str | None = None
+Leaf: TypeAlias = dict[str, Any]
+"""A leaf's entry in `leaves.json`: its `name`, the path in the pytree, such as "[0]['weight']"; its
+`shape`; its `dtype`, such as "float32", or "key<fry>" for typed keys; and for these their
+`implementation`, such as "threefry2x32", else None."""
 
 
 def save(directory: Path | str, step: int, state: Any, *, keep: int = 3) -> Path:
-    """Write a state under the number `step`, whole or not at all, and keep the newest few.
+    """Write a state under the number `step`, completely or not at all, and keep the newest few.
 
     An earlier checkpoint of the same number is replaced. Of the others up to `step`, the newest
-    `keep − 1` stay; later ones are left alone. One process writes a directory at a time.
+    `keep − 1` are kept; later ones are not touched. Only one process may write to a directory.
 
     Args:
-        directory: of all the checkpoints of a run; made if it is not there.
-        step: a number, zero or more, that grows as the run goes on.
+        directory: of all the checkpoints of a run; made if it does not exist.
+        step: a number, zero or more, that grows as the run continues.
         state: a pytree of arrays, typed keys, optax states and numbers.
-        keep: how many are kept, this one included.
+        keep: the number of checkpoints to keep, this one included.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        OSError: it could not be written (a full disk); the earlier checkpoints are untouched.
-        ValueError: a negative step, a `keep` below one, a state without a leaf.
-        TypeError: a leaf that is neither array nor number.
+        OSError: if it cannot be written (a full disk); earlier checkpoints are not touched.
+        ValueError: if `step` is negative, `keep` below one, or the state without a leaf.
+        TypeError: if a leaf is neither an array nor a number.
 
     Example:
         >>> import tempfile, jax, jax.numpy as jnp
@@ -98,7 +88,7 @@ def save(directory: Path | str, step: int, state: Any, *, keep: int = 3) -> Path
                 shutil.rmtree(left_over)
         unfinished.mkdir(parents=True)
         _write(unfinished, leaves, arrays)
-        path = _put(unfinished, directory / _name(step))
+        path = _rename(unfinished, directory / _name(step))
     except Exception as error:
         shutil.rmtree(unfinished, ignore_errors=True)  # a full disk has no room for it either
         raise _system_error(error, unfinished) from error
@@ -110,21 +100,21 @@ def save(directory: Path | str, step: int, state: Any, *, keep: int = 3) -> Path
 def restore_latest(directory: Path | str, like: Any) -> Checkpoint:
     """The newest checkpoint whose checksum holds.
 
-    One that is not what was saved (a flipped byte, a file cut short or gone) is passed over with a
-    warning that names it and the one that is taken instead.
+    A damaged checkpoint (a flipped byte, a short or missing file) is skipped with a warning that
+    names it and the one that is used instead.
 
     Args:
-        directory: where `save` put them.
+        directory: the one that `save` wrote to.
         like: a state of the same structure, shapes and dtypes, e.g. that of a run's start. Arrays
-            come back on its devices; its values are not looked at.
+            are restored on its devices; its values are not used.
 
     Returns:
-        The checkpoint; its state holds the very bits that were saved.
+        The checkpoint; its state holds the saved bits.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: none is whole; or one is, and its leaves are not those of `like`: the first that
-            differs is named.
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if all are damaged, or the leaves of an undamaged one are not those of `like`;
+            the first that differs is named.
 
     Example:
         >>> import tempfile, jax.numpy as jnp
@@ -144,7 +134,7 @@ def restore_latest(directory: Path | str, like: Any) -> Checkpoint:
         path = directory / _name(step)
         try:
             state = _read(path, like)
-        except _NotWhatWasSavedError as fault:
+        except _DamagedError as fault:
             faults.append(f"{path.name}: {fault}")
             continue
         if faults:
@@ -161,13 +151,7 @@ def restore_latest(directory: Path | str, like: Any) -> Checkpoint:
 
 
 def steps(directory: Path | str) -> list[int]:
-    """The numbers of the checkpoints in a directory, ascending, whether they are whole or not.
-
-    Args:
-        directory: where `save` puts them; it need not exist.
-
-    Returns:
-        Their steps.
+    """The numbers of all checkpoints in a directory, damaged ones included, ascending.
 
     Example:
         >>> steps("nowhere")
@@ -179,8 +163,8 @@ def steps(directory: Path | str) -> list[int]:
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
 
 
-class _NotWhatWasSavedError(Exception):
-    """A checkpoint to pass over."""
+class _DamagedError(Exception):
+    """A checkpoint differs from what was saved."""
 
 
 def _name(step: int) -> str:
@@ -196,7 +180,7 @@ def _described(state: Any) -> tuple[list[Leaf], list[np.ndarray]]:
     if not described:
         raise ValueError("the state has no leaf, so there is nothing to save")
     bits = [
-        jax.random.key_data(x) if leaf.implementation else x
+        jax.random.key_data(x) if leaf["implementation"] else x
         for leaf, x in zip(described, jax.tree.leaves(state), strict=True)
     ]
     return described, [np.asarray(x) for x in jax.device_get(bits)]
@@ -205,37 +189,38 @@ def _described(state: Any) -> tuple[list[Leaf], list[np.ndarray]]:
 def _leaf(name: str, x: Any) -> Leaf:
     """The description of a leaf: an array, a typed key, a number, or a ShapeDtypeStruct."""
     dtype = x.dtype if isinstance(x, jax.ShapeDtypeStruct) else jax.dtypes.result_type(x)
+    implementation = None
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        known = isinstance(x, jax.Array)
-        return Leaf(name, x.shape, str(dtype), str(jax.random.key_impl(x)) if known else None)
-    # result_type would call NumPy's float64 float32 where x64 is off.
-    dtype = x.dtype if isinstance(x, np.ndarray | np.generic) else dtype
-    return Leaf(name, np.shape(x), str(dtype))
+        implementation = str(jax.random.key_impl(x)) if isinstance(x, jax.Array) else None
+    elif isinstance(x, np.ndarray | np.generic):
+        dtype = x.dtype  # result_type would call NumPy's float64 float32 if x64 is off
+    entry = {"name": name, "shape": np.shape(x), "dtype": str(dtype)}
+    return entry | {"implementation": implementation}
 
 
 def _write(folder: Path, leaves: list[Leaf], arrays: list[np.ndarray]) -> None:
-    import orbax.checkpoint as ocp  # a third of a second, for who saves only
+    import orbax.checkpoint as ocp  # takes a third of a second
 
     # Numbered, because orbax's names drop a node's type; and it takes no array of size zero.
     numbered = {f"{i:05d}": x for i, x in enumerate(arrays) if x.size}
     if numbered:
         with _quiet(), contextlib.closing(ocp.PyTreeCheckpointer()) as checkpointer:
             checkpointer.save((folder / STATE).absolute(), numbered)
-    _durably(folder / LEAVES, json.dumps([leaf._asdict() for leaf in leaves], indent=1))
+    _write_durably(folder / LEAVES, json.dumps(leaves, indent=1))
     sums = "".join(f"{digest}  {name}\n" for name, digest in _digests(folder).items())
-    _durably(folder / SUMS, sums)
+    _write_durably(folder / SUMS, sums)
 
 
-def _durably(path: Path, text: str) -> None:
-    """Written, and on the disk before the rename is: power may fail too."""
+def _write_durably(path: Path, text: str) -> None:
+    """Write a file, and flush it to the disk before the rename: power may fail too."""
     with path.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _put(unfinished: Path, path: Path) -> Path:
-    """Give a whole checkpoint its name; a folder that is not empty cannot be renamed onto."""
+def _rename(unfinished: Path, path: Path) -> Path:
+    """Give a complete checkpoint its name; a folder cannot be renamed onto a full one."""
     replaced = path.parent / REPLACED
     if path.exists():
         path.rename(replaced)
@@ -250,7 +235,7 @@ def _put(unfinished: Path, path: Path) -> Path:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the sums themselves, by its path within the folder."""
+    """SHA-256 of every file except the sums, by its path within the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -260,11 +245,11 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _read(path: Path, like: Any) -> Any:
-    """The state of one checkpoint: first that it is whole, then that it fits, then its arrays."""
+    """The state of one checkpoint, after checks that it is undamaged and that it fits."""
     import orbax.checkpoint as ocp
 
     _check_whole(path)
-    leaves = [Leaf(**entry) for entry in json.loads((path / LEAVES).read_text("utf-8"))]
+    leaves = json.loads((path / LEAVES).read_text("utf-8"))
     _check_fits(path, leaves, like)
     numbered: dict[str, np.ndarray] = {}
     if (path / STATE).exists():
@@ -273,7 +258,7 @@ def _read(path: Path, like: Any) -> Any:
                 numbered = checkpointer.restore((path / STATE).absolute())
         except Exception as error:  # the bytes are right, and this orbax cannot read them
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise _NotWhatWasSavedError(reason) from error
+            raise _DamagedError(reason) from error
     found = [
         _placed(numbered.get(f"{i:05d}"), leaf, x)
         for i, (leaf, x) in enumerate(zip(leaves, jax.tree.leaves(like), strict=True))
@@ -286,20 +271,20 @@ def _check_whole(path: Path) -> None:
         lines = (path / SUMS).read_text("utf-8").splitlines()
         found = _digests(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise _NotWhatWasSavedError(f"cannot be read ({error})") from error
+        raise _DamagedError(f"cannot be read ({error})") from error
     saved = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     missing, added = saved.keys() - found.keys(), found.keys() - saved.keys()
     changed = {name for name in saved.keys() & found.keys() if saved[name] != found[name]}
-    told = (("missing", missing), ("not saved with it", added), ("checksum differs", changed))
-    faults = [f"{what}: {', '.join(sorted(names))}" for what, names in told if names]
+    kinds = (("missing", missing), ("not saved with it", added), ("checksum differs", changed))
+    faults = [f"{what}: {', '.join(sorted(names))}" for what, names in kinds if names]
     if faults:
-        raise _NotWhatWasSavedError(", ".join(faults))
+        raise _DamagedError(", ".join(faults))
 
 
 def _check_fits(path: Path, leaves: list[Leaf], like: Any) -> None:
     wanted = jax.tree_util.tree_leaves_with_path(like)
     here = [_leaf(jax.tree_util.keystr(where), x) for where, x in wanted]
-    saved, needed = ({leaf.name: _kind(leaf) for leaf in side} for side in (leaves, here))
+    saved, needed = ({leaf["name"]: _kind(leaf) for leaf in side} for side in (leaves, here))
     for name in [*needed, *saved]:
         if saved.get(name) != needed.get(name):
             raise ValueError(
@@ -309,14 +294,14 @@ def _check_fits(path: Path, leaves: list[Leaf], like: Any) -> None:
 
 
 def _kind(leaf: Leaf) -> str:
-    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+    return f"{leaf['dtype']}[{','.join(map(str, leaf['shape']))}]"
 
 
 def _placed(bits: np.ndarray | None, leaf: Leaf, like: Any) -> Any:
-    """The leaf, as the same kind of thing and in the same place as `like`."""
-    value: Any = np.zeros(leaf.shape, like.dtype) if bits is None else bits
-    if leaf.implementation:
-        value = jax.random.wrap_key_data(jnp.asarray(value), impl=leaf.implementation)
+    """The leaf, of the same kind and in the same place as `like`."""
+    value: Any = np.zeros(leaf["shape"], like.dtype) if bits is None else bits
+    if leaf["implementation"]:
+        value = jax.random.wrap_key_data(jnp.asarray(value), impl=leaf["implementation"])
     if isinstance(like, jax.Array | jax.ShapeDtypeStruct):
         committed = isinstance(like, jax.Array) and like.committed
         return jax.device_put(value, like.sharding) if committed else jnp.asarray(value)
@@ -325,7 +310,7 @@ def _placed(bits: np.ndarray | None, leaf: Leaf, like: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax logs a full disk with pages of tracebacks, beside the exception that says it all."""
+    """Silence orbax, which logs a full disk with pages of tracebacks beside its exception."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -336,7 +321,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _system_error(error: Exception, path: Path) -> Exception:
-    """TensorStore tells a failed system call as a ValueError that has the number in its words."""
+    """The OSError behind a failed system call, which TensorStore reports as a ValueError."""
     number = re.search(r"os_error_code='(\d+)'", str(error))
     if number is None or isinstance(error, OSError):
         return error

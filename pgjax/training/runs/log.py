@@ -1,4 +1,4 @@
-"""`log.jsonl`: one line an update, appended as the run goes on, cut where a run goes on from."""
+"""`log.jsonl`: one line an update, appended during the run, and truncated when a run is resumed."""
 
 import json
 import math
@@ -11,7 +11,7 @@ Row: TypeAlias = dict[str, Any]
 
 
 class RunLog:
-    """The rows of a run, in memory and in the file; what the disk does not take waits here.
+    """The rows of a run, in memory and in the file; rows that cannot be written wait here.
 
     Attributes:
         rows: one an update, from the first.
@@ -27,16 +27,16 @@ class RunLog:
         self._size = path.stat().st_size if path.exists() else 0
 
     def append(self, row: Row) -> None:
-        """Take a row; `flush` writes it."""
+        """Add a row, which the next `flush` writes."""
         self.rows.append(row)
         self.waiting += 1
         self._lines += (json.dumps(_to_json(row), allow_nan=False) + "\n").encode()
 
     def flush(self) -> None:
-        """Write what waits, whole lines or none of them.
+        """Write the waiting rows, whole lines or none of them.
 
         Raises:
-            OSError: it could not be written, and still waits.
+            OSError: if they cannot be written; they wait for the next time.
         """
         if not self._lines:
             return
@@ -54,20 +54,20 @@ class RunLog:
 
 
 def read_until(path: Path, last: int) -> list[Row]:
-    """The rows of updates 1..last; whatever else is in the file is dropped from it.
+    """The rows of updates 1..last; everything else is removed from the file.
 
-    That is what came after the checkpoint that a run goes on from, and the line that was being
-    written when it was killed. The file is replaced whole.
+    Lines to remove are those after the checkpoint that a run is resumed from, and a line that was
+    being written when the run was killed.
 
     Args:
-        path: of the log; no file is an empty one.
+        path: of the log; a missing file is an empty log.
         last: the last update to keep.
 
     Returns:
-        The rows, ascending; fewer than `last` where the file lacks some.
+        The rows, ascending; fewer than `last` if the file lacks some.
 
     Raises:
-        OSError: the file cannot be read, or not be replaced.
+        OSError: if the file cannot be read or replaced.
     """
     content = path.read_bytes() if path.exists() else b""
     kept: dict[int, tuple[bytes, Row]] = {}
@@ -85,7 +85,7 @@ def read_until(path: Path, last: int) -> list[Row]:
 
 
 def _row(line: bytes) -> Row | None:
-    """A line as it was logged; None for one that was torn."""
+    """The row of a logged line; None for an incomplete line."""
     try:
         row = json.loads(line)
         whole = line.endswith(b"\n") and isinstance(row["update"], int)

@@ -1,4 +1,4 @@
-"""The loop of a training run in its directory: what it writes, what stops it, what survives."""
+"""The loop of a training run in its directory: updates, log, checkpoints, results."""
 
 import os
 import sys
@@ -17,19 +17,19 @@ from pgjax.training.runs.progress import reporter
 from pgjax.training.runs.signals import interruptions
 
 SECONDS = 30.0
-"""Between two checkpoints by default."""
+"""The default time between two checkpoints."""
 
 SHARE = 0.02
-"""Of the time, what checkpoints may take by default: a large state is saved more rarely."""
+"""The default share of the time for checkpoints: a large state is saved more rarely."""
 
 
 class Progress(NamedTuple):
-    """What a checkpoint holds: all there is to know to go on as if never stopped.
+    """The state of a run that a checkpoint holds.
 
     Attributes:
         state: of the Training: parameters, optimizer, key, streams of episodes.
-        update: how many have been made.
-        environment_steps: how many these took.
+        update: the number of updates so far.
+        environment_steps: the number of steps in them.
     """
 
     state: Any
@@ -38,14 +38,14 @@ class Progress(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a run is to do, and where.
+    """The goal of a run, and its directory.
 
     Attributes:
         directory: of the run.
-        updates: how many in all.
+        updates: the number in all.
         until: a mean return to stop at; None for all updates.
         checkpoint_every: a number of updates; None for every `SECONDS`.
-        draw: rows of the log -> a figure of the learning curve; None draws nothing.
+        draw: rows of the log -> a figure of the learning curve; None for no figure.
     """
 
     directory: Path
@@ -55,40 +55,40 @@ class Plan(NamedTuple):
     draw: Callable[[list[Row]], Any] | None
 
 
-def follow(training: Training, progress: Progress, log: RunLog, plan: Plan) -> int:
-    """Update, log and save, until the plan is done, a signal asks to stop, or something fails.
+def run_updates(training: Training, progress: Progress, log: RunLog, plan: Plan) -> int:
+    """Update, log and save, until the plan is done, a signal asks to stop, or an update fails.
 
     Args:
         training: whose steps are taken.
-        progress: where it starts.
-        log: holds the rows of the updates so far.
-        plan: what to do.
+        progress: at the start.
+        log: of the updates so far.
+        plan: of the run.
 
     Returns:
-        The exit status: 0 if the run has ended, or is saved and ready to go on.
+        The exit status: 0 if the run has ended, or is saved and can be resumed.
     """
     run = _Run(training, progress, log, plan)
     with interruptions() as asked:
         try:
             with reporter(plan.updates) as report:
-                run.go_on(asked, report)
+                run.update_until_stopped(asked, report)
         except (FloatingPointError, jax.errors.JaxRuntimeError) as error:
             return run.fail(error)
         except BaseException:
-            run.leave()
+            run.write_results()
             raise
         signal_name = asked()
-        return run.end() if run.is_done() or signal_name is None else run.stop(signal_name)
+        return run.finish() if run.is_done() or signal_name is None else run.stop(signal_name)
 
 
-def say(message: str) -> None:
-    """One line on standard error, which may itself be a file on a full disk."""
+def print_message(message: str) -> None:
+    """Print one line to standard error, which may itself be a file on a full disk."""
     with suppress(OSError):
         print(f"pgjax train: {message}", file=sys.stderr, flush=True)
 
 
 class _Run:
-    """A run on its way: it alone changes, and all that it writes goes through `_attempt`."""
+    """The mutable state of a run. Every file is written through `_attempt`."""
 
     def __init__(self, training: Training, progress: Progress, log: RunLog, plan: Plan) -> None:
         self.training, self.progress, self.log, self.plan = training, progress, log, plan
@@ -99,8 +99,10 @@ class _Run:
         earlier = log.rows[-1]["seconds"] if log.rows else 0.0
         self.started_at = time.perf_counter() - earlier
 
-    def go_on(self, asked: Callable[[], str | None], report: Callable[[dict], None]) -> None:
-        """Updates, until there is a reason to stop."""
+    def update_until_stopped(
+        self, asked: Callable[[], str | None], report: Callable[[dict], None]
+    ) -> None:
+        """Update until the run is done, or a signal asks to stop."""
         while not self.is_done() and asked() is None:
             update = self.progress.update + 1
             state, metrics = advance(self.training, self.progress.state, update)
@@ -108,7 +110,7 @@ class _Run:
             self.progress = Progress(state, update, steps)
             row = self._row(metrics)
             self.log.append(row)
-            # What the disk did not take waits for the next checkpoint.
+            # Rows that could not be written wait for the next checkpoint.
             if saved_runs.LOG not in self.failing:
                 self._attempt(saved_runs.LOG, self.log.flush)
             self._show(lambda row=row: report(row))
@@ -137,7 +139,7 @@ class _Run:
         return time.monotonic() - self.saved_at >= max(SECONDS, self.cost / SHARE)
 
     def checkpoint(self) -> bool:
-        """Log, parameters and checkpoint, in this order: the log lacks nothing that follows."""
+        """Write log, parameters and checkpoint, in this order, so that the log is complete."""
         if self.saved_update == self.progress.update:
             return True
         start = time.monotonic()
@@ -153,21 +155,21 @@ class _Run:
         self.cost = self.saved_at - start
         return saved
 
-    def leave(self) -> bool:
-        """Log, parameters and picture of what there is; whether the parameters are written."""
+    def write_results(self) -> bool:
+        """Write log, parameters and picture; whether the parameters are written."""
         self.ending = True
         self._attempt(saved_runs.LOG, self.log.flush)
         if self.log.waiting:
-            say(f"warning: {saved_runs.LOG} lacks the last {self.log.waiting} updates")
+            print_message(f"warning: {saved_runs.LOG} lacks the last {self.log.waiting} updates")
         written = self._write_params()
         if self.log.rows and (draw := self.plan.draw) is not None:
             self._attempt(saved_runs.CURVE, lambda: self._draw(draw))
         return written
 
-    def end(self) -> int:
-        """All is done: the parameters are the result."""
-        if not self.leave():
-            say(f"error: the final parameters are not saved; {self._last_checkpoint()}")
+    def finish(self) -> int:
+        """Write the results of a run that is done."""
+        if not self.write_results():
+            print_message(f"error: the final parameters are not saved; {self._last_checkpoint()}")
             return 1
         directory, update = self.plan.directory, self.progress.update
         self._attempt(saved_runs.CONFIG, lambda: saved_runs.mark_finished(directory, update))
@@ -177,24 +179,25 @@ class _Run:
         return 0
 
     def stop(self, signal_name: str) -> int:
-        """A signal asked: save, and say how to go on."""
+        """Save the run after a signal, and print how to resume it."""
         self.ending = True
         saved = self.checkpoint()
-        self.leave()
+        self.write_results()
         where = f"{signal_name} after update {self.progress.update} of {self.plan.updates}"
         resume = f"pgjax train --resume {self.plan.directory}"
         if not saved:
-            say(f"error: {where}: it is not saved; {self._last_checkpoint()}; try: {resume}")
+            last = self._last_checkpoint()
+            print_message(f"error: {where}: it is not saved; {last}; try: {resume}")
             return 1
         self._print(f"{where}: saved; go on with: {resume}")
         return 0
 
     def fail(self, error: Exception) -> int:
-        """Something is not finite, or the device fails; the updates before are good, and kept."""
+        """Save the updates before one that failed: it was not finite, or the device failed."""
         self.ending = True
         self.checkpoint()
-        self.leave()
-        say(f"error: {' '.join(str(error).split())}; {self._last_checkpoint()}")
+        self.write_results()
+        print_message(f"error: {' '.join(str(error).split())}; {self._last_checkpoint()}")
         return 1
 
     def _last_checkpoint(self) -> str:
@@ -218,33 +221,33 @@ class _Run:
         self._show(lambda: print(line, flush=True))
 
     def _show(self, write: Callable[[], Any]) -> None:
-        """Standard output may be a file on the full disk, or a terminal that is gone."""
+        """Print; standard output may be a file on the full disk, or a closed terminal."""
         if "standard output" in self.failing:
             return
         if not self._attempt("standard output", write):
-            # Python would flush it once more at the end, and fail.
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
+            # Python would flush it again at its exit, and fail.
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
 
     def _attempt(self, what: str, write: Callable[[], Any]) -> bool:
-        """Whether it was written. Whatever kept it from that, training is worth more."""
+        """Whether it was written; no failure to write stops the training."""
         try:
             write()
         except Exception as error:
             if what not in self.failing:
-                told = error.strerror if isinstance(error, OSError) else None
-                reason = told or " ".join(str(error).split())
-                goes_on = "" if self.ending else "; training goes on"
-                say(f"warning: could not write {what}: {reason}{goes_on}")
+                system_reason = error.strerror if isinstance(error, OSError) else None
+                reason = system_reason or " ".join(str(error).split())
+                suffix = "" if self.ending else "; training goes on"
+                print_message(f"warning: could not write {what}: {reason}{suffix}")
             self.failing.add(what)
             return False
         if what in self.failing:
             self.failing.remove(what)
-            say(f"{what} could be written again")
+            print_message(f"{what} could be written again")
         return True
 
 
 def _verdict(row: dict[str, Any], until: float) -> str:
-    """Whether the return asked for was reached, and where."""
+    """A sentence on whether the required return was reached, and when."""
     if row["mean_return"] >= until:
         return f"a mean return of {until:g} was reached at update {row['update']}"
     return f"no batch reached a mean return of {until:g} in {row['update']} updates"

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: a live line on a terminal, a few plain lines anywhere else."""
+"""Progress of a run: a live line on a terminal, a few plain lines elsewhere."""
 
 import contextlib
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def reporter(updates: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that takes each row of the log, and shows it or not."""
+    """A function that takes each row of the log, and prints some of them."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

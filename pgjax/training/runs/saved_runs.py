@@ -1,4 +1,4 @@
-"""Saved runs: what `train` leaves in a directory and `evaluate` reads back.
+"""Saved runs: the files of a run's directory, which `train` writes and `evaluate` reads.
 
 Imports JAX and gymnax, so a command imports this module only when it runs.
 """
@@ -26,13 +26,13 @@ CHECKPOINTS = "checkpoints"
 
 
 @contextlib.contextmanager
-def alone_in(directory: Path) -> Iterator[None]:
-    """Make the directory, and let no other process train in it meanwhile.
+def locked(directory: Path) -> Iterator[None]:
+    """Make the directory, and lock it against other training processes.
 
-    The lock is the kernel's: it is gone with the process, however that ends.
+    The kernel holds the lock, and releases it when the process ends for any reason.
 
     Raises:
-        ValueError: another process trains there.
+        ValueError: if another process trains there.
     """
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -55,7 +55,7 @@ def alone_in(directory: Path) -> Iterator[None]:
 
 
 def begin(directory: Path, config: dict, *, overwrite: bool) -> None:
-    """Write the config of a new run; lose no earlier run unless told to."""
+    """Write the config of a new run; a ValueError if there is one already, unless `overwrite`."""
     present = [name for name in (*FILES, CHECKPOINTS) if (directory / name).exists()]
     if present and not overwrite:
         raise ValueError(
@@ -72,18 +72,18 @@ def begin(directory: Path, config: dict, *, overwrite: bool) -> None:
 
 
 def mark_finished(directory: Path, update: int) -> None:
-    """Say in the config after which update the run ended: its parameters are the result."""
+    """Record in the config the update after which the run ended: its parameters are the result."""
     config = json.loads((directory / CONFIG).read_text())
     write_config(directory, config | {"finished": update})
 
 
 def describe(environment: str, seed: int, description: dict) -> dict:
-    """What `config.json` holds: enough to rebuild the policy and to repeat the run."""
+    """The content of `config.json`: enough to rebuild the policy and to repeat the run."""
     return {"environment": environment, "seed": seed} | description | {"versions": _versions()}
 
 
 def _versions() -> dict[str, str]:
-    """Of everything that the last bits of a result hang on."""
+    """Versions of everything that may change the last bits of a result."""
     libraries = ("jax", "jaxlib", "flax", "optax", "gymnax")
     found = {library: importlib.metadata.version(library) for library in libraries}
     return {"pgjax": __version__} | found | {"backend": jax.default_backend()}
@@ -93,7 +93,7 @@ def read_config(directory: Path) -> dict:
     """The config of a run that can be resumed.
 
     Raises:
-        ValueError: no run there, or one that cannot be resumed.
+        ValueError: if there is no run, or it cannot be resumed.
     """
     path = directory / CONFIG
     if not path.is_file():
@@ -111,10 +111,10 @@ def read_config(directory: Path) -> dict:
 
 
 def differences(directory: Path, config: dict, description: dict) -> list[str]:
-    """In which versions the run's past differs from the present.
+    """Descriptions of the versions that changed since the run began.
 
     Raises:
-        ValueError: the config describes another training than its options make.
+        ValueError: if the config describes another training than its options make.
     """
     made = json.loads(json.dumps(description))  # tuples as lists, as the config has them
     changed = [name for name in made if config.get(name) != made[name]]
@@ -132,12 +132,12 @@ def differences(directory: Path, config: dict, description: dict) -> list[str]:
 
 
 def write_config(directory: Path, config: dict) -> None:
-    """Write `config.json`, whole or not at all."""
+    """Write `config.json`, completely or not at all."""
     _write_whole(directory / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
 def write_params(directory: Path, params: Params) -> None:
-    """Write `params.msgpack`, whole or not at all: an earlier file stays until the new is there."""
+    """Write `params.msgpack`, completely or not at all; an earlier file is replaced at once."""
     _write_whole(directory / PARAMS, serialization.to_bytes(params))
 
 
@@ -158,7 +158,7 @@ def load(directory: Path) -> tuple[dict, Environment, Policy, Params]:
     """(config, environment, policy, params) of a saved run.
 
     Raises:
-        ValueError: no run there, or files that cannot be read, or that do not fit each other.
+        ValueError: if there is no run, or its files cannot be read, or they do not fit each other.
     """
     missing = [name for name in (CONFIG, PARAMS) if not (directory / name).is_file()]
     if missing:

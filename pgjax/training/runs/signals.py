@@ -1,4 +1,4 @@
-"""Signals that ask a long run to stop: heard at once, obeyed between two updates."""
+"""Signals that ask a run to stop: recorded at once, and acted on after the current update."""
 
 import os
 import signal
@@ -10,64 +10,65 @@ from contextlib import contextmanager, suppress
 
 ASKING = tuple(s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGHUP"))
 ECHO = 0.05
-"""Seconds within which a SIGINT is the first one again: a launcher passes on what Ctrl-C sent to
-every process of the terminal."""
+"""Seconds within which a second SIGINT is ignored: Ctrl-C signals every process of the terminal,
+and a launcher passes its own signal on."""
 
 SHOW_CURSOR = "\x1b[?25h"  # a live line on a terminal hides it
 
 
 @contextmanager
 def interruptions() -> Iterator[Callable[[], str | None]]:
-    """Within, SIGINT, SIGTERM and SIGHUP only ask to stop; a SIGINT after that ends at once.
+    """Within, SIGINT, SIGTERM and SIGHUP only ask to stop; a second SIGINT ends the process.
 
-    Python runs a handler when its main thread is back from what it calls, and a compilation can
-    take a minute. So a thread of its own hears of signals, through the file descriptor that
-    CPython writes them to.
+    Python runs a handler when its main thread returns from a call, and a compilation can take a
+    minute. So another thread reads signals from the file descriptor that CPython writes them to.
 
     Yields:
-        A function that gives the name of the first signal that came, None if there was none.
+        A function that returns the name of the first signal, or None if there was none.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None  # only the main thread may say what a signal does
         return
     received: list[str] = []
-    hear, tell = os.pipe()
-    os.set_blocking(tell, False)
+    reading_end, writing_end = os.pipe()
+    os.set_blocking(writing_end, False)
     before = {s: signal.getsignal(s) for s in ASKING}
-    listener = threading.Thread(target=_listen, args=(hear, received), daemon=True)
+    listener = threading.Thread(target=_listen, args=(reading_end, received), daemon=True)
     listener.start()
-    told_before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    descriptor_before = signal.set_wakeup_fd(writing_end, warn_on_full_buffer=False)
     try:
         for asking, handler in before.items():
             if handler is not signal.SIG_IGN:  # a shell's background job, or nohup
                 signal.signal(asking, lambda *_: None)
         yield lambda: received[0] if received else None
     finally:
-        signal.set_wakeup_fd(told_before)
+        signal.set_wakeup_fd(descriptor_before)
         for asking, handler in before.items():
             signal.signal(asking, signal.SIG_DFL if handler is None else handler)
-        os.write(tell, b"\0")  # no signal has this number: the listener leaves
+        os.write(writing_end, b"\0")  # no signal has this number: the listener returns
         listener.join()
-        os.close(hear)
-        os.close(tell)
+        os.close(reading_end)
+        os.close(writing_end)
 
 
-def _listen(hear: int, received: list[str]) -> None:
+def _listen(reading_end: int, received: list[str]) -> None:
     asked_at = 0.0
-    while (number := os.read(hear, 1)[0]) != 0:
+    while (number := os.read(reading_end, 1)[0]) != 0:
         if number not in ASKING:
             continue
         if not received:
             received.append(signal.Signals(number).name)
             asked_at = time.monotonic()
-            _say(f"{received[0]}: the update is finished and saved first; Ctrl-C ends at once")
+            _print_line(
+                f"{received[0]}: the update is finished and saved first; Ctrl-C ends at once"
+            )
         elif number == signal.SIGINT and time.monotonic() - asked_at > ECHO:
-            _say("ended at once")
+            _print_line("ended at once")
             os._exit(128 + signal.SIGINT)
 
 
-def _say(words: str) -> None:
-    """To standard error, past buffers that the main thread may be in the middle of."""
+def _print_line(message: str) -> None:
+    """Write to standard error without the buffers, which the main thread may be using."""
     cursor = SHOW_CURSOR if sys.stdout.isatty() else ""
     with suppress(OSError):
-        os.write(2, f"{cursor}\npgjax train: {words}\n".encode())
+        os.write(2, f"{cursor}\npgjax train: {message}\n".encode())
