@@ -211,8 +211,10 @@ def is_record(value: Any) -> bool:
 def _is_leaf(value: Any, declared: Any) -> bool:
     if "static" in declared:
         return False
-    if "data" in declared or is_record(value) or isinstance(value, (*NUMBERS, Partial)):
+    if "data" in declared or isinstance(value, (*NUMBERS, Partial)):
         return True
+    if is_record(value):  # without numbers in it, it is compared once and not flattened
+        return bool(jax.tree.leaves(value))
     if value is None or callable(value) or isinstance(value, bool | int | str):
         return False
     leaves = jax.tree.leaves(value)

@@ -177,33 +177,28 @@ def stable(environment: Environment) -> Environment:
         >>> str(state.dtype), str(step.reward.dtype), str(step.terminated.dtype)
         ('float32', 'float32', 'bool')
     """
+    leaves, structure = jax.tree.flatten(environment)
+    kind = structure, tuple(map(_type_of, leaves))
     return replace(
         environment,
-        init=configured(_stable_init, environment=environment),
-        step=configured(_stable_step, environment=environment),
+        init=configured(_stable_init, init=environment.init, kind=kind),
+        step=configured(_stable_step, step=environment.step, kind=kind),
     )
 
 
-def _stable_init(key: Array, *, environment: Environment) -> tuple[State, Step]:
-    return _cast_all(environment.init(key), environment)
+def _stable_init(key: Array, *, init: Callable, kind: tuple[Any, Any]) -> tuple[State, Step]:
+    return _cast_all(init(key), kind)
 
 
 def _stable_step(
-    key: Array, state: State, action: Array, *, environment: Environment
+    key: Array, state: State, action: Array, *, step: Callable, kind: tuple[Any, Any]
 ) -> tuple[State, Step]:
-    return _cast_all(environment.step(key, state, action), environment)
+    return _cast_all(step(key, state, action), kind)
 
 
-def _cast_all(shown: tuple[State, Step], environment: Environment) -> tuple[State, Step]:
-    return jax.tree.map(cast, _as_arrays(shown), _common_types(environment))
-
-
-def _common_types(environment: Environment) -> tuple[State, Step]:
-    """Shapes and dtypes of a state and a Step, the same at the start and later."""
-    leaves, structure = jax.tree.flatten(environment)
-    return _common_types_of(
-        structure, tuple(map(_type_of, leaves)), jax.config.read("jax_enable_x64")
-    )
+def _cast_all(shown: tuple[State, Step], kind: tuple[Any, Any]) -> tuple[State, Step]:
+    common = _common_types(*kind, x64=jax.config.read("jax_enable_x64"))
+    return jax.tree.map(cast, _as_arrays(shown), common)
 
 
 def _type_of(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -212,8 +207,8 @@ def _type_of(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 @lru_cache(maxsize=128)
-def _common_types_of(structure: Any, leaves: tuple[Any, ...], x64: bool) -> tuple[State, Step]:
-    """Cached for each environment: abstract evaluation takes as long as tracing it twice."""
+def _common_types(structure: Any, leaves: tuple[Any, ...], *, x64: bool) -> tuple[State, Step]:
+    """Shapes and dtypes of a state and a Step, at every step; cached, for tracing twice is slow."""
     environment = structure.unflatten(leaves)
     key, action = jax.eval_shape(jax.random.key, 0), action_example(environment.action_space)
     start = jax.eval_shape(lambda env, key: _as_arrays(env.init(key)), environment, key)
