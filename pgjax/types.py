@@ -11,9 +11,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from flax import struct
 from jax import Array
-from jaxtyping import Bool, Float, Int, Key, Num, PyTree
+from jaxtyping import Bool, Float, Int, Key, Num, PyTree, UInt32
 
 from pgjax.records import record
+
+KeyLike: TypeAlias = Key[Array, ""] | UInt32[Array, "2"]
+"""A key from `jax.random.key`, or a raw uint32 key, which is wrapped."""
 
 Params: TypeAlias = PyTree
 Observation: TypeAlias = PyTree

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Key, UInt32
+from jaxtyping import Key
 
 from pgjax.core.devices import over_devices, varying
 from pgjax.core.randomness import split_random_draws
@@ -30,14 +30,14 @@ from pgjax.rollouts.stepping import (
     policy_act,
     step,
 )
-from pgjax.types import Params, Policy, RecurrentPolicy, Trajectory
+from pgjax.types import KeyLike, Params, Policy, RecurrentPolicy, Trajectory
 
 
 def rollout(
     policy: Policy | RecurrentPolicy,
     params: Params,
     environment: AnyEnvironment,
-    key: Key[Array, ""] | UInt32[Array, "2"],
+    key: KeyLike,
     *,
     num_trajectories: int,
     num_steps: int,

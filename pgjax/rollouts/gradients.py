@@ -17,7 +17,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.interpreters import partial_eval
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Float, Key, PyTree, UInt32
+from jaxtyping import Float, PyTree
 
 from pgjax.core.chunks import scan_rows
 from pgjax.core.devices import over_devices, without_explicit_axes
@@ -28,7 +28,7 @@ from pgjax.environments.base import Environment
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.estimators import score_weights
 from pgjax.rollouts.episodes import episode_keys, episodes
-from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
+from pgjax.types import Estimator, KeyLike, Params, Policy, RecurrentPolicy, Trajectory
 
 CPU_BYTES, ACCELERATOR_BYTES = 2**26, 2**31
 """Observations, actions and per-trajectory gradients held at once, on each device."""
@@ -47,7 +47,7 @@ def sampled_gradient(
     policy: Policy | RecurrentPolicy,
     params: Params,
     environment: AnyEnvironment,
-    key: Key[Array, ""] | UInt32[Array, "2"],
+    key: KeyLike,
     *,
     num_trajectories: int,
     num_steps: int,
@@ -100,7 +100,7 @@ def sampled_moments(
     policy: Policy | RecurrentPolicy,
     params: Params,
     environment: AnyEnvironment,
-    key: Key[Array, ""] | UInt32[Array, "2"],
+    key: KeyLike,
     *,
     num_trajectories: int,
     num_steps: int,

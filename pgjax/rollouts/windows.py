@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int, Key, UInt32
+from jaxtyping import Bool, Float, Int, Key
 
 from pgjax.core.episode_boundaries import time_in_episode
 from pgjax.core.randomness import split_random_draws
@@ -32,7 +32,7 @@ from pgjax.rollouts.stepping import (
     select,
     step,
 )
-from pgjax.types import Observation, Params, Policy, Trajectory
+from pgjax.types import KeyLike, Observation, Params, Policy, Trajectory
 
 
 class Running(NamedTuple):
@@ -98,9 +98,7 @@ class Finished(NamedTuple):
     mean_length: Float[Array, ""]
 
 
-def start(
-    environment: AnyEnvironment, key: Key[Array, ""] | UInt32[Array, "2"], num_environments: int
-) -> Stream:
+def start(environment: AnyEnvironment, key: KeyLike, num_environments: int) -> Stream:
     """N streams at the start of their first episodes.
 
     Args:

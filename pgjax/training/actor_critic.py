@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Float, Key, UInt32
+from jaxtyping import Float, Key
 
 from pgjax import terms, weights
 from pgjax.core.episode_boundaries import values
@@ -29,7 +29,7 @@ from pgjax.rollouts import windows
 from pgjax.training.minibatches import Rows, check_settings, improve
 from pgjax.training.minibatches import Settings as Settings
 from pgjax.training.reinforce import Metrics, Training, all_finite
-from pgjax.types import Params, Term
+from pgjax.types import KeyLike, Params, Term
 
 
 class ReturnScale(NamedTuple):
@@ -88,7 +88,7 @@ def a2c(
     agent: ActorCritic,
     params: Params,
     environment: AnyEnvironment,
-    key: Key[Array, ""] | UInt32[Array, "2"],
+    key: KeyLike,
     *,
     optimizer: optax.GradientTransformation,
     settings: Settings,
@@ -142,7 +142,7 @@ def ppo(
     agent: ActorCritic,
     params: Params,
     environment: AnyEnvironment,
-    key: Key[Array, ""] | UInt32[Array, "2"],
+    key: KeyLike,
     *,
     optimizer: optax.GradientTransformation,
     settings: Settings,
@@ -232,7 +232,7 @@ def _training(
     agent: ActorCritic,
     params: Params,
     environment: AnyEnvironment,
-    key: Key[Array, ""] | UInt32[Array, "2"],
+    key: KeyLike,
     optimizer: optax.GradientTransformation,
     settings: Settings,
     term: Term,

@@ -6,8 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen
-from jax import Array
-from jaxtyping import Key, UInt32
 
 from pgjax.core.validation import check_key
 from pgjax.environments.base import Box, Discrete, Environment, seen
@@ -15,7 +13,7 @@ from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies import MLP, ConvNet, GaussianMLP, flax_gaussian_policy, flax_policy
 from pgjax.policies.actor_critic import ActorCritic
 from pgjax.policies.distribution import unmasked
-from pgjax.types import Params, Policy, RecurrentPolicy
+from pgjax.types import KeyLike, Params, Policy, RecurrentPolicy
 
 
 def default_network(environment: AnyEnvironment) -> linen.Module:
@@ -110,7 +108,7 @@ def network_description(network: linen.Module) -> dict:
 def initial_params(
     policy: Policy | RecurrentPolicy | ActorCritic,
     environment: AnyEnvironment,
-    key: Key[Array, ""] | UInt32[Array, "2"],
+    key: KeyLike,
 ) -> Params:
     """A policy's first parameters, from the shape of the environment's observation.
 

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Float, Key, UInt32
+from jaxtyping import Float
 
 from pgjax.core.scores import log_probs, weighted_score_and_sum
 from pgjax.core.validation import check_key, check_positive
 from pgjax.estimators import admit, score_weights
 from pgjax.rollouts.episodes import rollout
-from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
+from pgjax.types import Estimator, KeyLike, Params, Policy, RecurrentPolicy, Trajectory
 
 Number = float | Float[Array, ""]
 
@@ -133,7 +133,7 @@ def train(
     policy: Policy | RecurrentPolicy,
     params: Params,
     environment: Any,
-    key: Key[Array, ""] | UInt32[Array, "2"],
+    key: KeyLike,
     *,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
@@ -192,7 +192,7 @@ def policy_gradient(
     policy: Policy | RecurrentPolicy,
     params: Params,
     environment: Any,
-    key: Key[Array, ""] | UInt32[Array, "2"],
+    key: KeyLike,
     *,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
@@ -269,7 +269,7 @@ def evaluate(
     policy: Policy | RecurrentPolicy,
     params: Params,
     environment: Any,
-    key: Key[Array, ""] | UInt32[Array, "2"],
+    key: KeyLike,
     *,
     num_trajectories: int,
     num_steps: int,
