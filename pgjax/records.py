@@ -1,13 +1,13 @@
 """Records that JAX takes as arguments: their numbers are leaves, their functions are static.
 
 `record` makes a class a frozen dataclass and a pytree. `configured` binds settings to a plain
-function, as `functools.partial` does, and gives a record too. So a function of records can be
-compiled, mapped over the numbers in them and differentiated by them; and two records with equal
-settings are equal, so that one that is built anew does not compile again.
+function, as `functools.partial` does, and returns a record too. So a function of records can be
+compiled, mapped over the numbers in them and differentiated by them. Two records with equal
+settings are equal, so that a new one with the same settings does not compile again.
 
 A value is a leaf if it is a float, an array, another record or a pytree of arrays. Anything else
-is static: functions, integers, strings, None. Static values are compared with ==, and those without
-a hash by identity. What is a leaf is decided when a record is made, and stays so.
+is static: functions, integers, strings, None. Static values are compared with ==, or by identity if
+they have no hash. What is a leaf is decided when a record is made, and does not change.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,12 +28,12 @@ NUMBERS = float, complex, np.ndarray, np.generic, Array
 
 
 def static(**options: Any) -> Any:
-    """A field of a record that is never a leaf, whatever its value: a size, a shape, a name."""
+    """A field of a record that is never a leaf: a size, a shape, a name."""
     return field(metadata={"static": True}, **options)
 
 
 def data(**options: Any) -> Any:
-    """A field of a record whose leaves are traced, integers included."""
+    """A field of a record whose leaves are always traced, integers included."""
     return field(metadata={"data": True}, **options)
 
 
@@ -118,7 +118,7 @@ def configured(function: Callable[..., Any], **settings: Any) -> Configured:
     """A record of a function and its settings; see `Configured`.
 
     Args:
-        function: defined at the top of a module, for it is compared by identity.
+        function: defined at the top of a module, because it is compared by identity.
         settings: its keyword arguments.
 
     Example:
@@ -134,7 +134,7 @@ def configured(function: Callable[..., Any], **settings: Any) -> Configured:
 
 
 class _Program:
-    """What of a record is not a leaf; the same for records that differ in their numbers only."""
+    """The static part of a record, equal for records that differ in their numbers only."""
 
     def __init__(self, values: dict[str, Any], leaves: Iterable[str]) -> None:
         self.leaves = tuple(leaves)
@@ -197,14 +197,14 @@ _register(Configured, _configured_program, _configured_setting, _rebuild_configu
 
 
 def as_record(function: Any) -> Any:
-    """A record of a function; a record, or another pytree that is called, as it is."""
+    """A record of a function; a record, or another callable pytree, unchanged."""
     return (
         function if is_record(function) or isinstance(function, Partial) else configured(function)
     )
 
 
 def is_record(value: Any) -> bool:
-    """Whether a value is a record, whose functions JAX does not take for leaves."""
+    """Whether a value is a record."""
     return type(value) in _RECORDS
 
 

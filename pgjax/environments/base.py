@@ -20,7 +20,7 @@ from pgjax.records import configured, data, record, static
 from pgjax.types import MaskedObservation, Observation
 
 State: TypeAlias = Any
-"""A pytree of arrays of one shape and dtype at every step; nobody but the environment reads it."""
+"""A pytree of arrays of one shape and dtype at every step, read by the environment only."""
 
 
 class Step(NamedTuple):
@@ -208,7 +208,7 @@ def _type_of(leaf: Any) -> jax.ShapeDtypeStruct:
 
 @lru_cache(maxsize=128)
 def _common_types(structure: Any, leaves: tuple[Any, ...], *, x64: bool) -> tuple[State, Step]:
-    """Shapes and dtypes of a state and a Step, at every step; cached, for tracing twice is slow."""
+    """Shapes and dtypes of a state and a Step at every step; cached, because tracing takes long."""
     environment = structure.unflatten(leaves)
     key, action = jax.eval_shape(jax.random.key, 0), action_example(environment.action_space)
     start = jax.eval_shape(lambda env, key: _as_arrays(env.init(key)), environment, key)

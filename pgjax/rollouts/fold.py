@@ -116,10 +116,10 @@ def seeded_return(
     """
     check_positive("num_steps", num_steps)
     check_unit_interval("discount", discount)
-    surface, sample = stable(as_environment(environment)), sampler(policy)
+    stepped, sample = stable(as_environment(environment)), sampler(policy)
 
     def objective(params: Params, key: Key[Array, ""]) -> Float[Array, ""]:
-        sampled_action(sample, params, surface)
+        sampled_action(sample, params, stepped)
 
         def act(key: Array, observation: Observation) -> tuple[Any, None]:
             return sample(params, key, observation), None
@@ -127,9 +127,9 @@ def seeded_return(
         def add(total: Array, time: Array, taken: Taken) -> tuple[Array, None]:
             return total + power(discount, time, total.dtype) * taken.reward, None
 
-        reward = jax.eval_shape(lambda key: surface.init(key)[1].reward, key)
+        reward = jax.eval_shape(lambda key: stepped.init(key)[1].reward, key)
         keys = jax.random.split(key, 3)
-        return fold(surface, act, keys, num_steps, add, jnp.zeros((), reward.dtype))[0]
+        return fold(stepped, act, keys, num_steps, add, jnp.zeros((), reward.dtype))[0]
 
     return objective
 
