@@ -69,7 +69,7 @@ def on_problem(certificates: Sequence[Certificate], problem: Problem) -> Table:
     mdp = problem.mdp
     title = (
         f"{problem.name}: {mdp.num_states} states, {mdp.num_actions} actions, "
-        f"γ = {mdp.discount:g}, at most {problem.horizon} step" + "s" * (problem.horizon > 1)
+        f"γ = {mdp.discount:g}, at most {problem.horizon} step" + "s" * (problem.horizon != 1)
     )
     return Table(title, ("estimator", "K", "bias", "cosine", "variance", "N for 1 %"), rows)
 
@@ -183,7 +183,7 @@ def save_json(certificates: Sequence[Certificate], path: Path) -> None:
 
 
 def _statement(row: Row) -> str:
-    return row.bias if row.truth is None else f"{row.bias}, as an estimate of {row.estimand}"
+    return row.bias if row.estimand == "∇J" else f"{row.bias}, as an estimate of {row.estimand}"
 
 
 def _range(

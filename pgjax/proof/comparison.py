@@ -14,6 +14,7 @@ from jax import Array
 from jaxtyping import Key, UInt32
 
 from pgjax.core.float64 import flatten
+from pgjax.core.records import data, record, static
 from pgjax.core.scores import log_probs
 from pgjax.core.validation import check_key, check_positive
 from pgjax.diagnostics import (
@@ -71,20 +72,51 @@ class Comparison(NamedTuple):
     num_batches: int
 
 
+@record
+class Batches:
+    """How the batches are drawn that estimators are compared on.
+
+    Attributes:
+        policy: acts, and is differentiated.
+        params: where.
+        environment: a gymnax environment, a TabularMDP or an Environment.
+        batch_size: N trajectories in each.
+        num_steps: T.
+        environment_params: of a gymnax environment.
+        behaviour: parameters that act, if they are not `params`.
+        prepare: batch -> batch, to write a critic's values into it.
+    """
+
+    policy: Policy = static()
+    params: Params = data()
+    environment: Any = static()
+    batch_size: int = static()
+    num_steps: int = static()
+    environment_params: Any = static(default=None)
+    behaviour: Params | None = data(default=None)
+    prepare: Callable[[Trajectory], Trajectory] = static(default=lambda batch: batch)
+
+    def draw(self, key: Array) -> Trajectory:
+        """One batch [N, T]."""
+        batch = rollout(
+            self.policy,
+            self.params if self.behaviour is None else self.behaviour,
+            self.environment,
+            key,
+            num_trajectories=self.batch_size,
+            num_steps=self.num_steps,
+            environment_params=self.environment_params,
+        )
+        return self.prepare(batch)
+
+
 def compare(
     estimators: Mapping[str, Estimator],
-    policy: Policy,
-    params: Params,
-    environment: Any,
+    batches: Batches,
     key: Key[Array, ""] | UInt32[Array, "2"],
     *,
     reference: Params | Estimator,
     num_batches: int,
-    batch_size: int,
-    num_steps: int,
-    environment_params: Any = None,
-    behaviour: Params | None = None,
-    prepare: Callable[[Trajectory], Trajectory] = lambda batch: batch,
     exactly: Mapping[str, Moments | Spread] | None = None,
     level: float = 0.95,
 ) -> Comparison:
@@ -92,18 +124,11 @@ def compare(
 
     Args:
         estimators: by name.
-        policy: acts, and is differentiated.
-        params: where.
-        environment: a gymnax environment, a TabularMDP or an Environment.
+        batches: how they are drawn.
         key: from `jax.random.key`.
-        reference: ∇J where it is known; else an unbiased estimator, which is given K batches of
-            its own.
+        reference: ∇J if it is known; else an unbiased estimator, which is given K batches of its
+            own.
         num_batches: K, at least 3; 32 give intervals of a factor of about 2.
-        batch_size: N trajectories.
-        num_steps: T.
-        environment_params: of a gymnax environment.
-        behaviour: parameters that act, where they are not `params`.
-        prepare: batch -> batch, to write a critic's values into it.
         exactly: exact moments of a single trajectory's estimate, by name; the reference must then
             be ∇J.
         level: of the intervals' confidence.
@@ -112,7 +137,7 @@ def compare(
         A Comparison.
 
     Raises:
-        ValueError: fewer than three batches, a size below one.
+        ValueError: if there are fewer than three batches, or a size is below one.
 
     Bias: intervals are by the jackknife over batches; estimates are biased by order 1/K.
 
@@ -122,28 +147,19 @@ def compare(
     Example:
         >>> import jax, jax.numpy as jnp, pgjax
         >>> mdp, policy = pgjax.tabular.random_mdp(), pgjax.tabular_softmax(4, 2)
-        >>> found = compare({"RLOO": pgjax.rloo(mdp.discount)}, policy, jnp.zeros((4, 2)), mdp,
-        ...     jax.random.key(0), reference=pgjax.reward_to_go(mdp.discount),
-        ...     num_batches=8, batch_size=64, num_steps=4)
+        >>> batches = Batches(policy, jnp.zeros((4, 2)), mdp, batch_size=64, num_steps=4)
+        >>> found = compare({"RLOO": pgjax.rloo(mdp.discount)}, batches, jax.random.key(0),
+        ...     reference=pgjax.reward_to_go(mdp.discount), num_batches=8)
         >>> found.rows[0].cosine.high
         1.0
     """
-    K, N = check_positive("num_batches", num_batches), check_positive("batch_size", batch_size)
+    K, N = check_positive("num_batches", num_batches), batches.batch_size
     if K < FEWEST_BATCHES:
         raise ValueError(f"num_batches must be at least {FEWEST_BATCHES} for an interval, got {K}")
 
     @jax.jit
-    def estimates(params: Params, acting: Params, key: Array) -> tuple[list[Params], Array]:
-        batch = rollout(
-            policy,
-            acting,
-            environment,
-            key,
-            num_trajectories=N,
-            num_steps=num_steps,
-            environment_params=environment_params,
-        )
-        batch = prepare(batch)
+    def estimates(batches: Batches, key: Array) -> tuple[list[Params], Array]:
+        policy, params, batch = batches.policy, batches.params, batches.draw(key)
         log_weight = log_probs(policy, params, batch) - jnp.where(batch.mask, batch.log_prob, 0)
         share = effective_sample_size(jnp.sum(log_weight, axis=1)) / N
         return [gradient(each, policy, params, batch) for each in listed], share
@@ -151,9 +167,8 @@ def compare(
     listed = list(estimators.values())
     if isinstance(reference, Estimator):
         listed.append(reference)
-    acting = params if behaviour is None else behaviour
     keys = jax.random.split(check_key(key), 2 * K if isinstance(reference, Estimator) else K)
-    found = [jax.device_get(estimates(params, acting, each)) for each in keys]
+    found = [jax.device_get(estimates(batches, each)) for each in keys]
     gradients = jax.tree.map(lambda *x: np.stack(x), *(gradients for gradients, _ in found[:K]))
     if isinstance(reference, Estimator):
         own = [gradients[-1] for gradients, _ in found[K:]]
