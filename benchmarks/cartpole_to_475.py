@@ -39,8 +39,8 @@ def pgjax(seed: int, threshold: float) -> dict[str, float]:
     from pgjax import baselines, flax_policy, reward_to_go, training
     from pgjax.environments.import_gymnax import gymnax
 
-    environment, environment_params = gymnax.make("CartPole-v1")
-    policy = flax_policy(training.default_network(environment, environment_params))
+    environment, _ = gymnax.make("CartPole-v1")
+    policy = flax_policy(training.default_network(environment))
     init_key, train_key = jax.random.split(jax.random.key(seed))
     loop = training.train(
         policy,

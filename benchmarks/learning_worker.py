@@ -59,13 +59,13 @@ def pgjax(algorithm: str, name: str, seed: int) -> dict[str, Any]:
     import jax
     import numpy as np
 
+    from pgjax import environments
     from pgjax.cli import algorithms
-    from pgjax.environments import from_gymnax
     from pgjax.training.reinforce import advance, evaluate
 
     parser = argparse.ArgumentParser()
     algorithms.configure(parser)
-    environment, environment_params = from_gymnax.named(name)
+    environment = environments.make(name)
     arguments = algorithms.complete(parser.parse_args(["--algorithm", algorithm]))
     training, description, policy = algorithms.make(arguments, environment, jax.random.key(seed))
     rows: list[tuple[float, float, float]] = []
@@ -85,7 +85,7 @@ def pgjax(algorithm: str, name: str, seed: int) -> dict[str, Any]:
         environment,
         jax.random.key(1_000_000 + seed),
         num_trajectories=128,
-        num_steps=int(environment_params.max_steps_in_episode),
+        num_steps=environment.time_limit or algorithms.MAX_DEFAULT_STEPS,
     )
     return {
         "settings": description["settings"],

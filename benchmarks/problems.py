@@ -78,7 +78,7 @@ def on_several_devices(
 @partial(jax.jit, static_argnames=("N", "T", "mesh"))
 def rollout(params: Params, key: Array, N: int, T: int, mesh: Mesh | None = None) -> Trajectory:
     """A batch of CartPole episodes by pgjax."""
-    environment, environment_params = cartpole()
+    environment, _ = cartpole()
     return pgjax.rollout(
         POLICY,
         params,
@@ -86,7 +86,6 @@ def rollout(params: Params, key: Array, N: int, T: int, mesh: Mesh | None = None
         key,
         num_trajectories=N,
         num_steps=T,
-        environment_params=environment_params,
         mesh=mesh,
     )
 
@@ -119,7 +118,7 @@ def gradient(
     mesh: Mesh | None = None,
 ) -> Any:
     """Rollout and estimate by pgjax, compiled as one."""
-    environment, environment_params = cartpole()
+    environment, _ = cartpole()
     return pgjax.sampled_gradient(
         estimator,
         POLICY,
@@ -128,7 +127,6 @@ def gradient(
         key,
         num_trajectories=N,
         num_steps=T,
-        environment_params=environment_params,
         mesh=mesh,
     )
 

@@ -69,7 +69,7 @@ def trajectories(
         array([0.35, 0.15, 0.2 , 0.3 ])
     """
     tables, paths = _enumerated(problem, limit)
-    return to_numpy(_assemble(tables, paths.states, paths.actions)), paths.probability
+    return to_numpy(jax.jit(_assemble)(tables, paths.states, paths.actions)), paths.probability
 
 
 @in_float64
@@ -153,14 +153,14 @@ def moments(
         return evaluate(params, tables, states, actions)
 
     ordered = K > 1 and _depends_on_order(estimates, len(paths.probability), (size, K))
-    center, shifted = jnp.zeros(P), False
-    mass = first = second = jnp.zeros(())
+    center, shifted = np.zeros(P), False
+    mass = first = second = np.zeros(())
     for members, weight in _batches(paths.probability, K, size, ordered, limit):
-        values, weight = estimates(members), jnp.asarray(weight)
+        values = estimates(members)
         if not shifted:  # by a typical value, which keeps the second moment from cancelling
-            total, typical, _ = _weighted_sums(values, weight, center)
-            center, shifted = jnp.where(jnp.isfinite(typical), typical / total, 0), True
-        sums = _weighted_sums(values, weight, center)
+            total, typical, _ = to_numpy(_weighted_sums(values, weight, center))
+            center, shifted = np.where(np.isfinite(typical), typical / total, 0), True
+        sums = to_numpy(_weighted_sums(values, weight, center))
         mass, first, second = mass + sums[0], first + sums[1], second + sums[2]
     if not np.all(np.isfinite(first)):
         raise ValueError(
@@ -168,7 +168,7 @@ def moments(
             f"{int(np.sum(~np.isfinite(first)))} of {np.size(first)} entries of its mean are NaN"
         )
     shift = first / mass
-    return to_numpy(Moments(center + shift, second / mass - jnp.outer(shift, shift)))
+    return Moments(center + shift, second / mass - np.outer(shift, shift))
 
 
 class _Tables(NamedTuple):

@@ -14,22 +14,27 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Float, PyTree
 
 from pgjax import terms, weights
-from pgjax.baselines.groups import Groups
-from pgjax.baselines.simple import (
-    Baseline,
+from pgjax.baselines import (
+    Groups,
     group_deviation,
     group_leave_one_out,
     group_mean,
     leave_one_out,
     recorded_value,
 )
-from pgjax.core.compilation import compiled
 from pgjax.core.devices import without_explicit_axes
 from pgjax.core.scores import alive_or_first, log_probs, pull_back, pull_back_each
 from pgjax.core.validation import check_batch, check_params
-from pgjax.terms.ratios import Term
-from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
-from pgjax.weights.on_policy import Discount, Rate
+from pgjax.types import (
+    Baseline,
+    Estimator,
+    Number,
+    Params,
+    Policy,
+    RecurrentPolicy,
+    Term,
+    Trajectory,
+)
 
 
 def surrogate(
@@ -37,7 +42,7 @@ def surrogate(
 ) -> Float[Array, ""]:
     """The scalar whose gradient is the estimate, (1/N) Σ_i Σ_t mask · term(log π, log μ, w).
 
-    Ascend it; its value is not an estimate of J. Weights are constants.
+    Ascend it; its value is not an estimate of J. Weights are constants in θ.
 
     Args:
         estimator: weights and term.
@@ -49,14 +54,14 @@ def surrogate(
         Scalar, in the parameters' precision or float32.
 
     Raises:
-        ValueError: a batch not laid out as [N, T], or empty.
-        TypeError: a parameter that is not floating, a mask that is not boolean.
+        ValueError: if the batch is not laid out as [N, T], or is empty.
+        TypeError: if a parameter is not floating, or the mask is not boolean.
 
     Bias: the estimator's.
     """
     params, batch = admit(params, batch)
     log_prob = log_probs(policy, params, batch)
-    return _mean_term(estimator, batch, log_prob, _weigh(estimator, batch, log_prob))
+    return _mean_term(estimator, batch, log_prob, _evaluate_weights(estimator, batch, log_prob))
 
 
 def gradient(
@@ -74,13 +79,13 @@ def gradient(
         A pytree like params.
 
     Raises:
-        ValueError: a batch not laid out as [N, T], or empty.
-        TypeError: a parameter that is not floating, a mask that is not boolean.
+        ValueError: if the batch is not laid out as [N, T], or is empty.
+        TypeError: if a parameter is not floating, or the mask is not boolean.
 
     Bias: the estimator's.
     """
-    estimate = partial(_admitted, _gradient, estimator, policy)
-    return without_explicit_axes(estimate, PartitionSpec())(params, batch)
+    estimate = partial(_call_admitted, _gradient, policy)
+    return without_explicit_axes(estimate, PartitionSpec())(estimator, params, batch)
 
 
 def per_trajectory_gradients(
@@ -102,12 +107,12 @@ def per_trajectory_gradients(
         A pytree like params with a leading N.
 
     Raises:
-        ValueError: a batch not laid out as [N, T], or empty.
-        TypeError: a parameter that is not floating, a mask that is not boolean.
+        ValueError: if the batch is not laid out as [N, T], or is empty.
+        TypeError: if a parameter is not floating, or the mask is not boolean.
 
     Bias: the estimator's. The samples are independent if the weights do not couple the batch.
     """
-    return _admitted(_each_gradient, estimator, policy, params, batch)
+    return _call_admitted(_each_gradient, policy, estimator, params, batch)
 
 
 def shares(
@@ -128,11 +133,11 @@ def shares(
 
     Bias: the estimator's.
     """
-    weight = _weigh(estimator, batch, log_prob)
+    weight = _evaluate_weights(estimator, batch, log_prob)
     return jax.grad(lambda log_prob: _mean_term(estimator, batch, log_prob, weight))(log_prob)
 
 
-def reinforce(discount: Discount, *, baseline: Baseline | None = None) -> Estimator:
+def reinforce(discount: Number, *, baseline: Baseline | None = None) -> Estimator:
     """REINFORCE: the total return times the summed score, ĝ = mean_i Σ_t ∇log π(a_t|s_t) (R − b).
 
     Args:
@@ -140,7 +145,7 @@ def reinforce(discount: Discount, *, baseline: Baseline | None = None) -> Estima
         baseline: from `pgjax.baselines`.
 
     Raises:
-        ValueError: a discount outside [0, 1].
+        ValueError: if γ is outside [0, 1].
 
     Bias: none for ∇J if the baseline has none. The largest variance of the family.
 
@@ -150,7 +155,7 @@ def reinforce(discount: Discount, *, baseline: Baseline | None = None) -> Estima
     return Estimator(weights.total_return(discount, baseline=baseline), terms.score)
 
 
-def reward_to_go(discount: Discount, *, baseline: Baseline | None = None) -> Estimator:
+def reward_to_go(discount: Number, *, baseline: Baseline | None = None) -> Estimator:
     """Reward-to-go, also GPOMDP: ĝ = mean_i Σ_t γ^t ∇log π(a_t|s_t) (G_t − b_t).
 
     Args:
@@ -158,7 +163,7 @@ def reward_to_go(discount: Discount, *, baseline: Baseline | None = None) -> Est
         baseline: from `pgjax.baselines`.
 
     Raises:
-        ValueError: a discount outside [0, 1].
+        ValueError: if γ is outside [0, 1].
 
     Bias: none for ∇J if the baseline has none.
 
@@ -173,7 +178,7 @@ def reward_to_go(discount: Discount, *, baseline: Baseline | None = None) -> Est
     return Estimator(weights.reward_to_go(discount, baseline=baseline), terms.score)
 
 
-def mismatched_reward_to_go(discount: Discount, *, baseline: Baseline | None = None) -> Estimator:
+def mismatched_reward_to_go(discount: Number, *, baseline: Baseline | None = None) -> Estimator:
     """Reward-to-go without γ^t, ĝ = mean_i Σ_t ∇log π(a_t|s_t) (G_t − b_t): what most code runs.
 
     Args:
@@ -181,7 +186,7 @@ def mismatched_reward_to_go(discount: Discount, *, baseline: Baseline | None = N
         baseline: from `pgjax.baselines`.
 
     Raises:
-        ValueError: a discount outside [0, 1].
+        ValueError: if γ is outside [0, 1].
 
     Bias: biased for ∇J when γ < 1: it weighs states as if undiscounted.
 
@@ -191,7 +196,7 @@ def mismatched_reward_to_go(discount: Discount, *, baseline: Baseline | None = N
     return Estimator(weights.mismatched_reward_to_go(discount, baseline=baseline), terms.score)
 
 
-def rloo(discount: Discount, *, groups: Groups | None = None) -> Estimator:
+def rloo(discount: Number, *, groups: Groups | None = None) -> Estimator:
     """REINFORCE leave-one-out: each return less the mean return of the others.
 
     Args:
@@ -199,7 +204,7 @@ def rloo(discount: Discount, *, groups: Groups | None = None) -> Estimator:
         groups: the others of the trajectory's own group; None takes the whole batch as one.
 
     Raises:
-        ValueError: a discount outside [0, 1], a group of one; at use, a batch of one.
+        ValueError: if γ is outside [0, 1], or a group is of one; at use, if N = 1.
 
     Bias: none.
 
@@ -211,10 +216,10 @@ def rloo(discount: Discount, *, groups: Groups | None = None) -> Estimator:
 
 
 def grpo(
-    discount: Discount,
+    discount: Number,
     groups: Groups,
     *,
-    epsilon: float = 1e-4,
+    epsilon: Number = 1e-4,
     term: Term = terms.importance_ratio,
 ) -> Estimator:
     """GRPO: w_i = (R_i − mean) / (std + ε) in the trajectory's group, over its length |τ_i|.
@@ -228,7 +233,7 @@ def grpo(
         term: `terms.ppo_clip(0.2)` is the paper's.
 
     Raises:
-        ValueError: a discount outside [0, 1], a negative ε; at use, groups that do not fit.
+        ValueError: if γ is outside [0, 1] or ε is negative; at use, if the groups do not fit.
 
     Bias: biased: own return in the mean, a standard deviation from the same returns, the length. A
     group whose returns agree gives zero.
@@ -239,7 +244,7 @@ def grpo(
 
     Example:
         >>> from pgjax import terms
-        >>> from pgjax.baselines.groups import consecutive
+        >>> from pgjax.baselines import consecutive
         >>> estimator = grpo(1.0, consecutive(8), term=terms.ppo_clip(0.2))
     """
     relative = weights.total_return(
@@ -248,9 +253,7 @@ def grpo(
     return Estimator(weights.divided_by_length(relative), term)
 
 
-def dr_grpo(
-    discount: Discount, groups: Groups, *, term: Term = terms.importance_ratio
-) -> Estimator:
+def dr_grpo(discount: Number, groups: Groups, *, term: Term = terms.importance_ratio) -> Estimator:
     """Dr. GRPO, GRPO done right: w_i = R_i − mean in the group, divided by nothing.
 
     Args:
@@ -259,7 +262,7 @@ def dr_grpo(
         term: `terms.ppo_clip(0.2)` is the paper's.
 
     Raises:
-        ValueError: a discount outside [0, 1]; at use, groups that do not fit.
+        ValueError: if γ is outside [0, 1]; at use, if the groups do not fit.
 
     Bias: on-policy it shrinks by (G−1)/G in groups of G, and is `rloo` but for that.
 
@@ -269,7 +272,7 @@ def dr_grpo(
     return Estimator(weights.total_return(discount, baseline=group_mean(groups)), term)
 
 
-def actor_critic(discount: Discount, lambda_: Rate) -> Estimator:
+def actor_critic(discount: Number, lambda_: Number) -> Estimator:
     """Actor-critic: ĝ = mean_i Σ_t γ^t ∇log π(a_t|s_t) A_t, with A = GAE(λ) of the batch's values.
 
     Args:
@@ -277,7 +280,7 @@ def actor_critic(discount: Discount, lambda_: Rate) -> Estimator:
         lambda_: λ in [0, 1]; 0 is the TD error, 1 the return less the value.
 
     Raises:
-        ValueError: a discount or λ outside [0, 1]; at use, a batch without `value`.
+        ValueError: if γ or λ is outside [0, 1]; at use, if the batch has no `value`.
 
     Bias: none for ∇J if λ = 1 or V = V^π.
 
@@ -291,7 +294,7 @@ def actor_critic(discount: Discount, lambda_: Rate) -> Estimator:
         >>> mdp, policy = tabular.random_mdp(), pgjax.tabular_softmax(4, 2)
         >>> params = jnp.ones((4, 2))
         >>> batch, _ = enumeration.trajectories(pgjax.Problem(mdp, policy, params, horizon=3))
-        >>> batch = batch.replace(value=batch.observation @ jnp.arange(4.0))  # the critic's word
+        >>> batch = batch.replace(value=batch.observation @ jnp.arange(4.0))  # the critic's values
         >>> estimator = actor_critic(mdp.discount, 0.95)
         >>> pgjax.gradient(estimator, policy, params, batch).shape
         (4, 2)
@@ -299,7 +302,7 @@ def actor_critic(discount: Discount, lambda_: Rate) -> Estimator:
     return Estimator(weights.generalized_advantage(discount, lambda_), terms.score)
 
 
-def mismatched_actor_critic(discount: Discount, lambda_: Rate) -> Estimator:
+def mismatched_actor_critic(discount: Number, lambda_: Number) -> Estimator:
     """Actor-critic without γ^t, ĝ = mean_i Σ_t ∇log π(a_t|s_t) A_t: what most code runs.
 
     Args:
@@ -307,7 +310,7 @@ def mismatched_actor_critic(discount: Discount, lambda_: Rate) -> Estimator:
         lambda_: λ in [0, 1].
 
     Raises:
-        ValueError: a discount or λ outside [0, 1]; at use, a batch without `value`.
+        ValueError: if γ or λ is outside [0, 1]; at use, if the batch has no `value`.
 
     Bias: biased for ∇J when γ < 1, even with V = V^π.
 
@@ -318,18 +321,18 @@ def mismatched_actor_critic(discount: Discount, lambda_: Rate) -> Estimator:
     return Estimator(weights.mismatched_generalized_advantage(discount, lambda_), terms.score)
 
 
-def n_step_actor_critic(discount: Discount, n: int) -> Estimator:
+def n_step_actor_critic(discount: Number, n: int) -> Estimator:
     """Actor-critic of n steps: ĝ = mean_i Σ_t γ^t ∇log π(a_t|s_t) (G_t − V(s_t)), G of n rewards.
 
     G_t = r_t + … + γ^{n−1} r_{t+n−1} + γ^n V(s_{t+n}), or less if the episode ends before.
 
     Args:
         discount: γ in [0, 1].
-        n: rewards before the critic's word, at least one.
+        n: rewards before the critic's value, at least one.
 
     Raises:
-        TypeError: an n that is no integer.
-        ValueError: a discount outside [0, 1], n below one; at use, a batch without `value`.
+        TypeError: if n is not an integer.
+        ValueError: if γ is outside [0, 1] or n below one; at use, if the batch has no `value`.
 
     Bias: none for ∇J if V = V^π or n is at least the episode's length.
 
@@ -340,27 +343,27 @@ def n_step_actor_critic(discount: Discount, n: int) -> Estimator:
     return Estimator(weights.n_step(discount, n, baseline=recorded_value), terms.score)
 
 
-def _admitted(
+def _call_admitted(
     function: Callable[..., Params],
-    estimator: Estimator,
     policy: Policy | RecurrentPolicy,
+    estimator: Estimator,
     params: Params,
     batch: Trajectory,
 ) -> Params:
-    return function(estimator, policy, *admit(params, batch))
+    return function(policy, estimator, *admit(params, batch))
 
 
-@compiled(2)
+@jax.jit
 def _gradient(
-    estimator: Estimator, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
+    policy: Policy | RecurrentPolicy, estimator: Estimator, params: Params, batch: Trajectory
 ) -> Params:
     share = shares(estimator, batch, log_probs(policy, params, batch))
     return pull_back(policy, params, batch, share)
 
 
-@compiled(2)
+@jax.jit
 def _each_gradient(
-    estimator: Estimator, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
+    policy: Policy | RecurrentPolicy, estimator: Estimator, params: Params, batch: Trajectory
 ) -> Params:
     share = shares(estimator, batch, log_probs(policy, params, batch))
     return pull_back_each(policy, params, batch, share * share.shape[0])
@@ -373,13 +376,14 @@ def _mean_term(
     return jnp.mean(jax.vmap(term)(log_prob, batch.log_prob, weight, batch.mask))
 
 
-def _weigh(estimator: Estimator, batch: Trajectory, log_prob: Array) -> Array:
-    weight = estimator.weights(_without_garbage(batch), jax.lax.stop_gradient(log_prob))
+def _evaluate_weights(estimator: Estimator, batch: Trajectory, log_prob: Array) -> Array:
+    # Constants in θ by what they are given, so that they can be differentiated by their settings.
+    weight = estimator.weights(*jax.lax.stop_gradient((_without_garbage(batch), log_prob)))
     if weight.shape != batch.mask.shape:
         raise ValueError(
             f"estimator.weights must return shape [N, T] = {batch.mask.shape}, got {weight.shape}"
         )
-    return jax.lax.stop_gradient(jnp.where(batch.mask, weight, 0))
+    return jnp.where(batch.mask, weight, 0)
 
 
 def _trajectory_term(
@@ -400,13 +404,13 @@ def _without_garbage(batch: Trajectory) -> Trajectory:
         log_prob=jnp.where(batch.mask, batch.log_prob, 0),
         terminated=batch.terminated & batch.mask,
         truncated=batch.truncated & batch.mask,
-        value=_live(batch.mask, batch.value),
-        action_value=_live(batch.mask, batch.action_value),
-        next_value=_live(batch.mask, batch.next_value),
+        value=_zero_after_end(batch.mask, batch.value),
+        action_value=_zero_after_end(batch.mask, batch.action_value),
+        next_value=_zero_after_end(batch.mask, batch.next_value),
     )
 
 
-def _live(mask: Array, field: Array | None) -> Array | None:
+def _zero_after_end(mask: Array, field: Array | None) -> Array | None:
     return None if field is None else jnp.where(mask, field, 0)
 
 

@@ -34,25 +34,23 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from pgjax.core.compilation import compiled
 from pgjax.core.episode_boundaries import discounted_by_age
 from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.scores import alive_or_first
 from pgjax.core.validation import (
     check_at_least,
+    check_scalars,
     check_traced_finite,
     check_unit_interval,
     is_concrete,
 )
 from pgjax.estimators import admit
+from pgjax.records import configured
 from pgjax.terms.ratios import likelihood_ratio
-from pgjax.types import Params, Policy, Trajectory
-from pgjax.weights.on_policy import Discount, Weights
-
-Coefficient = float | Float[Array, ""]
+from pgjax.types import Number, Params, Policy, Term, Trajectory, Weights
 
 
-def with_entropy_reward(batch: Trajectory, coefficient: Coefficient) -> Trajectory:
+def with_entropy_reward(batch: Trajectory, coefficient: Number) -> Trajectory:
     """The batch with r_t − β log π(a_t|s_t) for r_t: a sampled entropy bonus.
 
     Args:
@@ -63,7 +61,7 @@ def with_entropy_reward(batch: Trajectory, coefficient: Coefficient) -> Trajecto
         The batch with other rewards, in float32 or wider.
 
     Raises:
-        ValueError: a negative coefficient.
+        ValueError: if the coefficient is negative.
 
     Bias: with an estimator that has none for ∇J, none for ∇E[Σ_t γ^t (r_t + β H(π(·|s_t)))].
 
@@ -84,11 +82,11 @@ def with_entropy_reward(batch: Trajectory, coefficient: Coefficient) -> Trajecto
         >>> bool(np.allclose(np.tensordot(probability, each, 1), truth, atol=1e-6))
         True
     """
-    return _penalized(batch, coefficient, batch.log_prob)
+    return _subtract_penalty(batch, coefficient, batch.log_prob)
 
 
 def with_k1_reward(
-    batch: Trajectory, reference_log_prob: Float[Array, "N T"], coefficient: Coefficient
+    batch: Trajectory, reference_log_prob: Float[Array, "N T"], coefficient: Number
 ) -> Trajectory:
     """The batch with r_t − β k1 for r_t, k1 = log π(a_t|s_t) − log ref(a_t|s_t).
 
@@ -102,8 +100,8 @@ def with_k1_reward(
         The batch with other rewards, in float32 or wider.
 
     Raises:
-        ValueError: a reference of another shape, or one that gave an action no probability; a
-            negative coefficient.
+        ValueError: if the reference has another shape or gave an action no probability, or if the
+            coefficient is negative.
 
     Bias: with an estimator that has none for ∇J, none for ∇E[Σ_t γ^t (r_t − β KL(π‖ref))]. That k1
     itself moves with θ does not matter: E[∇k1] = 0.
@@ -112,11 +110,11 @@ def with_k1_reward(
         Schulman, Approximating KL Divergence (2020); Tang & Munos, On a few pitfalls in KL
         divergence gradient estimation for RL (2025); asked for in TRL #4967.
     """
-    return _penalized(batch, coefficient, _log_ratio(batch, reference_log_prob))
+    return _subtract_divergence(batch, reference_log_prob, coefficient, k1)
 
 
 def with_k2_reward(
-    batch: Trajectory, reference_log_prob: Float[Array, "N T"], coefficient: Coefficient
+    batch: Trajectory, reference_log_prob: Float[Array, "N T"], coefficient: Number
 ) -> Trajectory:
     """The batch with r_t − β k2 for r_t, k2 = (log π(a_t|s_t) − log ref(a_t|s_t))²/2.
 
@@ -125,11 +123,11 @@ def with_k2_reward(
     Bias: biased. Its estimand is ∇E[Σ_t γ^t (r_t − β k2)] + β Σ_s d(s) ∇KL(π‖ref): E[k2] is no KL
     divergence, and the gradient of k2 itself is left out.
     """
-    return _penalized(batch, coefficient, _log_ratio(batch, reference_log_prob) ** 2 / 2)
+    return _subtract_divergence(batch, reference_log_prob, coefficient, k2)
 
 
 def with_k3_reward(
-    batch: Trajectory, reference_log_prob: Float[Array, "N T"], coefficient: Coefficient
+    batch: Trajectory, reference_log_prob: Float[Array, "N T"], coefficient: Number
 ) -> Trajectory:
     """The batch with r_t − β k3 for r_t, k3 = ρ − 1 − log ρ with ρ = ref(a_t|s_t)/π(a_t|s_t).
 
@@ -138,9 +136,7 @@ def with_k3_reward(
     Bias: biased by β Σ_s d(s) ∇KL(ref‖π) exactly, although E[k3] is the KL divergence: the gradient
     of k3 itself is left out, and E[∇k3] is not zero as that of k1 is.
     """
-    log_ratio = _log_ratio(batch, reference_log_prob)
-    ratio = likelihood_ratio(-log_ratio, jnp.zeros_like(log_ratio))
-    return _penalized(batch, coefficient, ratio - 1 + log_ratio)
+    return _subtract_divergence(batch, reference_log_prob, coefficient, k3)
 
 
 def with_reference(batch: Trajectory, reference_log_prob: Float[Array, "N T"]) -> Trajectory:
@@ -156,7 +152,7 @@ def with_reference(batch: Trajectory, reference_log_prob: Float[Array, "N T"]) -
         The batch with another `log_prob`.
 
     Raises:
-        ValueError: a reference of another shape, or one that gave an action no probability.
+        ValueError: if the reference has another shape or gave an action no probability.
 
     Bias: none; nothing else is changed.
 
@@ -178,24 +174,23 @@ def with_reference(batch: Trajectory, reference_log_prob: Float[Array, "N T"]) -
     return replace(batch, log_prob=jnp.where(batch.mask, reference_log_prob, 0))
 
 
-def visits(discount: Discount) -> Weights:
+def visits(discount: Number) -> Weights:
     """w_it = γ^t: a penalty counts as often as its state is visited, discounted.
 
     Args:
         discount: γ in [0, 1]; 1 weighs every step alike, as most code does.
 
     Raises:
-        ValueError: a discount outside [0, 1].
+        ValueError: if γ is outside [0, 1].
 
     Bias: none for Σ_s d(s) f(s), with d(s) = Σ_t γ^t P(s_t = s).
     """
-    check_unit_interval("discount", discount)
+    return configured(_visits, discount=check_unit_interval("discount", discount))
 
-    def weigh(batch: Trajectory, log_prob: Array) -> Array:
-        ones = jnp.ones(batch.mask.shape, accumulation_dtype(log_prob))
-        return discounted_by_age(batch, discount, ones)
 
-    return weigh
+def _visits(batch: Trajectory, log_prob: Array, *, discount: Number) -> Array:
+    ones = jnp.ones(batch.mask.shape, accumulation_dtype(log_prob))
+    return discounted_by_age(batch, discount, ones)
 
 
 def k1(
@@ -274,7 +269,7 @@ def squared_entropy(
 
 
 def entropy_gradient(
-    policy: Policy, params: Params, batch: Trajectory, *, discount: Discount
+    policy: Policy, params: Params, batch: Trajectory, *, discount: Number
 ) -> PyTree[Float[Array, "..."]]:
     """The mean over trajectories of Σ_t γ^t ∇H(π(·|s_t)), each entropy from the policy's formula.
 
@@ -288,8 +283,8 @@ def entropy_gradient(
         A pytree like params, to be added, times β, to a policy gradient.
 
     Raises:
-        ValueError: a discount outside [0, 1]; a batch not laid out as [N, T], or empty.
-        TypeError: a parameter that is not floating.
+        ValueError: if γ is outside [0, 1], or the batch is not laid out as [N, T], or is empty.
+        TypeError: if a parameter is not floating.
 
     Bias: on-policy none for Σ_s d(s) ∇H(π(·|s)), and no variance from the actions. It is biased for
     the gradient of the regularised return, by the entropy of later states.
@@ -299,14 +294,16 @@ def entropy_gradient(
         Algorithms (1991), for the bonus; Mnih et al., Asynchronous Methods for Deep Reinforcement
         Learning (2016), section 4, as it is used.
     """
-    check_unit_interval("discount", discount)
+    weights = visits(discount)
     params, batch = admit(params, batch)
-    return _entropy_gradient(policy, params, batch, jnp.asarray(discount))
+    return _entropy_gradient(policy, weights, params, batch)
 
 
-@compiled(1)
-def _entropy_gradient(policy: Policy, params: Params, batch: Trajectory, discount: Array) -> Params:
-    weight = visits(discount)(batch, batch.log_prob) / batch.mask.shape[0]
+@jax.jit
+def _entropy_gradient(
+    policy: Policy, weights: Weights, params: Params, batch: Trajectory
+) -> Params:
+    weight = weights(batch, batch.log_prob) / batch.mask.shape[0]
     observation = alive_or_first(batch.mask, batch.observation)
 
     def total(params: Params) -> Array:
@@ -316,20 +313,26 @@ def _entropy_gradient(policy: Policy, params: Params, batch: Trajectory, discoun
     return jax.grad(total)(params)
 
 
-def _penalized(batch: Trajectory, coefficient: Coefficient, penalty: Array) -> Trajectory:
-    check_at_least("coefficient", coefficient, 0.0, "the sign is in the name: KL costs, H pays")
+def _subtract_penalty(batch: Trajectory, coefficient: Number, penalty: Array) -> Trajectory:
+    fix = "the sign is in the name: a KL divergence is subtracted, an entropy added"
+    coefficient = check_at_least("coefficient", coefficient, 0.0, fix)
+    check_scalars(coefficient=coefficient)
     dtype = accumulation_dtype(jnp.asarray(batch.reward))
     penalty = jax.lax.stop_gradient(jnp.where(batch.mask, penalty, 0)).astype(dtype)
     reward = jnp.asarray(batch.reward).astype(dtype)
     return replace(batch, reward=reward - jnp.asarray(coefficient, dtype) * penalty)
 
 
-def _log_ratio(batch: Trajectory, reference_log_prob: Array) -> Array:
-    """How log π exceeds log ref, zero after each episode's end."""
+def _subtract_divergence(
+    batch: Trajectory, reference_log_prob: Array, coefficient: Number, estimate: Term
+) -> Trajectory:
+    """The batch with r_t − β k for r_t, where k is a loss's estimate of the KL divergence."""
     reference_log_prob = jnp.asarray(reference_log_prob)
     _check_reference(batch, reference_log_prob)
-    reference = jnp.where(batch.mask, reference_log_prob, 0)
-    return jnp.where(batch.mask, batch.log_prob, 0) - reference
+    ours, reference = (jnp.where(batch.mask, x, 0) for x in (batch.log_prob, reference_log_prob))
+    return _subtract_penalty(
+        batch, coefficient, jax.vmap(estimate)(ours, reference, jnp.ones_like(ours))
+    )
 
 
 def _check_reference(batch: Trajectory, reference_log_prob: Array) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Num
 
@@ -20,8 +21,8 @@ from pgjax.core.validation import (
     check_unit_interval,
 )
 
-Scalar = float | int | Num[Array, ""]
-ScalarOrSequence = float | int | Num[Array, ""] | Num[Array, "T"]
+Scalar = float | int | Num[Array | np.ndarray, ""]
+ScalarOrSequence = Scalar | Num[Array | np.ndarray, "T"]
 
 
 def discounted_returns(

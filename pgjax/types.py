@@ -8,12 +8,17 @@ value may stand.
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key, Num, PyTree
 
+from pgjax.records import record
+
 Params: TypeAlias = PyTree
 Observation: TypeAlias = PyTree
+Number: TypeAlias = float | int | Num[Array | np.ndarray, "..."]
+"""A setting such as γ: one number where it is used, an array of several for `jax.vmap`."""
 
 
 @struct.dataclass
@@ -73,7 +78,8 @@ class MaskedObservation(NamedTuple):
     action_mask: PyTree[Bool[Array, "..."]]
 
 
-class Policy(NamedTuple):
+@record
+class Policy:
     """A stochastic policy as a record of pure functions of one observation.
 
     `vmap` adds the batch. Flax modules become one through `flax_policy`; any other network becomes
@@ -92,7 +98,8 @@ class Policy(NamedTuple):
     entropy: Callable[[Params, Observation], Array]
 
 
-class RecurrentPolicy(NamedTuple):
+@record
+class RecurrentPolicy:
     """A policy with a memory, which is carried along the episode.
 
     Rollouts carry it in their scan; log-probabilities are recomputed along each episode from its
@@ -113,19 +120,81 @@ class RecurrentPolicy(NamedTuple):
     entropy: Callable[[Params, Any, Observation], Array]
 
 
-class Estimator(NamedTuple):
+Weights: TypeAlias = Callable[[Trajectory, Array], Array]
+"""(batch, log_prob [N, T]) -> [N, T], the credit of each action."""
+
+Term: TypeAlias = Callable[[Array, Array, Array], Array]
+"""(log_prob [T], behaviour_log_prob [T], weight [T]) -> [T], for one trajectory."""
+
+Baseline: TypeAlias = Callable[[Trajectory, Array], Array]
+"""(batch, target [N, T]) -> [N, T], what is subtracted from the target, or divides it."""
+
+
+@record
+class Estimator:
     """A policy-gradient estimator: credit assignment × how the log-probability enters.
 
-    The estimate is ĝ = ∇θ (1/N) Σ_i Σ_t mask · term(log π_θ, log μ, stop_gradient(weights)).
+    The estimate is ĝ = ∇θ (1/N) Σ_i Σ_t mask · term(log π_θ, log μ, weights).
 
     Attributes:
-        weights: (batch, log_prob[N,T]) -> [N,T], the credit of each action. It sees the whole batch
-            because a baseline may couple trajectories, and is a constant under differentiation.
-        term: (log_prob[T], behaviour_log_prob[T], weight[T]) -> [T], for one trajectory.
+        weights: (batch, log_prob [N, T]) -> [N, T], the credit of each action. It sees the whole
+            batch because a baseline may couple trajectories. It is constant in θ: the batch and
+            the log-probabilities that it is given are constants under differentiation.
+        term: (log_prob [T], behaviour_log_prob [T], weight [T]) -> [T], for one trajectory.
+
+    Raises:
+        TypeError: if either is not a function; an Estimator is not one, but its `weights` are.
+
+    Example:
+        >>> import pgjax
+        >>> Estimator(pgjax.weights.reward_to_go(0.99), pgjax.terms.ppo_clip(0.2))
+        Estimator(weights=reward_to_go(discount=0.99), term=ppo_clip(epsilon=0.2))
     """
 
-    weights: Callable[[Trajectory, Array], Array]
-    term: Callable[[Array, Array, Array], Array]
+    weights: Weights
+    term: Term
+
+    def __post_init__(self) -> None:
+        check_part("weights", self.weights, "weights")
+        check_part("term", self.term, "term")
+
+
+_FORMS = {
+    "weights": ("(batch, log_prob) -> [N, T]", "pgjax.weights"),
+    "term": ("(log_prob, behaviour_log_prob, weight) -> [T]", "pgjax.terms"),
+    "baseline": ("(batch, target) -> [N, T]", "pgjax.baselines"),
+}
+
+
+def check_part(name: str, value: Any, kind: str) -> Any:
+    """`value`, if it is a function, as the parts of an estimator are.
+
+    Args:
+        name: of the argument.
+        value: what was given for it.
+        kind: "weights", "term" or "baseline".
+
+    Returns:
+        The value.
+
+    Raises:
+        TypeError: if it is an Estimator, or is not callable.
+    """
+    if callable(value):
+        return value
+    form, module = _FORMS[kind]
+    fix = f"see {module}"
+    if isinstance(value, Estimator):
+        fix = f"use its {kind}"
+        part = getattr(value, kind, None)
+        made = getattr(part, "function", part)  # of a `Configured`
+        where = getattr(made, "__module__", "").rpartition(".")[0]
+        if where.startswith(module):
+            fix = f"use {where}.{getattr(made, '__name__', kind).lstrip('_')}"
+        value = "an Estimator"
+    elif kind == "baseline" and isinstance(value, float | int | Array):
+        fix = f"use {module}.constant({value})"
+    raise TypeError(f"{name} must be a function {form}, got {value}; {fix}")
 
 
 class Moments(NamedTuple):

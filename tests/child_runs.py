@@ -4,15 +4,22 @@ That process imports this module too, before it imports JAX.
 """
 
 import json
+import multiprocessing
 import os
+import resource
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-SLOW = 0.15
-"""Seconds that a slow save waits, twice, so that most moments lie within one."""
+SECONDS = 300
+"""Until a child counts as hanging, however busy the machine is; it takes some three."""
+
+LIBRARIES = [
+    *("flax", "optax", "orbax.checkpoint", "matplotlib.figure", "scipy.stats", "chex"),
+    *("rich.progress", "pytest"),
+]
 
 
 @contextmanager
@@ -52,8 +59,72 @@ def sketches() -> Iterator[None]:
         yield
 
 
-def train(arguments: list[str], said: Path, cache: str, hook: str = "") -> None:
-    """`pgjax train`, its two outputs in a file; `hook` says what is done to it."""
+class Child:
+    """A run in a process of its own, forked from one that has imported the libraries.
+
+    It reports its moments through a pipe, and waits there at the one it is asked to hold, until it
+    is told to go on or its parent is gone. A moment is "begun", "update 3" before it is computed,
+    "computing update 3" within a computation that does not end, "writing NAME" before a file of a
+    checkpoint, or a line that a signal is answered with.
+
+    Attributes:
+        process: killed at the end of the `with` block, whatever happens.
+        said: the file that its output goes to.
+    """
+
+    def __init__(
+        self, arguments: list[str], said: Path, cache: str, *, hold: str = "", stuck_at: int = 0
+    ) -> None:
+        """Start `pgjax train` with the arguments, a compile cache, and a moment to hold at."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([*LIBRARIES, "tests.child_runs"])
+        self._pipe, theirs = context.Pipe()
+        self.said = said
+        self.process = context.Process(
+            target=_train, args=(arguments, said, cache, hold, stuck_at, theirs), daemon=True
+        )
+        self.process.start()
+        theirs.close()  # the child's end is the child's alone: it is closed when the child ends
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.join()
+        self._pipe.close()
+
+    def wait_until(self, moment: str) -> None:
+        """Wait for a report that begins so; AssertionError if the child ends before."""
+        try:
+            while self._pipe.poll(SECONDS):
+                if self._pipe.recv().startswith(moment):
+                    return
+        except EOFError:
+            raise AssertionError(f"it ended before {moment!r}:\n{self.said.read_text()}") from None
+        raise AssertionError(f"no {moment!r} in {SECONDS} s:\n{self.said.read_text()}")
+
+    def go_on(self) -> None:
+        """Let it leave the moment that it is held at."""
+        self._pipe.send("go on")
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def exit_code(self) -> int | None:
+        """Wait for its end, and return its status."""
+        self.process.join(SECONDS)
+        return self.process.exitcode
+
+
+def _train(
+    arguments: list[str], said: Path, cache: str, hold: str, stuck_at: int, pipe: Any
+) -> None:
+    """`pgjax train`, its two outputs in a file."""
+    # Whatever becomes of its parent, an endless computation ends.
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
@@ -64,38 +135,56 @@ def train(arguments: list[str], said: Path, cache: str, hook: str = "") -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     from pgjax.cli import main
 
-    if hook == "slow saves":
-        _slow_saves()
-    if hook == "stuck":
-        _stuck_at_update(4)
+    def report(moment: str) -> None:
+        pipe.send(moment)
+        if moment == hold:
+            pipe.recv()  # EOFError if the parent is gone
+
+    _report_moments(report, stuck_at)
     with sketches():
         sys.exit(main(arguments))
 
 
-def _slow_saves() -> None:
-    from pgjax import checkpoints
+def _report_moments(report: Callable[[str], None], stuck_at: int) -> None:
+    """Report each moment of the run that follows."""
+    from pgjax.training.runs import checkpoints, loop, saved_runs, signals
 
-    quick = checkpoints._durably
+    begin, advance = saved_runs.begin, loop.advance
+    write, say = checkpoints._durably, signals._say
 
-    def slow(path: Path, text: str) -> None:
-        time.sleep(SLOW)
-        quick(path, text)
+    def reporting_begin(*arguments: Any, **settings: Any) -> None:
+        begin(*arguments, **settings)
+        report("begun")
 
-    checkpoints._durably = slow
+    def reporting_advance(run: Any, state: Any, index: int) -> Any:
+        report(f"update {index}")
+        if index == stuck_at:
+            _compute_endlessly(lambda: report(f"computing update {index}"))
+        return advance(run, state, index)
+
+    def reporting_write(path: Path, text: str) -> None:
+        report(f"writing {path.name}")
+        write(path, text)
+
+    def reporting_say(words: str) -> None:
+        say(words)
+        report(words)
+
+    saved_runs.begin, loop.advance = reporting_begin, reporting_advance
+    checkpoints._durably, signals._say = reporting_write, reporting_say
 
 
-def _stuck_at_update(number: int) -> None:
-    """One update is in the device's hands for hours, where no handler of Python's can run."""
+def _compute_endlessly(report: Callable[[], None]) -> None:
+    """The device is busy for ever, where no handler of Python's can run; reported from within."""
     import jax
 
-    from pgjax.training.runs import loop
+    def reported(x: Any) -> Any:
+        report()
+        return x
 
-    quick = loop.advance
+    @jax.jit
+    def endless(x: Any) -> Any:
+        x = jax.pure_callback(reported, x, x)
+        return jax.lax.while_loop(lambda y: y < 2, lambda y: y * x, x)
 
-    def stuck(run, state, index):
-        if index == number:
-            endless = jax.jit(lambda x: jax.lax.while_loop(lambda y: y < 2, lambda y: y * x, x))
-            endless(1.0).block_until_ready()
-        return quick(run, state, index)
-
-    loop.advance = stuck
+    endless(1.0).block_until_ready()

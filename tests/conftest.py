@@ -4,14 +4,17 @@ A module asks with `pytestmark = pytest.mark.usefixtures("strict")`. gymnax runs
 strict promotion nor, everywhere, x64; modules that roll out ask for `checked_annotations` only.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 # Nearly all the time of these tests is compilation, of programs that run once. Without the
-# optimiser it takes half as long; what the programs compute is the same.
+# optimiser, and each program in one piece, it takes half as long; what they compute is the same.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
 )
 # A second run finds the programs of the first one. JAX's key holds versions and flags.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
@@ -32,6 +35,15 @@ ANNOTATED = [
 ]
 config.update("jaxtyping_disable", True)
 install_import_hook([f"pgjax.{name}" for name in ANNOTATED], "beartype.beartype")
+
+from tests import shared  # noqa: E402 (it imports pgjax, which the hook is for)
+
+
+def pytest_collection_finish() -> None:
+    """Tracing makes many small objects that live on: looking for garbage takes a tenth of it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 50)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +68,12 @@ def strict_numerics() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def strict(strict_numerics: None, checked_annotations: None) -> None:
     """Both; bad input is tested without, because the annotations would speak first."""
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> list[shared.Certificate]:
+    """`certify()`, computed once for all the workers."""
+    return shared.certificates(shared.folder(tmp_path_factory))
 
 
 @pytest.fixture(scope="module")

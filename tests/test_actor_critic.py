@@ -110,7 +110,7 @@ def test_targets_are_lambda_returns():
 
 def test_an_epoch_goes_through_every_row_once():
     """With a term whose gradient no step changes, the steps add up whatever the order."""
-    policy = POLICY._replace(log_prob=lambda table, seen, action: seen @ table[:, 0])
+    policy = replace(POLICY, log_prob=lambda table, seen, action: seen @ table[:, 0])
     agent = agents.ActorCritic(
         lambda key, seen: jnp.zeros((4, 2)),
         policy,
@@ -235,7 +235,7 @@ def test_returns_are_missing_until_an_episode_ends_and_then_the_last_known():
     ("environment", "agent", "stage"),
     [
         (endless(jnp.nan), AGENT, "reward, value, gradient, optimizer step"),
-        (TABLE, AGENT._replace(value=lambda params, seen: jnp.nan), "value, gradient, optimizer"),
+        (TABLE, replace(AGENT, value=lambda params, seen: jnp.nan), "value, gradient, optimizer"),
     ],
 )
 def test_what_is_not_finite_stops_the_run_and_is_named(environment, agent, stage):

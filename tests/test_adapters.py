@@ -6,6 +6,7 @@ defaults. A library that is not installed is skipped, with the reason.
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from pgjax.environments.base import Box, Discrete, Environment, MultiDiscrete
 from pgjax.policies import multi_discrete_policy
 from pgjax.types import MaskedObservation, RecurrentPolicy
 
-pytestmark = pytest.mark.usefixtures("checked_annotations")
+pytestmark = [pytest.mark.adapters, pytest.mark.usefixtures("checked_annotations")]
 
 N, T = 3, 20
 KEY = jax.random.key(5)
@@ -312,7 +313,7 @@ def late_reward(environment: Environment) -> Environment:
         state, step = environment.step(key, paid[0], action)
         return (state, step.reward), step._replace(reward=paid[1])
 
-    return environment._replace(init=init, step=step)
+    return replace(environment, init=init, step=step)
 
 
 def merged_flags(environment: Environment) -> Environment:
@@ -322,7 +323,7 @@ def merged_flags(environment: Environment) -> Environment:
         state, step = environment.step(key, state, action)
         return state, step._replace(terminated=step.terminated | step.truncated)
 
-    return environment._replace(step=step)
+    return replace(environment, step=step)
 
 
 def reset_observation(environment: Environment) -> Environment:
@@ -335,7 +336,7 @@ def reset_observation(environment: Environment) -> Environment:
             observation=jnp.where(ended, fresh.observation, step.observation)
         )
 
-    return environment._replace(step=step)
+    return replace(environment, step=step)
 
 
 def other_limit(environment: Environment) -> Environment:
@@ -345,7 +346,7 @@ def other_limit(environment: Environment) -> Environment:
 
 def other_action(environment: Environment) -> Environment:
     """Records another action than it takes."""
-    return environment._replace(step=lambda key, state, a: environment.step(key, state, -a))
+    return replace(environment, step=lambda key, state, a: environment.step(key, state, -a))
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,7 @@ WHOLE_PROCESSES = {*startup.ROWS, *memory.ROWS, *learning.ROWS}
 IN_PROCESS = [row for row in ROWS if row not in {*WHOLE_PROCESSES, *compilations.ROWS}]
 
 
+@pytest.mark.adapters
 @pytest.mark.parametrize("row", IN_PROCESS, ids=lambda row: row.name)
 def test_contenders_of_every_row_agree_and_run(row):
     result = harness.run_row(row, TINY, repeats=1)
@@ -299,12 +300,14 @@ def test_peak_memory_is_printed_in_bytes(capsys):
     assert int(capsys.readouterr().out) > 2**26
 
 
+@pytest.mark.adapters
 def test_training_ends_at_the_threshold():
     found = cartpole_to_475.pgjax(0, threshold=15.0)
     assert 0 < found["training_seconds"] < 60
     assert found["steps"] >= 15 * cartpole_to_475.NUM_TRAJECTORIES
 
 
+@pytest.mark.adapters
 def test_ppo_ends_at_the_threshold():
     pytest.importorskip("stable_baselines3", reason="a rival, only in requirements.txt")
     found = cartpole_to_475.sb3(0, threshold=9.0, threads=1, sampled=True)

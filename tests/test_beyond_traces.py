@@ -13,7 +13,8 @@ import pgjax
 from pgjax import Problem, beyond, enumeration, exact, sampling, tabular, terms
 from pgjax.core.float64 import to_jax
 from pgjax.environments.base import Discrete, Environment, Step
-from pgjax.rollouts.fold import Visit, bound, fold
+from pgjax.environments.conversion import as_environment
+from pgjax.rollouts.fold import Visit, fold
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -116,17 +117,18 @@ def test_no_trace_reaches_into_the_episode_before() -> None:
 
 def recorded(environment: Any, key: Any, num_trajectories: int, num_steps: int) -> pgjax.Trajectory:
     """What `sampled_trace_gradient` saw of its episodes and forgot."""
-    surface = bound(environment)
+    surface = as_environment(environment)
 
     def act(key: Any, observation: Any) -> Any:
         return POLICY.sample(jnp.asarray(LOGITS), key, observation)
 
     def record(total: None, now: Visit) -> tuple[None, dict]:
         kept = {
-            name: getattr(now, name)
+            name: getattr(now.taken, name)
             for name in ("observation", "action", "reward", "terminated", "truncated")
         }
-        return None, kept | {"log_prob": jnp.where(now.alive, now.note, 0), "mask": now.alive}
+        alive = now.taken.alive
+        return None, kept | {"log_prob": jnp.where(alive, now.taken.note, 0), "mask": alive}
 
     def episode(key: Any) -> pgjax.Trajectory:
         _, kept, final = fold(surface, act, jax.random.split(key, 3), num_steps, record, None)

@@ -16,6 +16,7 @@ import pytest
 from scipy import stats
 
 from pgjax import Problem, bridge, estimators, exact, flax_policy, rollout
+from pgjax.environments import from_gymnax
 from pgjax.environments.tables import laws, reachable_states
 from pgjax.proof import error_curves
 from pgjax.training import default_network
@@ -207,7 +208,7 @@ def test_a_forgotten_field_that_matters_is_found(monkeypatch):
 
 
 def flax_problem(environment, params, seed=0):
-    policy = flax_policy(default_network(environment, params).clone(hidden=(4,)))
+    policy = flax_policy(default_network(environment).clone(hidden=(4,)))
     mdp, horizon = bridge.timeless_mdp(environment, params, discount=0.9)
     return mdp, horizon, policy, error_curves.scattered_params(policy, mdp, jax.random.key(seed))
 
@@ -250,8 +251,10 @@ def test_exact_objective_is_the_mean_of_real_returns(name):
     # returns' standard deviation stands 12 standard errors away.
     environment, params = CASES[name]()
     mdp, horizon, policy, theta = flax_problem(environment, params)
-    batch = rollout(policy, theta, environment, jax.random.key(4), num_trajectories=2**14,
-                    num_steps=horizon, environment_params=params)  # fmt: skip
+    adapted = from_gymnax.adapt(environment, params)
+    batch = rollout(
+        policy, theta, adapted, jax.random.key(4), num_trajectories=2**14, num_steps=horizon
+    )
     returns = discounted_returns(batch, mdp.discount)
     error = abs(returns.mean() - exact.objective(Problem(mdp, policy, theta, horizon)))
     assert error < 5 * returns.std() / len(returns) ** 0.5
@@ -261,8 +264,10 @@ def test_exact_objective_and_gradient_are_means_of_real_ones_on_frozen_lake():
     # 1e-6, split over the parameters. Power: with a γ of 0.8 instead it is found.
     environment, params = made("FrozenLake-misc", limit=30)
     mdp, horizon, policy, theta = flax_problem(environment, params)
-    batch = rollout(policy, theta, environment, jax.random.key(5), num_trajectories=2**15,
-                    num_steps=horizon, environment_params=params)  # fmt: skip
+    adapted = from_gymnax.adapt(environment, params)
+    batch = rollout(
+        policy, theta, adapted, jax.random.key(5), num_trajectories=2**15, num_steps=horizon
+    )
     returns = discounted_returns(batch, mdp.discount)
     error = abs(returns.mean() - exact.objective(Problem(mdp, policy, theta, horizon)))
     assert error < 5 * returns.std() / len(returns) ** 0.5

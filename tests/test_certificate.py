@@ -26,11 +26,6 @@ UNBIASED = sum(row.is_unbiased for row in ROWS)
 EXACT = 1e-10  # sums of up to 35,000 float64 terms, relative to ‖∇J‖
 
 
-@pytest.fixture(scope="module")
-def certificates() -> list[Certificate]:
-    return certify()
-
-
 def named(certificates: list[Certificate], name: str) -> dict[str, Certificate]:
     return {found.problem: found for found in certificates if found.row.name == name}
 

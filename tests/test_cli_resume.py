@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import multiprocessing
 import os
-import random
 import resource
 import shutil
 import signal
@@ -54,6 +52,14 @@ def cheap():
         yield
 
 
+def wait_until_heard(asked):
+    """Wait until the listener, a thread, has heard a signal: a busy machine may let it wait."""
+    deadline = time.monotonic() + child_runs.SECONDS
+    while asked() is None:
+        assert time.monotonic() < deadline, "no signal was heard"
+        time.sleep(0.001)
+
+
 def stop_at(update, monkeypatch, signal_number=signal.SIGTERM):
     """A signal comes, and is heard, while that update is computed."""
     original, interruptions = loop.advance, loop.interruptions
@@ -68,9 +74,7 @@ def stop_at(update, monkeypatch, signal_number=signal.SIGTERM):
     def advance(run, state, index):
         if index == update:
             os.kill(os.getpid(), signal_number)
-            deadline = time.monotonic() + 30  # a busy machine may let the listener wait
-            while ears[-1]() is None and time.monotonic() < deadline:
-                time.sleep(0.001)
+            wait_until_heard(ears[-1])
         return original(run, state, index)
 
     monkeypatch.setattr(loop, "interruptions", listening)
@@ -415,28 +419,12 @@ def test_a_reward_that_is_no_number_stops_the_run_and_names_update_and_checkpoin
     assert f"error: update {good + 1}: not finite: " in errors(capsys)[0]
 
 
-def started(arguments, tmp_path, cache, hook=""):
-    """A process of its own, forked from one that has imported the libraries."""
-    context = multiprocessing.get_context("forkserver")
-    libraries = ("flax", "optax", "orbax.checkpoint", "matplotlib.figure", "scipy.stats", "chex")
-    context.set_forkserver_preload([*libraries, "rich.progress", "pytest", "tests.child_runs"])
-    said = tmp_path / "said"
-    process = context.Process(target=child_runs.train, args=(arguments, said, cache, hook))
-    process.start()
-    return process, said
-
-
-def wait_for(condition, process, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.is_alive(), "it ended before"
-        assert time.monotonic() < deadline, "nothing came"
-        time.sleep(0.005)
-
-
-def interrupt(process, number):
-    assert process.pid is not None
-    os.kill(process.pid, number)
+@pytest.fixture
+def start(tmp_path, cache):
+    """Start a child: it is killed at the end of its `with` block."""
+    return lambda arguments, **settings: child_runs.Child(
+        arguments, tmp_path / "said", cache, **settings
+    )
 
 
 def logged(directory):
@@ -444,70 +432,96 @@ def logged(directory):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def test_killed_at_any_moment_a_run_loses_no_more_than_since_its_last_checkpoint(
-    whole, tmp_path, cache
-):
-    directory, moments = tmp_path / "run", random.Random(0)
-    start = [*TRAIN[:-1], "1", "--output", str(directory)]
+def loses_no_more_than_since_its_last_checkpoint(directory, every):
+    return 0 <= logged(directory) - max(saved_steps(directory), default=0) <= every
+
+
+def test_a_process_killed_in_a_save_and_between_updates_loses_only_the_last(whole, tmp_path, start):
+    directory = tmp_path / "run"
     in_a_save = directory / saved_runs.CHECKPOINTS / checkpoints.UNFINISHED
-    reached, was_in_a_save = [], []
-    for moment in ("config", "save", "random", "random"):
-        arguments = start if moment == "config" else ["train", "--resume", str(directory)]
-        had = logged(directory)
-        process, _ = started(arguments, tmp_path, cache, "slow saves")
-        if moment == "config":
-            wait_for((directory / saved_runs.CONFIG).exists, process)
-        elif moment == "save":
-            wait_for(in_a_save.exists, process)
-        else:
-            wait_for(lambda had=had: logged(directory) > had, process)
-            time.sleep(moments.uniform(0.0, 0.8))
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-        # Of the updates in the log, all but the last are in a checkpoint.
-        assert 0 <= logged(directory) - max(saved_steps(directory), default=0) <= 1
-        reached.append(logged(directory))
-        was_in_a_save.append(in_a_save.exists())
-    assert 1 <= reached[1] < reached[-1] < UPDATES
-    assert any(was_in_a_save)
+    begin = [*TRAIN[:-1], "1", "--output", str(directory)]
+    with start(begin, hold=f"writing {checkpoints.SUMS}") as child:
+        child.wait_until(f"writing {checkpoints.SUMS}")
+    assert child.process.exitcode == -signal.SIGKILL
+    assert in_a_save.exists()
+    assert (logged(directory), saved_steps(directory)) == (1, [])
+    with start(["train", "--resume", str(directory)], hold="update 4") as child:
+        child.wait_until("update 4")
+    assert child.process.exitcode == -signal.SIGKILL
+    assert not in_a_save.exists()
+    assert (logged(directory), saved_steps(directory)) == (3, [1, 2, 3])
     assert resume(directory) == 0
     assert same(directory, whole)
 
 
+def test_a_run_goes_on_from_what_a_kill_leaves_at_any_write(whole, tmp_path, monkeypatch):
+    # A killed process leaves the files as they are: a copy shows what it would have left.
+    directory, copies, flush = tmp_path / "run", [], os.fsync
+
+    def copying(descriptor):
+        flush(descriptor)
+        if (directory / saved_runs.CONFIG).exists():
+            copies.append(shutil.copytree(directory, tmp_path / f"copy {len(copies)}"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", copying)
+        assert main([*TRAIN, "--output", str(directory)]) == 0
+    # Of each of four checkpoints: parameters, leaves, sums, the renamed folder; and the end's two.
+    assert len(copies) == 4 * 4 + 2
+    unfinished = [copy / saved_runs.CHECKPOINTS / checkpoints.UNFINISHED for copy in copies]
+    assert sum(path.exists() for path in unfinished) == 4 * 2
+    for copy in copies:
+        assert loses_no_more_than_since_its_last_checkpoint(copy, EVERY)
+        assert resume(copy) == 0
+        assert same(copy, whole)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_that_is_asked_to_stop_saves_and_leaves_with_status_zero(
-    number, tmp_path, cache, capsys
-):
+def test_a_process_that_is_asked_to_stop_saves_and_leaves_with_status_zero(number, tmp_path, start):
     directory = tmp_path / "run"
-    arguments = ["train", "DeepSea-bsuite", "--num-trajectories", "4", "--updates", "100000"]
-    process, said = started([*arguments, "--output", str(directory)], tmp_path, cache)
-    wait_for(lambda: logged(directory) >= 2, process)
-    interrupt(process, number)
-    process.join(30)
-    assert process.exitcode == 0
-    last = logged(directory)
-    assert f"{number.name}: the update is finished and saved first" in said.read_text()
-    assert f"after update {last} of 100000: saved; go on with: pgjax train --resume" in (
-        said.read_text()
-    )
-    assert saved_steps(directory) == [last]
+    begin = ["train", "DeepSea-bsuite", "--num-trajectories", "4", "--updates", "100000"]
+    asked = f"{number.name}: the update is finished and saved first"
+    with start([*begin, "--output", str(directory)], hold="update 3") as child:
+        child.wait_until("update 3")
+        child.signal(number)
+        child.wait_until(asked)
+        child.go_on()
+        assert child.exit_code() == 0
+    said = child.said.read_text()
+    assert asked in said
+    assert "after update 3 of 100000: saved; go on with: pgjax train --resume" in said
+    assert logged(directory) == 3
+    assert saved_steps(directory) == [3]
 
 
-def test_a_second_interrupt_ends_at_once_even_in_a_computation(tmp_path, cache):
+def test_a_second_interrupt_ends_at_once_even_in_a_computation(tmp_path, start):
     directory = tmp_path / "run"
-    arguments = [*TRAIN, "--output", str(directory)]
-    process, said = started(arguments, tmp_path, cache, "stuck")
-    wait_for(lambda: logged(directory) == 3, process)
-    time.sleep(0.3)
-    interrupt(process, signal.SIGINT)
-    wait_for(lambda: "SIGINT: the update is finished" in said.read_text(), process)
-    time.sleep(4 * signals.ECHO)
-    assert process.is_alive()
-    interrupt(process, signal.SIGINT)
-    process.join(10)
-    assert process.exitcode == 128 + signal.SIGINT
+    with start([*TRAIN, "--output", str(directory)], stuck_at=4) as child:
+        child.wait_until("computing update 4")
+        child.signal(signal.SIGINT)
+        child.wait_until("SIGINT: the update is finished")
+        time.sleep(4 * signals.ECHO)  # after this, another one is no echo of the first
+        assert child.process.is_alive()
+        child.signal(signal.SIGINT)
+        assert child.exit_code() == 128 + signal.SIGINT
+    assert logged(directory) == 3
     assert saved_steps(directory) == [2]
+
+
+def test_a_child_that_ends_or_fails_is_reported_and_none_is_left(tmp_path, start):
+    """The negative control of the tests above."""
+    with start(["train", "nowhere"]) as child, pytest.raises(AssertionError, match="nowhere"):
+        child.wait_until("begun")
+    assert child.process.exitcode == 2
+    begin = [*TRAIN, "--output", str(tmp_path / "run")]
+
+    def fail(child):
+        child.wait_until("computing update 1")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), start(begin, stuck_at=1) as child:
+        fail(child)
+    assert child.process.exitcode == -signal.SIGKILL
 
 
 def test_a_full_standard_output_is_told_and_costs_nothing(whole, tmp_path, capsys, monkeypatch):
@@ -529,9 +543,7 @@ def test_signals_only_ask_and_are_as_before_afterwards():
         assert asked() is None
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
-        deadline = time.monotonic() + 10
-        while asked() is None and time.monotonic() < deadline:
-            time.sleep(0.001)
+        wait_until_heard(asked)
         assert asked() in ("SIGTERM", "SIGINT")
     assert {number: signal.getsignal(number) for number in signals.ASKING} == before
 
@@ -540,9 +552,11 @@ def test_a_signal_that_was_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         with signals.interruptions() as asked:
+            # Of two signals at once, the one with the lower number is delivered first.
             os.kill(os.getpid(), signal.SIGHUP)
-            time.sleep(0.05)
-            assert asked() is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_until_heard(asked)
+            assert asked() == "SIGTERM"
     finally:
         signal.signal(signal.SIGHUP, before)
 

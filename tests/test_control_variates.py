@@ -25,7 +25,7 @@ from pgjax.control_variates import (
     time_steps,
 )
 from pgjax.types import RecurrentPolicy
-from pgjax.weights.on_policy import returns_to_go
+from pgjax.weights import returns_to_go
 
 pytestmark = pytest.mark.usefixtures("strict")
 

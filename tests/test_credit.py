@@ -22,7 +22,7 @@ from pgjax import (
     tabular,
     weights,
 )
-from pgjax.baselines.simple import recorded_value
+from pgjax.baselines import recorded_value
 
 pytestmark = pytest.mark.usefixtures("strict")
 

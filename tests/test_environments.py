@@ -6,6 +6,7 @@ gymnax runs under neither strict promotion nor, everywhere, x64: these tests use
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import chex
@@ -17,7 +18,7 @@ import optax
 import pytest
 
 import pgjax
-from pgjax import environments, rollouts, tabular
+from pgjax import environments, tabular
 from pgjax.environments import from_gymnax, from_tabular, libraries
 from pgjax.environments.base import (
     Box,
@@ -29,6 +30,7 @@ from pgjax.environments.base import (
     seen,
     stable,
 )
+from pgjax.environments.conversion import as_environment
 from pgjax.policies import factored_policy, multi_discrete_policy
 from pgjax.types import MaskedObservation, RecurrentPolicy
 
@@ -83,7 +85,7 @@ def test_a_named_environment_gives_the_very_trajectories_of_gymnax(name: str) ->
     environment, params = gymnax.make(name)
     policy = constant(2) if name == "CartPole-v1" else gaussian(1)
     start = jnp.zeros(2 if name == "CartPole-v1" else 1)
-    one = pgjax.rollout(policy, start, environment, KEY, environment_params=params, **SIZES)
+    one = pgjax.rollout(policy, start, environment, KEY, **SIZES)
     named = environments.make(name)
     other = pgjax.rollout(policy, start, named, KEY, **SIZES)
     assert (named.name, named.time_limit) == (name, params.max_steps_in_episode)
@@ -118,24 +120,24 @@ def counted(policy: pgjax.Policy) -> tuple[pgjax.Policy, list]:
         traced.append(observation)
         return policy.sample(params, key, observation)
 
-    return policy._replace(sample=sample), traced
+    return replace(policy, sample=sample), traced
 
 
 def test_other_parameters_or_the_same_functions_in_a_new_record_do_not_compile_again() -> None:
     environment, params = gymnax.make("CartPole-v1")
     policy, traced = counted(constant(2))
 
-    def traces(environment: Any, environment_params: Any = None) -> int:
+    def traces(environment: Any) -> int:
         before = len(traced)
-        settings = SIZES | {"environment_params": environment_params}
-        pgjax.rollout(policy, jnp.zeros(2), environment, KEY, **settings)
+        pgjax.rollout(policy, jnp.zeros(2), environment, KEY, **SIZES)
         return len(traced) - before
 
-    assert traces(environment, params) > 0
-    assert traces(environment, params.replace(gravity=1.6, length=0.7)) == 0
-    assert traces(FORWARD._replace(time_limit=int("1000"))) > 0
-    assert traces(Environment(*FORWARD)._replace(time_limit=int("1000"))) == 0
-    assert traces(FORWARD._replace(time_limit=1001)) > 0  # the control: another record
+    assert traces(environment) > 0
+    assert traces(from_gymnax.adapt(environment, params)) == 0
+    assert traces(from_gymnax.adapt(environment, params.replace(gravity=1.6, length=0.7))) == 0
+    assert traces(replace(FORWARD, time_limit=1000)) > 0
+    assert traces(replace(FORWARD, time_limit=1001)) == 0
+    assert traces(replace(FORWARD, name="other")) > 0  # the control: another program
 
 
 def test_a_policy_of_callables_without_a_hash_rolls_out() -> None:
@@ -150,7 +152,7 @@ def test_a_policy_of_callables_without_a_hash_rolls_out() -> None:
     with pytest.raises(TypeError, match="unhashable"):
         hash(logits)
     inner = constant(2)
-    policy = inner._replace(log_prob=logits)
+    policy = replace(inner, log_prob=logits)
     batch = pgjax.rollout(policy, jnp.zeros(2), FORWARD, KEY, **SIZES)
     assert batch.reward.shape == (5, 7)
 
@@ -179,19 +181,23 @@ def test_a_drifting_environment_has_the_wider_dtype_throughout() -> None:
 
 
 def test_an_environment_whose_step_has_another_shape_is_named() -> None:
-    shapes = drifting()._replace(
-        name="odd", step=lambda key, x, action: (x, Step(jnp.zeros(2), 1.0, False, False))
+    shapes = replace(
+        drifting(),
+        name="odd",
+        step=lambda key, x, action: (x, Step(jnp.zeros(2), 1.0, False, False)),
     )
     with pytest.raises(TypeError, match=r"odd: step.observation has shape \(\) at the start, \(2,"):
         stable(shapes).init(KEY)
-    rewards = drifting()._replace(
+    rewards = replace(
+        drifting(),
         name="odd",
         init=lambda key: (0.0, Step(0, jnp.zeros(2), False, False)),
         step=lambda key, x, action: (x, Step(0, jnp.zeros(2), False, False)),
     )
     with pytest.raises(TypeError, match=r"odd: step.reward must be a scalar, got shape \(2,\)"):
         stable(rewards).init(KEY)
-    masks = drifting()._replace(
+    masks = replace(
+        drifting(),
         name="odd",
         step=lambda key, x, action: (x, Step(0, 0.0, False, False, jnp.ones(2, bool))),
     )
@@ -421,12 +427,11 @@ def test_a_library_that_is_missing_is_named_with_the_way_to_install_it() -> None
         libraries.library("no_such_world")
 
 
-def test_parameters_belong_to_gymnax_alone() -> None:
-    for environment in (MDP, FORWARD):
-        with pytest.raises(TypeError, match="environment_params belong to a gymnax environment"):
-            pgjax.rollout(POLICY, TABLE, environment, KEY, environment_params=1, **SIZES)
-    with pytest.raises(TypeError, match="must be a gymnax Environment, a TabularMDP or a pgjax"):
-        rollouts.resolve(("CartPole-v1", None))  # type: ignore[arg-type]
+def test_what_is_no_environment_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"must be a pgjax Environment, .*got a tuple"):
+        as_environment(("CartPole-v1", None))
+    with pytest.raises(TypeError, match=r"got the string 'CartPole-v1'; pgjax.environments.make"):
+        pgjax.rollout(POLICY, TABLE, "CartPole-v1", KEY, **SIZES)  # pyright: ignore[reportArgumentType]
 
 
 def test_what_traced_parameters_decide_is_not_known() -> None:

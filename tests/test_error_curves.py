@@ -7,6 +7,7 @@ import pytest
 from pgjax import Problem, bridge, enumeration, exact, reinforce, tabular
 from pgjax.cli import main
 from pgjax.core.float64 import flatten
+from pgjax.environments import from_gymnax
 from pgjax.proof import error_curves
 from pgjax.proof.error_curves import Point
 
@@ -131,7 +132,7 @@ def test_a_truth_of_zero_is_measured_in_its_own_unit():
     row = error_curves.Contender("total return", reinforce(0.9), zero, zero + 1)
     stream = error_curves.converge(
         Problem(mdp, policy, theta, horizon), jax.random.key(1), (row,), max_trajectories=2**10,
-        environment=environment, environment_params=params,
+        environment=from_gymnax.adapt(environment, params),
     )  # fmt: skip
     point = [points for _, points in stream if points][-1]["total return"]
     verdict = error_curves.judge(point, num_parameters=zero.size, alpha=1e-6)

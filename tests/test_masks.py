@@ -48,7 +48,7 @@ def log_prob_by_hand(params: Any, state: Any, action: Any) -> Any:
     return jnp.where(legal[action], log_prob, -jnp.inf)
 
 
-by_hand = masked._replace(log_prob=log_prob_by_hand)
+by_hand = replace(masked, log_prob=log_prob_by_hand)
 
 
 def test_forbidden_actions_are_in_no_trajectory_and_the_others_probabilities_sum_to_one() -> None:

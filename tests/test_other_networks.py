@@ -13,6 +13,8 @@ import pytest
 import pgjax
 from pgjax import Policy
 
+pytestmark = pytest.mark.adapters
+
 SEES, WIDTH = {"CartPole-v1": 4, "Pendulum-v1": 3}, 8
 
 

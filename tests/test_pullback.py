@@ -6,7 +6,7 @@ are made small here, so that a batch of a hundred rows has many.
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -44,7 +44,11 @@ def small_pieces() -> pytest.MonkeyPatch:
     is not found again.
     """
     patch = pytest.MonkeyPatch()
-    patch.setattr(sys.modules[__name__], "POLICY", Policy._make(map(partial, POLICY)))
+    patch.setattr(
+        sys.modules[__name__],
+        "POLICY",
+        Policy(*(partial(getattr(POLICY, f.name)) for f in fields(POLICY))),
+    )
     patch.setattr(scores, "CPU_ROWS", 16)
     patch.setattr(scores, "ACCELERATOR_ROWS", 16)
     patch.setattr(scores, "TRAJECTORIES", 4)

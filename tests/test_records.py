@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pgjax.core.records import Configured, configured, data, record, static
+from pgjax.records import Configured, configured, data, record, static
 
 
 @record

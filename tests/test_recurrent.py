@@ -5,7 +5,7 @@ times the policy's own probabilities, step by step along each history, different
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -235,7 +235,9 @@ def test_pieces_of_trajectories_and_garbage_after_the_end_change_nothing(
 ) -> None:
     for name in ("CPU_ROWS", "ACCELERATOR_ROWS"):
         monkeypatch.setattr(scores, name, 13)  # two trajectories of six steps
-    policy = RecurrentPolicy._make(map(partial, POLICY))  # never traced in larger pieces
+    policy = RecurrentPolicy(
+        *(partial(getattr(POLICY, f.name)) for f in fields(POLICY))
+    )  # never traced in larger pieces
     in_pieces = jax.jit(partial(results, policy))
     for garbage in (False, True):
         assert_close(in_pieces(PARAMS, random_batch(garbage=garbage)), whole)

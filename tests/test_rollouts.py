@@ -18,6 +18,7 @@ from gymnax.environments import spaces
 
 import pgjax
 from pgjax import Policy, Problem, Trajectory, enumeration, tabular
+from pgjax.environments import from_gymnax
 
 pytestmark = pytest.mark.usefixtures("checked_annotations")
 
@@ -46,8 +47,8 @@ def environment(name: str) -> tuple[Any, Any, int]:
 def sampled(name: str) -> Trajectory:
     made, params, A = environment(name)
     return pgjax.rollout(
-        fixed_policy(A), jnp.zeros(A), made, jax.random.key(3),
-        num_trajectories=N, num_steps=T, environment_params=params,
+        fixed_policy(A), jnp.zeros(A), from_gymnax.adapt(made, params), jax.random.key(3),
+        num_trajectories=N, num_steps=T,
     )  # fmt: skip
 
 
@@ -123,8 +124,8 @@ def test_a_rollout_equals_a_plain_loop_and_keeps_the_observation_after_the_last_
     params = jnp.linspace(0.5, -0.5, A)
     key = jax.random.key(11)
     batch = pgjax.rollout(
-        fixed_policy(A), params, made, key,
-        num_trajectories=2, num_steps=60, environment_params=environment_params,
+        fixed_policy(A), params, from_gymnax.adapt(made, environment_params), key,
+        num_trajectories=2, num_steps=60,
     )  # fmt: skip
     for i, episode_key in enumerate(jax.random.split(key, (2, 3))):
         expected = eager_episode(name, episode_key, params)
@@ -142,8 +143,8 @@ def test_a_rollout_equals_a_plain_loop_and_keeps_the_observation_after_the_last_
 def test_cartpole_ends_outside_its_bounds_and_not_at_a_reset_observation() -> None:
     made, params, A = environment("CartPole-v1")
     batch = pgjax.rollout(
-        fixed_policy(A), jnp.array([3.0, -3.0]), made, jax.random.key(11),
-        num_trajectories=16, num_steps=60, environment_params=params,
+        fixed_policy(A), jnp.array([3.0, -3.0]), from_gymnax.adapt(made, params),
+        jax.random.key(11), num_trajectories=16, num_steps=60,
     )  # fmt: skip
     assert np.all(np.any(batch.terminated, axis=1))
     fallen = np.abs(batch.final_observation[:, 2]) > params.theta_threshold_radians
@@ -162,9 +163,9 @@ def test_both_flags_of_deep_sea_are_kept_and_it_counts_as_ended() -> None:
 
 def test_a_time_limit_of_the_task_truncates_and_a_shorter_one_does_so_earlier() -> None:
     made, params, A = environment("MountainCar-v0")
+    limited = from_gymnax.adapt(made, params.replace(max_steps_in_episode=5))
     batch = pgjax.rollout(
-        fixed_policy(A), jnp.zeros(A), made, jax.random.key(0), num_trajectories=2, num_steps=T,
-        environment_params=params.replace(max_steps_in_episode=5),
+        fixed_policy(A), jnp.zeros(A), limited, jax.random.key(0), num_trajectories=2, num_steps=T,
     )  # fmt: skip
     np.testing.assert_array_equal(np.sum(batch.mask, axis=1), [5, 5])
     np.testing.assert_array_equal(batch.truncated[:, 4], [True, True])

@@ -56,9 +56,7 @@ def on_mdp(run: Callable[..., Any], *estimator: Estimator, **settings: Any) -> A
 
 
 def on_cartpole(run: Callable[..., Any], *estimator: Estimator, **settings: Any) -> Any:
-    environment, environment_params = cartpole()
-    arguments = *network(), environment, jax.random.key(KEY)
-    settings = {"environment_params": environment_params, **settings}
+    arguments = *network(), cartpole()[0], jax.random.key(KEY)
     return run(*estimator, *arguments, num_trajectories=N, num_steps=40, **settings)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import pgjax
 from pgjax import Estimator, enumeration, suite, terms, weights
-from pgjax.terms.ratios import Term
+from pgjax.types import Term
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -95,7 +95,7 @@ def test_one_trace_serves_every_update_and_the_same_key_gives_the_same_bits():
         traces.append(batch.reward.shape)
         return ESTIMATOR.weights(batch, log_prob)
 
-    first = [np.asarray(params) for params, _ in run(estimator=ESTIMATOR._replace(weights=weights))]
+    first = [np.asarray(params) for params, _ in run(estimator=replace(ESTIMATOR, weights=weights))]
     assert traces == [(16, HORIZON)]
     again = [np.asarray(params) for params, _ in run()]
     np.testing.assert_array_equal(first, again)

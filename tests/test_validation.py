@@ -3,6 +3,7 @@
 Annotations are not checked here: they would speak before the library does.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,18 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import Problem, Trajectory, baselines, enumeration, exact, tabular
+from pgjax import (
+    Estimator,
+    Problem,
+    Trajectory,
+    baselines,
+    enumeration,
+    exact,
+    off_policy,
+    tabular,
+    terms,
+    weights,
+)
 from pgjax.returns import discounted_returns, generalized_advantages, lambda_returns, td_errors
 
 POLICY = pgjax.tabular_softmax(4, 2)
@@ -137,11 +149,53 @@ def test_the_parts_of_an_estimator_must_keep_the_shape() -> None:
     short = pgjax.Estimator(lambda batch, log_prob: log_prob[:, :1], pgjax.terms.score)
     with pytest.raises(ValueError, match=r"estimator.weights .*\(2, 3\), got \(2, 1\)"):
         pgjax.gradient(short, POLICY, PARAMS, batch())
-    summed = pgjax.reinforce(0.9)._replace(
-        term=lambda log_prob, _, weight: jnp.sum(log_prob * weight)
+    summed = replace(
+        pgjax.reinforce(0.9), term=lambda log_prob, _, weight: jnp.sum(log_prob * weight)
     )
     with pytest.raises(ValueError, match=r"estimator.term .*\(3,\), got \(\)"):
         pgjax.gradient(summed, POLICY, PARAMS, batch())
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "words"),
+    [
+        (
+            lambda x: Estimator(x, terms.score),
+            pgjax.reward_to_go(0.9),
+            r"weights must be .* got an Estimator; use pgjax\.weights\.reward_to_go",
+        ),
+        (
+            lambda x: Estimator(weights.reward_to_go(0.9), x),
+            pgjax.reinforce(0.9),
+            r"term must be .* got an Estimator; use pgjax\.terms\.score",
+        ),
+        (
+            weights.whitened,
+            Estimator(off_policy.vtrace(0.9), terms.score),
+            r"weights must be .* use pgjax\.weights\.off_policy\.vtrace",
+        ),
+        (
+            off_policy.on_target_states,
+            Estimator(lambda batch, _: batch.reward, terms.score),
+            "credit must be .* got an Estimator; use its weights",
+        ),
+        (
+            lambda x: Estimator(weights.reward_to_go(0.9), x),
+            0.2,
+            r"term must be .* got 0.2; see pgjax\.terms",
+        ),
+        (
+            lambda x: pgjax.reinforce(0.9, baseline=x),
+            0.5,
+            r"baseline must be .* got 0.5; use pgjax\.baselines\.constant\(0.5\)",
+        ),
+    ],
+)
+def test_an_estimator_or_a_number_in_place_of_a_function_is_refused(
+    make: Callable, given: Any, words: str
+) -> None:
+    with pytest.raises(TypeError, match=words):
+        make(given)
 
 
 def test_baselines_say_what_they_lack() -> None:

@@ -21,7 +21,8 @@ from pgjax.environments.base import Box, Discrete, Environment, Step
 from pgjax.estimators import per_trajectory_gradients
 from pgjax.exact.tabular import TabularMDP
 from pgjax.policies import gaussian_policy, softmax_policy, tabular_softmax
-from pgjax.types import Estimator, RecurrentPolicy, Trajectory
+from pgjax.policies.recurrent import as_recurrent
+from pgjax.types import Estimator, Trajectory
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -406,14 +407,14 @@ def test_illegal_actions_are_never_taken_and_the_mask_is_recorded():
 
 def test_bad_input_is_refused_with_the_fix():
     key, params = jax.random.key(0), jnp.asarray(PARAMS)
-    with pytest.raises(TypeError, match="must be a pgjax Environment, got TabularMDP"):
-        windows.start(MDP, key, 2)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"must be a pgjax Environment, .*got a tuple"):
+        windows.start((MDP, None), key, 2)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="num_environments must be at least 1, got 0"):
         windows.start(ENVIRONMENT, key, 0)
     stream = windows.start(ENVIRONMENT, key, 2)
     with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
         windows.window(POLICY, params, ENVIRONMENT, stream, num_steps=0)
-    remembering = RecurrentPolicy(*POLICY[:1], lambda params: (), *POLICY[1:])  # pyright: ignore[reportArgumentType]
+    remembering = as_recurrent(POLICY)
     with pytest.raises(TypeError, match="a policy with a memory needs whole episodes"):
         windows.window(remembering, params, ENVIRONMENT, stream, num_steps=2)  # pyright: ignore[reportArgumentType]
 
@@ -423,7 +424,7 @@ def test_actions_of_the_other_kind_are_refused(space):
     gaussian = gaussian_policy(
         lambda key, seen: jnp.zeros(2), lambda params, seen: (params, jnp.zeros(2))
     )
-    table = from_tabular.adapt(MDP)._replace(action_space=space)
+    table = replace(from_tabular.adapt(MDP), action_space=space)
     stream = windows.start(from_tabular.adapt(MDP), jax.random.key(0), 2)
     is_discrete = isinstance(space, Discrete)
     policy, params = (gaussian, jnp.zeros(2)) if is_discrete else (POLICY_TABULAR, PARAMS)

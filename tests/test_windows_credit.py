@@ -14,10 +14,10 @@ from hypothesis.extra import numpy as arrays
 
 import pgjax
 from pgjax import Trajectory, weights
-from pgjax.baselines.simple import recorded_value
+from pgjax.baselines import recorded_value
 from pgjax.core import episode_boundaries
 from pgjax.types import Estimator
-from pgjax.weights.on_policy import Weights
+from pgjax.weights import Weights
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -5,16 +5,16 @@ reward-to-go. A baseline costs nothing, in expectation, if b_it depends on nothi
 does from a_it on; each docstring says whether that holds.
 """
 
+from pgjax.baselines.by_group import group_deviation as group_deviation
+from pgjax.baselines.by_group import group_leave_one_out as group_leave_one_out
+from pgjax.baselines.by_group import group_mean as group_mean
+from pgjax.baselines.by_state import recorded_value as recorded_value
+from pgjax.baselines.by_state import state_value as state_value
+from pgjax.baselines.by_time import per_time_step as per_time_step
+from pgjax.baselines.constants import constant as constant
+from pgjax.baselines.from_batch import batch_mean as batch_mean
+from pgjax.baselines.from_batch import leave_one_out as leave_one_out
 from pgjax.baselines.groups import Groups as Groups
 from pgjax.baselines.groups import consecutive as consecutive
 from pgjax.baselines.groups import labelled as labelled
-from pgjax.baselines.simple import Baseline as Baseline
-from pgjax.baselines.simple import batch_mean as batch_mean
-from pgjax.baselines.simple import constant as constant
-from pgjax.baselines.simple import group_deviation as group_deviation
-from pgjax.baselines.simple import group_leave_one_out as group_leave_one_out
-from pgjax.baselines.simple import group_mean as group_mean
-from pgjax.baselines.simple import leave_one_out as leave_one_out
-from pgjax.baselines.simple import per_time_step as per_time_step
-from pgjax.baselines.simple import recorded_value as recorded_value
-from pgjax.baselines.simple import state_value as state_value
+from pgjax.types import Baseline as Baseline

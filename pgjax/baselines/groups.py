@@ -1,10 +1,9 @@
 """Groups: which rows of a batch answer the same question, and so may be compared with each other.
 
-Everything that is relative to a group needs one function only: the sum over each row's group.
+Baselines by group need one function only: the sum over each row's group.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +12,13 @@ from jax import Array
 from jax.experimental import checkify
 from jaxtyping import Float, Int
 
-from pgjax.core.validation import check_positive, is_concrete
+from pgjax.core.validation import check_positive, check_scalars, is_concrete
+from pgjax.records import configured, record, static
+from pgjax.types import Number
 
 
-class Groups(NamedTuple):
+@record
+class Groups:
     """A partition of a batch's rows, from `consecutive` or `labelled`.
 
     Attributes:
@@ -25,7 +27,7 @@ class Groups(NamedTuple):
     """
 
     total: Callable[[Array], Array]
-    smallest: int | None
+    smallest: int | None = static()
 
 
 def consecutive(group_size: int) -> Groups:
@@ -38,8 +40,8 @@ def consecutive(group_size: int) -> Groups:
         Groups, for any batch whose N is a multiple of it.
 
     Raises:
-        TypeError: a size that is no integer.
-        ValueError: a size below one; at use, one that does not divide N.
+        TypeError: if `group_size` is not an integer.
+        ValueError: if `group_size` is below one; at use, if it does not divide N.
 
     Example:
         >>> import jax.numpy as jnp
@@ -48,17 +50,18 @@ def consecutive(group_size: int) -> Groups:
     """
     size = check_positive("group_size", group_size)
 
-    def total(x: Array) -> Array:
-        if x.shape[0] % size:
-            raise ValueError(
-                f"group_size must divide the batch, got {size} for N = {x.shape[0]} trajectories; "
-                "groups of different sizes can be given as ids: groups.labelled"
-            )
-        members = x.reshape(x.shape[0] // size, size, *x.shape[1:])
-        sums = jnp.sum(members, axis=1, keepdims=True)
-        return jnp.broadcast_to(sums, members.shape).reshape(x.shape)
+    return Groups(configured(_consecutive, group_size=size), size)
 
-    return Groups(total, size)
+
+def _consecutive(x: Array, *, group_size: int) -> Array:
+    if x.shape[0] % group_size:
+        raise ValueError(
+            f"group_size must divide the batch, got {group_size} for N = {x.shape[0]} "
+            "trajectories; groups of different sizes can be given as ids: groups.labelled"
+        )
+    members = x.reshape(x.shape[0] // group_size, group_size, *x.shape[1:])
+    sums = jnp.sum(members, axis=1, keepdims=True)
+    return jnp.broadcast_to(sums, members.shape).reshape(x.shape)
 
 
 def labelled(
@@ -75,9 +78,10 @@ def labelled(
         Groups, for a batch of these N rows.
 
     Raises:
-        TypeError: ids that are no integers.
-        ValueError: ids that are not [N] or lie outside the range; traced ids without `num_groups`.
-            A traced id outside gives NaN, and an error under `pgjax.checked`.
+        TypeError: if `ids` are not integers.
+        ValueError: if `ids` are not [N] or lie outside the range, or if they are traced and
+            `num_groups` is None. A traced id outside the range gives NaN, and an error under
+            `pgjax.checked`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -89,32 +93,31 @@ def labelled(
         raise ValueError(f"ids must have shape [N], one for each trajectory, got {array.shape}")
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"ids must be integers, got {array.dtype}")
-    number = _num_groups(array, num_groups)
-
-    def total(x: Array) -> Array:
-        if x.shape[:1] != array.shape:
-            raise ValueError(
-                f"ids must have shape [N] = {x.shape[:1]}, one for each trajectory, "
-                f"got {array.shape}"
-            )
-        sums = jax.ops.segment_sum(x, array, num_segments=number)
-        place = jnp.where(array < 0, number, array)  # a negative index would count from the end
-        return sums.at[place].get(mode="fill", fill_value=jnp.nan)
-
+    total = configured(_labelled, ids=array, num_groups=_check_num_groups(array, num_groups))
     if isinstance(array, np.ndarray):
         return Groups(total, int(min(np.unique(array, return_counts=True)[1], default=0)))
     return Groups(total, None)
+
+
+def _labelled(x: Array, *, ids: Array | np.ndarray, num_groups: int) -> Array:
+    if x.shape[:1] != ids.shape:
+        raise ValueError(
+            f"ids must have shape [N] = {x.shape[:1]}, one for each trajectory, got {ids.shape}"
+        )
+    sums = jax.ops.segment_sum(x, ids, num_segments=num_groups)
+    place = jnp.where(ids < 0, num_groups, ids)  # a negative index would count from the end
+    return sums.at[place].get(mode="fill", fill_value=jnp.nan)
 
 
 def deviation(
     squares: Float[Array, "..."],
     degrees: Float[Array, "..."],
     magnitude: Float[Array, "..."],
-    epsilon: float | Float[Array, ""],
+    epsilon: Number,
 ) -> Float[Array, "..."]:
-    """A standard deviation to divide by, √(squares / degrees) + ε; infinite if it is but rounding.
+    """A standard deviation to divide by, √(squares / degrees) + ε; infinite if it is only rounding.
 
-    What is equal but for rounding so weighs nothing, where ε = 0 would make noise of it, or NaN.
+    Numbers that differ by rounding then weigh nothing. With ε = 0 they would be noise, or NaN.
 
     Args:
         squares: the sum of squared deviations from the mean.
@@ -122,16 +125,20 @@ def deviation(
         magnitude: the root mean square of the numbers themselves.
         epsilon: ε ≥ 0, in their units.
 
+    Raises:
+        ValueError: if ε is not a single number.
+
     Returns:
         Positive, and never NaN.
     """
+    check_scalars(epsilon=epsilon)
     found = jnp.sqrt(squares / jnp.maximum(degrees, 1))
     rounding = 32 * jnp.finfo(found.dtype).eps * magnitude
     differ = (degrees >= 1) & (found > rounding)
     return jnp.where(differ, found + jnp.asarray(epsilon, found.dtype), jnp.inf)
 
 
-def _num_groups(ids: np.ndarray | Array, num_groups: int | None) -> int:
+def _check_num_groups(ids: np.ndarray | Array, num_groups: int | None) -> int:
     """The number of groups; ids that are known lie within it."""
     if isinstance(ids, np.ndarray):
         largest = int(ids.max(initial=-1))

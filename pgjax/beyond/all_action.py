@@ -14,7 +14,6 @@ from jax.experimental import checkify
 from jaxtyping import Float, PyTree
 
 from pgjax.core import episode_boundaries as boundaries
-from pgjax.core.compilation import compiled
 from pgjax.core.scores import alive_or_first
 from pgjax.core.validation import check_unit_interval
 from pgjax.estimators import admit, gradient, reward_to_go
@@ -157,7 +156,7 @@ def values_of_all(action_values: ActionValues, batch: Trajectory) -> Float[Array
     return jax.lax.stop_gradient(jnp.where(batch.mask[..., None], values, 0))
 
 
-@compiled(1)
+@jax.jit
 def _all_action(
     policy: Policy, params: Params, batch: Trajectory, values: Array, discount: Array
 ) -> Params:

@@ -7,7 +7,7 @@ exactly.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +15,18 @@ from jax import Array
 from jaxtyping import Key, UInt32
 
 from pgjax.beyond.all_action import log_probs_of_all
-from pgjax.core.compilation import compiled
 from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import check_key, check_positive
-from pgjax.environments.sources import AnyEnvironment, Source, resolve
+from pgjax.environments.base import Environment, stable
+from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies.gaussian import standard_log_density
+from pgjax.records import configured, record
 from pgjax.rollouts.fold import Visit, fold, sampled_action
 from pgjax.types import Observation, Params, Policy, Trajectory
 
 
-class Draws(NamedTuple):
+@record
+class Draws:
     """How an action comes of noise, where a policy keeps that to itself: what a mirror needs.
 
     Attributes:
@@ -60,21 +62,29 @@ def inversion(policy: Policy, num_actions: int) -> Draws:
         [0, 1]
     """
     check_positive("num_actions", num_actions)
+    act = configured(_invert, policy=policy, num_actions=num_actions)
+    return Draws(_uniform, _mirror_uniform, act)
 
-    def noise(key: Array) -> Array:
-        # Midpoints of a lattice, so that 0 and 1 are never drawn and 1 − u is on it too.
-        dtype = jnp.zeros(()).dtype
-        return jax.random.uniform(key, dtype=dtype) + jnp.finfo(dtype).eps / 2
 
-    def act(params: Params, noise: Array, observation: Observation) -> tuple[Array, Array]:
-        log_prob = log_probs_of_all(policy, params, observation, num_actions)
-        cumulative = jnp.cumsum(jnp.exp(log_prob.astype(accumulation_dtype(log_prob))))
-        # Relative to the last sum: rounding can then not point past the last legal action.
-        threshold = noise.astype(cumulative.dtype) * cumulative[-1]
-        action = jnp.sum(threshold >= cumulative[:-1], dtype=jnp.int32)
-        return action, log_prob[action]
+def _uniform(key: Array) -> Array:
+    # Midpoints of a lattice, so that 0 and 1 are never drawn and 1 − u is on it too.
+    dtype = jnp.zeros(()).dtype
+    return jax.random.uniform(key, dtype=dtype) + jnp.finfo(dtype).eps / 2
 
-    return Draws(noise, lambda u: 1 - u, act)
+
+def _mirror_uniform(noise: Array) -> Array:
+    return 1 - noise
+
+
+def _invert(
+    params: Params, noise: Array, observation: Observation, *, policy: Policy, num_actions: int
+) -> tuple[Array, Array]:
+    log_prob = log_probs_of_all(policy, params, observation, num_actions)
+    cumulative = jnp.cumsum(jnp.exp(log_prob.astype(accumulation_dtype(log_prob))))
+    # Relative to the last sum: rounding can then not point past the last legal action.
+    threshold = noise.astype(cumulative.dtype) * cumulative[-1]
+    action = jnp.sum(threshold >= cumulative[:-1], dtype=jnp.int32)
+    return action, log_prob[action]
 
 
 def mirrored_normal(
@@ -103,12 +113,23 @@ def mirrored_normal(
     """
     shape = (check_positive("num_dimensions", num_dimensions),)
 
-    def act(params: Params, noise: Array, observation: Observation) -> tuple[Array, Array]:
-        mean, log_std = mean_and_log_std(params, observation)
-        action = mean + jnp.exp(log_std) * noise
-        return action, standard_log_density(mean, log_std, action)
+    return Draws(
+        configured(_normal, shape=shape),
+        jnp.negative,
+        configured(_shift_and_scale, mean_and_log_std=mean_and_log_std),
+    )
 
-    return Draws(partial(jax.random.normal, shape=shape), jnp.negative, act)
+
+def _normal(key: Array, *, shape: tuple[int, ...]) -> Array:
+    return jax.random.normal(key, shape=shape)
+
+
+def _shift_and_scale(
+    params: Params, noise: Array, observation: Observation, *, mean_and_log_std: Any
+) -> tuple[Array, Array]:
+    mean, log_std = mean_and_log_std(params, observation)
+    action = mean + jnp.exp(log_std) * noise
+    return action, standard_log_density(mean, log_std, action)
 
 
 def antithetic_rollout(
@@ -119,13 +140,12 @@ def antithetic_rollout(
     *,
     num_pairs: int,
     num_steps: int,
-    environment_params: Any = None,
 ) -> Trajectory:
     """K pairs of episodes, as one batch of 2K: rows 2k and 2k + 1 act on mirrored noise.
 
     At each time step the two draw their actions from u and from its mirror, wherever each then is.
-    Starts and transitions are independent. Compiled once for each record of draws, environment
-    object and pair of sizes.
+    Starts and transitions are independent. Compiled once for each record of draws,
+    environment and pair of sizes.
 
     Args:
         draws: `inversion`, `mirrored_normal`, or like them.
@@ -134,7 +154,6 @@ def antithetic_rollout(
         key: from `jax.random.key`; a raw uint32 key is wrapped.
         num_pairs: K.
         num_steps: T.
-        environment_params: of a gymnax environment; its default ones if None.
 
     Returns:
         A batch [2K, T], without values, a constant under differentiation.
@@ -160,33 +179,29 @@ def antithetic_rollout(
     """
     check_positive("num_pairs", num_pairs)
     check_positive("num_steps", num_steps)
-    source, environment_params = resolve(environment, environment_params)
-    whole = params, environment_params
-    return _pairs(draws, source, num_pairs, num_steps, whole, check_key(key))
+    whole = params, as_environment(environment)
+    return _pairs(draws, whole, check_key(key), (num_pairs, num_steps))
 
 
-@compiled(4)
+@partial(jax.jit, static_argnames="sizes")
 def _pairs(
-    draws: Draws,
-    source: Source,
-    num_pairs: int,
-    num_steps: int,
-    whole: tuple[Params, Any],
-    key: Array,
+    draws: Draws, whole: tuple[Params, Environment], key: Array, sizes: tuple[int, int]
 ) -> Trajectory:
-    params, environment_params = jax.lax.stop_gradient(jax.tree.map(jnp.asarray, whole))
-    surface = source.bind(source.what, environment_params)
+    num_pairs, num_steps = sizes
+    params, environment = jax.lax.stop_gradient(jax.tree.map(jnp.asarray, whole))
+    environment = stable(environment)
 
     def sample(params: Params, key: Array, observation: Observation) -> Array:
         return draws.act(params, draws.noise(key), observation)[0]
 
-    sampled_action(sample, params, surface)
+    sampled_action(sample, params, environment)
 
     def record(total: None, now: Visit) -> tuple[None, dict[str, Any]]:
         fields = ("observation", "action", "reward", "terminated", "truncated")
-        kept = {name: getattr(now, name) for name in fields}
-        log_prob = jnp.where(now.alive, now.note, 0)
-        return None, kept | {"log_prob": log_prob, "mask": now.alive}
+        taken = now.taken
+        kept = {name: getattr(taken, name) for name in fields}
+        log_prob = jnp.where(taken.alive, taken.note, 0)
+        return None, kept | {"log_prob": log_prob, "mask": taken.alive}
 
     def episode(mirrored: Array, noise_key: Array, key: Array) -> Trajectory:
         def act(key: Array, observation: Observation) -> tuple[Array, Array]:
@@ -196,7 +211,7 @@ def _pairs(
 
         start_key, step_key = jax.random.split(key)
         keys = jnp.stack([start_key, noise_key, step_key])
-        _, kept, final = fold(surface, act, keys, num_steps, record, None)
+        _, kept, final = fold(environment, act, keys, num_steps, record, None)
         return Trajectory(**kept, final_observation=final)
 
     noise_key, episode_key = jax.random.split(key)

@@ -6,6 +6,7 @@ is of second order in its scale.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -14,8 +15,8 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Key, PyTree, UInt32
 
-from pgjax.core.compilation import compiled
 from pgjax.core.validation import check_key, check_params, check_positive
+from pgjax.records import as_record
 from pgjax.types import Params
 
 Objective: TypeAlias = Callable[[Params, Any], Array]
@@ -78,12 +79,12 @@ def evolution_strategies(
     check_positive("num_pairs", num_pairs)
     check_params(params)
     check_scale("scale", scale)
-    return _search(objective, num_pairs, params, check_key(key), scale)
+    return _search(as_record(objective), params, check_key(key), scale, num_pairs)
 
 
-@compiled(2)
+@partial(jax.jit, static_argnames="num_pairs")
 def _search(
-    objective: Objective, num_pairs: int, params: Params, key: Array, scale: Array
+    objective: Objective, params: Params, key: Array, scale: float | Array, num_pairs: int
 ) -> Params:
     noise_keys, keys = _keys(key, num_pairs)
     params = jax.tree.map(jnp.asarray, params)
@@ -168,12 +169,12 @@ def pgpe(
     if check_positive("num_pairs", num_pairs) < 2:
         raise ValueError("num_pairs must be at least 2: each pair's baseline is the others' mean")
     check_params(distribution)
-    return _explore(objective, num_pairs, distribution, check_key(key))
+    return _explore(as_record(objective), distribution, check_key(key), num_pairs)
 
 
-@compiled(2)
+@partial(jax.jit, static_argnames="num_pairs")
 def _explore(
-    objective: Objective, num_pairs: int, distribution: SearchDistribution, key: Array
+    objective: Objective, distribution: SearchDistribution, key: Array, num_pairs: int
 ) -> SearchDistribution:
     noise_keys, keys = _keys(key, num_pairs)
     distribution = jax.tree.map(jnp.asarray, distribution)

@@ -6,6 +6,7 @@ episode with its noise held is a smooth function of the parameters. Its gradient
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,11 +14,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key, PyTree, UInt32
 
-from pgjax.core.compilation import compiled
 from pgjax.core.validation import check_key, check_params, check_positive, check_unit_interval
 from pgjax.environments import from_gymnax
 from pgjax.environments.base import Environment
-from pgjax.environments.sources import AnyEnvironment, Source, resolve
+from pgjax.environments.conversion import AnyEnvironment, as_environment
+from pgjax.records import as_record
 from pgjax.rollouts.fold import sampled_action, seeded_return
 from pgjax.types import Observation, Params, Policy
 
@@ -85,32 +86,28 @@ def pathwise_gradient(
     check_positive("num_steps", num_steps)
     check_unit_interval("discount", discount)
     check_params(params)
-    source, environment_params = resolve(environment)
+    whole = params, as_environment(environment)
     sizes = num_trajectories, num_steps
-    whole = params, environment_params
-    return _through_episodes(policy, source, *sizes, whole, check_key(key), discount)
+    return _through_episodes(as_record(policy), whole, check_key(key), discount, sizes)
 
 
-@compiled(4)
+@partial(jax.jit, static_argnames="sizes")
 def _through_episodes(
-    policy: Policy | Callable[[Params, Key[Array, ""], Observation], Any],
-    source: Source,
-    num_trajectories: int,
-    num_steps: int,
-    whole: tuple[Params, Any],
+    policy: Any,
+    whole: tuple[Params, Environment],
     key: Array,
     discount: Array,
+    sizes: tuple[int, int],
 ) -> Params:
-    params, environment_params = jax.tree.map(jnp.asarray, whole)
-    environment = source.bind(source.what, environment_params)
-    objective = seeded_return(policy, environment, num_steps=num_steps, discount=discount)
+    params, environment = jax.tree.map(jnp.asarray, whole)
+    objective = seeded_return(policy, environment, num_steps=sizes[1], discount=discount)
     for leaf in jax.tree.leaves(sampled_action(policy, params, environment)):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(
                 f"actions must be floating to have a pathwise gradient, got {leaf.dtype}; for "
                 "discrete actions take a score-function estimator, such as pgjax.reward_to_go"
             )
-    keys = jax.random.split(key, num_trajectories)
+    keys = jax.random.split(key, sizes[0])
 
     def mean(params: Params) -> Array:
         return jnp.mean(jax.vmap(objective, (None, 0))(params, keys))
@@ -118,9 +115,7 @@ def _through_episodes(
     return jax.grad(mean)(params)
 
 
-def differentiable(
-    environment: from_gymnax.GymnaxEnvironment, environment_params: Any = None
-) -> Environment:
+def differentiable(environment: Any, params: Any = None) -> Environment:
     """A gymnax environment on the surface, with derivatives through its transitions.
 
     Of gymnax's own these have them: Pendulum-v1, Reacher-misc and Swimmer-misc, whose returns are
@@ -131,7 +126,7 @@ def differentiable(
 
     Args:
         environment: of gymnax, `gymnax.make(name)[0]`.
-        environment_params: its default ones if None.
+        params: its parameters; the default ones if None.
 
     Returns:
         An Environment with gymnax's own time limit.
@@ -155,4 +150,4 @@ def differentiable(
             f"{environment.name} has no derivatives through its transitions; of gymnax's these "
             f"have: {', '.join((*SMOOTH, *JUMPING))}"
         )
-    return from_gymnax.adapt(environment.with_transition_gradients(), environment_params)
+    return from_gymnax.adapt(environment.with_transition_gradients(), params)

@@ -9,9 +9,9 @@ from jax import Array
 from jaxtyping import Float, Key, PyTree, UInt32
 
 from pgjax.beyond.traces import credit
-from pgjax.core.compilation import compiled
 from pgjax.core.validation import check_key, check_params, check_positive, check_unit_interval
-from pgjax.environments.sources import AnyEnvironment, Source, resolve
+from pgjax.environments.base import Environment, stable
+from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.rollouts.fold import Visit, fold, sampled_action
 from pgjax.types import Observation, Params, Policy
 
@@ -26,12 +26,11 @@ def sampled_trace_gradient(
     num_steps: int,
     discount: float | Array,
     decay: float | Array = 1.0,
-    environment_params: Any = None,
 ) -> PyTree[Float[Array, "..."]]:
     """The same from fresh episodes, of which nothing is stored: memory is constant in T.
 
     Two gradients and an environment's state are held for each trajectory, however long it is.
-    Compiled once for each policy, environment object and pair of sizes.
+    Compiled once for each policy, environment and pair of sizes.
 
     Args:
         policy: acts, and is differentiated.
@@ -42,7 +41,6 @@ def sampled_trace_gradient(
         num_steps: T.
         discount: γ in [0, 1].
         decay: δ in [0, 1], of the trace.
-        environment_params: of a gymnax environment; its default ones if None.
 
     Returns:
         A pytree like params, to ascend.
@@ -70,37 +68,36 @@ def sampled_trace_gradient(
     check_unit_interval("discount", discount)
     check_unit_interval("decay", decay)
     check_params(params)
-    source, environment_params = resolve(environment, environment_params)
-    sizes = num_trajectories, num_steps
-    whole = params, environment_params
-    return _from_source(policy, source, *sizes, whole, check_key(key), (discount, decay))
+    whole = params, as_environment(environment)
+    sizes, rates = (num_trajectories, num_steps), (discount, decay)
+    return _from_episodes(policy, whole, check_key(key), rates, sizes)
 
 
-@compiled(4)
-def _from_source(
+@partial(jax.jit, static_argnames="sizes")
+def _from_episodes(
     policy: Policy,
-    source: Source,
-    num_trajectories: int,
-    num_steps: int,
-    whole: tuple[Params, Any],
+    whole: tuple[Params, Environment],
     key: Array,
     rates: tuple[Array, Array],
+    sizes: tuple[int, int],
 ) -> Params:
-    params, environment_params = jax.tree.map(jnp.asarray, whole)
-    surface = source.bind(source.what, environment_params)
-    sampled_action(policy, params, surface)
+    params, environment = jax.tree.map(jnp.asarray, whole)
+    environment = stable(environment)
+    sampled_action(policy, params, environment)
 
     def act(key: Array, observation: Observation) -> tuple[Any, Params]:
         action, _ = policy.sample(params, key, observation)
         return action, jax.grad(policy.log_prob)(params, observation, action)
 
     def visit(total: tuple[Params, Params], now: Visit) -> tuple[tuple[Params, Params], None]:
-        return credit(total, now.note, now.reward, now.time, now.alive, *rates), None
+        return credit(
+            total, now.taken.note, now.taken.reward, now.time, now.taken.alive, *rates
+        ), None
 
     def of_episode(key: Array) -> Params:
         keys = jax.random.split(key, 3)
         zero = jax.tree.map(jnp.zeros_like, params)
-        return fold(surface, act, keys, num_steps, visit, (zero, zero))[0][1]
+        return fold(environment, act, keys, sizes[1], visit, (zero, zero))[0][1]
 
-    each = jax.vmap(of_episode)(jax.random.split(key, num_trajectories))
+    each = jax.vmap(of_episode)(jax.random.split(key, sizes[0]))
     return jax.tree.map(partial(jnp.mean, axis=0), each)

@@ -15,7 +15,6 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from pgjax.core import episode_boundaries as boundaries
-from pgjax.core.compilation import compiled
 from pgjax.core.scores import alive_or_first
 from pgjax.core.validation import check_unit_interval
 from pgjax.estimators import admit
@@ -76,7 +75,7 @@ def trace_gradient(
     return _along_batch(policy, params, batch, jnp.asarray(discount), jnp.asarray(decay))
 
 
-@compiled(1)
+@jax.jit
 def _along_batch(
     policy: Policy, params: Params, batch: Trajectory, discount: Array, decay: Array
 ) -> Params:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgjax.cli.arguments import positive_int, unit_interval
-from pgjax.training.defaults import BASELINES, DEFAULTS, MAX_DEFAULT_STEPS
+from pgjax.cli.default_settings import BASELINES, DEFAULTS, MAX_DEFAULT_STEPS
 
 if TYPE_CHECKING:
     from jax import Array
 
-    from pgjax.environments.sources import AnyEnvironment
+    from pgjax.environments.conversion import AnyEnvironment
     from pgjax.training.reinforce import Training
     from pgjax.types import Policy
 
@@ -101,7 +101,7 @@ def _reinforce(arguments: argparse.Namespace, environment: "AnyEnvironment", key
     import optax
 
     from pgjax import baselines
-    from pgjax.environments.sources import bound
+    from pgjax.environments.conversion import as_environment
     from pgjax.estimators import reward_to_go
     from pgjax.training.networks import (
         initial_params,
@@ -124,7 +124,7 @@ def _reinforce(arguments: argparse.Namespace, environment: "AnyEnvironment", key
         )
     network = network_for(environment)
     settings = _settings(arguments)
-    settings["num_steps"] = _num_steps(arguments.num_steps, bound(environment).time_limit)
+    settings["num_steps"] = _num_steps(arguments.num_steps, as_environment(environment).time_limit)
     init_key, train_key = jax.random.split(key)
     policy = policy_of(network)
     # Falling to zero, the rate averages the noise away at the end, where the parameters are kept.

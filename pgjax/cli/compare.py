@@ -152,15 +152,15 @@ def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> d
 
 def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) -> dict[str, Any]:
     """No exact values: the reference is reward-to-go with leave-one-out, on batches of its own."""
-    from pgjax import baselines, estimators
+    from pgjax import baselines, environments, estimators
     from pgjax.proof.comparison import Batches
     from pgjax.training.networks import initial_params, network_for, policy_of
     from pgjax.training.runs import saved_runs
 
-    environment, environment_params = saved_runs.make_environment(arguments.environment)
+    environment = environments.make(arguments.environment)
     if arguments.policy is None:
         policy = policy_of(network_for(environment))
-        params = initial_params(policy, environment, policy_key, environment_params)
+        params = initial_params(policy, environment, policy_key)
         words = "a fresh policy"
     else:
         config, *_, policy, params = saved_runs.load(arguments.policy)
@@ -170,12 +170,10 @@ def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
                 f"not on {arguments.environment}"
             )
         words = f"the policy of {arguments.policy}"
-    limit = saved_runs.time_limit(environment, environment_params) or MAX_DEFAULT_STEPS
+    limit = environment.time_limit or MAX_DEFAULT_STEPS
     num_steps = min(arguments.num_steps or MAX_DEFAULT_STEPS, limit)
     discount = ENV_DISCOUNT if arguments.discount is None else arguments.discount
-    batches = Batches(
-        policy, params, environment, arguments.batch_size, num_steps, environment_params
-    )
+    batches = Batches(policy, params, environment, arguments.batch_size, num_steps)
     settings = {
         "reference": estimators.reward_to_go(discount, baseline=baselines.leave_one_out),
         "words": f"{words}, γ = {discount:g}, at most {num_steps} steps; "

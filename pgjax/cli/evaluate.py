@@ -32,8 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pgjax.training.reinforce import evaluate
     from pgjax.training.runs import saved_runs
 
-    config, environment, environment_params, policy, params = saved_runs.load(arguments.directory)
-    limit = saved_runs.time_limit(environment, environment_params)
+    config, environment, policy, params = saved_runs.load(arguments.directory)
+    limit = environment.time_limit
     num_steps = min(arguments.num_steps or limit or UNLIMITED, limit or math.inf)
     # Training splits key(seed); folding a number in keeps evaluation apart even at equal seeds.
     key = jax.random.fold_in(jax.random.key(arguments.seed), int.from_bytes(b"eval"))
@@ -44,7 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
         key,
         num_trajectories=arguments.num_trajectories,
         num_steps=num_steps,
-        environment_params=environment_params,
     )
     returns = np.asarray(returns, np.float64)
     episodes = "1 fresh episode" if returns.size == 1 else f"{returns.size} fresh episodes"

@@ -33,7 +33,7 @@ def of_environment(
     environment, params = tables.make(name)
     discount = ENV_DISCOUNT if discount is None else discount
     mdp, longest = tables.timeless_mdp(environment, params, discount=discount)
-    network = training.default_network(environment, params).clone(hidden=(hidden,))
+    network = training.default_network(environment).clone(hidden=(hidden,))
     policy = flax_policy(network)
     problem = Problem(
         mdp,
@@ -42,7 +42,7 @@ def of_environment(
         min(longest, horizon or longest),
         name,
     )
-    return problem, {"environment": environment, "environment_params": params}
+    return problem, {"environment": environment}
 
 
 def _mdp(name: str, horizon: int | None, discount: float | None) -> tuple[TabularMDP, int]:

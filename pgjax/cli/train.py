@@ -178,9 +178,9 @@ def _make(arguments: argparse.Namespace) -> "tuple[Training, dict]":
     """The Training, and what `config.json` says of it."""
     import jax
 
-    from pgjax.training.runs import saved_runs
+    from pgjax import environments
 
-    environment, _ = saved_runs.make_environment(arguments.environment)
+    environment = environments.make(arguments.environment)
     made = algorithms.make(arguments, environment, jax.random.key(arguments.seed))
     return made.training, made.description
 

@@ -13,8 +13,8 @@ subtract. So an estimator stays weights × term:
 >>> import jax, jax.numpy as jnp
 >>> from dataclasses import replace
 >>> from pgjax import Problem, enumeration, gradient, reward_to_go, tabular, tabular_softmax
->>> from pgjax.baselines.simple import recorded_value
->>> from pgjax.weights.on_policy import returns_to_go
+>>> from pgjax.baselines import recorded_value
+>>> from pgjax.weights import returns_to_go
 >>> mdp, policy, params = tabular.chain(), tabular_softmax(7, 2), jnp.zeros((7, 2))
 >>> batch, _ = enumeration.trajectories(Problem(mdp, policy, params, horizon=3))
 >>> batch = jax.tree.map(jnp.asarray, batch)

@@ -1,4 +1,4 @@
-"""Fits of least variance: to all trajectories, to the same ones, to other folds. Arrays only."""
+"""Baselines fitted for least variance: to all trajectories, the same ones, or other folds."""
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,10 @@ def coefficients(
         weight: [N] of each trajectory: one, or its probability where all are listed.
 
     Returns:
-        [F]; zero for a feature that no step has, or that those before it say already.
+        [F]; zero for a feature that is zero on every step, or a combination of those before it.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: if shapes do not fit.
 
     Bias: exact for the population if the weights are probabilities of all trajectories. From a
     sample, E b differs from the best by O(1/N).
@@ -44,7 +44,7 @@ def coefficients(
         Array([7.], dtype=float32)
     """
     gram, moment = _normal_equations(features, products, target)
-    return _solved(jnp.tensordot(weight, gram, 1), jnp.tensordot(weight, moment, 1))
+    return _solve(jnp.tensordot(weight, gram, 1), jnp.tensordot(weight, moment, 1))
 
 
 def same_batch(
@@ -63,7 +63,7 @@ def same_batch(
         [N, T], for the batch's `value`.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: if shapes do not fit.
 
     Bias: biased, by O(1/N): β depends on every trajectory's own actions.
 
@@ -95,9 +95,9 @@ def cross_fitted(
         [N, T], for the batch's `value`.
 
     Raises:
-        ValueError: folds outside [2, N], of which one would be empty, or leave nothing to fit to;
-            shapes that do not fit.
-        TypeError: folds that are no integer.
+        ValueError: if `folds` is outside [2, N], for then a fold is empty or has nothing to fit
+            to; if shapes do not fit.
+        TypeError: if `folds` is not an integer.
 
     Bias: none, for trajectories drawn independently. Their gradients are then no longer so.
 
@@ -112,10 +112,10 @@ def cross_fitted(
         >>> b.ravel().round(4)
         Array([8., 4.], dtype=float32)
     """
-    fold, others = _folds(folds, target.shape[0])
+    fold, others = _split_into_folds(folds, target.shape[0])
     gram, moment = _normal_equations(features, products, target)
     weight = jnp.asarray(others, gram.dtype)
-    beta = jax.vmap(_solved)(jnp.tensordot(weight, gram, 1), jnp.tensordot(weight, moment, 1))
+    beta = jax.vmap(_solve)(jnp.tensordot(weight, gram, 1), jnp.tensordot(weight, moment, 1))
     return jnp.einsum("ntf,nf->nt", features, beta[fold])
 
 
@@ -134,17 +134,17 @@ def per_parameter_same_batch(
         A pytree like the parameters.
 
     Raises:
-        ValueError: trees or shapes that differ.
+        ValueError: if trees or shapes differ.
 
     Bias: biased, by O(1/N): b depends on every trajectory's own actions.
 
     References:
         Peters & Schaal (2008), section 3.2, where A = R Z and Z = Σ_t c_t.
     """
-    _check_alike(gradients, scores)
+    _check_same_shapes(gradients, scores)
 
     def of_leaf(gradient: Array, score: Array) -> Array:
-        baseline = _ratio(jnp.sum(gradient * score, axis=0), jnp.sum(score**2, axis=0))
+        baseline = _divide_or_zero(jnp.sum(gradient * score, axis=0), jnp.sum(score**2, axis=0))
         return jnp.mean(gradient - baseline[None] * score, axis=0)
 
     return jax.tree.map(of_leaf, gradients, scores)
@@ -171,8 +171,8 @@ def per_parameter_cross_fitted(
         A pytree like the parameters.
 
     Raises:
-        ValueError: folds outside [2, N]; trees or shapes that differ.
-        TypeError: folds that are no integer.
+        ValueError: if `folds` is outside [2, N], or if trees or shapes differ.
+        TypeError: if `folds` is not an integer.
 
     Bias: none, for trajectories drawn independently.
 
@@ -186,13 +186,13 @@ def per_parameter_cross_fitted(
         >>> per_parameter_cross_fitted(gradients, scores, folds=2)  # less 3·1 and 2·2
         Array([0.5], dtype=float32)
     """
-    _check_alike(gradients, scores)
-    fold, others = _folds(folds, jax.tree.leaves(gradients)[0].shape[0])
+    _check_same_shapes(gradients, scores)
+    fold, others = _split_into_folds(folds, jax.tree.leaves(gradients)[0].shape[0])
 
     def of_leaf(gradient: Array, score: Array) -> Array:
         weight = jnp.asarray(others, gradient.dtype)
         sums = (jnp.tensordot(weight, x, 1) for x in (gradient * score, score**2))
-        return jnp.mean(gradient - _ratio(*sums)[fold] * score, axis=0)
+        return jnp.mean(gradient - _divide_or_zero(*sums)[fold] * score, axis=0)
 
     return jax.tree.map(of_leaf, gradients, scores)
 
@@ -211,7 +211,7 @@ def _normal_equations(features: Array, products: Array, target: Array) -> tuple[
     return gram, jnp.einsum("nsf,ns->nf", weighed, target)
 
 
-def _solved(gram: Array, moment: Array) -> Array:
+def _solve(gram: Array, moment: Array) -> Array:
     """β of gram β = moment by elimination, each feature in units in which it counts one.
 
     A feature of which the ones before it leave less than √eps is left out: its pivot would be all
@@ -231,13 +231,13 @@ def _solved(gram: Array, moment: Array) -> Array:
     return scale * jax.lax.fori_loop(0, gram.shape[0], eliminate, rows)[:, -1]
 
 
-def _ratio(numerator: Array, denominator: Array) -> Array:
-    """Zero where nothing has been seen."""
+def _divide_or_zero(numerator: Array, denominator: Array) -> Array:
+    """The ratio, zero where the denominator is."""
     seen = denominator > 0
     return jnp.where(seen, numerator / jnp.where(seen, denominator, 1), 0)
 
 
-def _folds(folds: int, N: int) -> tuple[np.ndarray, np.ndarray]:
+def _split_into_folds(folds: int, N: int) -> tuple[np.ndarray, np.ndarray]:
     """[N] the fold of each trajectory, and [folds, N] which trajectories are in other folds."""
     if not 2 <= check_positive("folds", folds) <= N:
         raise ValueError(
@@ -248,7 +248,7 @@ def _folds(folds: int, N: int) -> tuple[np.ndarray, np.ndarray]:
     return fold, fold[None] != np.arange(folds)[:, None]
 
 
-def _check_alike(gradients: PyTree, scores: PyTree) -> None:
+def _check_same_shapes(gradients: PyTree, scores: PyTree) -> None:
     first, second = (jax.tree.map(jnp.shape, tree) for tree in (gradients, scores))
     if first != second or not jax.tree.leaves(gradients):
         raise ValueError(

@@ -12,7 +12,7 @@ from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.scores import pull_back_each
 from pgjax.core.validation import check_unit_interval
 from pgjax.estimators import admit
-from pgjax.types import Params, Policy, RecurrentPolicy, Trajectory
+from pgjax.types import Number, Params, Policy, RecurrentPolicy, Trajectory
 
 
 def scalar(batch: Trajectory) -> Float[Array, "N T 1"]:
@@ -67,7 +67,7 @@ def score_products(
     params: Params,
     batch: Trajectory,
     *,
-    discount: float | Float[Array, ""],
+    discount: Number,
 ) -> Float[Array, "N T T"]:
     """Products of a trajectory's scores, K_tt' = γ^t γ^t' ∇log π(a_t|s_t) · ∇log π(a_t'|s_t').
 
@@ -87,7 +87,7 @@ def score_products(
         trajectories to settle, and misses the covariances of the steps.
 
     Raises:
-        ValueError: a discount outside [0, 1]; a batch not laid out as [N, T].
+        ValueError: if γ is outside [0, 1], or the batch is not laid out as [N, T].
 
     Bias: exact. A discount that is not the estimator's makes a fit worse, but biases nothing.
 
@@ -104,31 +104,33 @@ def score_products(
         >>> score_products(policy, params, batch, discount=1.0).ravel()
         Array([0.5, 0.5, 0.5, 0.5], dtype=float32)
     """
-    check_unit_interval("discount", discount)
+    discount = check_unit_interval("discount", discount)
     params, batch = admit(params, batch)
     recurrent = isinstance(policy, RecurrentPolicy)
 
     def of_row(row: Trajectory) -> Array:
         one = jax.tree.map(lambda x: x[None], row)
-        scores = pull_back_each(policy, params, *(_unrolled(one) if recurrent else _steps(one)))
+        scores = pull_back_each(
+            policy, params, *(_repeat_for_each_step(one) if recurrent else _split_into_steps(one))
+        )
         flat = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(scores)]
         return reduce(jnp.add, [x @ x.T for x in flat])
 
     products = jax.lax.map(of_row, batch)
-    age = boundaries.age(batch).astype(products.dtype)
-    scale = jnp.asarray(discount, products.dtype) ** age
+    ones = jnp.ones(batch.mask.shape, products.dtype)
+    scale = boundaries.discounted_by_age(batch, discount, ones)
     return products * scale[:, :, None] * scale[:, None, :]
 
 
-def _steps(one: Trajectory) -> tuple[Trajectory, Array]:
+def _split_into_steps(one: Trajectory) -> tuple[Trajectory, Array]:
     """A row of T steps as T rows of one, of which observation, action and mask are read."""
     steps = jax.tree.map(lambda x: x[0][:, None], (one.observation, one.action, one.mask))
     batch = replace(one, observation=steps[0], action=steps[1], mask=steps[2])
     return batch, steps[2].astype(_dtype(one))
 
 
-def _unrolled(one: Trajectory) -> tuple[Trajectory, Array]:
-    """A row of T steps T times over, each with the share of one step."""
+def _repeat_for_each_step(one: Trajectory) -> tuple[Trajectory, Array]:
+    """A row of T steps T times over, each with the weight of one step."""
     T = one.mask.shape[1]
     batch = jax.tree.map(lambda x: jnp.broadcast_to(x, (T, *x.shape[1:])), one)
     return batch, jnp.eye(T, dtype=_dtype(one)) * one.mask.astype(_dtype(one))

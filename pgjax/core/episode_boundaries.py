@@ -1,19 +1,18 @@
-"""Cuts: where the episodes in a batch's rows end, and the value of what follows them there.
+"""Where the episodes in a batch's rows begin and end, and the value of what follows them there.
 
 A row is one whole episode, or a window of several, one after another. An episode in a window is cut
-after each step that terminated or truncated, and at the row's last step. All credit assignment asks
-here, so that no return leaks from one episode into the one before it, nor is a terminal state ever
-bootstrapped.
+after each step that terminated or truncated, and at the row's last step. All credit assignment uses
+this module, so that no return leaks from one episode into the one before it, and no terminal state
+is bootstrapped.
 """
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int
 
 from pgjax.core.recurrence import accumulation_dtype
-from pgjax.types import Trajectory
-
-Rate = float | int | Num[Array, ""]
+from pgjax.core.validation import check_scalars
+from pgjax.types import Number, Trajectory
 
 
 def holds_windows(batch: Trajectory) -> bool:
@@ -30,7 +29,15 @@ def continues(batch: Trajectory) -> Bool[Array, "N T"]:
     return going & ~(batch.terminated | batch.truncated) if holds_windows(batch) else going
 
 
-def continued(batch: Trajectory, rate: Rate) -> Rate | Float[Array, "N T"]:
+def is_first_step(batch: Trajectory) -> Bool[Array, "N T"]:
+    """[N, T] whether an episode starts here: at a row's first step, and after each cut.
+
+    Also true after a row's last live step.
+    """
+    return jnp.pad(~continues(batch)[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+
+
+def continued(batch: Trajectory, rate: Number) -> Number | Float[Array, "N T"]:
     """A rate, γ or λ, times the continuation.
 
     Where a row is one episode the rate alone will do, and is faster: only zeros follow its end.
@@ -62,13 +69,12 @@ def age(batch: Trajectory) -> Int[Array, "N T"] | Int[Array, "1 T"]:
     step = jnp.arange(batch.reward.shape[1], dtype=jnp.int32)[None]
     if not holds_windows(batch):
         return step
-    is_first = jnp.pad(~continues(batch)[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-    first = jnp.maximum.accumulate(jnp.where(is_first, step, 0), axis=1)
+    first = jnp.maximum.accumulate(jnp.where(is_first_step(batch), step, 0), axis=1)
     return step - first
 
 
 def discounted_by_age(
-    batch: Trajectory, discount: Rate, weight: Float[Array, "N T"]
+    batch: Trajectory, discount: Number, weight: Float[Array, "N T"]
 ) -> Float[Array, "N T"]:
     """γ^t w_it, t being the age of the step's episode.
 
@@ -79,7 +85,11 @@ def discounted_by_age(
 
     Returns:
         [N, T].
+
+    Raises:
+        ValueError: if `discount` is not a single number.
     """
+    check_scalars(discount=discount)
     return jnp.asarray(discount, weight.dtype) ** age(batch).astype(weight.dtype) * weight
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, PyTree
 
 from pgjax.core import recurrent_scores
 from pgjax.core.devices import summed_like, varying
-from pgjax.core.episode_boundaries import continues
+from pgjax.core.episode_boundaries import is_first_step
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy, Trajectory
 
 CPU_ROWS, ACCELERATOR_ROWS = 4096, 2**18
@@ -239,9 +239,8 @@ def alive_or_first(mask: Bool[Array, "N T"], tree: PyTree) -> PyTree:
 
 
 def _episodes(batch: Trajectory) -> recurrent_scores.Episodes:
-    is_first = jnp.pad(~continues(batch)[:, :-1], ((0, 0), (1, 0)), constant_values=True)
     observation, action = alive_or_first(batch.mask, (batch.observation, batch.action))
-    return recurrent_scores.Episodes(observation, action, is_first, batch.mask)
+    return recurrent_scores.Episodes(observation, action, is_first_step(batch), batch.mask)
 
 
 def _whole_rows(batch: Trajectory) -> int:

@@ -61,33 +61,62 @@ def is_concrete(*trees: Any) -> bool:
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
-def check_unit_interval(name: str, value: Any) -> None:
-    """`value` (a discount, a λ) lies in [0, 1] and is not NaN."""
-    if is_concrete(value):
-        array = np.asarray(value)
-        if not np.issubdtype(array.dtype, np.number):
-            raise TypeError(f"{name} must be a number in [0, 1], got {value!r}")
-        outside = ~((array >= 0) & (array <= 1))
-        if outside.any():
-            first = array[outside].flat[0] if array.ndim else array
-            raise ValueError(f"{name} must lie in [0, 1], got {first:g}")
-    elif np.size(value):
-        inside = jnp.all((value >= 0) & (value <= 1))
-        worst = jnp.ravel(value)[jnp.argmax(jnp.ravel(~((value >= 0) & (value <= 1))))]
-        checkify.debug_check(inside, name + " must lie in [0, 1], got {value}", value=worst)
+def check_number(name: str, value: Any) -> Any:
+    """`value` as a setting of a record: Python integers and lists become floats."""
+    if isinstance(value, list | tuple):
+        value = np.asarray(value)
+    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    if not jnp.issubdtype(dtype, jnp.number):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if isinstance(value, int | np.integer):
+        return float(value)
+    return value
 
 
-def check_at_least(name: str, value: Any, bound: Any, fix: str) -> None:
-    """`value` is no less than `bound`, and so not NaN."""
+def check_unit_interval(name: str, value: Any) -> Any:
+    """`value` (a discount, a λ), if it lies in [0, 1]; as `check_number` gives it."""
+    return _check_numbers(name, value, 0, lambda x, _: (x >= 0) & (x <= 1), "lie in [0, 1]")
+
+
+def check_at_least(name: str, value: Any, bound: Any, fix: str) -> Any:
+    """`value`, if it is no less than `bound`, and so not NaN; as `check_number` gives it."""
+    return _check_numbers(name, value, bound, lambda x, y: x >= y, "be at least {bound}", fix)
+
+
+def check_above_zero(name: str, value: Any, fix: str) -> Any:
+    """`value`, if it is positive, perhaps infinite; as `check_number` gives it."""
+    return _check_numbers(name, value, 0, lambda x, _: x > 0, "be positive", fix)
+
+
+def _check_numbers(
+    name: str, value: Any, bound: Any, holds: Callable[..., Any], need: str, fix: str = ""
+) -> Any:
+    """`value`, if `holds(value, bound)` for each number in it; the first other one is named."""
+    value = check_number(name, value)
+    message = f"{name} must {need}, got {{value}}" + (f"; {fix}" if fix else "")
     if is_concrete(value, bound):
-        if not value >= bound:
+        x, y = np.broadcast_arrays(np.asarray(value), np.asarray(bound))
+        if (wrong := ~holds(x, y)).any():
+            found, needed = x[wrong].flat[0], y[wrong].flat[0]
+            raise ValueError(message.format(value=f"{found:g}", bound=f"{needed:g}"))
+    elif np.size(value):
+        x = jnp.asarray(value)
+        x, y = jnp.broadcast_arrays(x, jnp.asarray(bound).astype(x.dtype))
+        good = jnp.ravel(holds(x, y))
+        first = jnp.argmin(good)
+        shown = {"value": jnp.ravel(x)[first], "bound": jnp.ravel(y)[first]}
+        checkify.debug_check(jnp.all(good), message, **shown)
+    return value
+
+
+def check_scalars(**values: Any) -> None:
+    """Each setting is a single number where it is used."""
+    for name, value in values.items():
+        if jnp.ndim(value):
             raise ValueError(
-                f"{name} must be at least {float(bound):g}, got {float(value):g}; {fix}"
+                f"{name} must be a single number where it is used, got shape {jnp.shape(value)}; "
+                "jax.vmap goes over the numbers of an estimator"
             )
-    else:
-        message = name + " must be at least {bound}, got {value}; " + fix
-        value, bound = jnp.asarray(value), jnp.asarray(bound)
-        checkify.debug_check(value >= bound, message, value=value, bound=bound)
 
 
 def check_sequence(name: str, value: jax.Array, like: tuple[str, jax.Array] | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 from scipy import stats
 
@@ -98,8 +99,11 @@ def jackknife(
         raise ValueError(f"all samples must hold as many estimates, got {counts}")
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level}")
-    estimate = float(statistic(*map(running_moments, samples)))
-    left_out = jax.vmap(statistic)(*map(_leaving_each_out, samples))
+    if isinstance(statistic, Partial):
+        found = _compiled_statistics(statistic, *samples)
+    else:  # to be compiled for each new function would take longer than it saves
+        found = _statistics(statistic, *samples)
+    estimate, left_out = float(found[0]), found[1]
     with np.errstate(invalid="ignore", divide="ignore"):
         centre = scale.forward(np.asarray(estimate, np.float64))
         replicates = scale.forward(np.asarray(left_out, np.float64))
@@ -110,6 +114,15 @@ def jackknife(
     reach = stats.t.isf((1 - level) / 2, K - 1) * error
     low, high = scale.backward(np.asarray([centre - reach, centre + reach]))
     return Interval(estimate, float(low), float(high))
+
+
+def _statistics(statistic: Callable[..., Array], *samples: PyTree) -> tuple[Array, Array]:
+    """Of all the samples, and [K] of all but one."""
+    whole = statistic(*map(running_moments, samples))
+    return whole, jax.vmap(statistic)(*map(_leaving_each_out, samples))
+
+
+_compiled_statistics = jax.jit(_statistics)
 
 
 def _leaving_each_out(samples: PyTree) -> RunningMoments:
@@ -157,11 +170,12 @@ def noise_scale_interval(
         >>> found.low < 1 < found.high
         True
     """
+    statistic = Partial(_scaled_noise, batch_size)
+    return jackknife(statistic, estimates, scale=LOGARITHM, level=level)
 
-    def scaled(moments: RunningMoments) -> Array:
-        return batch_size * noise_scale(moments)
 
-    return jackknife(scaled, estimates, scale=LOGARITHM, level=level)
+def _scaled_noise(batch_size: Array, moments: RunningMoments) -> Array:
+    return batch_size * noise_scale(moments)
 
 
 def signal_to_noise_interval(
@@ -222,11 +236,12 @@ def cosine_interval(
         >>> found.low < 0.6 < found.high
         True
     """
+    statistic = Partial(_cosine_with, reference)
+    return _within_cosines(jackknife(statistic, estimates, scale=LINEAR, level=level))
 
-    def angle(moments: RunningMoments) -> Array:
-        return cosine_of_means(moments, reference)
 
-    return _within_cosines(jackknife(angle, estimates, scale=LINEAR, level=level))
+def _cosine_with(reference: Gradient, moments: RunningMoments) -> Array:
+    return cosine_of_means(moments, reference)
 
 
 def cosine_between_interval(
@@ -251,7 +266,7 @@ def cosine_between_interval(
 
     Bias: of order 1/K.
     """
-    found = jackknife(cosine_of_means, first, second, scale=LINEAR, level=level)
+    found = jackknife(Partial(cosine_of_means), first, second, scale=LINEAR, level=level)
     return _within_cosines(found)
 
 

@@ -6,7 +6,8 @@ stepped again, and what comes of it is never looked at.
 
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -15,6 +16,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Key
 
 from pgjax.core.validation import check_positive
+from pgjax.records import configured, data, record, static
 from pgjax.types import MaskedObservation, Observation
 
 State: TypeAlias = Any
@@ -87,8 +89,13 @@ def is_space(x: Any) -> bool:
     return isinstance(x, ActionSpace)
 
 
-class Environment(NamedTuple):
+@record
+class Environment:
     """An environment as a record of pure functions.
+
+    Parameters of an environment, such as a pole's length, are leaves of the record if its functions
+    carry them: `init=jax.tree_util.Partial(init, params)`. The same program then serves other
+    parameters, and `jax.vmap` goes over them.
 
     Attributes:
         init: key -> (state, step), an episode's start.
@@ -98,6 +105,8 @@ class Environment(NamedTuple):
         time_limit: steps after which an episode has ended at the latest; None where it may go on.
             A limit truncates, or, where it is a rule of the task, terminates.
         name: as messages print it.
+        num_categories: for an integer observation that names a category, the number of categories;
+            default networks then encode it one-hot.
 
     Example:
         >>> import jax, jax.numpy as jnp, pgjax
@@ -116,9 +125,10 @@ class Environment(NamedTuple):
 
     init: Callable[[Key[Array, ""]], tuple[State, Step]]
     step: Callable[[Key[Array, ""], State, Array], tuple[State, Step]]
-    action_space: ActionSpace | Any
-    time_limit: int | None = None
-    name: str = "environment"
+    action_space: ActionSpace | Any = static()
+    time_limit: int | None = data(default=None)
+    name: str = static(default="environment")
+    num_categories: int | None = static(default=None)
 
 
 def seen(step: Step) -> Observation:
@@ -173,25 +183,51 @@ def stable(environment: Environment) -> Environment:
         >>> str(state.dtype), str(step.reward.dtype), str(step.terminated.dtype)
         ('float32', 'float32', 'bool')
     """
-
-    @cache
-    def common(x64: bool) -> tuple[State, Step]:
-        key = jax.eval_shape(jax.random.key, 0)
-        action = action_example(environment.action_space)
-        start = jax.eval_shape(lambda key: _as_arrays(environment.init(key)), key)
-        following = jax.eval_shape(
-            lambda *args: _as_arrays(environment.step(*args)), key, start[0], action
-        )
-        _check_same_shapes(environment.name, start, following)
-        return jax.tree.map(_wider, start, following)
-
-    def settle(shown: tuple[State, Step]) -> tuple[State, Step]:
-        return jax.tree.map(cast, _as_arrays(shown), common(jax.config.read("jax_enable_x64")))
-
-    return environment._replace(
-        init=lambda key: settle(environment.init(key)),
-        step=lambda key, state, action: settle(environment.step(key, state, action)),
+    return replace(
+        environment,
+        init=configured(_stable_init, environment=environment),
+        step=configured(_stable_step, environment=environment),
     )
+
+
+def _stable_init(key: Array, *, environment: Environment) -> tuple[State, Step]:
+    return _cast_all(environment.init(key), environment)
+
+
+def _stable_step(
+    key: Array, state: State, action: Array, *, environment: Environment
+) -> tuple[State, Step]:
+    return _cast_all(environment.step(key, state, action), environment)
+
+
+def _cast_all(shown: tuple[State, Step], environment: Environment) -> tuple[State, Step]:
+    return jax.tree.map(cast, _as_arrays(shown), _common_types(environment))
+
+
+def _common_types(environment: Environment) -> tuple[State, Step]:
+    """Shape and dtype of what an environment shows, at its start and later alike."""
+    leaves, structure = jax.tree.flatten(environment)
+    return _common_types_of(
+        structure, tuple(map(_type_of, leaves)), jax.config.read("jax_enable_x64")
+    )
+
+
+def _type_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    found = jax.typeof(leaf)
+    return jax.ShapeDtypeStruct(found.shape, found.dtype, weak_type=found.weak_type)
+
+
+@lru_cache(maxsize=128)
+def _common_types_of(structure: Any, leaves: tuple[Any, ...], x64: bool) -> tuple[State, Step]:
+    """Found once for each environment: abstract evaluation takes as long as tracing it twice."""
+    environment = structure.unflatten(leaves)
+    key, action = jax.eval_shape(jax.random.key, 0), action_example(environment.action_space)
+    start = jax.eval_shape(lambda env, key: _as_arrays(env.init(key)), environment, key)
+    following = jax.eval_shape(
+        lambda env, *args: _as_arrays(env.step(*args)), environment, key, start[0], action
+    )
+    _check_same_shapes(environment.name, start, following)
+    return jax.tree.map(_wider, start, following)
 
 
 def limited(environment: Environment, time_limit: int | None) -> Environment:
@@ -215,18 +251,26 @@ def limited(environment: Environment, time_limit: int | None) -> Environment:
         return environment
     check_positive("time_limit", time_limit)
 
-    def init(key: Array) -> tuple[State, Step]:
-        state, step = environment.init(key)
-        return (state, jnp.int32(0)), step
+    return replace(
+        environment,
+        init=configured(_limited_init, init=environment.init),
+        step=configured(_limited_step, step=environment.step, time_limit=time_limit),
+        time_limit=min(time_limit, environment.time_limit or time_limit),
+    )
 
-    def step(key: Array, timed: State, action: Array) -> tuple[State, Step]:
-        state, time = timed
-        state, step = environment.step(key, state, action)
-        truncated = step.truncated | (time + 1 >= time_limit)
-        return (state, time + 1), step._replace(truncated=truncated)
 
-    shortest = min(time_limit, environment.time_limit or time_limit)
-    return environment._replace(init=init, step=step, time_limit=shortest)
+def _limited_init(key: Array, *, init: Callable) -> tuple[State, Step]:
+    state, step = init(key)
+    return (state, jnp.int32(0)), step
+
+
+def _limited_step(
+    key: Array, timed: State, action: Array, *, step: Callable, time_limit: int
+) -> tuple[State, Step]:
+    state, time = timed
+    state, shown = step(key, state, action)
+    truncated = shown.truncated | (time + 1 >= time_limit)
+    return (state, time + 1), shown._replace(truncated=truncated)
 
 
 def cast(x: Any, like: Any) -> Array:

@@ -1,5 +1,6 @@
 """brax on the surface: real-valued actions on rigid bodies, without brax's training wrappers."""
 
+from dataclasses import replace
 from typing import Any
 
 from jax import Array
@@ -81,4 +82,4 @@ def make(name: str) -> Environment:
     """
     envs = library("brax.envs")
     known = known_name("brax/", name, envs._envs)  # brax lists its names nowhere else
-    return adapt(envs.get_environment(known))._replace(name=f"brax/{known}")
+    return replace(adapt(envs.get_environment(known)), name=f"brax/{known}")

@@ -1,5 +1,6 @@
 """Craftax on the surface: open worlds, large states, sparse rewards."""
 
+from dataclasses import replace
 from typing import Any
 
 from jax import Array
@@ -15,7 +16,7 @@ NAMES = (
 )
 
 
-def adapt(environment: Any, environment_params: Any = None) -> Environment:
+def adapt(environment: Any, params: Any = None) -> Environment:
     """A Craftax environment as an Environment.
 
     Craftax ends an episode where the player dies, or wins, and after `max_timesteps`, in one flag.
@@ -24,7 +25,7 @@ def adapt(environment: Any, environment_params: Any = None) -> Environment:
     Args:
         environment: from `craftax.craftax_env.make_craftax_env_from_name`, with auto-reset or
             without: its `reset_env` and `step_env` know of none.
-        environment_params: its parameters; the default ones if None.
+        params: its parameters; the default ones if None.
 
     Returns:
         An Environment with Discrete actions.
@@ -51,7 +52,7 @@ def adapt(environment: Any, environment_params: Any = None) -> Environment:
             "environment must be of Craftax, as from make_craftax_env_from_name(name, False), "
             f"got {type(environment).__name__}"
         )
-    params = environment.default_params if environment_params is None else environment_params
+    params = environment.default_params if params is None else params
 
     def init(key: Array) -> tuple[Any, Step]:
         observation, state = environment.reset_env(key, params)
@@ -86,4 +87,4 @@ def make(name: str) -> Environment:
     """
     known = known_name("craftax/", name, NAMES)
     named = library("craftax.craftax_env").make_craftax_env_from_name
-    return adapt(named(known, auto_reset=False))._replace(name=f"craftax/{known}")
+    return replace(adapt(named(known, auto_reset=False)), name=f"craftax/{known}")

@@ -3,6 +3,7 @@
 So there is no auto-reset, and the observation after the last step is the episode's own.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,17 +16,19 @@ from pgjax.environments.import_gymnax import GymnaxEnvironment as GymnaxEnvironm
 from pgjax.environments.import_gymnax import gymnax, registered_envs
 from pgjax.environments.import_gymnax import spaces as spaces
 from pgjax.environments.libraries import known_name
+from pgjax.records import configured, data, record, static
 
 DOWNLOADS = frozenset({"MNISTBandit-bsuite"})
 """Environments that fetch a data set when made; training must not depend on a network."""
 
 
-def adapt(environment: GymnaxEnvironment, environment_params: Any = None) -> Environment:
+def adapt(environment: GymnaxEnvironment, params: Any = None) -> Environment:
     """A gymnax environment with its parameters as an Environment.
 
     Args:
         environment: from `gymnax.make`.
-        environment_params: its parameters, which may be traced; the default ones if None.
+        params: its parameters, leaves of the record, which may be traced; the default ones if
+            None.
 
     Returns:
         An Environment. What depends on traced parameters is not known in it: bounds of a Box are
@@ -42,31 +45,42 @@ def adapt(environment: GymnaxEnvironment, environment_params: Any = None) -> Env
         >>> environment.action_space, environment.time_limit
         (Discrete(num_actions=2), 500)
     """
-    if environment_params is None:
-        environment_params = environment.default_params
-    params = environment_params
+    params = environment.default_params if params is None else params
     space = environment.action_space(params)
 
-    def init(key: Array) -> tuple[Any, Step]:
-        observation, state = environment.reset_env(key, params)
-        return state, Step(observation, 0.0, False, False)
-
-    def step(key: Array, state: Any, action: Array) -> tuple[Any, Step]:
-        action = jnp.asarray(action).astype(space.dtype)
-        observation, state, reward, terminated, _ = environment.step_env(key, state, action, params)
-        truncated = environment.is_truncated(state, params)
-        return state, Step(observation, reward, terminated, truncated)
-
+    parts = _Parts(environment, params)
     limit = params.max_steps_in_episode
     return stable(
         Environment(
-            init,
-            step,
+            configured(_init, parts=parts),
+            configured(_step, parts=parts),
             _action_space(environment.name, space),
             time_limit=None if isinstance(limit, Tracer) else int(limit),
             name=environment.name,
+            num_categories=_num_categories(environment, params),
         )
     )
+
+
+@record
+class _Parts:
+    """A gymnax environment and its parameters, which are leaves."""
+
+    environment: GymnaxEnvironment = static()
+    params: Any = data()
+
+
+def _init(key: Array, *, parts: _Parts) -> tuple[Any, Step]:
+    observation, state = parts.environment.reset_env(key, parts.params)
+    return state, Step(observation, 0.0, False, False)
+
+
+def _step(key: Array, state: Any, action: Array, *, parts: _Parts) -> tuple[Any, Step]:
+    environment, params = parts.environment, parts.params
+    action = jnp.asarray(action).astype(environment.action_space(params).dtype)
+    observation, state, reward, terminated, _ = environment.step_env(key, state, action, params)
+    truncated = environment.is_truncated(state, params)
+    return state, Step(observation, reward, terminated, truncated)
 
 
 def named(name: str) -> tuple[GymnaxEnvironment, Any]:
@@ -76,7 +90,7 @@ def named(name: str) -> tuple[GymnaxEnvironment, Any]:
         name: as in gymnax's registry.
 
     Returns:
-        (environment, environment_params).
+        (environment, params).
 
     Raises:
         ValueError: an unknown name, with near matches; one that would download a data set.
@@ -105,7 +119,7 @@ def make(name: str) -> Environment:
     Raises:
         ValueError: an unknown name, with near matches; one that would download a data set.
     """
-    return adapt(*named(name))._replace(name=name)
+    return replace(adapt(*named(name)), name=name)
 
 
 def _action_space(name: str, space: Any) -> ActionSpace:
@@ -117,6 +131,11 @@ def _action_space(name: str, space: Any) -> ActionSpace:
     raise TypeError(
         f"{name} has actions in a {type(space).__name__} space; pgjax takes Discrete ones and Boxes"
     )
+
+
+def _num_categories(environment: GymnaxEnvironment, params: Any) -> int | None:
+    space = environment.observation_space(params)
+    return int(space.n) if isinstance(space, spaces.Discrete) else None
 
 
 def _bound(bound: Any, shape: tuple[int, ...], unknown: float) -> tuple[float, ...]:

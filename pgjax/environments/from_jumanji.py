@@ -1,6 +1,7 @@
 """jumanji on the surface: combinatorial problems, most of them with action masks."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -104,7 +105,7 @@ def make(name: str) -> Environment:
         )
     jumanji = library("jumanji")
     known = known_name("jumanji/", name, jumanji.registered_environments() - DOWNLOADS)
-    return adapt(jumanji.make(known))._replace(name=f"jumanji/{known}")
+    return replace(adapt(jumanji.make(known)), name=f"jumanji/{known}")
 
 
 def _choices(environment: Any) -> tuple[int, ...]:

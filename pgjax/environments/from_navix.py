@@ -1,5 +1,6 @@
 """navix on the surface: MiniGrid's worlds."""
 
+from dataclasses import replace
 from typing import Any
 
 from jax import Array
@@ -79,4 +80,4 @@ def make(name: str) -> Environment:
     """
     navix = library("navix")
     known = known_name("navix/", name, navix.registry())
-    return adapt(navix.make(known))._replace(name=f"navix/{known}")
+    return replace(adapt(navix.make(known)), name=f"navix/{known}")

@@ -1,6 +1,7 @@
 """pgx on the surface: games of one player, and of several against opponents that are given."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import jax
@@ -96,7 +97,7 @@ def make(name: str) -> Environment:
     """
     pgx = library("pgx")
     known = known_name("pgx/", name, pgx.available_envs())
-    return adapt(pgx.make(known))._replace(name=f"pgx/{known}")
+    return replace(adapt(pgx.make(known)), name=f"pgx/{known}")
 
 
 def _own_and_others(opponent: Opponent | None, key: Array) -> tuple[Array, Array]:

@@ -113,6 +113,7 @@ def log_prob_table(policy: Policy, params: Params, observation: Array, num_actio
     return jax.vmap(over_actions, (None, 0, None))(params, observation, jnp.arange(num_actions))
 
 
+@partial(jax.jit, static_argnums=0)
 def probabilities_under(policy: Policy, params: Params, model: Model) -> Array:
     """[S, A] π(a|s), differentiable in the parameters."""
     return jnp.exp(log_prob_table(policy, params, model.observation, model.reward.shape[1]))
@@ -137,6 +138,7 @@ def backward(kernel: Array, source: Array, horizon: int | None) -> Array:
     return jax.lax.scan(step, jnp.zeros_like(source[0]), source, reverse=True)[1]
 
 
+@partial(jax.jit, static_argnums=2)
 def values_over_time(probabilities: Array, model: Model, horizon: int | None) -> Array:
     """[K, S] V_k(s)."""
     source = jnp.sum(probabilities * model.reward, axis=-1)
@@ -149,6 +151,7 @@ def one_step_later(values: Array, horizon: int | None) -> Array:
     return values if horizon is None else jnp.concatenate([values[1:], jnp.zeros_like(values[:1])])
 
 
+@partial(jax.jit, static_argnums=2)
 def action_values_over_time(probabilities: Array, model: Model, horizon: int | None) -> Array:
     """[K, S, A] Q_k(s, a)."""
     following = one_step_later(values_over_time(probabilities, model, horizon), horizon)
@@ -156,6 +159,7 @@ def action_values_over_time(probabilities: Array, model: Model, horizon: int | N
     return model.reward[None] + model.discount * expected
 
 
+@partial(jax.jit, static_argnums=3)
 def visits_over_time(
     probabilities: Array, model: Model, discount: Array, horizon: int | None
 ) -> Array:

@@ -6,6 +6,7 @@ parameters and hundreds of states. The mean of N independent estimates has 1/N o
 """
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from pgjax.core.float64 import in_float64, to_numpy
 from pgjax.exact.dynamics import prepare
 from pgjax.exact.problem import Problem
-from pgjax.exact.recursion import REWARD_TO_GO, Recursion, solve, steps_of
+from pgjax.exact.recursion import REWARD_TO_GO, Recursion, Steps, solve, steps_of
 from pgjax.types import Moments, Spread
 
 
@@ -100,16 +101,21 @@ def optimal_state_baseline(problem: Problem) -> Float[np.ndarray, "S"]:
     """
     steps, P = steps_of(problem, 0.0, full=False)
 
-    def total_variance(baseline: Array) -> Array:
-        here = steps._replace(baseline=baseline)
-        return jnp.sum(solve(REWARD_TO_GO, P, problem.horizon, False, here)[1])
-
-    slope = jax.jit(jax.grad(total_variance))
     zero = jnp.zeros(problem.mdp.num_states)
-    at_zero, at_one = slope(zero), slope(zero + 1)
+    at_zero, at_one = (_slope(x, P, problem.horizon, steps) for x in (zero, zero + 1))
     curvature = at_one - at_zero
     used = curvature > 1e-12 * jnp.max(curvature)
     return to_numpy(jnp.where(used, -at_zero / jnp.where(used, curvature, 1), 0))
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _slope(baseline: Array, P: int, horizon: int | None, steps: Steps) -> Array:
+    """[S] the derivative of tr Σ of reward-to-go by its baseline."""
+
+    def total_variance(baseline: Array) -> Array:
+        return jnp.sum(solve(REWARD_TO_GO, P, horizon, False, steps._replace(baseline=baseline))[1])
+
+    return jax.grad(total_variance)(baseline)
 
 
 def _evaluate(

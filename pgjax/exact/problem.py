@@ -1,8 +1,8 @@
 """Problem: everything that an exact policy gradient is a function of."""
 
-from pgjax.core.records import data, record, static
 from pgjax.core.validation import check_positive
 from pgjax.exact.tabular import TabularMDP
+from pgjax.records import data, record, static
 from pgjax.types import Params, Policy
 
 
@@ -37,7 +37,7 @@ class Problem:
     """
 
     mdp: TabularMDP = data()
-    policy: Policy = static()
+    policy: Policy
     params: Params = data()
     horizon: int | None = static()
     name: str = static(default="problem")

@@ -30,6 +30,7 @@ from jax.flatten_util import ravel_pytree
 from pgjax.core.float64 import to_jax
 from pgjax.exact.dynamics import action_probabilities, prepare
 from pgjax.exact.problem import Problem
+from pgjax.types import Params, Policy
 
 
 class Steps(NamedTuple):
@@ -78,21 +79,10 @@ def steps_of(problem: Problem, baseline: Any, full: bool) -> tuple[Steps, int]:
         raise ValueError(
             f"baseline must be a scalar or have shape [S] = {(mdp.num_states,)}, got {offset.shape}"
         )
-    flat, unravel = ravel_pytree(params)
-
-    @jax.jit
-    def scores(flat: Array) -> Array:
-        def log_prob(flat: Array, observation: Array, action: Array) -> Array:
-            return policy.log_prob(unravel(flat), observation, action)
-
-        over_actions = jax.vmap(jax.grad(log_prob), (None, None, 0))
-        over_states = jax.vmap(over_actions, (None, 0, None))
-        return over_states(flat, model.observation, jnp.arange(mdp.num_actions))
-
     joint = action_probabilities(problem)[:, :, None] * mdp.transition
     joint[mdp.terminal] = 0
-    score = np.asarray(scores(flat))
-    touched = np.ones((mdp.num_states, flat.size), bool) if full else np.any(score != 0, axis=1)
+    score = np.asarray(_scores(policy, params, model.observation, mdp.num_actions))
+    touched = np.any(score != 0, axis=1) | full
     successor, support = _ragged(np.any(joint > 0, axis=1)), _ragged(touched)
     fields = Steps(
         successor=successor,
@@ -104,7 +94,20 @@ def steps_of(problem: Problem, baseline: Any, full: bool) -> tuple[Steps, int]:
         discount=mdp.discount,
         baseline=np.broadcast_to(offset, (mdp.num_states,)),
     )
-    return to_jax(fields), flat.size
+    return to_jax(fields), score.shape[-1]
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _scores(policy: Policy, params: Params, observation: Array, num_actions: int) -> Array:
+    """[S, A, P] ∇log π(a|s)."""
+    flat, unravel = ravel_pytree(params)
+
+    def log_prob(flat: Array, observation: Array, action: Array) -> Array:
+        return policy.log_prob(unravel(flat), observation, action)
+
+    over_actions = jax.vmap(jax.grad(log_prob), (None, None, 0))
+    over_states = jax.vmap(over_actions, (None, 0, None))
+    return over_states(flat, observation, jnp.arange(num_actions))
 
 
 def _ragged(present: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Agents: a policy and a critic in one record, with networks of their own or with a shared one."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from flax import linen
@@ -9,12 +9,14 @@ from jax import Array
 from jaxtyping import Key
 
 from pgjax.policies import SOFTMAX, Distribution, distribution_policy
-from pgjax.policies.critics import flax_value
+from pgjax.policies.critics import Value, flax_value
 from pgjax.policies.distribution import unmasked
+from pgjax.records import configured, record
 from pgjax.types import Observation, Params, Policy
 
 
-class ActorCritic(NamedTuple):
+@record
+class ActorCritic:
     """A policy and a critic, and how they share their parameters, as a record of pure functions.
 
     Attributes:
@@ -47,19 +49,30 @@ def separate(policy: Policy, critic: linen.Module) -> ActorCritic:
         >>> agent.value(params, jnp.zeros(4)).shape
         ()
     """
-    of_critic = flax_value(critic)
+    return ActorCritic(
+        init=configured(_init_separate, policy=policy, critic=critic),
+        policy=policy,
+        acting=_acting,
+        value=configured(_separate_value, value=flax_value(critic)),
+    )
 
-    def init(key: Array, observation: Observation) -> Params:
-        policy_key, critic_key = jax.random.split(key)
-        return {
-            "policy": policy.init(policy_key, observation),
-            "critic": critic.init(critic_key, unmasked(observation)),
-        }
 
-    def value(params: Params, observation: Observation) -> Array:
-        return of_critic(params["critic"], unmasked(observation))
+def _init_separate(
+    key: Array, observation: Observation, *, policy: Policy, critic: linen.Module
+) -> Params:
+    policy_key, critic_key = jax.random.split(key)
+    return {
+        "policy": policy.init(policy_key, observation),
+        "critic": critic.init(critic_key, unmasked(observation)),
+    }
 
-    return ActorCritic(init, policy, lambda params: params["policy"], value)
+
+def _acting(params: Params) -> Params:
+    return params["policy"]
+
+
+def _separate_value(params: Params, observation: Observation, *, value: Value) -> Array:
+    return value(params["critic"], unmasked(observation))
 
 
 def shared(module: linen.Module, distribution: Distribution = SOFTMAX) -> ActorCritic:
@@ -73,15 +86,22 @@ def shared(module: linen.Module, distribution: Distribution = SOFTMAX) -> ActorC
     Raises:
         ValueError: by its functions: a second result that is more than one number.
     """
+    output = configured(_shared_output, module=module)
+    policy = distribution_policy(configured(_init_shared, module=module), output, distribution)
+    return ActorCritic(policy.init, policy, _all_params, configured(_shared_value, module=module))
 
-    def results(params: Params, observation: Observation) -> Any:
-        return module.apply(params, unmasked(observation))
 
-    def output(params: Params, observation: Observation) -> Any:
-        return results(params, observation)[0]
+def _init_shared(key: Array, observation: Observation, *, module: linen.Module) -> Params:
+    return module.init(key, observation)
 
-    def value(params: Params, observation: Observation) -> Array:
-        return results(params, observation)[1].reshape(())
 
-    policy = distribution_policy(module.init, output, distribution)
-    return ActorCritic(policy.init, policy, lambda params: params, value)
+def _shared_output(params: Params, observation: Observation, *, module: Any) -> Any:
+    return module.apply(params, unmasked(observation))[0]
+
+
+def _shared_value(params: Params, observation: Observation, *, module: Any) -> Array:
+    return module.apply(params, unmasked(observation))[1].reshape(())
+
+
+def _all_params(params: Params) -> Params:
+    return params

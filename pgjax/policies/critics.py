@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from pgjax.core.scores import alive_or_first
 from pgjax.core.validation import check_batch, check_params, check_positive
+from pgjax.records import configured
 from pgjax.types import Observation, Params, Trajectory
 
 Value = Callable[[Params, Observation], Array]
@@ -41,14 +42,14 @@ def flax_value(module: linen.Module) -> Value:
         >>> flax_value(module)(params, jnp.zeros(4)).shape
         ()
     """
+    return configured(_flax_value, module=module)
 
-    def value(params: Params, observation: Observation) -> Array:
-        found: Any = module.apply(params, observation)
-        if found.size != 1:
-            raise ValueError(f"a critic must give one number, got shape {found.shape}; use MLP(1)")
-        return found.reshape(())
 
-    return value
+def _flax_value(params: Params, observation: Observation, *, module: linen.Module) -> Array:
+    found: Any = module.apply(params, observation)
+    if found.size != 1:
+        raise ValueError(f"a critic must give one number, got shape {found.shape}; use MLP(1)")
+    return found.reshape(())
 
 
 def with_values(value: Value, params: Params, batch: Trajectory) -> Trajectory:

@@ -5,7 +5,7 @@ one with, and once more as a factor of a product.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from jax import Array
@@ -13,13 +13,15 @@ from jax.experimental import checkify
 from jaxtyping import Bool, Float, Key, PyTree
 
 from pgjax.core.validation import is_concrete
+from pgjax.records import configured, record
 from pgjax.types import MaskedObservation, Observation, Params, Policy
 
 Output: TypeAlias = PyTree
 """What a network gives for one observation: logits [A], say, or a mean and a log σ."""
 
 
-class Distribution(NamedTuple):
+@record
+class Distribution:
     """A family of distributions over actions, one for each output of a network.
 
     Attributes:
@@ -68,23 +70,12 @@ def distribution_policy(
         >>> float(policy.entropy(jnp.zeros((2, 3)), jnp.ones(2)))  # doctest: +ELLIPSIS
         1.0986...
     """
-
-    def start(key: Array, observation: Observation) -> Params:
-        return init(key, unmasked(observation))
-
-    def seen(params: Params, observation: Observation) -> Output:
-        return mask_output(distribution, output(params, unmasked(observation)), observation)
-
-    def sample(params: Params, key: Array, observation: Observation) -> tuple[Any, Array]:
-        return distribution.sample(seen(params, observation), key)
-
-    def log_prob(params: Params, observation: Observation, action: Any) -> Array:
-        return distribution.log_prob(seen(params, observation), action)
-
-    def entropy(params: Params, observation: Observation) -> Array:
-        return distribution.entropy(seen(params, observation))
-
-    return Policy(start, sample, log_prob, entropy)
+    return Policy(
+        init=configured(_init, init=init),
+        sample=configured(_sample, output=output, distribution=distribution),
+        log_prob=configured(_log_prob, output=output, distribution=distribution),
+        entropy=configured(_entropy, output=output, distribution=distribution),
+    )
 
 
 def unmasked(observation: Observation) -> Observation:
@@ -114,3 +105,36 @@ def require(holds: Array, message: str, **values: Array) -> None:
         checkify.debug_check(holds, message, **values)
     elif not np.asarray(holds):
         raise ValueError(message.format(**values))
+
+
+def _init(key: Array, observation: Observation, *, init: Any) -> Params:
+    return init(key, unmasked(observation))
+
+
+def _masked_output(
+    params: Params, observation: Observation, output: Any, distribution: Distribution
+) -> Output:
+    return mask_output(distribution, output(params, unmasked(observation)), observation)
+
+
+def _sample(
+    params: Params, key: Array, observation: Observation, *, output: Any, distribution: Distribution
+) -> tuple[Any, Array]:
+    return distribution.sample(_masked_output(params, observation, output, distribution), key)
+
+
+def _log_prob(
+    params: Params,
+    observation: Observation,
+    action: Any,
+    *,
+    output: Any,
+    distribution: Distribution,
+) -> Array:
+    return distribution.log_prob(_masked_output(params, observation, output, distribution), action)
+
+
+def _entropy(
+    params: Params, observation: Observation, *, output: Any, distribution: Distribution
+) -> Array:
+    return distribution.entropy(_masked_output(params, observation, output, distribution))

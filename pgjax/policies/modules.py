@@ -1,7 +1,6 @@
 """Flax at the edge: linen and NNX modules as plain functions, and as policies."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ from pgjax.policies.gaussian import gaussian_policy
 from pgjax.policies.networks import RecurrentNetwork
 from pgjax.policies.recurrent import recurrent_policy
 from pgjax.policies.softmax import SOFTMAX, softmax_policy
+from pgjax.records import configured
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy
 
 
@@ -117,15 +117,12 @@ def flax_recurrent_policy(
         if not isinstance(module, kind):
             raise TypeError(f"{name} must be a flax.linen {kind.__name__}, got {module!r}")
     network = RecurrentNetwork(cell, head, num_categories)
-
-    def memory(params: Params) -> Any:
-        dtype = jnp.result_type(*jax.tree.leaves(params))
-        return jax.tree.map(lambda x: x.astype(dtype), network.initial_memory())
-
-    def init(key: Array, observation: Observation) -> Params:
-        return network.init(key, network.initial_memory(), observation)
-
-    return recurrent_policy(init, memory, partial(_apply, network), distribution)
+    return recurrent_policy(
+        configured(_init_recurrent, module=network),
+        configured(_initial_memory, module=network),
+        configured(_apply, module=network),
+        distribution,
+    )
 
 
 class Functions(NamedTuple):
@@ -163,7 +160,7 @@ def flax_functions(module: Any) -> Functions:
         >>> policy = softmax_policy(*flax_functions(MLP(num_actions=2)))
     """
     if isinstance(module, linen.Module):
-        return Functions(module.init, partial(_apply, module))
+        return Functions(configured(_init, module=module), configured(_apply, module=module))
     if callable(module):  # an NNX module is callable too; nnx itself is slow to import
         return _nnx_functions(module)
     raise TypeError(
@@ -172,14 +169,27 @@ def flax_functions(module: Any) -> Functions:
     )
 
 
-def _apply(module: linen.Module, params: Params, *seen: Any) -> Any:
+def _init(key: Array, observation: Observation, *, module: linen.Module) -> Params:
+    return module.init(key, observation)
+
+
+def _init_recurrent(key: Array, observation: Observation, *, module: RecurrentNetwork) -> Params:
+    return module.init(key, module.initial_memory(), observation)
+
+
+def _initial_memory(params: Params, *, module: RecurrentNetwork) -> Any:
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    return jax.tree.map(lambda x: x.astype(dtype), module.initial_memory())
+
+
+def _apply(params: Params, *observed: Any, module: linen.Module) -> Any:
     if not isinstance(params, Mapping) or "params" not in params:
         keys = sorted(params) if isinstance(params, Mapping) else type(params).__name__
         raise ValueError(
             f"params of a linen policy must hold the 'params' collection, got {keys}; "
             "pass what policy.init returned, or {'params': ...}"
         )
-    return module.apply(params, *seen)
+    return module.apply(params, *observed)
 
 
 def _nnx_functions(module: Any) -> Functions:
@@ -187,17 +197,11 @@ def _nnx_functions(module: Any) -> Functions:
 
     if isinstance(module, nnx.Module):
         graph, own, rest = nnx.split(module, nnx.Param, ...)
-
-        def init(key: Array, observation: Observation) -> Params:
-            return own
-
-    else:
-        graph, _, rest = nnx.split(module(nnx.Rngs(0)), nnx.Param, ...)
-
-        def init(key: Array, observation: Observation) -> Params:
-            return nnx.split(module(nnx.Rngs(key)), nnx.Param, ...)[1]
-
-    def output(params: Params, observation: Observation) -> Any:
-        return nnx.merge(graph, params, rest)(observation)
-
-    return Functions(init, output)
+        return Functions(
+            lambda key, observation: own, lambda params, x: nnx.merge(graph, params, rest)(x)
+        )
+    graph, _, rest = nnx.split(module(nnx.Rngs(0)), nnx.Param, ...)
+    return Functions(
+        lambda key, observation: nnx.split(module(nnx.Rngs(key)), nnx.Param, ...)[1],
+        lambda params, x: nnx.merge(graph, params, rest)(x),
+    )

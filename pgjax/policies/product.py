@@ -6,7 +6,7 @@ log π(a|s) = Σ_k log π_k(a_k|s), and H(π) = Σ_k H(π_k).
 from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jaxtyping import Key, PyTree
 from pgjax.core.validation import check_positive
 from pgjax.policies.distribution import Distribution, Output, distribution_policy
 from pgjax.policies.softmax import SOFTMAX
+from pgjax.records import configured
 from pgjax.types import MaskedObservation, Observation, Params, Policy
 
 
@@ -82,28 +83,12 @@ def multi_discrete(num_actions: Sequence[int]) -> Distribution:
     if not sizes:
         raise ValueError("num_actions must name at least one choice, got none")
     choices = product((SOFTMAX,) * len(sizes))
-
-    def separate(action: Any) -> tuple[Array, ...]:
-        action = jnp.asarray(action)
-        if action.shape != (len(sizes),):
-            raise ValueError(f"action must have shape [D] = {(len(sizes),)}, got {action.shape}")
-        return tuple(action[d] for d in range(len(sizes)))
-
-    def sample(logits: Output, key: Key[Array, ""]) -> tuple[Array, Array]:
-        actions, log_prob = choices.sample(_pieces("logits", logits, sizes), key)
-        return jnp.stack(actions), log_prob
-
-    def log_prob(logits: Output, action: Any) -> Array:
-        return choices.log_prob(_pieces("logits", logits, sizes), separate(action))
-
-    def entropy(logits: Output) -> Array:
-        return choices.entropy(_pieces("logits", logits, sizes))
-
-    def masked(logits: Output, action_mask: Any) -> Output:
-        logits = _pieces("logits", logits, sizes)
-        return choices.masked(logits, _pieces("action_mask", action_mask, sizes))
-
-    return Distribution(sample, log_prob, entropy, masked)
+    return Distribution(
+        sample=configured(_sample_choices, choices=choices, sizes=sizes),
+        log_prob=configured(_log_prob_of_choices, choices=choices, sizes=sizes),
+        entropy=configured(_entropy_of_choices, choices=choices, sizes=sizes),
+        masked=configured(_mask_choices, choices=choices, sizes=sizes),
+    )
 
 
 def factored_policy(policies: PyTree[Policy]) -> Policy:
@@ -140,16 +125,11 @@ def factored_policy(policies: PyTree[Policy]) -> Policy:
     factors, structure = _factors("policies", policies, Policy)
     joint = product(structure.unflatten(map(_conditional, factors)))
 
-    def init(key: Key[Array, ""], observation: Observation) -> Params:
-        keys = jax.random.split(key, len(factors))
-        return structure.unflatten(
-            factor.init(key, observation) for factor, key in zip(factors, keys, strict=True)
-        )
-
-    def given(params: Params, observation: Observation) -> Output:
-        return structure.unflatten((x, observation) for x in _parts(structure, "params", params))
-
-    return distribution_policy(init, given, joint)
+    return distribution_policy(
+        configured(_init_factors, factors=tuple(factors), structure=structure),
+        configured(_factor_outputs, structure=structure),
+        joint,
+    )
 
 
 def product(distributions: PyTree[Distribution]) -> Distribution:
@@ -179,39 +159,110 @@ def product(distributions: PyTree[Distribution]) -> Distribution:
     """
     factors, structure = _factors("distributions", distributions, Distribution)
 
-    def parts(name: str, tree: Any) -> list[Any]:
-        return _parts(structure, name, tree)
+    settings: dict[str, Any] = {"factors": tuple(factors), "structure": structure}
+    return Distribution(
+        sample=configured(_sample, **settings),
+        log_prob=configured(_log_prob, **settings),
+        entropy=configured(_entropy, **settings),
+        masked=configured(_mask, **settings),
+    )
 
-    def sample(output: Output, key: Key[Array, ""]) -> tuple[Any, Array]:
-        arguments = zip(parts("output", output), jax.random.split(key, len(factors)), strict=True)
-        drawn = [f.sample(*x) for f, x in zip(factors, arguments, strict=True)]
-        return structure.unflatten([action for action, _ in drawn]), _total(x for _, x in drawn)
 
-    def log_prob(output: Output, action: Any) -> Array:
-        arguments = zip(parts("output", output), parts("action", action), strict=True)
-        return _total(f.log_prob(*x) for f, x in zip(factors, arguments, strict=True))
+def _sample(output: Output, key: Array, *, factors: Any, structure: Any) -> tuple[Any, Array]:
+    outputs = _parts(structure, "output", output)
+    keys = jax.random.split(key, len(factors))
+    drawn = [f.sample(x, k) for f, x, k in zip(factors, outputs, keys, strict=True)]
+    return structure.unflatten([action for action, _ in drawn]), _total(x for _, x in drawn)
 
-    def entropy(output: Output) -> Array:
-        return _total(f.entropy(x) for f, x in zip(factors, parts("output", output), strict=True))
 
-    def masked(output: Output, action_mask: Any) -> Output:
-        outputs, masks = parts("output", output), parts("action_mask", action_mask)
-        return structure.unflatten(
-            x if mask is None else f.masked(x, mask)
-            for f, x, mask in zip(factors, outputs, masks, strict=True)
-        )
+def _log_prob(output: Output, action: Any, *, factors: Any, structure: Any) -> Array:
+    outputs, actions = _parts(structure, "output", output), _parts(structure, "action", action)
+    return _total(f.log_prob(x, a) for f, x, a in zip(factors, outputs, actions, strict=True))
 
-    return Distribution(sample, log_prob, entropy, masked)
+
+def _entropy(output: Output, *, factors: Any, structure: Any) -> Array:
+    outputs = _parts(structure, "output", output)
+    return _total(f.entropy(x) for f, x in zip(factors, outputs, strict=True))
+
+
+def _mask(output: Output, action_mask: Any, *, factors: Any, structure: Any) -> Output:
+    outputs = _parts(structure, "output", output)
+    masks = _parts(structure, "action_mask", action_mask)
+    return structure.unflatten(
+        x if mask is None else f.masked(x, mask)
+        for f, x, mask in zip(factors, outputs, masks, strict=True)
+    )
+
+
+Sizes: TypeAlias = tuple[int, ...]
+
+
+def _sample_choices(
+    logits: Output, key: Array, *, choices: Distribution, sizes: Sizes
+) -> tuple[Array, Array]:
+    actions, log_prob = choices.sample(_pieces("logits", logits, sizes), key)
+    return jnp.stack(actions), log_prob
+
+
+def _log_prob_of_choices(
+    logits: Output, action: Any, *, choices: Distribution, sizes: Sizes
+) -> Array:
+    action = jnp.asarray(action)
+    if action.shape != (len(sizes),):
+        raise ValueError(f"action must have shape [D] = {(len(sizes),)}, got {action.shape}")
+    separate = tuple(action[d] for d in range(len(sizes)))
+    return choices.log_prob(_pieces("logits", logits, sizes), separate)
+
+
+def _entropy_of_choices(logits: Output, *, choices: Distribution, sizes: Sizes) -> Array:
+    return choices.entropy(_pieces("logits", logits, sizes))
+
+
+def _mask_choices(
+    logits: Output, action_mask: Any, *, choices: Distribution, sizes: Sizes
+) -> Output:
+    logits = _pieces("logits", logits, sizes)
+    return choices.masked(logits, _pieces("action_mask", action_mask, sizes))
+
+
+def _init_factors(key: Array, observation: Observation, *, factors: Any, structure: Any) -> Params:
+    keys = jax.random.split(key, len(factors))
+    return structure.unflatten(
+        factor.init(key, observation) for factor, key in zip(factors, keys, strict=True)
+    )
+
+
+def _factor_outputs(params: Params, observation: Observation, *, structure: Any) -> Output:
+    return structure.unflatten((x, observation) for x in _parts(structure, "params", params))
 
 
 def _conditional(policy: Policy) -> Distribution:
     """A policy as a distribution whose output is its (params, observation)."""
     return Distribution(
-        sample=lambda given, key: policy.sample(given[0], key, given[1]),
-        log_prob=lambda given, action: policy.log_prob(given[0], given[1], action),
-        entropy=lambda given: policy.entropy(given[0], given[1]),
-        masked=lambda given, action_mask: (given[0], MaskedObservation(given[1], action_mask)),
+        sample=configured(_sample_given, policy=policy),
+        log_prob=configured(_log_prob_given, policy=policy),
+        entropy=configured(_entropy_given, policy=policy),
+        masked=_mask_observation,
     )
+
+
+def _sample_given(given: Any, key: Array, *, policy: Policy) -> tuple[Any, Array]:
+    params, observation = given
+    return policy.sample(params, key, observation)
+
+
+def _log_prob_given(given: Any, action: Any, *, policy: Policy) -> Array:
+    params, observation = given
+    return policy.log_prob(params, observation, action)
+
+
+def _entropy_given(given: Any, *, policy: Policy) -> Array:
+    return policy.entropy(*given)
+
+
+def _mask_observation(given: Any, action_mask: Any) -> Any:
+    params, observation = given
+    return params, MaskedObservation(observation, action_mask)
 
 
 def _pieces(name: str, values: Any, sizes: tuple[int, ...]) -> tuple[Array, ...]:

@@ -8,6 +8,7 @@ from jaxtyping import Key
 
 from pgjax.policies.distribution import Distribution, Output, mask_output, unmasked
 from pgjax.policies.softmax import SOFTMAX
+from pgjax.records import configured
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy
 
 
@@ -59,30 +60,43 @@ def recurrent_policy(
         >>> float(memory), round(float(log_prob), 6)
         (2.0, -0.126928)
     """
+    settings: dict[str, Any] = {"step": step, "distribution": distribution}
+    return RecurrentPolicy(
+        init=configured(_init, init=init),
+        memory=memory,
+        sample=configured(_sample, **settings),
+        log_prob=configured(_log_prob, **settings),
+        entropy=configured(_entropy, **settings),
+    )
 
-    def start(key: Array, observation: Observation) -> Params:
-        return init(key, unmasked(observation))
 
-    def seen(params: Params, before: Any, observation: Observation) -> tuple[Any, Output]:
-        after, output = step(params, before, unmasked(observation))
-        return after, mask_output(distribution, output, observation)
+def _init(key: Array, observation: Observation, *, init: Any) -> Params:
+    return init(key, unmasked(observation))
 
-    def sample(
-        params: Params, key: Array, before: Any, observation: Observation
-    ) -> tuple[Any, Any, Array]:
-        after, output = seen(params, before, observation)
-        return after, *distribution.sample(output, key)
 
-    def log_prob(
-        params: Params, before: Any, observation: Observation, action: Any
-    ) -> tuple[Any, Array]:
-        after, output = seen(params, before, observation)
-        return after, distribution.log_prob(output, action)
+def _next(
+    params: Params, before: Any, observation: Observation, step: Any, distribution: Distribution
+) -> tuple[Any, Output]:
+    after, output = step(params, before, unmasked(observation))
+    return after, mask_output(distribution, output, observation)
 
-    def entropy(params: Params, before: Any, observation: Observation) -> Array:
-        return distribution.entropy(seen(params, before, observation)[1])
 
-    return RecurrentPolicy(start, memory, sample, log_prob, entropy)
+def _sample(
+    params: Params, key: Array, before: Any, observation: Observation, **settings: Any
+) -> tuple[Any, Any, Array]:
+    after, output = _next(params, before, observation, **settings)
+    return after, *settings["distribution"].sample(output, key)
+
+
+def _log_prob(
+    params: Params, before: Any, observation: Observation, action: Any, **settings: Any
+) -> tuple[Any, Array]:
+    after, output = _next(params, before, observation, **settings)
+    return after, settings["distribution"].log_prob(output, action)
+
+
+def _entropy(params: Params, before: Any, observation: Observation, **settings: Any) -> Array:
+    return settings["distribution"].entropy(_next(params, before, observation, **settings)[1])
 
 
 def as_recurrent(policy: Policy) -> RecurrentPolicy:
@@ -104,8 +118,30 @@ def as_recurrent(policy: Policy) -> RecurrentPolicy:
     """
     return RecurrentPolicy(
         init=policy.init,
-        memory=lambda params: (),
-        sample=lambda params, key, memory, seen: (memory, *policy.sample(params, key, seen)),
-        log_prob=lambda params, memory, seen, a: (memory, policy.log_prob(params, seen, a)),
-        entropy=lambda params, memory, seen: policy.entropy(params, seen),
+        memory=_no_memory,
+        sample=configured(_sample_without, policy=policy),
+        log_prob=configured(_log_prob_without, policy=policy),
+        entropy=configured(_entropy_without, policy=policy),
     )
+
+
+def _no_memory(params: Params) -> tuple[()]:
+    return ()
+
+
+def _sample_without(
+    params: Params, key: Array, memory: Any, observation: Observation, *, policy: Policy
+) -> tuple[Any, Any, Array]:
+    return memory, *policy.sample(params, key, observation)
+
+
+def _log_prob_without(
+    params: Params, memory: Any, observation: Observation, action: Any, *, policy: Policy
+) -> tuple[Any, Array]:
+    return memory, policy.log_prob(params, observation, action)
+
+
+def _entropy_without(
+    params: Params, memory: Any, observation: Observation, *, policy: Policy
+) -> Array:
+    return policy.entropy(params, observation)

@@ -5,7 +5,7 @@ illegal action: probability zero, and no NaN in any gradient. So does a MaskedOb
 """
 
 from collections.abc import Callable
-from functools import cache, reduce
+from functools import reduce
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from jax import Array
 from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import check_positive
 from pgjax.policies.distribution import Distribution, distribution_policy, require
+from pgjax.records import configured
 from pgjax.types import Observation, Params, Policy
 
 
@@ -51,7 +52,6 @@ def softmax_policy(
     return distribution_policy(init, logits, SOFTMAX)
 
 
-@cache
 def tabular_softmax(num_states: int, num_actions: int) -> Policy:
     """A softmax over a table of logits; params are the array [S, A].
 
@@ -78,17 +78,21 @@ def tabular_softmax(num_states: int, num_actions: int) -> Policy:
     """
     shape = check_positive("num_states", num_states), check_positive("num_actions", num_actions)
 
-    def logits(params: Params, observation: Observation) -> Array:
-        if jnp.shape(params) != shape:
-            raise ValueError(f"params must have shape [S, A] = {shape}, got {jnp.shape(params)}")
-        if jnp.shape(observation) != shape[:1]:
-            raise ValueError(
-                f"observation must be one-hot of shape [S] = {shape[:1]}, "
-                f"got {jnp.shape(observation)}"
-            )
-        return jnp.asarray(observation).astype(params.dtype) @ params
+    return softmax_policy(configured(_zeros, shape=shape), configured(_table_logits, shape=shape))
 
-    return softmax_policy(lambda key, observation: jnp.zeros(shape), logits)
+
+def _zeros(key: Array, observation: Observation, *, shape: tuple[int, int]) -> Array:
+    return jnp.zeros(shape)
+
+
+def _table_logits(params: Params, observation: Observation, *, shape: tuple[int, int]) -> Array:
+    if jnp.shape(params) != shape:
+        raise ValueError(f"params must have shape [S, A] = {shape}, got {jnp.shape(params)}")
+    if jnp.shape(observation) != shape[:1]:
+        raise ValueError(
+            f"observation must be one-hot of shape [S] = {shape[:1]}, got {jnp.shape(observation)}"
+        )
+    return jnp.asarray(observation).astype(params.dtype) @ params
 
 
 def _sample(logits: Array, key: Array) -> tuple[Array, Array]:

@@ -25,6 +25,7 @@ from pgjax.policies.gaussian import (
     reparameterised,
     standard_log_density,
 )
+from pgjax.records import configured, record, static
 from pgjax.types import Observation, Params, Policy
 
 Bound = float | Sequence[float] | Float[np.ndarray, "..."] | Float[Array, "..."]
@@ -106,41 +107,54 @@ def squashed_gaussian(low: Bound, high: Bound) -> Distribution:
         >>> round(float(distribution.log_prob((jnp.zeros(1), jnp.zeros(1)), jnp.zeros(1))), 6)
         -0.918939
     """
-    below, above = _checked_bounds(low, high)
+    limits = _checked_limits(low, high)
+    return Distribution(
+        sample=configured(_sample, limits=limits),
+        log_prob=configured(_log_prob, limits=limits),
+        entropy=configured(_entropy, limits=limits),
+        masked=no_mask,
+    )
 
-    def prepared(output: Output) -> tuple[Array, Array, Bounds]:
-        mean, log_std = mean_and_log_std(output)
-        return mean, log_std, _bounds(below, above, mean.shape, mean.dtype)
 
-    def sample(output: Output, key: Key[Array, ""]) -> tuple[Array, Array]:
-        mean, log_std, bounds = prepared(output)
-        u = reparameterised(mean, log_std, key)
-        action = bounds.squash(u)
-        # The value is that of the action as rounded, so that scoring it anew gives the same number;
-        # the derivative is that of u, which rounding would spoil near a bound.
-        smooth = standard_log_density(mean, log_std, u) - jnp.sum(bounds.log_slope(u))
-        rounded = jax.lax.stop_gradient(_log_density(mean, log_std, bounds, action))
-        return action, rounded + (smooth - jax.lax.stop_gradient(smooth))
+def _sample(output: Output, key: Array, *, limits: "_Limits") -> tuple[Array, Array]:
+    mean, log_std = mean_and_log_std(output)
+    bounds = _bounds(limits, mean.shape, mean.dtype)
+    u = reparameterised(mean, log_std, key)
+    action = bounds.squash(u)
+    # The value is that of the action as rounded, so that scoring it anew gives the same number;
+    # the derivative is that of u, which rounding would spoil near a bound.
+    smooth = standard_log_density(mean, log_std, u) - jnp.sum(bounds.log_slope(u))
+    rounded = jax.lax.stop_gradient(_log_density(mean, log_std, bounds, action))
+    return action, rounded + (smooth - jax.lax.stop_gradient(smooth))
 
-    def log_prob(output: Output, action: Any) -> Array:
-        mean, log_std = mean_and_log_std(output)
-        action = check_vector(action, mean)
-        mean, log_std = mean.astype(action.dtype), log_std.astype(action.dtype)
-        bounds = _bounds(below, above, mean.shape, action.dtype)
-        beyond = jnp.any((action < bounds.low) | (action > bounds.high))
-        message = f"action must lie between {low} and {high}, got {{action}}"
-        require(~beyond, message, action=action)
-        return jnp.where(beyond, -jnp.inf, _log_density(mean, log_std, bounds, action))
 
-    def entropy(output: Output) -> Array:
-        mean, log_std, bounds = prepared(output)
-        node = np.linspace(-REACH, REACH, NODES)
-        weight = np.exp(-node * node / 2)
-        weight = jnp.asarray(weight / weight.sum(), mean.dtype)
-        u = mean[None] + jnp.exp(log_std)[None] * jnp.asarray(node, mean.dtype)[:, None]
-        return gaussian_entropy(log_std) + jnp.sum(weight @ jax.vmap(bounds.log_slope)(u))
+def _log_prob(output: Output, action: Any, *, limits: "_Limits") -> Array:
+    mean, log_std = mean_and_log_std(output)
+    action = check_vector(action, mean)
+    mean, log_std = mean.astype(action.dtype), log_std.astype(action.dtype)
+    bounds = _bounds(limits, mean.shape, action.dtype)
+    beyond = jnp.any((action < bounds.low) | (action > bounds.high))
+    message = f"action must lie between {limits.low} and {limits.high}, got {{action}}"
+    require(~beyond, message, action=action)
+    return jnp.where(beyond, -jnp.inf, _log_density(mean, log_std, bounds, action))
 
-    return Distribution(sample, log_prob, entropy, no_mask)
+
+def _entropy(output: Output, *, limits: "_Limits") -> Array:
+    mean, log_std = mean_and_log_std(output)
+    bounds = _bounds(limits, mean.shape, mean.dtype)
+    node = np.linspace(-REACH, REACH, NODES)
+    weight = np.exp(-node * node / 2)
+    weight = jnp.asarray(weight / weight.sum(), mean.dtype)
+    u = mean[None] + jnp.exp(log_std)[None] * jnp.asarray(node, mean.dtype)[:, None]
+    return gaussian_entropy(log_std) + jnp.sum(weight @ jax.vmap(bounds.log_slope)(u))
+
+
+@record
+class _Limits:
+    """The bounds as they were given, known when a program is compiled."""
+
+    low: float | tuple[float, ...] = static()
+    high: float | tuple[float, ...] = static()
 
 
 class Bounds(NamedTuple):
@@ -172,7 +186,7 @@ def _log_density(mean: Array, log_std: Array, bounds: Bounds, action: Array) -> 
     return standard_log_density(mean, log_std, u) - jnp.sum(log_slope)
 
 
-def _checked_bounds(low: Bound, high: Bound) -> tuple[np.ndarray, np.ndarray]:
+def _checked_limits(low: Bound, high: Bound) -> _Limits:
     if not is_concrete(low, high):
         raise TypeError("low and high must be known numbers, not traced ones")
     below, above = np.asarray(low, np.float64), np.asarray(high, np.float64)
@@ -185,10 +199,11 @@ def _checked_bounds(low: Bound, high: Bound) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(
             f"low must lie below high, numbers or vectors [D] both, got {low} and {high}"
         )
-    return below, above
+    return _Limits(*(tuple(x.tolist()) if x.ndim else float(x) for x in (below, above)))
 
 
-def _bounds(below: np.ndarray, above: np.ndarray, shape: tuple[int, ...], dtype: Any) -> Bounds:
+def _bounds(limits: _Limits, shape: tuple[int, ...], dtype: Any) -> Bounds:
+    below, above = np.asarray(limits.low), np.asarray(limits.high)
     for name, bound in (("low", below), ("high", above)):
         if bound.shape not in ((), shape):
             raise ValueError(f"{name} must be a number or [D] = {shape}, got {bound.shape}")

@@ -5,7 +5,7 @@ trajectories within a batch is in the numbers.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ from jax import Array
 from jaxtyping import Key, UInt32
 
 from pgjax.core.float64 import flatten
-from pgjax.core.records import data, record, static
 from pgjax.core.scores import log_probs
 from pgjax.core.validation import check_key, check_positive
 from pgjax.diagnostics import (
@@ -27,7 +26,9 @@ from pgjax.diagnostics import (
 )
 from pgjax.diagnostics.geometry import cosine
 from pgjax.diagnostics.intervals import LINEAR, inverse, jackknife
+from pgjax.environments.conversion import AnyEnvironment
 from pgjax.estimators import gradient
+from pgjax.records import data, record, static
 from pgjax.rollouts.episodes import rollout
 from pgjax.types import Estimator, Moments, Params, Policy, Spread, Trajectory
 
@@ -82,17 +83,15 @@ class Batches:
         environment: a gymnax environment, a TabularMDP or an Environment.
         batch_size: N trajectories in each.
         num_steps: T.
-        environment_params: of a gymnax environment.
         behaviour: parameters that act, if they are not `params`.
         prepare: batch -> batch, to write a critic's values into it.
     """
 
-    policy: Policy = static()
+    policy: Policy
     params: Params = data()
-    environment: Any = static()
+    environment: AnyEnvironment
     batch_size: int = static()
     num_steps: int = static()
-    environment_params: Any = static(default=None)
     behaviour: Params | None = data(default=None)
     prepare: Callable[[Trajectory], Trajectory] = static(default=lambda batch: batch)
 
@@ -105,7 +104,6 @@ class Batches:
             key,
             num_trajectories=self.batch_size,
             num_steps=self.num_steps,
-            environment_params=self.environment_params,
         )
         return self.prepare(batch)
 

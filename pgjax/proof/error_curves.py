@@ -201,7 +201,6 @@ def converge(
     *,
     max_trajectories: int,
     environment: Any = None,
-    environment_params: Any = None,
 ) -> Iterator[tuple[int, dict[str, Point] | None]]:
     """Stream trajectories, N = 2^8, 2^9, … up to the largest power of two that is wanted.
 
@@ -212,7 +211,6 @@ def converge(
         max_trajectories: the last N, a power of two of at least 2^8.
         environment: where trajectories are drawn: the gymnax environment that the MDP is the table
             of, or the MDP itself if None.
-        environment_params: of that environment; its default ones if None.
 
     Yields:
         After each chunk the trajectories so far and, where N is a power of two, each contender's
@@ -231,7 +229,6 @@ def converge(
     draw = partial(
         rollout,
         environment=problem.mdp if environment is None else environment,
-        environment_params=environment_params,
         num_trajectories=size,
         num_steps=horizon,
     )

@@ -1,6 +1,6 @@
 """Judge: how large a bias is refused, at which rates of error, and how much work may be spent."""
 
-from pgjax.core.records import record, static
+from pgjax.records import record, static
 
 
 @record

@@ -6,7 +6,6 @@ given back one by one, the trajectory.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -15,9 +14,10 @@ from jax import Array
 from jaxtyping import Float, Key
 
 from pgjax.core.validation import check_positive, check_unit_interval
-from pgjax.environments.actions import as_taken, check_actions
-from pgjax.environments.base import Environment, seen
-from pgjax.environments.sources import AnyEnvironment, bound
+from pgjax.environments.actions import check_actions
+from pgjax.environments.base import Environment, seen, stable
+from pgjax.environments.conversion import AnyEnvironment, as_environment
+from pgjax.rollouts.stepping import Taken, begin, freeze, select, step
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy
 
 Act: TypeAlias = Callable[[Key[Array, ""], Observation], tuple[Any, Any]]
@@ -32,23 +32,11 @@ class Visit(NamedTuple):
 
     Attributes:
         time: t.
-        observation: what was seen; with the actions' mask where there is one.
-        action: what was done.
-        note: what `act` gave beside the action; garbage after the end.
-        reward: what followed, floating; zero after the end.
-        terminated: true at the step that entered a terminal state.
-        truncated: true at the step after which the episode was cut.
-        alive: false after the end.
+        taken: the step; after the end its note is garbage and its reward zero.
     """
 
     time: Array
-    observation: Any
-    action: Any
-    note: Any
-    reward: Array
-    terminated: Array
-    truncated: Array
-    alive: Array
+    taken: Taken
 
 
 def fold(
@@ -66,7 +54,7 @@ def fold(
     end instead could give NaN, and a NaN times zero is NaN.
 
     Args:
-        environment: from `bound`.
+        environment: to step.
         act: (key, observation) -> (action, note).
         keys: of the start, of the actions, of the steps; time is folded into the last two.
         num_steps: T; the last step truncates what still runs.
@@ -77,27 +65,24 @@ def fold(
         The total, the outputs stacked along time, and the observation after the last step.
     """
     start_key, action_key, step_key = keys
-    state, first = environment.init(start_key)
-    origin = state, seen(first)
+    origin = begin(environment, (), start_key)
 
-    def step(carry: Any, _: None) -> tuple[Any, Any]:
-        total, time, current, alive = carry
-        state, observation = _select(alive, current, origin)
-        action, note = act(jax.random.fold_in(action_key, time), observation)
-        action, handed = as_taken(environment.action_space, action)
-        state, shown = environment.step(jax.random.fold_in(step_key, time), state, handed)
-        terminated = shown.terminated & alive
-        truncated = (shown.truncated | (time == num_steps - 1)) & alive
-        reward = jnp.where(alive, shown.reward, 0)
-        now = Visit(time, observation, action, note, reward, terminated, truncated, alive)
-        total, output = visit(total, now)
-        current = _select(alive, (state, seen(shown)), current)
-        return (total, time + 1, current, alive & ~(terminated | truncated)), output
+    def one_step(carry: Any, _: None) -> tuple[Any, Any]:
+        total, time, now = carry
+        possible = select(now.alive, now, origin._replace(alive=now.alive))
+        keys = jax.random.fold_in(action_key, time), jax.random.fold_in(step_key, time)
+        after, taken = step(environment, without_memory, keys, possible)
+        after, taken = freeze(now, after, taken, time == num_steps - 1)
+        total, output = visit(total, Visit(time, taken))
+        return (total, time + 1, after), output
+
+    def without_memory(key: Array, _: Any, observation: Observation) -> tuple[Any, Any, Any]:
+        return (), *act(key, observation)
 
     # Time is carried, for an array of all times would be memory that grows with them.
-    carry = total, jnp.int32(0), origin, jnp.bool_(True)
-    (total, _, (_, final), _), outputs = jax.lax.scan(step, carry, length=num_steps)
-    return total, outputs, final
+    carry = total, jnp.int32(0), origin
+    (total, _, final), outputs = jax.lax.scan(one_step, carry, length=num_steps)
+    return total, outputs, final.observation
 
 
 def seeded_return(
@@ -106,7 +91,6 @@ def seeded_return(
     *,
     num_steps: int,
     discount: float | Array,
-    environment_params: Any = None,
 ) -> Return:
     """The discounted return of one episode as a function of parameters and a key, R(θ, key).
 
@@ -119,15 +103,14 @@ def seeded_return(
             take `differentiable`.
         num_steps: T; an episode that still runs is cut.
         discount: γ in [0, 1].
-        environment_params: of a gymnax environment; its default ones if None.
 
     Returns:
         (params, key) -> scalar.
 
     Raises:
         ValueError: sizes below one, a discount outside [0, 1].
-        TypeError: an environment that is none, a policy with a memory; by the function, actions
-            that are not the environment's.
+        TypeError: if `environment` is not an environment, or the policy has a memory; by the
+            function, if actions are not the environment's.
 
     Bias: E R(θ, key) = J(θ), the T-step objective.
 
@@ -141,7 +124,7 @@ def seeded_return(
     """
     check_positive("num_steps", num_steps)
     check_unit_interval("discount", discount)
-    surface, sample = bound(environment, environment_params), sampler(policy)
+    surface, sample = stable(as_environment(environment)), sampler(policy)
 
     def objective(params: Params, key: Key[Array, ""]) -> Float[Array, ""]:
         sampled_action(sample, params, surface)
@@ -150,7 +133,7 @@ def seeded_return(
             return sample(params, key, observation), None
 
         def add(total: Array, now: Visit) -> tuple[Array, None]:
-            return total + power(discount, now.time, total.dtype) * now.reward, None
+            return total + power(discount, now.time, total.dtype) * now.taken.reward, None
 
         reward = jax.eval_shape(lambda key: surface.init(key)[1].reward, key)
         keys = jax.random.split(key, 3)
@@ -197,7 +180,3 @@ def sampled_action(
 def power(discount: float | Array, time: Array, dtype: Any) -> Array:
     """γ^t, as a float whatever t is."""
     return jnp.asarray(discount, dtype) ** time.astype(dtype)
-
-
-def _select(alive: Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(partial(jnp.where, alive), new, old)

@@ -19,12 +19,12 @@ from jax.interpreters import partial_eval
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float, Key, PyTree, UInt32
 
-from pgjax.core.compilation import compiled
 from pgjax.core.devices import over_devices, without_explicit_axes
 from pgjax.core.scores import pull_back, pull_back_each
 from pgjax.core.validation import check_key, check_params, check_positive
 from pgjax.diagnostics import RunningMoments, merge, merge_all
-from pgjax.environments.sources import AnyEnvironment, Source, resolve
+from pgjax.environments.base import Environment
+from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.estimators import shares
 from pgjax.rollouts.episodes import episode_keys, episodes
 from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
@@ -48,7 +48,6 @@ def sampled_gradient(
     *,
     num_trajectories: int,
     num_steps: int,
-    environment_params: Any = None,
     micro_batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> PyTree[Float[Array, "..."]]:
@@ -57,7 +56,7 @@ def sampled_gradient(
     The result is that of the two, to rounding, for any estimator, any micro-batch size and any
     number of devices: weights see the whole batch. Of the batch as a whole only what the weights
     read is kept; where a micro-batch is the whole batch, nothing is sampled twice. Compiled once
-    for each estimator, policy, environment object and pair of sizes.
+    for each estimator, policy, environment and pair of sizes.
 
     Args:
         estimator: weights and term.
@@ -67,7 +66,6 @@ def sampled_gradient(
         key: from `jax.random.key`; a raw uint32 key is wrapped.
         num_trajectories: N.
         num_steps: T.
-        environment_params: of the gymnax environment; its default ones if None.
         micro_batch_size: trajectories whose observations are held at once on each device; None
             holds 64 MiB of them on a CPU, 2 GiB on an accelerator.
         mesh: spreads the trajectories over its devices, with one reduction at the end.
@@ -76,9 +74,9 @@ def sampled_gradient(
         A pytree like params, to ascend.
 
     Raises:
-        TypeError: an environment that is none, a key that is none, a parameter that is not
+        TypeError: if `environment` is not an environment, `key` not a JAX key, or a parameter not
             floating.
-        ValueError: sizes below one, N not a multiple of the mesh's devices.
+        ValueError: if a size is below one, or N not a multiple of the mesh's devices.
 
     Bias: the estimator's.
 
@@ -91,10 +89,9 @@ def sampled_gradient(
         (4, 2)
     """
     sizes = _Sizes.of(num_trajectories, num_steps, micro_batch_size)
-    source, environment_params = resolve(environment, environment_params)
     check_params(params)
-    whole = params, environment_params
-    return _sampled(_GRADIENT, estimator, policy, source, sizes, mesh, whole, check_key(key))
+    whole = params, as_environment(environment)
+    return _sampled(_GRADIENT, sizes, mesh, estimator, policy, whole, check_key(key))
 
 
 def sampled_moments(
@@ -106,7 +103,6 @@ def sampled_moments(
     *,
     num_trajectories: int,
     num_steps: int,
-    environment_params: Any = None,
     micro_batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> RunningMoments:
@@ -122,7 +118,6 @@ def sampled_moments(
         key: from `jax.random.key`; a raw uint32 key is wrapped.
         num_trajectories: N.
         num_steps: T.
-        environment_params: of the gymnax environment; its default ones if None.
         micro_batch_size: as for `sampled_gradient`, the gradients counted.
         mesh: spreads the trajectories over its devices.
 
@@ -130,9 +125,9 @@ def sampled_moments(
         RunningMoments of N samples, which are independent if the weights do not couple the batch.
 
     Raises:
-        TypeError: an environment that is none, a key that is none, a parameter that is not
+        TypeError: if `environment` is not an environment, `key` not a JAX key, or a parameter not
             floating.
-        ValueError: sizes below one, N not a multiple of the mesh's devices.
+        ValueError: if a size is below one, or N not a multiple of the mesh's devices.
 
     Bias: of the mean, the estimator's.
 
@@ -145,10 +140,9 @@ def sampled_moments(
         64.0
     """
     sizes = _Sizes.of(num_trajectories, num_steps, micro_batch_size)
-    source, environment_params = resolve(environment, environment_params)
     check_params(params)
-    whole = params, environment_params
-    return _sampled(_MOMENTS, estimator, policy, source, sizes, mesh, whole, check_key(key))
+    whole = params, as_environment(environment)
+    return _sampled(_MOMENTS, sizes, mesh, estimator, policy, whole, check_key(key))
 
 
 class _Sizes(NamedTuple):
@@ -235,33 +229,31 @@ _GRADIENT = _Statistic(
 _MOMENTS = _Statistic(zero=_no_moments, add=_add_moments, join=merge_all, of_each=True)
 
 
-@compiled(6)
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _sampled(
     statistic: _Statistic,
-    estimator: Estimator,
-    policy: Policy | RecurrentPolicy,
-    source: Source,
     sizes: _Sizes,
     mesh: Mesh | None,
-    whole: tuple[Params, Any],
+    estimator: Estimator,
+    policy: Policy | RecurrentPolicy,
+    whole: tuple[Params, Environment],
     key: Array,
 ) -> Total:
-    settings = statistic, estimator, policy, source, sizes, mesh
-    return without_explicit_axes(partial(_total, *settings), PartitionSpec())(whole, key)
+    total = partial(_total, statistic, sizes, mesh)
+    return without_explicit_axes(total, PartitionSpec())(estimator, policy, whole, key)
 
 
 def _total(
     statistic: _Statistic,
-    estimator: Estimator,
-    policy: Policy | RecurrentPolicy,
-    source: Source,
     sizes: _Sizes,
     mesh: Mesh | None,
-    whole: tuple[Params, Any],
+    estimator: Estimator,
+    policy: Policy | RecurrentPolicy,
+    whole: tuple[Params, Environment],
     key: Array,
 ) -> Total:
     N, T, micro = sizes
-    draw = partial(episodes, policy, source, T)
+    draw = partial(episodes, policy, T)
     keys = episode_keys(key, N)
     example = jax.eval_shape(draw, whole, keys)
     micro = micro or _micro_batch_size(example, whole[0] if statistic.of_each else None)
@@ -311,14 +303,14 @@ def _sweep(
     rows: tuple[Array, Array],
 ) -> tuple[list[Array], Total]:
     """All micro-batches of a device: what the weights read, and where `pull` says so the total."""
-    (params, environment_params), pull = whole
+    (params, environment), pull = whole
     N = rows[0].shape[0]
     pieces = -(-N // micro)
 
     def piece(total: Total, order: Array) -> tuple[Total, list[Array]]:
         counts = order < N
         keys, share = jax.tree.map(lambda x: x[jnp.where(counts, order, 0)], rows)
-        batch = draw((params, environment_params), keys)
+        batch = draw((params, environment), keys)
         total = jax.lax.cond(pull, lambda: add(total, params, batch, share, counts), lambda: total)
         return total, _select(needed, batch)
 

@@ -16,12 +16,22 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key, UInt32
 
-from pgjax.core.compilation import compiled
 from pgjax.core.episode_boundaries import age
 from pgjax.core.randomness import hoist
 from pgjax.core.validation import check_key, check_positive
-from pgjax.environments.actions import as_taken, check_actions
-from pgjax.environments.base import Environment, seen, stable
+from pgjax.environments.actions import check_actions
+from pgjax.environments.base import Environment, stable
+from pgjax.environments.conversion import AnyEnvironment, as_environment
+from pgjax.rollouts.stepping import (
+    Act,
+    Episode,
+    begin,
+    chunk_length,
+    keys_at,
+    policy_act,
+    select,
+    step,
+)
 from pgjax.types import Observation, Params, Policy, Trajectory
 
 
@@ -90,12 +100,12 @@ class Finished(NamedTuple):
 
 
 def start(
-    environment: Environment, key: Key[Array, ""] | UInt32[Array, "2"], num_environments: int
+    environment: AnyEnvironment, key: Key[Array, ""] | UInt32[Array, "2"], num_environments: int
 ) -> Stream:
     """N streams at the start of their first episodes.
 
     Args:
-        environment: from `pgjax.environments`.
+        environment: as for `pgjax.rollout`.
         key: from `jax.random.key`; it decides all that the streams will ever draw.
         num_environments: N.
 
@@ -112,17 +122,12 @@ def start(
         >>> stream.running.observation.shape, int(stream.clock)
         ((3, 4), 0)
     """
-    if not isinstance(environment, Environment):
-        raise TypeError(
-            f"environment must be a pgjax Environment, got {type(environment).__name__}; "
-            "pgjax.environments.make(name) gives one"
-        )
     N = check_positive("num_environments", num_environments)
-    return _start(environment, N, check_key(key))
+    return _start(as_environment(environment), check_key(key), N)
 
 
 def window(
-    policy: Policy, params: Params, environment: Environment, stream: Stream, *, num_steps: int
+    policy: Policy, params: Params, environment: AnyEnvironment, stream: Stream, *, num_steps: int
 ) -> tuple[Stream, Window]:
     """The next T steps of every stream under a policy.
 
@@ -167,7 +172,8 @@ def window(
             f"policy must be a pgjax.Policy, got {type(policy).__name__}; "
             "a policy with a memory needs whole episodes: pgjax.rollout"
         )
-    return _window(policy, environment, check_positive("num_steps", num_steps), params, stream)
+    check_positive("num_steps", num_steps)
+    return _window(policy, params, as_environment(environment), stream, num_steps)
 
 
 def with_values(window: Window, value: Callable[[Observation], Array]) -> Trajectory:
@@ -232,29 +238,30 @@ def finished(window: Window) -> Finished:
     )
 
 
-@compiled(2)
-def _start(environment: Environment, num_environments: int, key: Array) -> Stream:
+@partial(jax.jit, static_argnames="num_environments")
+def _start(environment: Environment, key: Array, num_environments: int) -> Stream:
     keys = jax.random.split(key, (num_environments, 3))
-    running = jax.vmap(partial(_fresh, stable(environment)))(_at(keys[:, 0], jnp.int32(0)))
+    first = keys_at(keys[:, 0], jnp.int32(0))
+    running = jax.vmap(partial(_begin, stable(environment)))(first)
     return Stream(running, jnp.int32(0), keys)
 
 
-@compiled(3)
+@partial(jax.jit, static_argnames="num_steps")
 def _window(
-    policy: Policy, environment: Environment, num_steps: int, params: Params, stream: Stream
+    policy: Policy, params: Params, environment: Environment, stream: Stream, num_steps: int
 ) -> tuple[Stream, Window]:
     params = jax.lax.stop_gradient(params)
-    step = partial(_step, policy, stable(environment), params)
-    example = stream.keys[0, 0], jax.tree.map(lambda x: x[0], stream.running.observation)
-    check_actions(environment, jax.eval_shape(partial(policy.sample, params), *example)[0])
+    environment = stable(environment)
+    _, act = policy_act(policy, params)
     first_keys, first = jax.tree.map(lambda x: x[0], (tuple(stream.keys.T), stream.running))
-    draw, advance = hoist(step, first_keys, first)
+    check_actions(environment, jax.eval_shape(act, first_keys[0], (), first.observation)[1])
+    draw, advance = hoist(partial(_step, environment, act), first_keys, first)
     keys = stream.keys
 
     def draw_at(time: Array) -> list[Array]:
         # The start at time 0 has been used: the one after step t is that of time t + 1.
         starts, actions, steps = (
-            _at(keys[:, i], time + later) for i, later in enumerate((1, 0, 0))
+            keys_at(keys[:, i], time + later) for i, later in enumerate((1, 0, 0))
         )
         return jax.vmap(draw)((starts, actions, steps))
 
@@ -267,19 +274,13 @@ def _window(
         return jax.lax.scan(all_rows, running, jax.vmap(draw_at)(times))
 
     times = stream.clock + jnp.arange(num_steps, dtype=jnp.int32)
-    times = times.reshape(-1, _chunk_length(num_steps))
+    # A usual window is one chunk; of a longer one few steps are drawn at a time.
+    times = times.reshape(-1, chunk_length(num_steps, range(16, 257)))
     running, record = jax.lax.scan(chunk, stream.running, times)
     record = jax.tree.map(lambda x: x.reshape(num_steps, *x.shape[2:]), record)
     record = jax.lax.stop_gradient(jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), record))
     running = jax.lax.stop_gradient(running)
     return Stream(running, stream.clock + num_steps, keys), _assemble(record)
-
-
-def _chunk_length(num_steps: int) -> int:
-    """All steps of a usual window; of a longer one a divisor, so that few are drawn at once."""
-    if num_steps <= 256:
-        return num_steps
-    return max((k for k in range(16, 257) if num_steps % k == 0), default=num_steps)
 
 
 def _assemble(record: dict[str, Any]) -> Window:
@@ -300,39 +301,28 @@ def _assemble(record: dict[str, Any]) -> Window:
 
 
 def _step(
-    policy: Policy,
-    environment: Environment,
-    params: Params,
-    keys: tuple[Array, Array, Array],
-    running: Running,
+    environment: Environment, act: Act, keys: tuple[Array, Array, Array], running: Running
 ) -> tuple[Running, dict[str, Any]]:
     """One step of one row, and a new start if it was the episode's last."""
     start_key, action_key, step_key = keys
-    action, log_prob = policy.sample(params, action_key, running.observation)
-    action, handed = as_taken(environment.action_space, action)
-    state, step = environment.step(step_key, running.state, handed)
-    following, total = seen(step), running.total + jnp.asarray(step.reward, running.total.dtype)
+    now = Episode(running.observation, running.state, (), jnp.bool_(True))
+    after, taken = step(environment, act, (action_key, step_key), now)
+    total = running.total + jnp.asarray(taken.reward, running.total.dtype)
     record = {
-        "observation": running.observation,
-        "action": action,
-        "reward": step.reward,
-        "log_prob": log_prob,
-        "terminated": step.terminated,
-        "truncated": step.truncated,
-        "next_observation": following,
+        "observation": taken.observation,
+        "action": taken.action,
+        "reward": taken.reward,
+        "log_prob": taken.note,
+        "terminated": taken.terminated,
+        "truncated": taken.truncated,
+        "next_observation": after.observation,
         "time": running.time,
         "total": total,
     }
-    went_on = Running(state, following, running.time + 1, total)
-    began = _fresh(environment, start_key)
-    ended = step.terminated | step.truncated
-    return jax.tree.map(partial(jnp.where, ended), began, went_on), record
+    went_on = Running(after.state, after.observation, running.time + 1, total)
+    return select(after.alive, went_on, _begin(environment, start_key)), record
 
 
-def _fresh(environment: Environment, key: Array) -> Running:
-    state, step = environment.init(key)
-    return Running(state, seen(step), jnp.int32(0), jnp.zeros(()))
-
-
-def _at(keys: Array, time: Array) -> Array:
-    return jax.vmap(partial(jax.random.fold_in, data=time))(keys)
+def _begin(environment: Environment, key: Array) -> Running:
+    episode = begin(environment, (), key)
+    return Running(episode.state, episode.observation, jnp.int32(0), jnp.zeros(()))

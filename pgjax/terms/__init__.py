@@ -8,13 +8,13 @@ w_t the weight. Every clip is a choice of the steps that still count: where it h
 bound, the step's gradient is zero, and elsewhere it is ρ_t w_t ∇log π(a_t|s_t).
 """
 
+from pgjax.terms.clips import asymmetric_clip as asymmetric_clip
+from pgjax.terms.clips import dual_clip as dual_clip
+from pgjax.terms.clips import ppo_clip as ppo_clip
+from pgjax.terms.clips import truncated_ratio as truncated_ratio
 from pgjax.terms.dice import dice as dice
 from pgjax.terms.dice import loaded_dice as loaded_dice
-from pgjax.terms.ratios import Term as Term
-from pgjax.terms.ratios import asymmetric_clip as asymmetric_clip
-from pgjax.terms.ratios import dual_clip as dual_clip
 from pgjax.terms.ratios import importance_ratio as importance_ratio
 from pgjax.terms.ratios import likelihood_ratio as likelihood_ratio
-from pgjax.terms.ratios import ppo_clip as ppo_clip
-from pgjax.terms.ratios import score as score
-from pgjax.terms.ratios import truncated_ratio as truncated_ratio
+from pgjax.terms.score_function import score as score
+from pgjax.types import Term as Term

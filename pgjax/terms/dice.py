@@ -1,4 +1,4 @@
-"""DiCE: terms whose surrogate may be differentiated as often as one likes.
+"""DiCE: terms whose surrogate has the right derivatives of every order.
 
 The magic box □(x) = exp(x − sg(x)) has the value one and the derivative □(x)∇x, so it keeps the
 likelihood ratio of what it was given alive through every differentiation. With
@@ -18,15 +18,15 @@ estimate of ∇²J, and so on. (`pgjax.gradient` differentiates once.) The secon
 meets another's, or its own.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from pgjax.core.recurrence import reverse_affine
-from pgjax.core.validation import check_unit_interval
+from pgjax.core.validation import check_scalars, check_unit_interval
+from pgjax.records import configured
+from pgjax.types import Number, Term
 
 
 def dice(
@@ -54,10 +54,10 @@ def dice(
         Array([[3., 5.],
                [5., 5.]], dtype=float32)
     """
-    return _boxed_difference(log_prob, jnp.cumsum(log_prob) - log_prob) * weight
+    return _box_difference(log_prob, jnp.cumsum(log_prob) - log_prob) * weight
 
 
-def loaded_dice(lambda_: float | Float[Array, ""]) -> Callable[[Array, Array, Array], Array]:
+def loaded_dice(lambda_: Number) -> Term:
     """Loaded DiCE, (□(λ W_{t−1} + l_t) − □(λ W_{t−1})) w_t with W_t = λ W_{t−1} + l_t.
 
     l_t is log π(a_t|s_t). How an action bears on the credit of a later one, which first counts in
@@ -75,7 +75,7 @@ def loaded_dice(lambda_: float | Float[Array, ""]) -> Callable[[Array, Array, Ar
         A term.
 
     Raises:
-        ValueError: λ outside [0, 1].
+        ValueError: if λ is outside [0, 1].
 
     Bias: on-policy none for ∇J, whatever λ, and with λ = 1 none at any order; with λ < 1 the second
     derivative lacks (1 − λ^(t−k)) of each pair k < t. Weights and rows as for `dice`.
@@ -91,22 +91,24 @@ def loaded_dice(lambda_: float | Float[Array, ""]) -> Callable[[Array, Array, Ar
         Array([[3. , 2.5],
                [2.5, 5. ]], dtype=float32)
     """
-    check_unit_interval("lambda_", lambda_)
-
-    def term(log_prob: Array, behaviour_log_prob: Array, weight: Array) -> Array:
-        slope = jnp.reshape(jnp.asarray(lambda_, log_prob.dtype), 1)
-        zero = jnp.zeros((), log_prob.dtype)
-        # The one recurrence runs backward in time; W runs forward.
-        faded = jnp.flip(reverse_affine(slope, jnp.flip(log_prob), zero))
-        return _boxed_difference(log_prob, faded - log_prob) * weight
-
-    return term
+    return configured(_loaded_dice, lambda_=check_unit_interval("lambda_", lambda_))
 
 
-def _boxed_difference(log_prob: Array, past: Array) -> Array:
+def _loaded_dice(
+    log_prob: Array, behaviour_log_prob: Array, weight: Array, *, lambda_: Number
+) -> Array:
+    check_scalars(lambda_=lambda_)
+    slope = jnp.reshape(jnp.asarray(lambda_, log_prob.dtype), 1)
+    zero = jnp.zeros((), log_prob.dtype)
+    # The one recurrence runs backward in time; W runs forward.
+    faded = jnp.flip(reverse_affine(slope, jnp.flip(log_prob), zero))
+    return _box_difference(log_prob, faded - log_prob) * weight
+
+
+def _box_difference(log_prob: Array, past: Array) -> Array:
     """□(past + l) − □(past)."""
-    return _box(past + log_prob) - _box(past)
+    return _magic_box(past + log_prob) - _magic_box(past)
 
 
-def _box(x: Array) -> Array:
+def _magic_box(x: Array) -> Array:
     return jnp.exp(x - jax.lax.stop_gradient(x))

@@ -22,7 +22,7 @@ from jaxtyping import Float, Key, UInt32
 from pgjax import terms, weights
 from pgjax.core.episode_boundaries import values
 from pgjax.core.validation import check_key
-from pgjax.environments.sources import AnyEnvironment, bound
+from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies.actor_critic import ActorCritic
 from pgjax.rollouts import windows
 from pgjax.training.minibatches import Form, Rows, check_settings, improve
@@ -253,7 +253,7 @@ def _training(
     form: Form,
 ) -> Training:
     check_settings(settings)
-    surface = bound(environment)
+    surface = as_environment(environment)
     stream_key, key = jax.random.split(check_key(key))
     stream = windows.start(surface, stream_key, settings.num_environments)
     draw = partial(windows.window, agent.policy, num_steps=settings.num_steps)

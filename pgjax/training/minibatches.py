@@ -18,9 +18,8 @@ from jaxtyping import Float, Key, Num, PyTree
 
 from pgjax.core.validation import check_positive, check_unit_interval
 from pgjax.policies.actor_critic import ActorCritic
-from pgjax.terms.ratios import Term
 from pgjax.training.reinforce import climb
-from pgjax.types import Observation, Params
+from pgjax.types import Observation, Params, Term
 
 
 class Settings(NamedTuple):

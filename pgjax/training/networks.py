@@ -11,24 +11,22 @@ from jaxtyping import Key, UInt32
 
 from pgjax.core.validation import check_key
 from pgjax.environments.base import Box, Discrete, Environment, seen
-from pgjax.environments.from_gymnax import GymnaxEnvironment, spaces
-from pgjax.environments.sources import AnyEnvironment, bound
+from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies import MLP, ConvNet, GaussianMLP, flax_gaussian_policy, flax_policy
 from pgjax.policies.actor_critic import ActorCritic
 from pgjax.policies.distribution import unmasked
 from pgjax.types import Params, Policy, RecurrentPolicy
 
 
-def default_network(environment: AnyEnvironment, environment_params: Any = None) -> linen.Module:
+def default_network(environment: AnyEnvironment) -> linen.Module:
     """A network that fits an environment with discrete actions: logits from one observation.
 
-    Images [height, width, channels] of at least 3×3 get a `ConvNet`; a gymnax `Discrete`
-    observation is one-hot encoded for an `MLP`; any other is flattened for it, and one of several
+    Images [height, width, channels] of at least 3×3 get a `ConvNet`; an observation that is a
+    category is one-hot encoded for an `MLP`; any other is flattened for it, and one of several
     parts is joined.
 
     Args:
         environment: whatever `rollout` takes.
-        environment_params: of a gymnax environment; its default ones if None.
 
     Returns:
         A Flax module, for `flax_policy`.
@@ -41,24 +39,21 @@ def default_network(environment: AnyEnvironment, environment_params: Any = None)
         >>> type(default_network(gymnax.make("Breakout-MinAtar")[0])).__name__
         'ConvNet'
     """
-    surface = bound(environment, environment_params)
+    surface = as_environment(environment)
     space = surface.action_space
     if not isinstance(space, Discrete):
         raise TypeError(
             f"{surface.name} has actions in a {type(space).__name__} space, and a "
             "softmax policy needs Discrete ones; CartPole-v1 and the MinAtar games have them"
         )
-    return _network(space.num_actions, environment, environment_params)
+    return _network(space.num_actions, environment)
 
 
-def default_gaussian_network(
-    environment: AnyEnvironment, environment_params: Any = None
-) -> linen.Module:
+def default_gaussian_network(environment: AnyEnvironment) -> linen.Module:
     """A network that fits an environment with a Box of actions: a mean and a log σ.
 
     Args:
         environment: whatever `rollout` takes.
-        environment_params: of a gymnax environment; its default ones if None.
 
     Returns:
         A Flax module, for `flax_gaussian_policy`.
@@ -71,7 +66,7 @@ def default_gaussian_network(
         >>> default_gaussian_network(gymnax.make("Pendulum-v1")[0]).num_dimensions
         1
     """
-    surface = bound(environment, environment_params)
+    surface = as_environment(environment)
     if not isinstance(surface.action_space, Box):
         raise TypeError(
             f"{surface.name} has {surface.action_space}, and a Gaussian policy needs a Box; "
@@ -80,12 +75,11 @@ def default_gaussian_network(
     return GaussianMLP(surface.action_space.size)
 
 
-def default_critic(environment: AnyEnvironment, environment_params: Any = None) -> linen.Module:
+def default_critic(environment: AnyEnvironment) -> linen.Module:
     """A network that gives one number, of the shape that `default_network` would have.
 
     Args:
         environment: whatever `rollout` takes.
-        environment_params: of a gymnax environment; its default ones if None.
 
     Returns:
         A Flax module, for `flax_value` or `agents.separate`.
@@ -95,19 +89,14 @@ def default_critic(environment: AnyEnvironment, environment_params: Any = None) 
         >>> default_critic(gymnax.make("CartPole-v1")[0]).num_actions
         1
     """
-    return _network(1, environment, environment_params)
+    return _network(1, environment)
 
 
-def _network(
-    num_outputs: int, environment: AnyEnvironment, environment_params: Any
-) -> linen.Module:
-    if isinstance(environment, GymnaxEnvironment):  # the surface does not tell a category's number
-        params = environment.default_params if environment_params is None else environment_params
-        observation_space = environment.observation_space(params)
-        if isinstance(observation_space, spaces.Discrete):
-            return MLP(num_outputs, num_categories=int(observation_space.n))
-    example = unmasked(_example_observation(bound(environment, environment_params)))
-    parts = jax.tree.leaves(example)
+def _network(num_outputs: int, environment: AnyEnvironment) -> linen.Module:
+    environment = as_environment(environment)
+    if environment.num_categories is not None:
+        return MLP(num_outputs, num_categories=environment.num_categories)
+    parts = jax.tree.leaves(unmasked(_example_observation(environment)))
     shape = parts[0].shape if len(parts) == 1 else ()
     is_image = len(shape) == 3 and min(shape[:2]) >= 3
     return ConvNet(num_outputs) if is_image else MLP(num_outputs)
@@ -129,7 +118,7 @@ def network_for(environment: AnyEnvironment) -> linen.Module:
     Args:
         environment: whatever `rollout` takes.
     """
-    is_box = isinstance(bound(environment).action_space, Box)
+    is_box = isinstance(as_environment(environment).action_space, Box)
     return (default_gaussian_network if is_box else default_network)(environment)
 
 
@@ -147,7 +136,6 @@ def initial_params(
     policy: Policy | RecurrentPolicy | ActorCritic,
     environment: AnyEnvironment,
     key: Key[Array, ""] | UInt32[Array, "2"],
-    environment_params: Any = None,
 ) -> Params:
     """The policy's parameters at the start, from the shape of the environment's observation.
 
@@ -155,7 +143,6 @@ def initial_params(
         policy: its `init` draws them; an agent's, of policy and critic.
         environment: whatever `rollout` takes.
         key: from `jax.random.key`.
-        environment_params: of a gymnax environment; its default ones if None.
 
     Returns:
         A pytree of floating arrays.
@@ -163,7 +150,7 @@ def initial_params(
     Raises:
         TypeError: a key that is none.
     """
-    example = _example_observation(bound(environment, environment_params))
+    example = _example_observation(as_environment(environment))
     # Only the shape matters, and zeros keep the start independent of any draw of the environment.
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
     return jax.jit(policy.init)(check_key(key), zeros)

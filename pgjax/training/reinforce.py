@@ -143,7 +143,6 @@ def train(
     num_updates: int,
     num_trajectories: int,
     num_steps: int,
-    environment_params: Any = None,
 ) -> Iterator[tuple[Params, Metrics]]:
     """Roll out, estimate, ascend, again and again: a generator of parameters and metrics.
 
@@ -160,7 +159,6 @@ def train(
         num_updates: how many pairs are yielded.
         num_trajectories: N.
         num_steps: T. Below the task's own limit the objective becomes the T-step one.
-        environment_params: of the gymnax environment; its default ones if None.
 
     Yields:
         The parameters after each update, and the metrics of the batch that led to them.
@@ -191,7 +189,6 @@ def train(
         optimizer=optimizer,
         num_trajectories=num_trajectories,
         num_steps=num_steps,
-        environment_params=environment_params,
     )
     return _loop(run, num_updates)
 
@@ -206,7 +203,6 @@ def policy_gradient(
     optimizer: optax.GradientTransformation,
     num_trajectories: int,
     num_steps: int,
-    environment_params: Any = None,
 ) -> Training:
     """What `train` runs, as a record: for who wants to keep its state, and go on from it.
 
@@ -219,7 +215,6 @@ def policy_gradient(
         optimizer: from optax, descending as usual.
         num_trajectories: N.
         num_steps: T.
-        environment_params: of the gymnax environment; its default ones if None.
 
     Returns:
         A Training whose state is (params, optimizer state, key).
@@ -233,7 +228,6 @@ def policy_gradient(
         rollout,
         num_trajectories=check_positive("num_trajectories", num_trajectories),
         num_steps=check_positive("num_steps", num_steps),
-        environment_params=environment_params,
     )
 
     # Everything random happens inside, so that one program is all there is to compile.
@@ -299,7 +293,6 @@ def evaluate(
     *,
     num_trajectories: int,
     num_steps: int,
-    environment_params: Any = None,
 ) -> Float[Array, "N"]:
     """Undiscounted returns of fresh episodes under the stochastic policy, R_i = Σ_t r_it.
 
@@ -310,7 +303,6 @@ def evaluate(
         key: from `jax.random.key`; use one that training did not.
         num_trajectories: N.
         num_steps: T; below the task's own limit it cuts episodes, and their returns with them.
-        environment_params: of the gymnax environment; its default ones if None.
 
     Returns:
         [N], in units of reward.
@@ -338,7 +330,6 @@ def evaluate(
             key,
             num_trajectories=num_trajectories,
             num_steps=num_steps,
-            environment_params=environment_params,
         )
         return _returns(batch)
 

@@ -1,16 +1,16 @@
 """Weights: how much credit each action gets, as functions (batch, log_prob[N,T]) -> [N,T].
 
-The only stage that sees the whole batch. What it returns is a constant under differentiation;
-`estimators.surrogate` stops the gradient in one place. Where values are read, they are the batch's
+The only stage that sees the whole batch. Weights are constants in θ, because the batch and the
+log-probabilities that they are given are constants under differentiation. Values are the batch's
 own arrays, written there by a critic: `value`, and for cut episodes `final_value` or `next_value`.
 """
 
+from pgjax.types import Number
+from pgjax.types import Weights as Weights
 from pgjax.weights import off_policy as off_policy
-from pgjax.weights.on_policy import Discount as Discount
-from pgjax.weights.on_policy import Rate as Rate
-from pgjax.weights.on_policy import Weights as Weights
-from pgjax.weights.on_policy import centred as centred
-from pgjax.weights.on_policy import divided_by_length as divided_by_length
+from pgjax.weights.normalised import centred as centred
+from pgjax.weights.normalised import divided_by_length as divided_by_length
+from pgjax.weights.normalised import whitened as whitened
 from pgjax.weights.on_policy import generalized_advantage as generalized_advantage
 from pgjax.weights.on_policy import lambda_return as lambda_return
 from pgjax.weights.on_policy import (
@@ -21,4 +21,5 @@ from pgjax.weights.on_policy import n_step as n_step
 from pgjax.weights.on_policy import returns_to_go as returns_to_go
 from pgjax.weights.on_policy import reward_to_go as reward_to_go
 from pgjax.weights.on_policy import total_return as total_return
-from pgjax.weights.on_policy import whitened as whitened
+
+Discount = Rate = Number

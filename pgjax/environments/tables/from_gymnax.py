@@ -8,7 +8,7 @@ from pgjax.environments.tables.reachable_states import explored
 from pgjax.exact.tabular import TabularMDP
 
 
-def tabular_mdp(environment: Any, environment_params: Any = None, *, discount: float) -> TabularMDP:
+def tabular_mdp(environment: Any, params: Any = None, *, discount: float) -> TabularMDP:
     """The environment with its time limit in the state, so that it needs no horizon.
 
     J(θ) = E[Σ_t γ^t r_t], t < limit, is `exact.objective(..., horizon=None)`. States that end the
@@ -16,7 +16,7 @@ def tabular_mdp(environment: Any, environment_params: Any = None, *, discount: f
 
     Args:
         environment: of a class named in `BRIDGED`; any constructor arguments.
-        environment_params: its parameters; the default ones if None.
+        params: its parameters; the default ones if None.
         discount: γ; an environment has none.
 
     Returns:
@@ -35,11 +35,11 @@ def tabular_mdp(environment: Any, environment_params: Any = None, *, discount: f
         >>> mdp.num_states, int(mdp.terminal.sum())
         (7, 1)
     """
-    return explored(environment, environment_params, keep_time=True).mdp(discount)
+    return explored(environment, params, keep_time=True).mdp(discount)
 
 
 def timeless_mdp(
-    environment: Any, environment_params: Any = None, *, discount: float
+    environment: Any, params: Any = None, *, discount: float
 ) -> tuple[TabularMDP, int]:
     """The environment without the time where its steps do not read it, and the horizon to use.
 
@@ -48,7 +48,7 @@ def timeless_mdp(
 
     Args:
         environment: of a class named in `BRIDGED`; any constructor arguments.
-        environment_params: its parameters; the default ones if None.
+        params: its parameters; the default ones if None.
         discount: γ.
 
     Returns:
@@ -66,10 +66,10 @@ def timeless_mdp(
         >>> mdp.num_states, horizon
         (16, 100)
     """
-    if environment_params is None:
-        environment_params = environment.default_params
-    mdp = explored(environment, environment_params, keep_time=False).mdp(discount)
-    return mdp, _longest_episode(mdp, int(environment_params.max_steps_in_episode))
+    if params is None:
+        params = environment.default_params
+    mdp = explored(environment, params, keep_time=False).mdp(discount)
+    return mdp, _longest_episode(mdp, int(params.max_steps_in_episode))
 
 
 def _longest_episode(mdp: TabularMDP, limit: int) -> int:

@@ -10,37 +10,19 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from flax import linen, serialization
 
 from pgjax import __version__, environments, policies
-from pgjax.environments import from_gymnax
-from pgjax.environments.sources import AnyEnvironment, bound
+from pgjax.environments import Environment
 from pgjax.training.networks import initial_params, policy_of
 from pgjax.types import Params, Policy
 
 CONFIG, PARAMS, LOG, CURVE = "config.json", "params.msgpack", "log.jsonl", "learning_curve.png"
 FILES = (CONFIG, PARAMS, LOG, CURVE)
 CHECKPOINTS = "checkpoints"
-
-
-def make_environment(name: str) -> tuple[AnyEnvironment, Any]:
-    """The environment of that name, and its parameters if it is one of gymnax.
-
-    A gymnax environment stays one: it alone says which observations are categories.
-
-    Raises:
-        ValueError: an unknown name, with near matches.
-    """
-    return (environments.make(name), None) if "/" in name else from_gymnax.named(name)
-
-
-def time_limit(environment: AnyEnvironment, environment_params: Any) -> int | None:
-    """The environment's own limit in steps; None where it has none."""
-    return bound(environment, environment_params).time_limit
 
 
 @contextlib.contextmanager
@@ -172,8 +154,8 @@ def _write_whole(path: Path, content: bytes) -> None:
         raise
 
 
-def load(directory: Path) -> tuple[dict, Any, Any, Policy, Params]:
-    """(config, environment, environment_params, policy, params) of a saved run.
+def load(directory: Path) -> tuple[dict, Environment, Policy, Params]:
+    """(config, environment, policy, params) of a saved run.
 
     Raises:
         ValueError: no run there, or files that cannot be read, or that do not fit each other.
@@ -185,18 +167,18 @@ def load(directory: Path) -> tuple[dict, Any, Any, Policy, Params]:
             "pass the --output directory of a `pgjax train`"
         )
     config, network = _read_config(directory / CONFIG)
-    environment, environment_params = make_environment(config["environment"])
+    environment = environments.make(config["environment"])
     policy = policy_of(network)
     params = _read_params(directory / PARAMS)
     expected = jax.eval_shape(
-        lambda key: initial_params(policy, environment, key, environment_params), jax.random.key(0)
+        lambda key: initial_params(policy, environment, key), jax.random.key(0)
     )
     if _shapes(params) != _shapes(expected):
         raise ValueError(
             f"{directory / PARAMS} does not fit the network of {CONFIG}: "
             f"it has {_shapes(params)}, needed are {_shapes(expected)}"
         )
-    return config, environment, environment_params, policy, jax.tree.map(jax.numpy.asarray, params)
+    return config, environment, policy, jax.tree.map(jax.numpy.asarray, params)
 
 
 def _read_config(path: Path) -> tuple[dict, linen.Module]:

@@ -5,28 +5,32 @@ grows exponentially with the number of steps. Whatever bounds it biases the esti
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from pgjax.baselines.simple import Baseline
-from pgjax.core.episode_boundaries import Rate, continues, holds_windows
-from pgjax.types import Trajectory
-from pgjax.weights import on_policy
+from pgjax.core.episode_boundaries import discounted_by_age, holds_windows, is_first_step
+from pgjax.core.validation import check_scalars, check_unit_interval
+from pgjax.records import configured
+from pgjax.types import Baseline, Number, Trajectory, Weights, check_part
 from pgjax.weights.off_policy.ratios import (
     ZERO,
     check_ceiling,
     cumulative_log_ratios,
-    earlier,
     ratio_below,
 )
-from pgjax.weights.on_policy import Weights
+from pgjax.weights.on_policy import returns_to_go, total_return
+
+Ratios: TypeAlias = Callable[[Number, Array], Array]
+"""(ceiling, log-ratios [N, T]) -> ratios [N, T]."""
 
 
 def trajectory_importance(
-    discount: Rate, *, ceiling: float = math.inf, baseline: Baseline | None = None
+    discount: Number, *, ceiling: Number = math.inf, baseline: Baseline | None = None
 ) -> Weights:
     """Full-trajectory importance sampling, w_it = min(ρ_{0:T}, c) (R_i − b_it).
 
@@ -36,7 +40,8 @@ def trajectory_importance(
         baseline: from `pgjax.baselines`; it is given R_i.
 
     Raises:
-        ValueError: a discount outside [0, 1], a ceiling that is not positive; at use, windows.
+        ValueError: if γ is outside [0, 1] or the ceiling is not positive; at use, if rows are
+            windows.
 
     Bias: none off-policy without a ceiling, if b_it does not depend on a_it or later and μ may take
     every action that π may. A ceiling shrinks the share of episodes that π likes more than μ does.
@@ -49,11 +54,15 @@ def trajectory_importance(
         >>> from pgjax import Estimator, terms
         >>> estimator = Estimator(trajectory_importance(0.9), terms.score)
     """
-    return _by_trajectory(discount, _held_below(ceiling), baseline)
+    return _configure(_trajectory_importance, discount, ceiling, baseline)
+
+
+def _trajectory_importance(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
+    return _by_trajectory(ratio_below, batch, log_prob, **settings)
 
 
 def normalised_trajectory_importance(
-    discount: Rate, *, ceiling: float = math.inf, baseline: Baseline | None = None
+    discount: Number, *, ceiling: Number = math.inf, baseline: Baseline | None = None
 ) -> Weights:
     """Self-normalised, or weighted, importance sampling, w_it = ρ_i/(1/N Σ_j ρ_j) (R_i − b_it).
 
@@ -65,7 +74,7 @@ def normalised_trajectory_importance(
         baseline: from `pgjax.baselines`; it is given R_i.
 
     Raises:
-        ValueError: as for `trajectory_importance`; at use, a batch of one.
+        ValueError: as for `trajectory_importance`; at use, if N = 1.
 
     Bias: biased, by O(1/N) without a ceiling, for N trajectories; bounded variance instead.
 
@@ -73,11 +82,16 @@ def normalised_trajectory_importance(
         Precup, Sutton & Singh (2000), eq. 7; Owen, Monte Carlo Theory, Methods and Examples (2013),
         section 9.2.
     """
-    return _by_trajectory(discount, _normalised_below(ceiling), baseline)
+    return _configure(_normalised_trajectory_importance, discount, ceiling, baseline)
+
+
+def _normalised_trajectory_importance(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
+    _check_episodes("self-normalised ratios", batch)
+    return _by_trajectory(_normalised_ratios, batch, log_prob, **settings)
 
 
 def per_decision(
-    discount: Rate, *, ceiling: float = math.inf, baseline: Baseline | None = None
+    discount: Number, *, ceiling: Number = math.inf, baseline: Baseline | None = None
 ) -> Weights:
     """Per-decision importance sampling, w_t = γ^t (Σ_{k≥t} γ^(k−t) ρ_{0:k} r_k − ρ_{0:t} b_t).
 
@@ -90,7 +104,7 @@ def per_decision(
             r_k, so that `leave_one_out` is an estimate of E_π[G_t].
 
     Raises:
-        ValueError: a discount outside [0, 1], a ceiling that is not positive.
+        ValueError: if γ is outside [0, 1], or the ceiling is not positive.
 
     Bias: none off-policy without a ceiling, if b_t does not depend on a_t or later and μ may take
     every action that π may. A window's first episode is corrected from the window's start on only.
@@ -104,11 +118,15 @@ def per_decision(
         >>> weights = per_decision(0.9, baseline=baselines.recorded_value)
         >>> estimator = Estimator(weights, terms.score)
     """
-    return _by_decision(discount, _held_below(ceiling), baseline)
+    return _configure(_per_decision, discount, ceiling, baseline)
+
+
+def _per_decision(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
+    return _by_decision(ratio_below, batch, log_prob, **settings)
 
 
 def normalised_per_decision(
-    discount: Rate, *, ceiling: float = math.inf, baseline: Baseline | None = None
+    discount: Number, *, ceiling: Number = math.inf, baseline: Baseline | None = None
 ) -> Weights:
     """Self-normalised per-decision importance sampling: ρ_{0:k}/(1/N Σ_j ρ^j_{0:k}) for ρ_{0:k}.
 
@@ -120,7 +138,7 @@ def normalised_per_decision(
         baseline: as for `per_decision`.
 
     Raises:
-        ValueError: as for `per_decision`; at use, windows, or a batch of one.
+        ValueError: as for `per_decision`; at use, if rows are windows, or if N = 1.
 
     Bias: biased, by O(1/N) without a ceiling, for N trajectories; bounded variance instead.
 
@@ -128,10 +146,15 @@ def normalised_per_decision(
         Thomas, Safe Reinforcement Learning (2015), section 3.8 (consistent weighted per-decision
         importance sampling), for values.
     """
-    return _by_decision(discount, _normalised_below(ceiling), baseline)
+    return _configure(_normalised_per_decision, discount, ceiling, baseline)
 
 
-def on_target_states(credit: Weights, *, ceiling: float = math.inf) -> Weights:
+def _normalised_per_decision(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
+    _check_episodes("self-normalised ratios", batch)
+    return _by_decision(_normalised_ratios, batch, log_prob, **settings)
+
+
+def on_target_states(credit: Weights, *, ceiling: Number = math.inf) -> Weights:
     """Weights times min(ρ_{0:t−1}, c): the states that π would reach, and not those of μ.
 
     For weights that correct an action and what follows it, but leave the states as μ found them:
@@ -142,7 +165,7 @@ def on_target_states(credit: Weights, *, ceiling: float = math.inf) -> Weights:
         ceiling: c > 0.
 
     Raises:
-        ValueError: a ceiling that is not positive.
+        ValueError: if the ceiling is not positive.
 
     Bias: none without a ceiling if μ's mean of w_t, given s_t, a_t and all before, is
     γ^t ρ_t (Q^π(s_t,a_t) − b(s_t)).
@@ -152,45 +175,65 @@ def on_target_states(credit: Weights, *, ceiling: float = math.inf) -> Weights:
         Imani, Graves & White, An Off-policy Policy Gradient Theorem Using Emphatic Weightings
         (2018), section 4, say what that costs.
     """
-    ratios = _held_below(ceiling)
-
-    def weigh(batch: Trajectory, log_prob: Array) -> Array:
-        before = earlier(cumulative_log_ratios(batch, log_prob), 0.0)
-        before = jnp.where(earlier(continues(batch), False), before, 0)
-        weight = credit(batch, log_prob)
-        return ratios(batch, before).astype(weight.dtype) * weight
-
-    return weigh
+    return configured(
+        _on_target_states,
+        credit=check_part("credit", credit, "weights"),
+        ceiling=check_ceiling("ceiling", ceiling),
+    )
 
 
-def _by_trajectory(discount: Rate, ratios: Weights, baseline: Baseline | None) -> Weights:
-    plain = on_policy.total_return(discount, baseline=baseline)
-
-    def weigh(batch: Trajectory, log_prob: Array) -> Array:
-        _check_episodes("full-trajectory ratios", batch)
-        ratio = ratios(batch, cumulative_log_ratios(batch, log_prob))
-        return ratio[:, -1:] * plain(batch, log_prob)
-
-    return weigh
+def _on_target_states(
+    batch: Trajectory, log_prob: Array, *, credit: Weights, ceiling: Number
+) -> Array:
+    before = jnp.pad(cumulative_log_ratios(batch, log_prob)[:, :-1], ((0, 0), (1, 0)))
+    before = jnp.where(is_first_step(batch), 0, before)
+    weight = credit(batch, log_prob)
+    return ratio_below(ceiling, before).astype(weight.dtype) * weight
 
 
-def _by_decision(discount: Rate, ratios: Weights, baseline: Baseline | None) -> Weights:
+def _configure(
+    function: Callable[..., Array], discount: Number, ceiling: Number, baseline: Baseline | None
+) -> Weights:
+    return configured(
+        function,
+        discount=check_unit_interval("discount", discount),
+        ceiling=check_ceiling("ceiling", ceiling),
+        baseline=None if baseline is None else check_part("baseline", baseline, "baseline"),
+    )
+
+
+def _by_trajectory(
+    ratios: Ratios,
+    batch: Trajectory,
+    log_prob: Array,
+    *,
+    discount: Number,
+    ceiling: Number,
+    baseline: Baseline | None,
+) -> Array:
+    _check_episodes("full-trajectory ratios", batch)
+    ratio = ratios(ceiling, cumulative_log_ratios(batch, log_prob))
+    return ratio[:, -1:] * total_return(discount, baseline=baseline)(batch, log_prob)
+
+
+def _by_decision(
+    ratios: Ratios,
+    batch: Trajectory,
+    log_prob: Array,
+    *,
+    discount: Number,
+    ceiling: Number,
+    baseline: Baseline | None,
+) -> Array:
     """Reward-to-go of a batch whose rewards, and what bootstraps them, are weighed by ρ_{0:k}."""
-    on_policy.reward_to_go(discount)  # checks the discount
-
-    def weigh(batch: Trajectory, log_prob: Array) -> Array:
-        ratio = ratios(batch, cumulative_log_ratios(batch, log_prob))
-
-        def scaled(weighed: Trajectory, target: Array) -> Array:
-            # ρ_{0:t} and not ρ_{0:t−1}: under μ it is ρ_t ∇log π(a_t|s_t) whose mean is zero.
-            return jnp.zeros_like(target) if baseline is None else ratio * baseline(batch, target)
-
-        return on_policy.reward_to_go(discount, baseline=scaled)(_weighed(batch, ratio), log_prob)
-
-    return weigh
+    ratio = ratios(ceiling, cumulative_log_ratios(batch, log_prob))
+    target = returns_to_go(_weigh_rewards(batch, ratio), discount)
+    # ρ_{0:t} and not ρ_{0:t−1}: under μ it is ρ_t ∇log π(a_t|s_t) whose mean is zero.
+    less = target if baseline is None else target - ratio * baseline(batch, target)
+    return discounted_by_age(batch, discount, less)
 
 
-def _weighed(batch: Trajectory, ratio: Array) -> Trajectory:
+def _weigh_rewards(batch: Trajectory, ratio: Array) -> Trajectory:
     final, following = batch.final_value, batch.next_value
     return replace(
         batch,
@@ -200,29 +243,18 @@ def _weighed(batch: Trajectory, ratio: Array) -> Trajectory:
     )
 
 
-def _held_below(ceiling: float) -> Weights:
-    """(batch, log-ratios) -> ratios, none above the ceiling, nor above √max of the dtype."""
-    check_ceiling("ceiling", ceiling)
-    return lambda batch, log_ratio: ratio_below(ceiling, log_ratio)
-
-
-def _normalised_below(ceiling: float) -> Weights:
-    """(batch, log-ratios) -> ratios over their mean at each time step: N softmax(log ρ)."""
-    check_ceiling("ceiling", ceiling)
-
-    def ratios(batch: Trajectory, log_ratio: Array) -> Array:
-        _check_episodes("self-normalised ratios", batch)
-        N = log_ratio.shape[0]
-        if N < 2:
-            raise ValueError(
-                f"self-normalised ratios need a batch of at least 2 trajectories, got N = {N}; "
-                "one ratio over itself is 1, and corrects nothing"
-            )
-        held = jnp.minimum(log_ratio, math.log(ceiling))
-        any_possible = jnp.max(held, axis=0, keepdims=True) > ZERO / 2
-        return jnp.where(any_possible, N * jax.nn.softmax(held, axis=0), 0)
-
-    return ratios
+def _normalised_ratios(ceiling: Number, log_ratio: Array) -> Array:
+    """Ratios over their mean at each time step: N softmax(log ρ)."""
+    check_scalars(ceiling=ceiling)
+    N = log_ratio.shape[0]
+    if N < 2:
+        raise ValueError(
+            f"self-normalised ratios need a batch of at least 2 trajectories, got N = {N}; "
+            "one ratio over itself is 1, and corrects nothing"
+        )
+    held = jnp.minimum(log_ratio, jnp.log(jnp.asarray(ceiling, log_ratio.dtype)))
+    any_possible = jnp.max(held, axis=0, keepdims=True) > ZERO / 2
+    return jnp.where(any_possible, N * jax.nn.softmax(held, axis=0), 0)
 
 
 def _check_episodes(what: str, batch: Trajectory) -> None:

@@ -5,18 +5,17 @@ What is made of them stays finite. A ratio above the square root of the largest 
 where μ never takes it either; one that only μ never takes has a ratio that is held.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from pgjax.core.episode_boundaries import continues
+from pgjax.core.episode_boundaries import is_first_step
 from pgjax.core.recurrence import accumulation_dtype
+from pgjax.core.validation import check_above_zero, check_scalars
 from pgjax.returns import discounted_returns
-from pgjax.types import Trajectory
+from pgjax.terms.ratios import largest_log_ratio
+from pgjax.types import Number, Trajectory
 
 ZERO, INFINITE = -1e6, 1e4
 """Log-ratios of actions that π, or μ, never takes: finite, so that sums of them are, and a zero
@@ -61,14 +60,14 @@ def cumulative_log_ratios(batch: Trajectory, log_prob: Float[Array, "N T"]) -> F
         Precup, Sutton & Singh, Eligibility Traces for Off-Policy Policy Evaluation (2000), eq. 5.
     """
     log_ratio = log_ratios(batch, log_prob)
-    carried = earlier(continues(batch), False) | ~batch.mask  # a window's next episode starts anew
+    carried = ~is_first_step(batch) | ~batch.mask  # a window's next episode starts anew
     slope = carried.astype(log_ratio.dtype)
     backwards = jax.vmap(discounted_returns)(log_ratio[:, ::-1], slope[:, ::-1])
     return backwards[:, ::-1]
 
 
-def ratio_below(ceiling: float, log_ratio: Float[Array, "..."]) -> Float[Array, "..."]:
-    """min(ρ, c) from log ρ; without a ceiling it is held at √max of its dtype.
+def ratio_below(ceiling: Number, log_ratio: Float[Array, "..."]) -> Float[Array, "..."]:
+    """min(ρ, c) from log ρ; ρ is also held at √max of its dtype.
 
     Args:
         ceiling: c > 0, or `math.inf`.
@@ -77,6 +76,9 @@ def ratio_below(ceiling: float, log_ratio: Float[Array, "..."]) -> Float[Array, 
     Returns:
         [...], finite unless log ρ is NaN.
 
+    Raises:
+        ValueError: if the ceiling is not a single number.
+
     Bias: biased low above the ceiling.
 
     Example:
@@ -84,22 +86,12 @@ def ratio_below(ceiling: float, log_ratio: Float[Array, "..."]) -> Float[Array, 
         >>> ratio_below(2.0, jnp.log(jnp.array([0.5, 4.0])))
         Array([0.5, 2. ], dtype=float32)
     """
-    largest = float(np.log(float(jnp.finfo(log_ratio.dtype).max))) / 2
-    return jnp.exp(jnp.minimum(log_ratio, min(math.log(ceiling), largest)))
+    check_scalars(ceiling=ceiling)
+    held = jnp.exp(jnp.minimum(log_ratio, largest_log_ratio(log_ratio.dtype)))
+    return jnp.minimum(held, jnp.asarray(ceiling, held.dtype))
 
 
-def check_ceiling(name: str, value: float) -> None:
-    """A bound on a ratio: positive, perhaps infinite."""
-    if not value > 0:
-        raise ValueError(
-            f"{name} must be positive, got {value:g}; it bounds a ratio of probabilities, "
-            "and math.inf leaves it free"
-        )
-
-
-def earlier(x: Array, first: float | bool) -> Array:
-    """Each step is given what stood one step before it, the first one `first`.
-
-    Bias: does not apply.
-    """
-    return jnp.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=first)
+def check_ceiling(name: str, value: Number) -> Number:
+    """`value`, if it is positive, perhaps infinite: a bound on a ratio."""
+    fix = "it bounds a ratio of probabilities, and math.inf leaves it free"
+    return check_above_zero(name, value, fix)

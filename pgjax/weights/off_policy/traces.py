@@ -1,7 +1,7 @@
 """V-trace and Retrace: ratios bounded step by step, with a critic in place of what is cut off.
 
 The targets know one sequence of length T; `jax.vmap` adds the batch. The weights read the critic's
-opinion from the batch: `value` V(s_t) = E_π Q(s_t, ·), `action_value` Q(s_t, a_t), and at a cut
+values from the batch: `value` V(s_t) = E_π Q(s_t, ·), `action_value` Q(s_t, a_t), and at a cut
 `final_value`, or `next_value` in a window. They correct an action and what follows it, but not the
 state it was taken in: `on_target_states` does that.
 """
@@ -9,6 +9,7 @@ state it was taken in: `on_target_states` does that.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +17,17 @@ from jax import Array
 from jaxtyping import Float, Num
 
 from pgjax.core import episode_boundaries as boundaries
-from pgjax.core.episode_boundaries import Rate
 from pgjax.core.recurrence import accumulation_dtype, reverse_affine
-from pgjax.core.validation import check_scalar_or_sequence, check_sequence, check_unit_interval
+from pgjax.core.validation import (
+    check_scalar_or_sequence,
+    check_scalars,
+    check_sequence,
+    check_unit_interval,
+)
+from pgjax.records import configured
 from pgjax.returns import ScalarOrSequence, td_errors
-from pgjax.types import Trajectory
-from pgjax.weights.off_policy.ratios import check_ceiling, earlier, log_ratios, ratio_below
-from pgjax.weights.on_policy import Weights
+from pgjax.types import Number, Trajectory, Weights
+from pgjax.weights.off_policy.ratios import check_ceiling, log_ratios, ratio_below
 
 
 def vtrace_targets(
@@ -33,8 +38,8 @@ def vtrace_targets(
     next_value: Float[Array, "T"],
     *,
     lambda_: ScalarOrSequence = 1.0,
-    ratio_ceiling: float = 1.0,
-    trace_ceiling: float = 1.0,
+    ratio_ceiling: Number = 1.0,
+    trace_ceiling: Number = 1.0,
 ) -> Float[Array, "T"]:
     """V-trace's targets for a critic, v_t = V(s_t) + Σ_{k≥t} γ^(k−t) c_t ⋯ c_{k−1} ρ_k δ_k.
 
@@ -55,7 +60,7 @@ def vtrace_targets(
         [T], in the reward's precision or float32.
 
     Raises:
-        ValueError: a shape other than [T], a discount or λ outside [0, 1], a ceiling that is not
+        ValueError: if a shape is not [T], if γ or λ is outside [0, 1], or if a ceiling is not
             positive.
 
     Bias: none for V^π if ρ̄ is never reached and V = V^π, or if neither ceiling is and λ = 1.
@@ -72,8 +77,9 @@ def vtrace_targets(
         >>> vtrace_targets(reward, 0.5, jnp.log(jnp.array([0.5, 4.0])), value, next_value)
         Array([0.75, 1.  ], dtype=float32)
     """
-    settings = lambda_, ratio_ceiling, trace_ceiling
-    error = _vtrace(*settings, reward, discount, log_ratio, value, next_value)[0]
+    ceilings = ratio_ceiling, trace_ceiling
+    sequences = reward, log_ratio, value, next_value
+    error = _errors_and_advantages(discount, lambda_, ceilings, sequences)[0]
     return value.astype(error.dtype) + error
 
 
@@ -101,7 +107,7 @@ def action_value_targets(
         [T], in the reward's precision or float32.
 
     Raises:
-        ValueError: a shape other than [T], a discount outside [0, 1].
+        ValueError: if a shape is not [T], or if γ is outside [0, 1].
 
     Bias: none for Q^π(s_t,a_t) if Q = Q^π, whatever the trace, or if the trace is π/μ. Repeated
     use leads to Q^π for Retrace and tree-backup, from any μ.
@@ -122,16 +128,16 @@ def action_value_targets(
     error = td_errors(reward.astype(dtype), discount, action_value, next_value)
     check_sequence("trace", trace, ("reward", reward))
     following = jnp.pad(trace[1:], (0, min(1, trace.size))).astype(dtype)
-    error = _accumulated(jnp.asarray(discount).astype(dtype) * following, error)
+    error = _accumulate_errors(jnp.asarray(discount).astype(dtype) * following, error)
     return action_value.astype(dtype) + error
 
 
 def vtrace(
-    discount: Rate,
+    discount: Number,
     *,
-    lambda_: float | Float[Array, ""] = 1.0,
-    ratio_ceiling: float = 1.0,
-    trace_ceiling: float = 1.0,
+    lambda_: Number = 1.0,
+    ratio_ceiling: Number = 1.0,
+    trace_ceiling: Number = 1.0,
 ) -> Weights:
     """V-trace actor-critic, w_t = γ^t ρ_t (r_t + γ [λ v_{t+1} + (1−λ) V(s_{t+1})] − V(s_t)).
 
@@ -144,8 +150,8 @@ def vtrace(
         trace_ceiling: c̄ > 0.
 
     Raises:
-        ValueError: a discount or λ outside [0, 1], a ceiling that is not positive; at use, a batch
-            without `value`.
+        ValueError: if γ or λ is outside [0, 1], or if a ceiling is not positive; at use, if the
+            batch has no `value`.
 
     Bias: biased off-policy: states are left to μ. If ρ̄ is never reached and V = V^π, or if neither
     ceiling is and λ = 1, it estimates Σ_t γ^t Σ_s P_μ(s_t = s) Σ_a ∇π(a|s) Q^π(s,a), and
@@ -159,33 +165,43 @@ def vtrace(
         >>> from pgjax import Estimator, terms
         >>> estimator = Estimator(vtrace(0.99), terms.score)
     """
-    check_unit_interval("discount", discount)
-    check_unit_interval("lambda_", lambda_)
-    check_ceiling("ratio_ceiling", ratio_ceiling)
-    check_ceiling("trace_ceiling", trace_ceiling)
+    return configured(
+        _vtrace,
+        discount=check_unit_interval("discount", discount),
+        lambda_=check_unit_interval("lambda_", lambda_),
+        ratio_ceiling=check_ceiling("ratio_ceiling", ratio_ceiling),
+        trace_ceiling=check_ceiling("trace_ceiling", trace_ceiling),
+    )
 
-    def weigh(batch: Trajectory, log_prob: Array) -> Array:
-        value, next_value, goes_on = _critic(batch, "vtrace")
-        log_ratio = log_ratios(batch, log_prob)
-        reward = jnp.where(batch.mask, batch.reward, 0).astype(log_ratio.dtype)
-        leak = jnp.asarray(lambda_, log_ratio.dtype) * goes_on.astype(log_ratio.dtype)
 
-        def advantages(leak: Array, *sequences: Array) -> Array:
-            settings = leak, ratio_ceiling, trace_ceiling
-            reward, log_ratio, value, next_value = sequences
-            return _vtrace(*settings, reward, discount, log_ratio, value, next_value)[1]
+def _vtrace(
+    batch: Trajectory,
+    log_prob: Array,
+    *,
+    discount: Number,
+    lambda_: Number,
+    ratio_ceiling: Number,
+    trace_ceiling: Number,
+) -> Array:
+    check_scalars(discount=discount, lambda_=lambda_)
+    ceilings = ratio_ceiling, trace_ceiling
+    value, next_value, goes_on = _read_critic(batch, "vtrace")
+    log_ratio = log_ratios(batch, log_prob)
+    reward = jnp.where(batch.mask, batch.reward, 0).astype(log_ratio.dtype)
+    leak = jnp.asarray(lambda_, log_ratio.dtype) * goes_on.astype(log_ratio.dtype)
 
-        advantage = jax.vmap(advantages)(leak, reward, log_ratio, value, next_value)
-        return boundaries.discounted_by_age(batch, discount, advantage)
+    def advantages(leak: Array, *sequences: Array) -> Array:
+        return _errors_and_advantages(discount, leak, ceilings, sequences)[1]
 
-    return weigh
+    advantage = jax.vmap(advantages)(leak, reward, log_ratio, value, next_value)
+    return boundaries.discounted_by_age(batch, discount, advantage)
 
 
 def retrace(
-    discount: Rate,
+    discount: Number,
     *,
-    lambda_: float | Float[Array, ""] = 1.0,
-    ratio_ceiling: float = math.inf,
+    lambda_: Number = 1.0,
+    ratio_ceiling: Number = math.inf,
 ) -> Weights:
     """Actor-critic with Retrace(λ), w_t = γ^t min(π/μ, ρ̄) (G_t − V(s_t)), c_t = λ min(1, π/μ).
 
@@ -197,8 +213,8 @@ def retrace(
         ratio_ceiling: ρ̄ > 0, of the ratio in front of the advantage.
 
     Raises:
-        ValueError: a discount or λ outside [0, 1], a ceiling that is not positive; at use, a batch
-            without `value` or `action_value`.
+        ValueError: if γ or λ is outside [0, 1], or if the ceiling is not positive; at use, if the
+            batch has no `value` or no `action_value`.
 
     Bias: biased off-policy: states are left to μ. With Q = Q^π, V = V^π and no ceiling
     `on_target_states` makes it unbiased for ∇J.
@@ -212,19 +228,19 @@ def retrace(
         >>> from pgjax import Estimator, terms
         >>> estimator = Estimator(retrace(0.99, lambda_=0.9), terms.score)
     """
-    check_unit_interval("lambda_", lambda_)
+    return _configure(_retrace, discount, lambda_, ratio_ceiling)
 
-    def trace(log_ratio: Array, log_prob: Array) -> Array:
-        return jnp.asarray(lambda_, log_ratio.dtype) * ratio_below(1.0, log_ratio)
 
-    return _action_value_credit("retrace", discount, trace, ratio_ceiling)
+def _retrace(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
+    trace = ratio_below(1.0, log_ratios(batch, log_prob))
+    return _action_value_advantages("retrace", trace, batch, log_prob, **settings)
 
 
 def tree_backup(
-    discount: Rate,
+    discount: Number,
     *,
-    lambda_: float | Float[Array, ""] = 1.0,
-    ratio_ceiling: float = math.inf,
+    lambda_: Number = 1.0,
+    ratio_ceiling: Number = math.inf,
 ) -> Weights:
     """Actor-critic with tree-backup(λ): `retrace` with c_t = λ π(a_t|s_t), which needs no μ.
 
@@ -244,75 +260,88 @@ def tree_backup(
         >>> from pgjax import Estimator, terms
         >>> estimator = Estimator(tree_backup(0.99), terms.score)
     """
-    check_unit_interval("lambda_", lambda_)
-
-    def trace(log_ratio: Array, log_prob: Array) -> Array:
-        return jnp.asarray(lambda_, log_ratio.dtype) * jnp.exp(log_prob).astype(log_ratio.dtype)
-
-    return _action_value_credit("tree_backup", discount, trace, ratio_ceiling)
+    return _configure(_tree_backup, discount, lambda_, ratio_ceiling)
 
 
-def _action_value_credit(
-    name: str, discount: Rate, trace: Callable[[Array, Array], Array], ratio_ceiling: float
+def _tree_backup(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
+    trace = jnp.exp(log_prob)
+    return _action_value_advantages("tree_backup", trace, batch, log_prob, **settings)
+
+
+def _configure(
+    function: Callable[..., Array], discount: Number, lambda_: Number, ratio_ceiling: Number
 ) -> Weights:
-    check_unit_interval("discount", discount)
-    check_ceiling("ratio_ceiling", ratio_ceiling)
-
-    def weigh(batch: Trajectory, log_prob: Array) -> Array:
-        value, next_value, goes_on = _critic(batch, name)
-        action_value = jnp.where(batch.mask, _required(batch, "action_value", name), 0)
-        log_ratio = log_ratios(batch, log_prob)
-        reward = jnp.where(batch.mask, batch.reward, 0).astype(log_ratio.dtype)
-        leak = jnp.where(earlier(goes_on, False), trace(log_ratio, log_prob), 0)
-        targets = jax.vmap(partial(action_value_targets, discount=discount))
-        target = targets(
-            reward, trace=leak, action_value=action_value, next_value=next_value
-        )  # fmt: skip
-        advantage = ratio_below(ratio_ceiling, log_ratio) * (target - value)
-        return boundaries.discounted_by_age(batch, discount, advantage)
-
-    return weigh
+    return configured(
+        function,
+        discount=check_unit_interval("discount", discount),
+        lambda_=check_unit_interval("lambda_", lambda_),
+        ratio_ceiling=check_ceiling("ratio_ceiling", ratio_ceiling),
+    )
 
 
-def _vtrace(
-    lambda_: ScalarOrSequence,
-    ratio_ceiling: float,
-    trace_ceiling: float,
-    reward: Array,
+def _action_value_advantages(
+    name: str,
+    trace: Array,
+    batch: Trajectory,
+    log_prob: Array,
+    *,
+    discount: Number,
+    lambda_: Number,
+    ratio_ceiling: Number,
+) -> Array:
+    """γ^t min(π/μ, ρ̄) (G_t − V(s_t)), with λ times the trace in the targets G."""
+    check_scalars(discount=discount, lambda_=lambda_)
+    value, next_value, _ = _read_critic(batch, name)
+    action_value = jnp.where(batch.mask, _require_field(batch, "action_value", name), 0)
+    log_ratio = log_ratios(batch, log_prob)
+    reward = jnp.where(batch.mask, batch.reward, 0).astype(log_ratio.dtype)
+    trace = jnp.asarray(lambda_, log_ratio.dtype) * trace.astype(log_ratio.dtype)
+    trace = jnp.where(boundaries.is_first_step(batch), 0, trace)
+    targets = jax.vmap(partial(action_value_targets, discount=discount))
+    target = targets(
+        reward, trace=trace, action_value=action_value, next_value=next_value
+    )  # fmt: skip
+    advantage = ratio_below(ratio_ceiling, log_ratio) * (target - value)
+    return boundaries.discounted_by_age(batch, discount, advantage)
+
+
+def _errors_and_advantages(
     discount: ScalarOrSequence,
-    log_ratio: Array,
-    value: Array,
-    next_value: Array,
+    lambda_: ScalarOrSequence,
+    ceilings: tuple[Number, Number],
+    sequences: tuple[Array, ...],
 ) -> tuple[Array, Array]:
-    """What v exceeds V by, and the advantage of the action, [T] each."""
+    """V-trace's target less V, and the advantage of the action, [T] each.
+
+    `sequences` are the reward, the log-ratio, V(s_t) and V(s_{t+1}), [T] each.
+    """
     check_unit_interval("lambda_", lambda_)
-    check_ceiling("ratio_ceiling", ratio_ceiling)
-    check_ceiling("trace_ceiling", trace_ceiling)
+    for name, ceiling in zip(("ratio_ceiling", "trace_ceiling"), ceilings, strict=True):
+        check_ceiling(name, ceiling)
+    reward, log_ratio, value, next_value = sequences
     reward, log_ratio = jnp.asarray(reward), jnp.asarray(log_ratio)
     dtype = accumulation_dtype(reward)
     surprise = td_errors(reward.astype(dtype), discount, value, next_value)
     check_sequence("log_ratio", log_ratio, ("reward", reward))
     check_scalar_or_sequence("lambda_", jnp.asarray(lambda_), ("reward", reward))
-    ratio, trace = (
-        ratio_below(ceiling, log_ratio.astype(dtype)) for ceiling in (ratio_ceiling, trace_ceiling)
-    )
+    ratio, trace = (ratio_below(ceiling, log_ratio.astype(dtype)) for ceiling in ceilings)
     leak = jnp.asarray(discount).astype(dtype) * jnp.asarray(lambda_).astype(dtype)
-    error = _accumulated(leak * trace, ratio * surprise)
+    error = _accumulate_errors(leak * trace, ratio * surprise)
     following = jnp.pad(error[1:], (0, min(1, error.size)))
     return error, ratio * (surprise + leak * following)
 
 
-def _accumulated(slope: Array, error: Array) -> Array:
+def _accumulate_errors(slope: Array, error: Array) -> Array:
     """Σ_{k≥t} slope_t ⋯ slope_{k−1} error_k; zero where only the product has overflowed."""
     total = reverse_affine(slope, error, jnp.zeros((), error.dtype))
     is_given = jnp.all(jnp.isfinite(slope)) & jnp.all(jnp.isfinite(error))
     return jnp.where(is_given & ~jnp.isfinite(total), 0, total)
 
 
-def _critic(batch: Trajectory, name: str) -> tuple[Array, Array, Array]:
+def _read_critic(batch: Trajectory, name: str) -> tuple[Array, Array, Array]:
     """V(s_t), V of what followed it in its own episode, and whether the episode goes on, [N, T]."""
     dtype = accumulation_dtype(batch.reward)
-    value = jnp.where(batch.mask, _required(batch, "value", name), 0).astype(dtype)
+    value = jnp.where(batch.mask, _require_field(batch, "value", name), 0).astype(dtype)
     return (
         value,
         boundaries.following_values(batch).astype(dtype),
@@ -320,7 +349,7 @@ def _critic(batch: Trajectory, name: str) -> tuple[Array, Array, Array]:
     )
 
 
-def _required(batch: Trajectory, field: str, name: str) -> Array:
+def _require_field(batch: Trajectory, field: str, name: str) -> Array:
     found = getattr(batch, field)
     if found is None:
         raise ValueError(

@@ -196,6 +196,13 @@ _RECORDS: set[type] = set()
 _register(Configured, _configured_program, _configured_setting, _rebuild_configured)
 
 
+def as_record(function: Any) -> Any:
+    """A record of a function; a record, or another pytree that is called, as it is."""
+    return (
+        function if is_record(function) or isinstance(function, Partial) else configured(function)
+    )
+
+
 def is_record(value: Any) -> bool:
     """Whether a value is a record, whose functions JAX does not take for leaves."""
     return type(value) in _RECORDS

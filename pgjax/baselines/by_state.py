@@ -1,0 +1,48 @@
+"""Baselines by state: a function of the observation, or the values that a critic recorded."""
+
+from collections.abc import Callable
+
+import jax
+from jax import Array
+
+from pgjax.records import configured
+from pgjax.types import Baseline, Trajectory
+
+
+def state_value(value: Callable[[Array], Array]) -> Baseline:
+    """A fixed function of the observation, b(s_t).
+
+    Args:
+        value: one observation -> scalar, in units of return. For a table over one-hot
+            observations it is `lambda observation: observation @ table`, or
+            `jax.tree_util.Partial(jnp.matmul, b=table)`, whose numbers are leaves.
+
+    Bias: none, whatever the function, if it was not fitted to this batch.
+
+    References:
+        Sutton et al., Policy Gradient Methods for RL with Function Approximation (2000), section 2.
+    """
+    return configured(_state_value, value=value)
+
+
+def _state_value(batch: Trajectory, target: Array, *, value: Callable[[Array], Array]) -> Array:
+    return jax.vmap(jax.vmap(value))(batch.observation).astype(target.dtype)
+
+
+def recorded_value(batch: Trajectory, target: Array) -> Array:
+    """The batch's own `value`, b_it = V(s_it), written there by a critic.
+
+    Raises:
+        ValueError: if `batch.value` is None.
+
+    Bias: none if the critic was not fitted to this batch.
+
+    References:
+        Sutton & Barto (2018), section 13.4.
+    """
+    if batch.value is None:
+        raise ValueError(
+            "batch.value is None, and the recorded_value baseline needs it: "
+            "batch.replace(value=critic(batch.observation))"
+        )
+    return batch.value.astype(target.dtype)

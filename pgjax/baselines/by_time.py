@@ -1,0 +1,37 @@
+"""A baseline by time: a number for each time step."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from pgjax.core.validation import check_number
+from pgjax.records import configured
+from pgjax.types import Baseline, Trajectory
+
+
+def per_time_step(baseline: Float[Array | np.ndarray, "*several T"]) -> Baseline:
+    """A number for each time step, b_t, that is known beforehand.
+
+    Args:
+        baseline: [T] in units of return.
+
+    Raises:
+        TypeError: if `baseline` does not hold numbers.
+        ValueError: at use, if T is not the batch's.
+
+    Bias: none if the numbers were not computed from the batch.
+
+    References:
+        Peters & Schaal, Reinforcement learning of motor skills with policy gradients (2008), 3.2.
+    """
+    return configured(_per_time_step, baseline=check_number("baseline", baseline))
+
+
+def _per_time_step(batch: Trajectory, target: Array, *, baseline: Array | np.ndarray) -> Array:
+    values = jnp.asarray(baseline, target.dtype)
+    if values.shape != target.shape[1:]:
+        raise ValueError(
+            f"per_time_step baseline must have shape [T] = {target.shape[1:]}, got {values.shape}"
+        )
+    return jnp.broadcast_to(values, target.shape)

@@ -1,0 +1,39 @@
+"""Baselines from the batch: the mean return of all its trajectories, or of all the others."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from pgjax.types import Trajectory
+
+
+def batch_mean(batch: Trajectory, target: Array) -> Array:
+    """The batch's mean at each time step, b_t = (1/N) Σ_j target_jt, own sample included.
+
+    An episode that has ended counts with a return of zero.
+
+    Bias: the gradient shrinks by (N−1)/N, because the trajectory's own return is subtracted too.
+
+    References:
+        The baseline of most REINFORCE code; with groups, of Shao et al., DeepSeekMath (2024).
+    """
+    return jnp.broadcast_to(jnp.mean(target, axis=0), target.shape)
+
+
+def leave_one_out(batch: Trajectory, target: Array) -> Array:
+    """The mean over the *other* trajectories, b_it = Σ_{j≠i} target_jt / (N−1).
+
+    An episode that has ended counts with a return of zero; so the number of others is N−1 at every
+    step, whatever trajectory i does.
+
+    Raises:
+        ValueError: if N = 1, for then there are no others.
+
+    Bias: none.
+
+    References:
+        Kool, van Hoof & Welling, Buy 4 REINFORCE Samples, Get a Baseline for Free! (2019), eq. 8.
+    """
+    N = target.shape[0]
+    if N < 2:
+        raise ValueError(f"leave_one_out needs a batch of at least 2 trajectories, got N = {N}")
+    return (jnp.sum(target, axis=0, keepdims=True) - target) / (N - 1)

@@ -1,0 +1,141 @@
+"""One step of an episode: act, step the environment, and freeze or restart what has ended.
+
+Every sampler steps environments through here: rollouts of whole episodes freeze a finished episode,
+windows start a new one in its place, and folds over a single episode freeze it too.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from pgjax.environments.actions import as_taken
+from pgjax.environments.base import Environment, seen
+from pgjax.types import Observation, Params, Policy, RecurrentPolicy
+
+Act = Callable[[Array, Any, Observation], tuple[Any, Any, Any]]
+"""(key, memory, observation) -> (memory, action, a note such as the action's log-probability)."""
+
+
+class Episode(NamedTuple):
+    """An episode under way.
+
+    Attributes:
+        observation: what the policy sees next.
+        state: of the environment.
+        memory: of the policy; () if it has none.
+        alive: whether the episode goes on.
+    """
+
+    observation: Observation
+    state: Any
+    memory: Any
+    alive: Array
+
+
+class Taken(NamedTuple):
+    """One step of an episode, as it was taken.
+
+    Attributes:
+        observation: what the policy saw.
+        action: what it did, as it is recorded.
+        note: what `act` said of the action, such as its log-probability.
+        reward: what followed; zero after the episode's end.
+        terminated: whether the step entered a terminal state.
+        truncated: whether a time limit or the sampler cut the episode after the step.
+        alive: whether the step belongs to the episode; false after its end.
+    """
+
+    observation: Observation
+    action: Any
+    note: Any
+    reward: Array
+    terminated: Array
+    truncated: Array
+    alive: Array
+
+
+def begin(environment: Environment, memory: Any, key: Array) -> Episode:
+    """The start of an episode."""
+    state, shown = environment.init(key)
+    return Episode(seen(shown), state, memory, jnp.bool_(True))
+
+
+def step(
+    environment: Environment, act: Act, keys: tuple[Array, Array], now: Episode
+) -> tuple[Episode, Taken]:
+    """One step of an episode that goes on, whatever has ended.
+
+    Args:
+        environment: to step.
+        act: chooses the action.
+        keys: of the action and of the environment's step.
+        now: the episode before the step.
+
+    Returns:
+        The episode after the step, `alive` unless it ended; and the step.
+    """
+    memory, action, note = act(keys[0], now.memory, now.observation)
+    action, handed = as_taken(environment.action_space, action)
+    state, shown = environment.step(keys[1], now.state, handed)
+    terminated, truncated = jnp.asarray(shown.terminated), jnp.asarray(shown.truncated)
+    reward = jnp.asarray(shown.reward)
+    taken = Taken(now.observation, action, note, reward, terminated, truncated, now.alive)
+    return Episode(seen(shown), state, memory, ~(terminated | truncated)), taken
+
+
+def freeze(now: Episode, after: Episode, taken: Taken, is_last: Array) -> tuple[Episode, Taken]:
+    """The episode stands still once it has ended, and its steps count no more.
+
+    A finished environment's state can then neither drift nor overflow.
+
+    Args:
+        now: the episode before the step.
+        after: the episode after the step.
+        taken: the step.
+        is_last: whether it is the sampler's last step, which truncates.
+
+    Returns:
+        The episode and the step as they count.
+    """
+    terminated = taken.terminated & now.alive
+    truncated = (taken.truncated | is_last) & now.alive
+    after = after._replace(alive=now.alive & ~(terminated | truncated))
+    taken = taken._replace(
+        reward=jnp.where(now.alive, taken.reward, 0), terminated=terminated, truncated=truncated
+    )
+    return select(now.alive, after, now), taken
+
+
+def select(condition: Array, yes: Any, no: Any) -> Any:
+    """`where` for pytrees and a scalar condition."""
+    return jax.tree.map(partial(jnp.where, condition), yes, no)
+
+
+def policy_act(policy: Policy | RecurrentPolicy, params: Params) -> tuple[Any, Act]:
+    """The memory at an episode's start, and an `Act` whose note is log π."""
+    if isinstance(policy, RecurrentPolicy):
+        memory = jax.tree.map(jnp.asarray, policy.memory(params))
+        return memory, lambda key, memory, seen: policy.sample(params, key, memory, seen)
+    return (), lambda key, _, seen: ((), *policy.sample(params, key, seen))
+
+
+def keys_at(keys: Array, time: Array) -> Array:
+    """Each row's key of that time step."""
+    return jax.vmap(partial(jax.random.fold_in, data=time))(keys)
+
+
+def chunk_length(num_steps: int, lengths: range, default: int | None = None) -> int:
+    """The largest of the lengths that divides the number of steps; all steps if they are few.
+
+    Args:
+        num_steps: T.
+        lengths: of chunks that are worth their overhead.
+        default: where none divides T; T itself if None.
+    """
+    if num_steps < lengths.stop:
+        return num_steps
+    return max((k for k in lengths if num_steps % k == 0), default=default or num_steps)

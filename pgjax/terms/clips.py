@@ -1,0 +1,209 @@
+"""Clipped ratios as terms: PPO's clip, clip-higher, the dual clip, and a truncated ratio.
+
+Every clip is a choice of the steps that still count. Where it holds the ratio at a bound, the
+gradient of the step is zero; elsewhere it is ρ_t w_t ∇log π(a_t|s_t), with the ratio
+ρ_t = π(a_t|s_t)/μ(a_t|s_t).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from pgjax.core.validation import check_at_least, check_scalars, check_unit_interval
+from pgjax.records import configured
+from pgjax.terms.ratios import likelihood_ratio
+from pgjax.types import Number, Term
+
+
+def ppo_clip(epsilon: Number) -> Term:
+    """PPO's clipped ratio, min(ρ_t w_t, clip(ρ_t, 1−ε, 1+ε) w_t).
+
+    Gradient: ρ_t w_t ∇log π where w_t > 0 and ρ_t ≤ 1+ε, or w_t < 0 and ρ_t ≥ 1−ε; zero elsewhere.
+    So a step stops counting once the ratio has moved far enough in the direction that its weight
+    asks for, and counts however far it has moved in the other.
+
+    Args:
+        epsilon: ε in [0, 1], how far the ratio may move from 1; Schulman et al. use 0.2.
+
+    Returns:
+        A term.
+
+    Raises:
+        ValueError: if ε is outside [0, 1].
+
+    Bias: equal to `score` on-policy (π = μ). Off-policy biased, as `importance_ratio` is, and by
+    the clipped steps besides.
+
+    References:
+        Schulman et al., Proximal Policy Optimization Algorithms (2017), eq. 7.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> log_prob, behaviour = jnp.log(jnp.array([0.9, 0.9])), jnp.log(jnp.array([0.5, 0.5]))
+        >>> weight = jnp.array([1.0, -1.0])  # both ratios are 1.8
+        >>> term = ppo_clip(0.2)
+        >>> jax.grad(lambda l: term(l, behaviour, weight).sum())(log_prob).round(2)
+        Array([ 0. , -1.8], dtype=float32)
+    """
+    return configured(_ppo_clip, epsilon=check_unit_interval("epsilon", epsilon))
+
+
+def _ppo_clip(
+    log_prob: Array, behaviour_log_prob: Array, weight: Array, *, epsilon: Number
+) -> Array:
+    check_scalars(epsilon=epsilon)
+    ratio = likelihood_ratio(log_prob, behaviour_log_prob)
+    return _clip_by_sign(ratio, weight, 1 - epsilon, 1 + epsilon) * weight
+
+
+def asymmetric_clip(clip_low: Number, clip_high: Number) -> Term:
+    """The clipped ratio with two widths, min(ρ_t w_t, clip(ρ_t, 1−low, 1+high) w_t): clip-higher.
+
+    Gradient: ρ_t w_t ∇log π where w_t > 0 and ρ_t ≤ 1+high, or w_t < 0 and ρ_t ≥ 1−low; zero
+    elsewhere. A wider upper bound lets improbable actions grow faster.
+
+    Args:
+        clip_low: in [0, 1], how far below 1 the ratio may move; DAPO uses 0.2. At 1 it is free.
+        clip_high: ≥ 0, how far above 1; DAPO uses 0.28. `math.inf` leaves it free.
+
+    Returns:
+        A term.
+
+    Raises:
+        ValueError: if a width is negative, or if `clip_low` is above 1.
+
+    Bias: as for `ppo_clip`.
+
+    References:
+        Yu et al., DAPO: An Open-Source LLM Reinforcement Learning System at Scale (2025), their
+        clip-higher, here per step and with no mean over tokens.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> log_prob, behaviour = jnp.log(jnp.array([0.625])), jnp.log(jnp.array([0.5]))
+        >>> for term in (ppo_clip(0.2), asymmetric_clip(0.2, 0.28)):
+        ...     gradient = jax.grad(lambda l: term(l, behaviour, jnp.ones(1)).sum())(log_prob)
+        ...     print(gradient)
+        [0.]
+        [1.25]
+    """
+    fix = "it is a width, 0.28 say, not the bound itself"
+    return configured(
+        _asymmetric_clip,
+        clip_low=check_unit_interval("clip_low", clip_low),
+        clip_high=check_at_least("clip_high", clip_high, 0.0, fix),
+    )
+
+
+def _asymmetric_clip(
+    log_prob: Array,
+    behaviour_log_prob: Array,
+    weight: Array,
+    *,
+    clip_low: Number,
+    clip_high: Number,
+) -> Array:
+    check_scalars(clip_low=clip_low, clip_high=clip_high)
+    ratio = likelihood_ratio(log_prob, behaviour_log_prob)
+    return _clip_by_sign(ratio, weight, 1 - clip_low, 1 + clip_high) * weight
+
+
+def dual_clip(epsilon: Number, ceiling: Number) -> Term:
+    """PPO's clip with a ceiling for bad actions, max(min(ρ w, clip(ρ, 1−ε, 1+ε) w), c w) if w < 0.
+
+    Gradient: as `ppo_clip`, but zero too where w_t < 0 and ρ_t > c. There `ppo_clip` is unbounded:
+    an action that the acting policy hardly ever chose, and that went badly, dominates the step.
+
+    Args:
+        epsilon: ε in [0, 1].
+        ceiling: c ≥ 1 + ε; Ye et al. use 3.
+
+    Returns:
+        A term.
+
+    Raises:
+        ValueError: if ε is outside [0, 1], or if `ceiling` is below 1 + ε.
+
+    Bias: as for `ppo_clip`; for smaller variance, more of it.
+
+    References:
+        Ye et al., Mastering Complex Control in MOBA Games with Deep Reinforcement Learning (2020),
+        their dual-clip PPO.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> log_prob, behaviour = jnp.log(jnp.array([0.9])), jnp.log(jnp.array([0.1]))
+        >>> term = dual_clip(0.2, 3.0)  # the ratio is 9
+        >>> jax.grad(lambda l: term(l, behaviour, -jnp.ones(1)).sum())(log_prob)
+        Array([0.], dtype=float32)
+    """
+    epsilon = check_unit_interval("epsilon", epsilon)
+    fix = "it bounds the ratio itself, and 3 is usual"
+    ceiling = check_at_least("ceiling", ceiling, 1 + epsilon, fix)
+    return configured(_dual_clip, epsilon=epsilon, ceiling=ceiling)
+
+
+def _dual_clip(
+    log_prob: Array,
+    behaviour_log_prob: Array,
+    weight: Array,
+    *,
+    epsilon: Number,
+    ceiling: Number,
+) -> Array:
+    check_scalars(epsilon=epsilon, ceiling=ceiling)
+    ratio = likelihood_ratio(log_prob, behaviour_log_prob)
+    clipped = _clip_by_sign(ratio, weight, 1 - epsilon, 1 + epsilon)
+    # A negated weight swaps the sides, so that the ceiling holds where w < 0.
+    return _clip_by_sign(clipped, -weight, 0.0, ceiling) * weight
+
+
+def truncated_ratio(ceiling: Number) -> Term:
+    """A ratio with a ceiling at which steps still count, min(sg(ρ_t), c) w_t log π(a_t|s_t).
+
+    Gradient: min(ρ_t, c) w_t ∇log π, where `ppo_clip` would have zero.
+
+    Args:
+        ceiling: c ≥ 0.
+
+    Returns:
+        A term.
+
+    Raises:
+        ValueError: if `ceiling` is negative.
+
+    Bias: equal to `score` on-policy if c ≥ 1. Off-policy biased, as `importance_ratio` is, and by
+    what is cut off.
+
+    References:
+        MiniMax, MiniMax-M1: Scaling Test-Time Compute Efficiently with Lightning Attention (2025),
+        their CISPO, whose c is 1 + ε_high, here per step and with no division by lengths;
+        Ionides, Truncated Importance Sampling (2008).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> log_prob, behaviour = jnp.log(jnp.array([0.9])), jnp.log(jnp.array([0.1]))
+        >>> jax.grad(lambda l: truncated_ratio(2.0)(l, behaviour, jnp.ones(1)).sum())(log_prob)
+        Array([2.], dtype=float32)
+    """
+    ceiling = check_at_least("ceiling", ceiling, 0.0, "it bounds the ratio itself")
+    return configured(_truncated_ratio, ceiling=ceiling)
+
+
+def _truncated_ratio(
+    log_prob: Array, behaviour_log_prob: Array, weight: Array, *, ceiling: Number
+) -> Array:
+    check_scalars(ceiling=ceiling)
+    ratio = jax.lax.stop_gradient(likelihood_ratio(log_prob, behaviour_log_prob))
+    return jnp.minimum(ratio, jnp.asarray(ceiling, ratio.dtype)) * weight * log_prob
+
+
+def _clip_by_sign(ratio: Array, weight: Array, lowest: Number, highest: Number) -> Array:
+    """The ratio, clipped from above where w > 0, and from below where w < 0.
+
+    `where` and not `minimum`, whose gradient at a tie is half of each side's.
+    """
+    lowest, highest = (jnp.asarray(bound, ratio.dtype) for bound in (lowest, highest))
+    upper = jnp.where(ratio > highest, highest, ratio)
+    lower = jnp.where(ratio < lowest, lowest, ratio)
+    return jnp.where(weight > 0, upper, jnp.where(weight < 0, lower, ratio))

@@ -1,0 +1,17 @@
+"""The score-function term: the log-probability times the weight."""
+
+from jax import Array
+from jaxtyping import Float
+
+
+def score(
+    log_prob: Float[Array, "T"], behaviour_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
+) -> Float[Array, "T"]:
+    """Score-function term, log π(a_t|s_t) w_t, whose gradient is the score times the weight.
+
+    Bias: none on-policy, if the weights have none.
+
+    References:
+        Williams (1992), theorem 1.
+    """
+    return log_prob * weight

@@ -1,0 +1,94 @@
+"""Normalised weights: less their mean, over their deviation, over the episode's length.
+
+Each takes weights and gives weights. All of them bias the gradient.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+
+from pgjax.baselines.groups import deviation
+from pgjax.core.validation import check_at_least
+from pgjax.records import configured
+from pgjax.types import Number, Trajectory, Weights, check_part
+
+
+def centred(weights: Weights) -> Weights:
+    """w_it less its mean over all live steps of the batch.
+
+    Args:
+        weights: any.
+
+    Bias: biased: the mean holds the step's own weight, and how many steps are live may hang on the
+    actions.
+
+    References:
+        The first half of `whitened`.
+    """
+    return configured(_centred, weights=check_part("weights", weights, "weights"))
+
+
+def _centred(batch: Trajectory, log_prob: Array, *, weights: Weights) -> Array:
+    return _subtract_mean(batch, weights(batch, log_prob))[0]
+
+
+def whitened(weights: Weights, *, epsilon: Number = 1e-8) -> Weights:
+    """(w_it − mean) / (std + ε) over all live steps of the batch: advantage normalisation.
+
+    The deviation is divided by the number of live steps, not one less. Where it is no more than
+    rounding, weights are zero.
+
+    Args:
+        weights: any, such as `mismatched_generalized_advantage`.
+        epsilon: ε ≥ 0, in the weights' units.
+
+    Raises:
+        ValueError: if ε is negative.
+
+    Bias: biased, in size and direction: mean and deviation hold the step's own weight.
+
+    References:
+        Andrychowicz et al., What Matters In On-Policy Reinforcement Learning? (2021), appendix
+        B.9, over the whole batch here, over each minibatch there; `torch.std` in SB3 divides by one
+        step less.
+    """
+    return configured(
+        _whitened,
+        weights=check_part("weights", weights, "weights"),
+        epsilon=check_at_least("epsilon", epsilon, 0.0, "a deviation is not negative"),
+    )
+
+
+def _whitened(batch: Trajectory, log_prob: Array, *, weights: Weights, epsilon: Number) -> Array:
+    weight = weights(batch, log_prob)
+    central, number = _subtract_mean(batch, weight)
+    magnitude = jnp.sqrt(jnp.sum(jnp.where(batch.mask, weight, 0) ** 2) / number)
+    return central / deviation(jnp.sum(central**2), number, magnitude, epsilon)
+
+
+def divided_by_length(weights: Weights) -> Weights:
+    """w_it / |τ_i|, by the number of the row's live steps, as the mean over tokens does.
+
+    Args:
+        weights: any.
+
+    Bias: biased: long episodes count less for each of their steps, so among bad ones long is
+    better.
+
+    References:
+        Shao et al., DeepSeekMath (2024), eq. 3, its 1/|o_i|; Liu et al., Understanding
+        R1-Zero-Like Training (2025), section 3.1, on the bias.
+    """
+    return configured(_divided_by_length, weights=check_part("weights", weights, "weights"))
+
+
+def _divided_by_length(batch: Trajectory, log_prob: Array, *, weights: Weights) -> Array:
+    weight = weights(batch, log_prob)
+    length = jnp.sum(batch.mask, axis=1, keepdims=True, dtype=weight.dtype)
+    return weight / jnp.maximum(length, 1)
+
+
+def _subtract_mean(batch: Trajectory, weight: Array) -> tuple[Array, Array]:
+    """Deviations from the mean over live steps, zero elsewhere; and the number of live steps."""
+    number = jnp.maximum(jnp.sum(batch.mask, dtype=weight.dtype), 1)
+    mean = jnp.sum(jnp.where(batch.mask, weight, 0)) / number
+    return jnp.where(batch.mask, weight - mean, 0), number
