@@ -80,7 +80,7 @@ def test_what_is_certified_is_what_gradient_returns():
     made = [row.estimate(problem) for row in ROWS[::4]]
     composed = [each for each in made if isinstance(each, Estimator)][::2]
     params = jnp.asarray(problem.params)
-    together = certificate._gradients(composed, problem.policy, params, batch)
+    together = certificate.gradients(composed, problem.policy, params, batch)
     for estimator, found in zip(composed, together, strict=True):
         alone = estimators.gradient(estimator, problem.policy, params, batch)
         np.testing.assert_allclose(found, alone, rtol=1e-6, atol=1e-6)  # in float32 here
@@ -260,7 +260,7 @@ CELLS = (tables._variance_of, tables._needed_of)
     [(1.0, 3, "1.00"), (950.4, 2, "950"), (0.9996, 3, "1.00"), (0.00288, 2, "0.0029")],
 )
 def test_numbers_are_printed_to_their_digits(number, digits, text):
-    assert tables._significant(number, digits) == text
+    assert tables.significant(number, digits) == text
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_numbers_are_printed_to_their_digits(number, digits, text):
     [(0.5, 3, "50%"), (1.0, 2, "100%"), (0.000123, 2, "0.012%"), (12.34, 3, "1230%")],
 )
 def test_biases_are_printed_without_powers_of_ten(share, digits, text):
-    assert tables._percent(share, digits) == text
+    assert tables.percent(share, digits) == text
 
 
 # The command

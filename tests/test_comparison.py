@@ -75,7 +75,7 @@ def test_off_policy_the_effective_share_is_the_inverse_second_moment(known, rows
     behaviour = jax.tree.map(lambda x: 0.3 * x, known.params)
     off = compared(known, rows[:1], behaviour=behaviour, level=LEVEL)
     batch, probability = pgjax.enumeration.trajectories(replace(known, behaviour=behaviour))
-    log_prob = pgjax.log_probs(known["policy"], known.params, batch)
+    log_prob = pgjax.log_probs(known.policy, known.params, batch)
     weight = np.exp(np.sum(np.where(batch.mask, log_prob - batch.log_prob, 0), axis=1))
     limit = 1 / np.sum(probability * weight**2)  # of ESS / N as N grows; at 64 within 1/64 or so
     assert limit < 0.97

@@ -214,7 +214,7 @@ def _moments(
             value=jnp.einsum("kts,ts->kt", state, jnp.asarray(values)),
             action_value=jnp.einsum("kts,kta,tsa->kt", state, action, jnp.asarray(action_values)),
         )
-        of_estimators = iter(_gradients(composed, problem.policy, params, batch))
+        of_estimators = iter(gradients(composed, problem.policy, params, batch))
         return [
             next(of_estimators) if isinstance(each, Estimator) else each(params, batch)
             for each in estimators
@@ -227,7 +227,7 @@ def _moments(
     return [Moments(joint.mean[block], joint.covariance[block, block]) for block in blocks]
 
 
-def _gradients(
+def gradients(
     estimators: Sequence[Estimator], policy: Policy, params: Params, batch: Trajectory
 ) -> list[Params]:
     """`gradient` of each estimator, in one pass over the policy for all of them."""
