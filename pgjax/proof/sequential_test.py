@@ -24,6 +24,10 @@ NUM_DIRECTIONS = 48
 """Above this many parameters, only so many projections of the mean are tested."""
 
 
+FIRST_LOOK = 1024
+"""The number of samples after which the test first decides, or more if one draw gives more."""
+
+
 class InconclusiveError(AssertionError):
     """The budget is spent before the test passes or fails; the message says what would suffice."""
 
@@ -116,7 +120,7 @@ def mean_test(
         if not np.all(np.isfinite(chunk.deviation)):
             raise ValueError("the estimate is not finite on some sample")
         sums = chunk if sums is None else _sums(map(np.add, sums, chunk))
-        target = target or max(1024, int(chunk.total))
+        target = target or max(FIRST_LOOK, int(chunk.total))
         if sums.total < target:
             continue
         level = alpha * 2.0**-look
