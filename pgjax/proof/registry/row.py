@@ -96,7 +96,7 @@ def evaluate(code: str, problem: Problem) -> Any:
     Example:
         >>> from pgjax import suite
         >>> round(evaluate("γ * J", suite.problems()[0]), 6)
-        0.531998
+        0.311553
     """
     tree = ast.parse(code, mode="eval")
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
