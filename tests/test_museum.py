@@ -55,8 +55,8 @@ def test_mistakes_about_the_end_hide_on_episodes_of_fixed_length():
 
 
 def test_page_counts_and_describes_every_exhibit():
-    assert not {*page.MUTANTS} & {*page.CONTROLS}
-    assert len({*page.MUTANTS, *page.CONTROLS}) == len(EXHIBITS)
+    names = [*page.MUTANTS, *page.CONTROLS]
+    assert len(set(names)) == len(names)
     assert page.written(PAGE, SHOWN) == PAGE
 
 
