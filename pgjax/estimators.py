@@ -23,7 +23,8 @@ from pgjax.baselines import (
     recorded_value,
 )
 from pgjax.core.devices import without_explicit_axes
-from pgjax.core.scores import alive_or_first, log_probs, pull_back, pull_back_each
+from pgjax.core.episode_boundaries import replace_dead_steps
+from pgjax.core.scores import log_probs, weighted_score, weighted_score_per_trajectory
 from pgjax.core.validation import check_batch, check_params
 from pgjax.types import (
     Baseline,
@@ -115,13 +116,13 @@ def per_trajectory_gradients(
     return _call_admitted(_each_gradient, policy, estimator, params, batch)
 
 
-def shares(
+def score_weights(
     estimator: Estimator, batch: Trajectory, log_prob: Float[Array, "N T"]
 ) -> Float[Array, "N T"]:
-    """Derivative of the surrogate by each log-probability, ĝ = Σ_it c_it ∇log π(a_it|s_it).
+    """Score weights c_it, the surrogate's derivative by log π(a_it|s_it): ĝ = Σ_it c_it ∇log π.
 
-    Of the score term it is w_it/N, for which no log-probability is needed: compiled, their pass
-    over the network then vanishes.
+    For the score term c_it is w_it/N, which needs no log-probability: once compiled, the pass over
+    the network that computes them vanishes.
 
     Args:
         estimator: weights and term.
@@ -357,16 +358,16 @@ def _call_admitted(
 def _gradient(
     policy: Policy | RecurrentPolicy, estimator: Estimator, params: Params, batch: Trajectory
 ) -> Params:
-    share = shares(estimator, batch, log_probs(policy, params, batch))
-    return pull_back(policy, params, batch, share)
+    score_weight = score_weights(estimator, batch, log_probs(policy, params, batch))
+    return weighted_score(policy, params, batch, score_weight)
 
 
 @jax.jit
 def _each_gradient(
     policy: Policy | RecurrentPolicy, estimator: Estimator, params: Params, batch: Trajectory
 ) -> Params:
-    share = shares(estimator, batch, log_probs(policy, params, batch))
-    return pull_back_each(policy, params, batch, share * share.shape[0])
+    score_weight = score_weights(estimator, batch, log_probs(policy, params, batch))
+    return weighted_score_per_trajectory(policy, params, batch, score_weight * len(score_weight))
 
 
 def _mean_term(
@@ -398,8 +399,8 @@ def _trajectory_term(
 def _without_garbage(batch: Trajectory) -> Trajectory:
     return replace(
         batch,
-        observation=alive_or_first(batch.mask, batch.observation),
-        action=alive_or_first(batch.mask, batch.action),
+        observation=replace_dead_steps(batch.mask, batch.observation),
+        action=replace_dead_steps(batch.mask, batch.action),
         reward=jnp.where(batch.mask, batch.reward, 0),
         log_prob=jnp.where(batch.mask, batch.log_prob, 0),
         terminated=batch.terminated & batch.mask,

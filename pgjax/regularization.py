@@ -34,9 +34,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from pgjax.core.episode_boundaries import discounted_by_age
+from pgjax.core.episode_boundaries import discounted_by_time, replace_dead_steps
 from pgjax.core.recurrence import accumulation_dtype
-from pgjax.core.scores import alive_or_first
 from pgjax.core.validation import (
     check_at_least,
     check_scalars,
@@ -190,7 +189,7 @@ def visits(discount: Number) -> Weights:
 
 def _visits(batch: Trajectory, log_prob: Array, *, discount: Number) -> Array:
     ones = jnp.ones(batch.mask.shape, accumulation_dtype(log_prob))
-    return discounted_by_age(batch, discount, ones)
+    return discounted_by_time(batch, discount, ones)
 
 
 def k1(
@@ -304,7 +303,7 @@ def _entropy_gradient(
     policy: Policy, weights: Weights, params: Params, batch: Trajectory
 ) -> Params:
     weight = weights(batch, batch.log_prob) / batch.mask.shape[0]
-    observation = alive_or_first(batch.mask, batch.observation)
+    observation = replace_dead_steps(batch.mask, batch.observation)
 
     def total(params: Params) -> Array:
         entropy = jax.vmap(jax.vmap(policy.entropy, (None, 0)), (None, 0))(params, observation)

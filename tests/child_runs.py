@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -123,6 +124,8 @@ def _train(
     arguments: list[str], said: Path, cache: str, hold: str, stuck_at: int, pipe: Any
 ) -> None:
     """`pgjax train`, its two outputs in a file."""
+    # A shell's background jobs, and their children, ignore SIGINT unless told otherwise.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Whatever becomes of its parent, an endless computation ends.
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -31,7 +31,7 @@ from benchmarks import (
 from benchmarks.__main__ import main
 from benchmarks.harness import TINY, Case, Contender, Goal, Measurement, Missing, Result, Row
 from benchmarks.rows import ROWS, compilations, learning, memory, startup
-from pgjax.core import scores
+from pgjax.core import chunks
 
 
 class FakeClock:
@@ -283,7 +283,7 @@ def test_contenders_of_every_row_agree_and_run(row):
 
 
 def test_a_second_call_with_new_data_compiles_nothing(monkeypatch):
-    monkeypatch.setattr(scores, "CPU_ROWS", 16)  # loops, which eager calls would compile anew
+    monkeypatch.setattr(chunks, "CPU_ROWS", 16)  # loops, which eager calls would compile anew
     case = compilations.second_call(TINY)
     all_rounds, first = (c.run() for c in case.contenders.values() if isinstance(c, Contender))
     assert all_rounds == first > 0

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from pgjax import checkpoints
+from pgjax import checkpoints, environments
 from pgjax.cli import main
+from pgjax.environments import from_gymnax
 from pgjax.training.runs import log, loop, saved_runs, signals
 from tests import child_runs
 
@@ -44,6 +45,14 @@ def cache(tmp_path_factory):
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """SIGINT as a terminal has it: a shell's background jobs, these tests too, may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -399,9 +408,8 @@ def test_a_reward_that_is_no_number_stops_the_run_and_names_update_and_checkpoin
             spoilt = jax.random.uniform(jax.random.fold_in(key, 1)) < 1 / 150
             return observation, state, jnp.where(spoilt, jnp.nan, reward), *ends
 
-    environment = SpoiltDeepSea()
-    make = lambda name: (environment, environment.default_params)  # noqa: E731
-    monkeypatch.setattr(saved_runs, "make_environment", make)
+    environment = from_gymnax.adapt(SpoiltDeepSea())
+    monkeypatch.setattr(environments, "make", lambda name: environment)
     directory = tmp_path / "run"
     assert main([*TRAIN, "--seed", "1", "--output", str(directory)]) == 1
     (error,) = errors(capsys)

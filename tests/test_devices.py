@@ -28,7 +28,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import pgjax
 from pgjax import Trajectory, baselines, diagnostics, tabular
-from pgjax.core import scores
+from pgjax.core import chunks
 
 DEVICES = 8
 N = 24
@@ -294,7 +294,7 @@ def parameters_on_the_mesh_and_a_mesh_that_is_set_change_nothing() -> None:
 
 
 def untraced(policy: pgjax.Policy) -> pgjax.Policy:
-    """Another record of the same functions, of which nothing has been traced in larger pieces."""
+    """Another record of the same functions, of which nothing has been traced in larger chunks."""
     return pgjax.Policy(*(partial(getattr(policy, f.name)) for f in fields(policy)))
 
 
@@ -306,7 +306,7 @@ def check_a_batch_on(mesh: Mesh) -> None:
     expected = estimate(params, batch)
     assert_close(estimate(params, spread), expected, rounding_of_gradient())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scores, "CPU_ROWS", 64)  # many pieces, each with rows of many devices
+        patch.setattr(chunks, "CPU_ROWS", 64)  # many chunks, each with rows of many devices
         again = untraced(policy)
         in_pieces = jax.jit(lambda params, batch: pgjax.gradient(COUPLED, again, params, batch))
         assert_close(in_pieces(params, spread), expected, rounding_of_gradient())
@@ -408,7 +408,7 @@ def local_batches() -> tuple[Any, list[Trajectory]]:
     ]
 
 
-def check_in_shard_map(rows_of_a_piece: int) -> None:
+def check_in_shard_map(rows_per_chunk: int) -> None:
     keys, batches = local_batches()
     one = jax.jit(lambda p, b: pgjax.gradient(COUPLED, TABULAR, p, b))
     each = jax.jit(lambda p, b: pgjax.per_trajectory_gradients(COUPLED, TABULAR, p, b))
@@ -437,7 +437,7 @@ def check_in_shard_map(rows_of_a_piece: int) -> None:
         out_specs=(split, split, whole, split, split),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scores, "CPU_ROWS", rows_of_a_piece)
+        patch.setattr(chunks, "CPU_ROWS", rows_per_chunk)
         batch, returns, total, own, trajectories = jax.jit(run)(table, spread_keys)
     expected = jax.tree.map(lambda *x: jnp.concatenate(x), *batches)
     assert_same_trajectories(batch, expected)

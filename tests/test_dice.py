@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 import pgjax
 from pgjax import Estimator, Trajectory, baselines, enumeration, exact, suite, terms
 from pgjax import weights as credit
-from pgjax.core import scores
+from pgjax.core import chunks
 from pgjax.exact.problem import Problem
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -204,7 +204,7 @@ def test_pieces_and_garbage_after_the_end_change_no_derivative(
         log_prob=jnp.where(dead, jnp.nan, batch.log_prob),
         observation=jnp.where(dead[..., None], jnp.nan, batch.observation),
     )
-    monkeypatch.setattr(scores, "CPU_ROWS", 8)  # 27 rows
+    monkeypatch.setattr(chunks, "CPU_ROWS", 8)  # 27 rows
     np.testing.assert_allclose(curvature(garbage), whole, rtol=0, atol=1e-14)
 
 

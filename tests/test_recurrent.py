@@ -5,7 +5,7 @@ times the policy's own probabilities, step by step along each history, different
 """
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from flax import linen
 import pgjax
 from pgjax import Estimator, Problem, Trajectory, enumeration, policies, tabular, weights
 from pgjax.core import scores
+from pgjax.estimators import score_weights
 from pgjax.terms import dice
 from pgjax.types import RecurrentPolicy
 
@@ -154,7 +155,7 @@ def test_the_expected_second_derivative_of_dice_is_the_hessian_through_the_memor
     assert_close(second(weighted), truth, 1e-12)
 
 
-# The same in pieces, with garbage after the end, in windows, and beside policies without memory.
+# The same in chunks, with garbage after the end, in windows, and beside policies without memory.
 
 
 def random_batch(*, garbage: bool = False, N: int = 7, T: int = 6) -> Trajectory:
@@ -185,15 +186,25 @@ COUPLED = Estimator(
 )
 
 
-def results(policy: RecurrentPolicy, params: Any, batch: Trajectory) -> dict[str, Any]:
+def results(
+    policy: RecurrentPolicy, params: Any, batch: Trajectory, chunk_size: int | None = None
+) -> dict[str, Any]:
     """Everything that unrolls a policy."""
-    share = jnp.where(batch.mask, jnp.arange(batch.mask.size, dtype=float).reshape(7, 6), 0)
+    N, T = batch.mask.shape
+    size: Any = {"chunk_size": chunk_size}
+    weight = jnp.where(batch.mask, jnp.arange(N * T, dtype=float).reshape(N, T), 0)
+    log_prob, pull = jax.vjp(lambda p: pgjax.log_probs(policy, p, batch, **size), params)
+    score_weight = score_weights(COUPLED, batch, log_prob)
     return {
-        "log_probs": pgjax.log_probs(policy, params, batch),
-        "derivative": jax.grad(lambda p: pgjax.surrogate(COUPLED, policy, p, batch))(params),
-        "gradient": pgjax.gradient(COUPLED, policy, params, batch),
-        "each": pgjax.per_trajectory_gradients(COUPLED, policy, params, batch),
-        "measured": scores.pull_back_and_sum(policy, params, batch, share, policy.entropy),
+        "log_probs": log_prob,
+        "derivative": pull(score_weight)[0],
+        "gradient": scores.weighted_score(policy, params, batch, score_weight, **size),
+        "each": scores.weighted_score_per_trajectory(
+            policy, params, batch, N * score_weight, **size
+        ),
+        "measured": scores.weighted_score_and_sum(
+            policy, params, batch, weight, policy.entropy, **size
+        ),
     }
 
 
@@ -215,6 +226,8 @@ def test_log_probabilities_and_gradients_are_those_of_unrolling_by_hand(whole: A
     truth = jax.jit(jax.grad(term))(PARAMS)
     assert_close(whole["derivative"], truth)
     assert_close(whole["gradient"], truth)
+    assert_close(jax.jit(jax.grad(partial(pgjax.surrogate, COUPLED, POLICY)))(PARAMS, batch), truth)
+    assert_close(pgjax.gradient(COUPLED, POLICY, PARAMS, batch), truth)
     assert_close(jax.tree.map(lambda x: jnp.mean(x, axis=0), whole["each"]), truth)
 
 
@@ -230,17 +243,10 @@ def test_the_sum_of_entropies_is_over_the_live_steps_and_their_memories(whole: A
     np.testing.assert_allclose(whole["measured"][1], total, rtol=1e-13)
 
 
-def test_pieces_of_trajectories_and_garbage_after_the_end_change_nothing(
-    whole: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("CPU_ROWS", "ACCELERATOR_ROWS"):
-        monkeypatch.setattr(scores, name, 13)  # two trajectories of six steps
-    policy = RecurrentPolicy(
-        *(partial(getattr(POLICY, f.name)) for f in fields(POLICY))
-    )  # never traced in larger pieces
-    in_pieces = jax.jit(partial(results, policy))
+def test_chunks_of_trajectories_and_garbage_after_the_end_change_nothing(whole: Any) -> None:
+    in_chunks = jax.jit(partial(results, POLICY, chunk_size=13))  # two trajectories of six steps
     for garbage in (False, True):
-        assert_close(in_pieces(PARAMS, random_batch(garbage=garbage)), whole)
+        assert_close(in_chunks(PARAMS, random_batch(garbage=garbage)), whole)
 
 
 def test_a_memory_that_grows_without_bound_after_the_end_spoils_no_gradient() -> None:

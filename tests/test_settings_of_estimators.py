@@ -26,7 +26,7 @@ from pgjax import (
     terms,
     weights,
 )
-from pgjax.core import scores
+from pgjax.core import chunks
 from pgjax.types import Baseline, Term, Weights
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -183,7 +183,7 @@ def evaluate(parts: dict[str, Any], batch: Trajectory, log_prob: Any) -> dict[st
             rows = jax.vmap(part)(log_prob, batch.log_prob, batch.reward)
             values[name] = jnp.where(batch.mask, rows, 0)
         else:
-            values[name] = estimators.shares(part, batch, log_prob)
+            values[name] = estimators.score_weights(part, batch, log_prob)
     return values
 
 
@@ -298,8 +298,8 @@ def test_the_derivative_by_every_number_is_the_central_difference(
 
 
 def long_batch(batch: Trajectory) -> Trajectory:
-    """More rows than one piece of the pass over the network."""
-    index = np.arange(scores.rows_of_a_piece() // T + N) % N
+    """More steps than one chunk of the pass over the network."""
+    index = np.arange(chunks.rows_per_chunk() // T + N) % N
     return jax.tree.map(lambda x: x[index], batch)
 
 

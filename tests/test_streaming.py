@@ -220,7 +220,7 @@ def test_bad_input_is_refused_with_what_it_was(run: Callable[..., Any]) -> None:
         (TypeError, "micro_batch_size must be an integer, got 2.5", {"micro_batch_size": 2.5}),
         (ValueError, "num_trajectories must be at least 1", {"num_trajectories": 0}),
         (ValueError, "num_steps must be at least 1", {"num_steps": -1}),
-        (TypeError, "environment must be a gymnax Environment", {"environment": "CartPole-v1"}),
+        (TypeError, "environment must be a pgjax Environment", {"environment": "CartPole-v1"}),
         (TypeError, "params must be floating", {"params": jnp.zeros((4, 2), int)}),
         (TypeError, "key must be a jax.random key", {"key": 0}),
     ]

@@ -268,9 +268,8 @@ def test_policies_name_a_wrong_observation_or_parameter() -> None:
 def test_rollout_refuses_what_is_no_environment_key_or_size() -> None:
     mdp = tabular.random_mdp()
     key = jax.random.key(0)
-    with pytest.raises(
-        TypeError, match=r"environment must be .*got a tuple; pgjax.environments.make"
-    ):
+    wanted = r"environment must be .*got a tuple; pgjax.environments.make"
+    with pytest.raises(TypeError, match=wanted):
         pgjax.rollout(POLICY, PARAMS, ("x", "y"), key, **SIZES)  # pyright: ignore
     for bad, shown in ((0, "0"), (jnp.zeros(3), "float32"), (None, "None")):
         with pytest.raises(TypeError, match=rf"key must be a jax.random key, got {shown}"):

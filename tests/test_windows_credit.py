@@ -218,7 +218,7 @@ def test_garbage_where_nothing_follows_changes_nothing(name: str) -> None:
 def test_without_time_an_episode_begins_where_another_was_cut(batch: Trajectory) -> None:
     assert batch.time is not None
     began = replace(batch, time=None)
-    found, time = np.asarray(episode_boundaries.age(began)), np.asarray(batch.time)
+    found, time = np.asarray(episode_boundaries.time_in_episode(began)), np.asarray(batch.time)
     first_episode = np.arange(T) == time - time[:, :1]
     expected = np.where(first_episode, np.arange(T), time)
     np.testing.assert_array_equal(np.where(batch.mask, found, 0), np.where(batch.mask, expected, 0))
@@ -250,8 +250,8 @@ def test_a_window_no_critic_has_judged_is_cut_and_bootstraps_nothing() -> None:
 
 def test_a_row_of_one_episode_keeps_its_scalar_discount() -> None:
     whole = replace(example(), time=None, next_value=None)
-    assert episode_boundaries.continued(whole, GAMMA) == GAMMA
-    assert jnp.shape(episode_boundaries.continued(example(), GAMMA)) == (N, T)
+    assert episode_boundaries.rate_within_episode(whole, GAMMA) == GAMMA
+    assert jnp.shape(episode_boundaries.rate_within_episode(example(), GAMMA)) == (N, T)
 
 
 def test_a_total_return_of_windows_is_refused() -> None:

@@ -14,7 +14,7 @@ from jax.experimental import checkify
 from jaxtyping import Float, PyTree
 
 from pgjax.core import episode_boundaries as boundaries
-from pgjax.core.scores import alive_or_first
+from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.validation import check_unit_interval
 from pgjax.estimators import admit, gradient, reward_to_go
 from pgjax.types import Observation, Params, Policy, Trajectory
@@ -109,7 +109,7 @@ def corrected_all_action_gradient(
     check_unit_interval("discount", discount)
     params, batch = admit(params, batch)
     values = values_of_all(action_values, batch)
-    action = alive_or_first(batch.mask, batch.action)[..., None]
+    action = replace_dead_steps(batch.mask, batch.action)[..., None]
 
     def of_the_action(batch: Trajectory, target: Array) -> Array:
         return jnp.take_along_axis(values, action, -1)[..., 0].astype(target.dtype)
@@ -138,13 +138,13 @@ def log_probs_of_all(
 def state_weights(batch: Trajectory, discount: Array, dtype: Any) -> Float[Array, "N T"]:
     """The weight mask γ^t / N of each step, t counted from the start of each step's own episode."""
     share = batch.mask.astype(dtype) / batch.mask.shape[0]
-    return boundaries.discounted_by_age(batch, discount, share)
+    return boundaries.discounted_by_time(batch, discount, share)
 
 
 def values_of_all(action_values: ActionValues, batch: Trajectory) -> Float[Array, "N T A"]:
     """Q of every action at every step, zero after an episode's end."""
     if isinstance(action_values, Callable):
-        observation = alive_or_first(batch.mask, batch.observation)
+        observation = replace_dead_steps(batch.mask, batch.observation)
         values = jax.vmap(jax.vmap(action_values))(observation)
     else:
         values = jnp.asarray(action_values)
@@ -160,7 +160,7 @@ def values_of_all(action_values: ActionValues, batch: Trajectory) -> Float[Array
 def _all_action(
     policy: Policy, params: Params, batch: Trajectory, values: Array, discount: Array
 ) -> Params:
-    observation = alive_or_first(batch.mask, batch.observation)
+    observation = replace_dead_steps(batch.mask, batch.observation)
     A = values.shape[-1]
 
     def credit(params: Params) -> Array:

@@ -18,8 +18,9 @@ from jaxtyping import Float
 
 from pgjax import exact
 from pgjax.beyond.all_action import log_probs_of_all, state_weights
+from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.float64 import as_float64, in_float64, to_jax
-from pgjax.core.scores import alive_or_first, log_probs, pull_back
+from pgjax.core.scores import log_probs, weighted_score
 from pgjax.core.validation import check_positive, check_unit_interval
 from pgjax.estimators import admit
 from pgjax.exact.dynamics import log_prob_table
@@ -118,7 +119,7 @@ def expected_fisher(
     check_unit_interval("discount", discount)
     check_positive("num_actions", num_actions)
     params, batch = admit(params, batch)
-    observation = alive_or_first(batch.mask, batch.observation)
+    observation = replace_dead_steps(batch.mask, batch.observation)
 
     def table(params: Params) -> Array:
         def of_step(observation: Observation) -> Array:
@@ -164,7 +165,7 @@ def sampled_fisher(
     params, batch = admit(params, batch)
     value, push = jax.linearize(lambda params: log_probs(policy, params, batch), params)
     weight = state_weights(batch, jnp.asarray(discount), value.dtype)
-    return lambda vector: pull_back(policy, params, batch, weight * push(vector))
+    return lambda vector: weighted_score(policy, params, batch, weight * push(vector))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -15,7 +15,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from pgjax.core import episode_boundaries as boundaries
-from pgjax.core.scores import alive_or_first
+from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.validation import check_unit_interval
 from pgjax.estimators import admit
 from pgjax.types import Params, Policy, Trajectory
@@ -79,8 +79,8 @@ def trace_gradient(
 def _along_batch(
     policy: Policy, params: Params, batch: Trajectory, discount: Array, decay: Array
 ) -> Params:
-    observation, action = alive_or_first(batch.mask, (batch.observation, batch.action))
-    time = jnp.broadcast_to(boundaries.age(batch), batch.mask.shape)
+    observation, action = replace_dead_steps(batch.mask, (batch.observation, batch.action))
+    time = jnp.broadcast_to(boundaries.time_in_episode(batch), batch.mask.shape)
     reward = jnp.where(batch.mask, batch.reward, 0)
     score = jax.grad(policy.log_prob)
 

@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from pgjax.core import episode_boundaries as boundaries
-from pgjax.core.scores import pull_back_each
+from pgjax.core.scores import weighted_score_per_trajectory
 from pgjax.core.validation import check_unit_interval
 from pgjax.estimators import admit
 from pgjax.types import Number, Params, Policy, RecurrentPolicy, Trajectory
@@ -40,9 +40,9 @@ def time_steps(batch: Trajectory) -> Float[Array, "N T T"]:
 
     Bias: does not apply.
     """
-    age = boundaries.age(batch)[..., None]
-    steps = jnp.arange(batch.mask.shape[1], dtype=age.dtype)
-    return (batch.mask[..., None] & (age == steps[None, None])).astype(_dtype(batch))
+    time = boundaries.time_in_episode(batch)[..., None]
+    steps = jnp.arange(batch.mask.shape[1], dtype=time.dtype)
+    return (batch.mask[..., None] & (time == steps[None, None])).astype(_dtype(batch))
 
 
 def observations(batch: Trajectory) -> Float[Array, "N T F"]:
@@ -110,7 +110,7 @@ def score_products(
 
     def of_row(row: Trajectory) -> Array:
         one = jax.tree.map(lambda x: x[None], row)
-        scores = pull_back_each(
+        scores = weighted_score_per_trajectory(
             policy, params, *(_repeat_for_each_step(one) if recurrent else _split_into_steps(one))
         )
         flat = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(scores)]
@@ -118,7 +118,7 @@ def score_products(
 
     products = jax.lax.map(of_row, batch)
     ones = jnp.ones(batch.mask.shape, products.dtype)
-    scale = boundaries.discounted_by_age(batch, discount, ones)
+    scale = boundaries.discounted_by_time(batch, discount, ones)
     return products * scale[:, :, None] * scale[:, None, :]
 
 

@@ -1,14 +1,15 @@
-"""Where the episodes in a batch's rows begin and end, and the value of what follows them there.
+"""Episode boundaries inside a batch's rows, and the values that follow an episode there.
 
-A row is one whole episode, or a window of several, one after another. An episode in a window is cut
-after each step that terminated or truncated, and at the row's last step. All credit assignment uses
-this module, so that no return leaks from one episode into the one before it, and no terminal state
-is bootstrapped.
+A row is one whole episode, or a window of several, one after another. An episode in a window ends
+after each step that terminated or truncated, and at the row's last step. All credit assignment
+reads the boundaries here, so that no return leaks from one episode into the one before it, and no
+terminal state is bootstrapped.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, PyTree
 
 from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import check_scalars
@@ -18,48 +19,46 @@ from pgjax.types import Number, Trajectory
 def holds_windows(batch: Trajectory) -> bool:
     """Whether rows may hold several episodes: whether `next_value` or `time` is given.
 
-    With `time` alone, windows are cut where they should be and bootstrapped nowhere.
+    With `time` alone, episodes end where they should and are bootstrapped nowhere.
     """
     return batch.next_value is not None or batch.time is not None
 
 
-def continues(batch: Trajectory) -> Bool[Array, "N T"]:
+def same_episode_next(batch: Trajectory) -> Bool[Array, "N T"]:
     """[N, T] whether the next step is a live one of the same episode."""
     going = batch.mask & jnp.pad(batch.mask[:, 1:], ((0, 0), (0, 1)))
     return going & ~(batch.terminated | batch.truncated) if holds_windows(batch) else going
 
 
 def is_first_step(batch: Trajectory) -> Bool[Array, "N T"]:
-    """[N, T] whether an episode starts here: at a row's first step, and after each cut.
-
-    Also true after a row's last live step.
-    """
-    return jnp.pad(~continues(batch)[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    """[N, T] whether a step begins an episode, as far as the row shows; true at dead steps too."""
+    inside = same_episode_next(batch)[:, :-1]
+    return jnp.pad(~inside, ((0, 0), (1, 0)), constant_values=True)
 
 
-def continued(batch: Trajectory, rate: Number) -> Number | Float[Array, "N T"]:
-    """A rate, γ or λ, times the continuation.
+def rate_within_episode(batch: Trajectory, rate: Number) -> Number | Float[Array, "N T"]:
+    """A rate, γ or λ, that is zero where the next step belongs to another episode.
 
-    Where a row is one episode the rate alone will do, and is faster: only zeros follow its end.
+    If a row is one episode, the rate itself will do, and is faster: only zeros follow its end.
 
     Args:
         batch: [N, T].
         rate: in [0, 1].
 
     Returns:
-        The rate as it came for whole episodes, [N, T] in float32 or wider for windows.
+        The rate unchanged for whole episodes; [N, T] in float32 or wider for windows.
     """
     if not holds_windows(batch):
         return rate
     dtype = accumulation_dtype(batch.reward)
-    return jnp.asarray(rate, dtype) * continues(batch).astype(dtype)
+    return jnp.asarray(rate, dtype) * same_episode_next(batch).astype(dtype)
 
 
-def age(batch: Trajectory) -> Int[Array, "N T"] | Int[Array, "1 T"]:
+def time_in_episode(batch: Trajectory) -> Int[Array, "N T"] | Int[Array, "1 T"]:
     """The time t of every step, counted from the start of its episode.
 
-    `time` if the batch has it. Otherwise each row is taken to begin with an episode's first step,
-    and every cut with another one.
+    This is `time` if the batch has it. Otherwise each row is taken to begin with the first step of
+    an episode, and so is each step after an episode's end.
 
     Returns:
         [N, T] for windows, [1, T] for whole episodes.
@@ -73,10 +72,27 @@ def age(batch: Trajectory) -> Int[Array, "N T"] | Int[Array, "1 T"]:
     return step - first
 
 
-def discounted_by_age(
+def replace_dead_steps(mask: Bool[Array, "N T"], tree: PyTree) -> PyTree:
+    """Leaves [N, T, ...] whose dead steps repeat the row's first step.
+
+    So a policy is evaluated at a real step everywhere, and what stands after an episode's end
+    reaches neither the value nor, as NaN · 0, the gradient. A row whose first step is dead gets
+    zeros; of booleans true, for no action mask may be all false.
+    """
+
+    def replaced(x: Array) -> Array:
+        x = jnp.asarray(x)
+        live = mask.reshape(mask.shape + (1,) * (x.ndim - 2))
+        zero = jnp.asarray(x.dtype == jnp.bool_, x.dtype)
+        return jnp.where(live, x, jnp.where(live[:, :1], x[:, :1], zero))
+
+    return jax.tree.map(replaced, tree)
+
+
+def discounted_by_time(
     batch: Trajectory, discount: Number, weight: Float[Array, "N T"]
 ) -> Float[Array, "N T"]:
-    """γ^t w_it, t being the age of the step's episode.
+    """γ^t w_it, where t is the time in the step's episode.
 
     Args:
         batch: [N, T].
@@ -90,18 +106,20 @@ def discounted_by_age(
         ValueError: if `discount` is not a single number.
     """
     check_scalars(discount=discount)
-    return jnp.asarray(discount, weight.dtype) ** age(batch).astype(weight.dtype) * weight
+    return (
+        jnp.asarray(discount, weight.dtype) ** time_in_episode(batch).astype(weight.dtype) * weight
+    )
 
 
 def bootstrap_values(batch: Trajectory) -> Float[Array, "N T"] | None:
-    """V of what follows an episode where it is cut without having terminated; zero elsewhere.
+    """The value of the state after an episode that ends without having terminated; else zero.
 
     Returns:
-        [N, T]; None if the batch carries no such values, and so bootstraps nothing.
+        [N, T]; None if the batch has no such values, and so bootstraps nothing.
 
     Raises:
-        ValueError: a `final_value` beside `time`, and no `next_value`: it says nothing of the cuts
-            within a row.
+        ValueError: if the batch has `final_value` and `time` but no `next_value`: `final_value`
+            holds nothing for the ends within a row.
     """
     if batch.next_value is not None:
         return jnp.where(_is_cut(batch), batch.next_value, 0)
@@ -116,13 +134,13 @@ def bootstrap_values(batch: Trajectory) -> Float[Array, "N T"] | None:
 
 
 def values(batch: Trajectory) -> Float[Array, "N T"]:
-    """V(s_t), the batch's own `value`, zero after the end.
+    """V(s_t), the batch's `value`, zero after the end.
 
     Returns:
         [N, T].
 
     Raises:
-        ValueError: the batch carries none.
+        ValueError: if the batch has none.
     """
     if batch.value is None:
         raise ValueError(
@@ -133,16 +151,17 @@ def values(batch: Trajectory) -> Float[Array, "N T"]:
 
 
 def following_values(batch: Trajectory) -> Float[Array, "N T"]:
-    """V(s_{t+1}) of every step, in its own episode: zero where it terminated, and after its end.
+    """V(s_{t+1}) of every step within its episode: zero where it terminated, and after its end.
 
-    `next_value` of a window. In a whole episode the next step's `value`, and at the last step
-    `final_value`; none given, the time limit belongs to the task, and nothing follows.
+    For a window this is `next_value`. For a whole episode it is the next step's `value`, and
+    `final_value` at the last step. Without a `final_value` the time limit belongs to the task, and
+    nothing follows.
 
     Returns:
         [N, T].
 
     Raises:
-        ValueError: the batch carries no values.
+        ValueError: if the batch has no values.
     """
     if batch.next_value is not None:
         return jnp.where(batch.mask & ~batch.terminated, batch.next_value, 0)
@@ -150,13 +169,13 @@ def following_values(batch: Trajectory) -> Float[Array, "N T"]:
         raise ValueError(f"batch.next_value is None, and windows need it: {_FIX}")
     value = values(batch)
     later = jnp.pad(value[:, 1:], ((0, 0), (0, 1)))
-    inside, last = jnp.where(continues(batch), later, 0), bootstrap_values(batch)
+    inside, last = jnp.where(same_episode_next(batch), later, 0), bootstrap_values(batch)
     return inside if last is None else inside + last.astype(inside.dtype)
 
 
 def _is_cut(batch: Trajectory) -> Array:
-    """Whether the episode was left here, under way."""
-    return batch.mask & ~continues(batch) & ~batch.terminated
+    """Whether the episode was left here before it terminated."""
+    return batch.mask & ~same_episode_next(batch) & ~batch.terminated
 
 
 _FIX = "windows.with_values(window, critic) gives it"

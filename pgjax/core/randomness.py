@@ -1,9 +1,9 @@
-"""Randomness out of the loop: what a step draws does not depend on what it sees.
+"""Random numbers for many steps, drawn at once outside the loop over time.
 
 A step of a rollout is a function of keys and of a carry. Part of it, the hashing of keys into
-uniform or Gaussian numbers, reads keys alone; inside a loop over time that part runs once for each
-step on a few numbers, outside it runs once for all steps. The step's jaxpr shows which part it is,
-for any policy and any environment, without a word from either.
+uniform or Gaussian numbers, reads the keys alone. Inside a loop over time that part would run once
+for each step, on a few numbers; outside it runs once for all steps. The step's jaxpr shows which
+part it is, so this works for any policy and any environment.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ LARGEST_DRAW = 64
 """Numbers that one operation may draw outside the loop: all steps' draws are held at once."""
 
 
-class Hoisted(NamedTuple):
-    """A function of (keys, carry) in two parts: `step(draw(keys), keys, carry)` is its value.
+class SplitDraws(NamedTuple):
+    """A function of (keys, carry) in two parts: `step(draw(keys), carry)` is its value.
 
     Attributes:
-        draw: keys -> the values that depend on keys alone and that the rest needs.
+        draw: keys -> the values that depend on the keys alone and that `step` needs.
         step: (draws, carry) -> what the function returns.
     """
 
@@ -31,11 +31,13 @@ class Hoisted(NamedTuple):
     step: Callable[[list[Array], PyTree], PyTree]
 
 
-def hoist(function: Callable[[PyTree, PyTree], PyTree], keys: PyTree, carry: PyTree) -> Hoisted:
+def split_random_draws(
+    function: Callable[[PyTree, PyTree], PyTree], keys: PyTree, carry: PyTree
+) -> SplitDraws:
     """Split a function of (keys, carry) by what depends on keys alone.
 
     Args:
-        function: (keys, carry) -> any pytree. What it closes over counts as constant.
+        function: (keys, carry) -> any pytree. Arrays that it closes over are constants.
         keys: an example of the first argument; shapes and dtypes are enough.
         carry: an example of the second.
 
@@ -73,7 +75,7 @@ def hoist(function: Callable[[PyTree, PyTree], PyTree], keys: PyTree, carry: PyT
         out = eval_jaxpr(step_jaxpr, closed.consts, *draws, *jax.tree.leaves(carry))
         return jax.tree.unflatten(structure, out)
 
-    return Hoisted(draw, step)
+    return SplitDraws(draw, step)
 
 
 def _part(closed: ClosedJaxpr, equations: list, invars: list, outvars: list) -> Any:

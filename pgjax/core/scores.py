@@ -1,181 +1,165 @@
-"""From shares to a gradient: Σ_it c_it ∇log π(a_it|s_it), the only pass over a policy's network.
+"""Log-probabilities and weighted scores of a batch: the only passes over a policy's network.
 
-A share c_it is the derivative of the surrogate by log π(a_it|s_it). Once the shares are known the
-rows of a batch have nothing more to do with each other. So they are taken a few thousand at a time,
-which fits a cache where the whole batch's activations would not, and only the live ones, so that
-padding costs nothing. A small batch is a single piece. Only a policy with a memory needs its
-trajectories whole.
+A score weight c_it is the derivative of the surrogate by log π(a_it|s_it), so the gradient is the
+weighted score Σ_it c_it ∇log π(a_it|s_it). Once the score weights are known, the steps of a policy
+without memory are independent, and the trajectories of a recurrent one. These independent units
+are the rows of the chunks in which a batch is evaluated; a recurrent policy needs nothing else
+(`pgjax.core.chunks`, `pgjax.core.recurrent_log_probs`).
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int, PyTree
+from jaxtyping import Bool, Float, PyTree
 
-from pgjax.core import recurrent_scores
+from pgjax.core import chunks
 from pgjax.core.devices import summed_like, varying
-from pgjax.core.episode_boundaries import is_first_step
-from pgjax.types import Observation, Params, Policy, RecurrentPolicy, Trajectory
-
-CPU_ROWS, ACCELERATOR_ROWS = 4096, 2**18
-"""Rows of a piece. On a CPU 3,000 to 16,000 are equally fast: fewer keep a core idle in the matrix
-products, more leave the cache. On an accelerator a piece must be worth its kernel launches."""
+from pgjax.core.episode_boundaries import is_first_step, replace_dead_steps
+from pgjax.core.recurrent_log_probs import Steps, unroll
+from pgjax.types import Params, Policy, RecurrentPolicy, Trajectory
 
 TRAJECTORIES, STEPS = 16, 128
-"""Trajectories and steps of a piece of per-trajectory gradients."""
+"""Trajectories and steps in a chunk of per-trajectory gradients: 1.6 times as fast as all at once,
+with a ninth of the memory."""
+
+Measure = Callable[..., Array]
+"""(params, observation) -> scalar; of a recurrent policy (params, memory, observation) -> scalar.
+Constant under differentiation."""
 
 
 def log_probs(
-    policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    batch: Trajectory,
+    *,
+    chunk_size: int | None = None,
 ) -> Float[Array, "N T"]:
     """Log-probabilities log π(a_it|s_it) under params, zero after each episode's end.
 
-    Rows are flattened to [N·T] first, so that a network sees one matrix. A recurrent policy is
-    unrolled along each episode instead, from the memory at its start.
+    A network sees one matrix of many steps. A recurrent policy is unrolled along each episode
+    instead, from the memory at its start.
 
     Args:
         policy: whose log-probabilities.
         params: of the policy.
         batch: [N, T].
+        chunk_size: steps evaluated at a time; None takes the fastest measured, 4,096 on a CPU.
 
     Returns:
         [N, T].
 
     Raises:
-        ValueError: a recurrent policy that returns another kind of memory than it was given.
+        ValueError: if a recurrent policy returns another kind of memory than it was given.
 
-    Bias: exact. A window that begins within an episode says nothing of the steps before: there a
+    Bias: exact. A window that begins within an episode does not hold the steps before: there a
         recurrent policy starts from the initial memory, and is another policy than the one that
-        acted unless it did so too.
+        acted, unless that one did so too.
     """
     if batch.mask.size == 0:  # a check inside the policy cannot be mapped over no rows
         return jnp.zeros_like(batch.log_prob)
+    units = _independent_units(policy, batch, chunk_size)
+
+    def evaluate(steps: Steps) -> Array:
+        return units.evaluate(params, steps)[0]
+
     if isinstance(policy, RecurrentPolicy):
-        log_prob = recurrent_scores.log_probs(policy, params, _episodes(batch), _whole_rows(batch))
-        return jnp.where(batch.mask, log_prob, 0)
-    if batch.mask.size <= rows_of_a_piece():
-        observation, action = alive_or_first(batch.mask, (batch.observation, batch.action))
-        log_prob = _row_log_probs(policy, params, *_rows((observation, action)))
-        return jnp.where(batch.mask, log_prob.reshape(batch.mask.shape), 0)
-    flat = _rows((batch.observation, batch.action))
-    shape = jax.eval_shape(partial(_row_log_probs, policy), params, *flat)
-
-    def piece(out: Array, piece: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        rows, live, is_needed = piece
-        observation, action = jax.tree.map(lambda x: x[rows], flat)
-
-        def evaluate() -> Array:
-            return _row_log_probs(policy, params, observation, action)
-
-        def skip() -> Array:
-            return varying(jnp.zeros(rows.shape, shape.dtype), out)
-
-        log_prob = jax.lax.cond(is_needed, evaluate, skip)
-        return out.at[jnp.where(live, rows, out.size)].set(log_prob, mode="drop"), None
-
-    out = varying(jnp.zeros(shape.shape, shape.dtype), (params, batch))
-    return jax.lax.scan(piece, out, _pieces(batch.mask))[0].reshape(batch.mask.shape)
+        # Whole trajectories are rarely dead: to pack them costs 3 % of time and 7 % of memory.
+        log_prob = chunks.map_rows(evaluate, units.steps, units.size)
+    else:
+        log_prob = chunks.map_live_rows(evaluate, units.steps, units.live, units.size)
+    return jnp.where(batch.mask, log_prob.reshape(batch.mask.shape), 0)
 
 
-def pull_back(
+def weighted_score(
     policy: Policy | RecurrentPolicy,
     params: Params,
     batch: Trajectory,
-    share: Float[Array, "N T"],
+    score_weight: Float[Array, "N T"],
+    *,
+    chunk_size: int | None = None,
 ) -> PyTree[Float[Array, "..."]]:
-    """Σ_it c_it ∇log π(a_it|s_it).
+    """The weighted score Σ_it c_it ∇log π(a_it|s_it).
 
     Args:
         policy: whose score.
         params: of the policy.
         batch: [N, T]; its observations, actions and mask are read.
-        share: [N, T] c_it.
+        score_weight: [N, T] c_it.
+        chunk_size: steps evaluated at a time; None takes the fastest measured.
 
     Returns:
         A pytree like params.
     """
-    return pull_back_and_sum(policy, params, batch, share)[0]
+    score, _ = weighted_score_and_sum(policy, params, batch, score_weight, chunk_size=chunk_size)
+    return score
 
 
-def pull_back_and_sum(
+def weighted_score_and_sum(
     policy: Policy | RecurrentPolicy,
     params: Params,
     batch: Trajectory,
-    share: Float[Array, "N T"],
-    measure: Callable[..., Array] | None = None,
+    score_weight: Float[Array, "N T"],
+    measure: Measure | None = None,
+    *,
+    chunk_size: int | None = None,
 ) -> tuple[PyTree[Float[Array, "..."]], Float[Array, ""]]:
-    """`pull_back`, and with it the sum of a measure of each live observation.
-
-    A measure of the policy, its entropy say, shares the pass over the network.
+    """The weighted score, and the sum of a measure over the live steps, in one pass.
 
     Args:
         policy: whose score.
         params: of the policy.
         batch: [N, T]; its observations, actions and mask are read.
-        share: [N, T] c_it.
-        measure: (params, observation) -> scalar; with a recurrent policy (params, memory,
-            observation) -> scalar. None is zero.
+        score_weight: [N, T] c_it.
+        measure: of the policy, such as its entropy; None is zero.
+        chunk_size: steps evaluated at a time; None takes the fastest measured.
 
     Returns:
         A pytree like params, and Σ_it measure(s_it) over the live steps.
     """
     if batch.mask.size == 0:
         return jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
-    if isinstance(policy, RecurrentPolicy):
-        share, size = jnp.where(batch.mask, share, 0), _whole_rows(batch)
-        return recurrent_scores.pull_back_and_sum(
-            policy, params, _episodes(batch), share, measure, size
-        )
+    units = _independent_units(policy, batch, chunk_size)
 
-    def weighted(params: Params, rows: tuple[PyTree, Array, Array, Array]) -> tuple[Array, Array]:
-        observation, action, share, live = rows
-        measured = jax.vmap(measure or _nothing, (None, 0))(
-            jax.lax.stop_gradient(params), observation
-        )
-        total = _weighted(params, policy, observation, action, share)
-        return total, jnp.sum(jnp.where(live, measured, 0))
+    def weighted(
+        params: Params, rows: tuple[Steps, Array, Array], live: Array
+    ) -> tuple[Array, Array]:
+        steps, weight, mask = rows
+        log_prob, measured = units.evaluate(params, steps, measure)
+        counts = mask & live.reshape(live.shape + (1,) * (mask.ndim - 1))
+        total = jnp.sum(log_prob * jnp.where(counts, weight, 0))
+        return total, jnp.sum(jnp.where(counts, measured, 0))
 
-    gradient = jax.grad(weighted, has_aux=True)
-    if batch.mask.size <= rows_of_a_piece():
-        return gradient(params, _rows((*_clean(batch, share), batch.mask)))
-    flat = _rows((batch.observation, batch.action, share))
-    local = varying(params, (params, batch, share))  # no device waits for another's pieces
-
-    def piece(total: Any, piece: tuple[Array, Array, Array]) -> tuple[Any, None]:
-        rows, live, is_needed = piece
-
-        def add(total: Any) -> Any:
-            observation, action, share = jax.tree.map(lambda x: x[rows], flat)
-            share = jnp.where(live, share, 0)
-            part = gradient(local, (observation, action, share, live))
-            return jax.tree.map(jnp.add, total, part)
-
-        return jax.lax.cond(is_needed, add, lambda total: total, total), None
-
-    example = jax.tree.map(lambda x: x[:1], (*flat, flat[-1] > 0))
-    shapes = jax.eval_shape(gradient, local, example)
-    start = varying(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), (local, flat))
-    total, measured = jax.lax.scan(piece, start, _pieces(batch.mask))[0]
+    per_unit = jax.tree.map(lambda x: x.reshape(units.shape), (score_weight, batch.mask))
+    rows = units.steps, *per_unit
+    local = varying(params, (params, rows))  # no device waits for another's chunks
+    score = partial(jax.grad(weighted, has_aux=True), local)
+    total, measured = chunks.sum_live_rows(score, rows, units.live, units.size)
     return summed_like(total, params), measured
 
 
-def pull_back_each(
+def weighted_score_per_trajectory(
     policy: Policy | RecurrentPolicy,
     params: Params,
     batch: Trajectory,
-    share: Float[Array, "N T"],
+    score_weight: Float[Array, "N T"],
+    *,
+    chunk_size: int | None = None,
+    chunk_shape: tuple[int, int] = (TRAJECTORIES, STEPS),
 ) -> PyTree[Float[Array, "N ..."]]:
-    """Σ_t c_it ∇log π(a_it|s_it), trajectory by trajectory.
+    """The weighted score Σ_t c_it ∇log π(a_it|s_it) of each trajectory.
 
     Args:
         policy: whose score.
         params: of the policy.
         batch: [N, T]; its observations, actions and mask are read.
-        share: [N, T] c_it.
+        score_weight: [N, T] c_it.
+        chunk_size: steps of a batch that is evaluated all at once; None takes the fastest measured.
+        chunk_shape: trajectories and steps in a chunk of a larger batch. A recurrent policy's
+            trajectories are whole in time, and at most so many that `chunk_size` holds.
 
     Returns:
         A pytree like params with a leading N.
@@ -183,124 +167,92 @@ def pull_back_each(
     N, T = batch.mask.shape
     if N * T == 0:
         return jax.tree.map(lambda x: jnp.zeros((N, *x.shape), x.dtype), params)
+    chunk_size = chunk_size or chunks.rows_per_chunk()
+    trajectories, steps = min(N, chunk_shape[0]), chunks.even_size(T, chunk_shape[1])
     if isinstance(policy, RecurrentPolicy):
-        share, size = jnp.where(batch.mask, share, 0), min(_whole_rows(batch), TRAJECTORIES)
-        return recurrent_scores.pull_back_each(policy, params, _episodes(batch), share, size)
-    observation, action, share = _clean(batch, share)
-    each = jax.vmap(jax.grad(_weighted), (None, None, 0, 0, 0))
-    rows = observation, action, share, batch.mask
+        trajectories, steps = min(trajectories, max(1, chunk_size // T)), T
+    elif chunk_size >= N * T:
+        trajectories, steps = N, T
+    evaluate = _along_row(policy)
+
+    def weighted(params: Params, steps: Steps, weight: Array) -> Array:
+        return jnp.sum(evaluate(params, steps)[0] * weight)
+
+    of_each = jax.vmap(jax.grad(weighted), (None, 0, 0))
+    weight = jnp.where(batch.mask, score_weight, 0)
+    rows = _steps(policy, batch, is_clean=True), weight, batch.mask
     local = varying(params, (params, rows))  # or each would be summed over devices
-    if batch.mask.size <= rows_of_a_piece():
-        return each(local, policy, observation, action, share)
-    size, steps = min(N, TRAJECTORIES), -(-T // -(-T // STEPS))  # pieces of about one length
 
-    def block(which: Array) -> Params:
-        here = jax.tree.map(lambda x: x[which], rows)
+    def score(rows: tuple[Steps, Array, Array]) -> Params:
+        """Of a few trajectories: the sum over chunks of their time."""
 
-        def piece(total: Params, time: Array) -> tuple[Params, None]:
-            # The last piece reaches back to be whole; what it repeats has no weight in it.
-            start = jnp.minimum(time, T - steps)
-            observation, action, share, mask = jax.tree.map(
-                lambda x: jax.lax.dynamic_slice_in_dim(x, start, steps, 1), here
-            )
-            new = (start + jnp.arange(steps) >= time)[None]
+        def part(time: Array, live: Array) -> Params:
+            steps_now, weight, _ = jax.tree.map(lambda x: x[:, time], rows)
+            return of_each(local, steps_now, jnp.where(live[None], weight, 0))
 
-            def add(total: Params) -> Params:
-                weight = jnp.where(new, share, 0)
-                part = each(local, policy, observation, action, weight)
-                return jax.tree.map(jnp.add, total, part)
+        return chunks.sum_rows(part, jnp.arange(T), jnp.any(rows[2], axis=0), steps)
 
-            return jax.lax.cond(jnp.any(mask & new), add, lambda total: total, total), None
-
-        start = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), local)
-        return jax.lax.scan(piece, varying(start, local), jnp.arange(0, T, steps))[0]
-
-    blocks = -(-N // size)
-    which = jnp.minimum(jnp.arange(blocks * size), N - 1).reshape(blocks, size)
-    gradients = jax.lax.map(block, which)
-    gradients = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:N], gradients)
-    return gradients
+    return chunks.map_rows(score, rows, trajectories)
 
 
-def alive_or_first(mask: Bool[Array, "N T"], tree: PyTree) -> PyTree:
-    """Each leaf while the episode lasts, then its first entry (zeros if the episode has no step).
+class _Units(NamedTuple):
+    """A batch as U units that are independent: steps, or the rows of a recurrent policy.
 
-    So a dead row evaluates the policy at a live one, and garbage after the end reaches neither the
-    value nor, as NaN · 0, the gradient. Zero is true for booleans: no action mask may be all false.
+    Attributes:
+        steps: [U, ...], or [U, T, ...] of a recurrent policy.
+        live: [U] whether a unit has a live step.
+        shape: of a number for each step, (U,) or (U, T).
+        size: units in a chunk.
+        evaluate: (params, steps, measure) -> log-probabilities and measures of n units.
     """
 
-    def clean(x: Array) -> Array:
-        x = jnp.asarray(x)
-        alive = mask.reshape(mask.shape + (1,) * (x.ndim - 2))
-        zero = jnp.asarray(x.dtype == jnp.bool_, x.dtype)
-        return jnp.where(alive, x, jnp.where(alive[:, :1], x[:, :1], zero))
-
-    return jax.tree.map(clean, tree)
+    steps: Steps
+    live: Bool[Array, "U"]
+    shape: tuple[int, ...]
+    size: int
+    evaluate: Callable[..., tuple[Array, Array]]
 
 
-def _episodes(batch: Trajectory) -> recurrent_scores.Episodes:
-    observation, action = alive_or_first(batch.mask, (batch.observation, batch.action))
-    return recurrent_scores.Episodes(observation, action, is_first_step(batch), batch.mask)
+def _independent_units(
+    policy: Policy | RecurrentPolicy, batch: Trajectory, chunk_size: int | None
+) -> _Units:
+    chunk_size = chunk_size or chunks.rows_per_chunk()
+    shape = N, T = batch.mask.shape
+    if isinstance(policy, RecurrentPolicy):
+        steps = _steps(policy, batch, is_clean=True)
+
+        def evaluate(
+            params: Params, steps: Steps, measure: Measure | None = None
+        ) -> tuple[Array, Array]:
+            return jax.vmap(lambda steps: unroll(policy, params, steps, measure))(steps)
+
+        return _Units(steps, jnp.any(batch.mask, axis=1), shape, max(1, chunk_size // T), evaluate)
+    # Chunks hold no dead steps, so that a large batch saves a pass over its observations.
+    steps = _steps(policy, batch, is_clean=chunk_size >= N * T)
+    steps = jax.tree.map(lambda x: x.reshape(N * T, *x.shape[2:]), steps)
+    return _Units(steps, batch.mask.reshape(-1), (N * T,), chunk_size, _along_row(policy))
 
 
-def _whole_rows(batch: Trajectory) -> int:
-    """How many trajectories, whole in time, make a piece."""
-    return max(1, rows_of_a_piece() // batch.mask.shape[1])
+def _steps(policy: Policy | RecurrentPolicy, batch: Trajectory, *, is_clean: bool) -> Steps:
+    """The batch's steps, [N, T] each leaf; clean ones have no garbage after an episode's end."""
+    seen = batch.observation, batch.action
+    observation, action = replace_dead_steps(batch.mask, seen) if is_clean else seen
+    is_recurrent = isinstance(policy, RecurrentPolicy)
+    return Steps(observation, action, is_first_step(batch) if is_recurrent else None)
 
 
-def rows_of_a_piece() -> int:
-    """What the default device takes at a time."""
-    return CPU_ROWS if jax.default_backend() == "cpu" else ACCELERATOR_ROWS
+def _along_row(policy: Policy | RecurrentPolicy) -> Callable[..., tuple[Array, Array]]:
+    """(params, steps [T], measure) -> log-probabilities and measures [T] of one row."""
+    if isinstance(policy, RecurrentPolicy):
+        return partial(unroll, policy)
 
+    def evaluate(
+        params: Params, steps: Steps, measure: Measure | None = None
+    ) -> tuple[Array, Array]:
+        log_prob = jax.vmap(policy.log_prob, (None, 0, 0))(params, steps.observation, steps.action)
+        if measure is None:
+            return log_prob, jnp.zeros_like(log_prob)
+        held = jax.lax.stop_gradient(params)
+        return log_prob, jax.vmap(measure, (None, 0))(held, steps.observation)
 
-def _pieces(mask: Bool[Array, "N T"]) -> tuple[Array, Array, Array]:
-    """Live rows in pieces: their indices, which of them count, and whether the piece has any.
-
-    A piece that is not full repeats a live row, so that no garbage is ever evaluated.
-    """
-    size = rows_of_a_piece()
-    pieces = -(-mask.size // size)
-    flat = mask.reshape(-1)
-    rows = jax.lax.platform_dependent(flat, cpu=_compact_by_loop, default=_compact)
-    rows = jnp.pad(rows, (0, pieces * size - mask.size)).reshape(pieces, size)
-    index = jnp.arange(pieces * size, dtype=jnp.int32).reshape(pieces, size)
-    live = index < jnp.sum(flat, dtype=jnp.int32)
-    return jnp.where(live, rows, rows[0, 0]), live, live[:, 0]
-
-
-def _compact_by_loop(flat: Bool[Array, "R"]) -> Int[Array, "R"]:
-    """Indices of the true entries first: on a CPU one write each beats every parallel form."""
-
-    def write(index: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        out, count = state
-        return out.at[count].set(index), count + flat[index].astype(jnp.int32)
-
-    start = varying((jnp.zeros(flat.shape, jnp.int32), jnp.int32(0)), flat)
-    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(flat.size), write, start)[0]
-
-
-def _compact(flat: Bool[Array, "R"]) -> Int[Array, "R"]:
-    return jnp.nonzero(flat, size=flat.size, fill_value=0)[0].astype(jnp.int32)
-
-
-def _weighted(
-    params: Params, policy: Policy, observation: PyTree, action: Array, share: Array
-) -> Float[Array, ""]:
-    return jnp.sum(_row_log_probs(policy, params, observation, action) * share)
-
-
-def _nothing(params: Params, observation: Observation) -> Array:
-    return jnp.zeros(())
-
-
-def _row_log_probs(policy: Policy, params: Params, observation: PyTree, action: Array) -> Array:
-    return jax.vmap(policy.log_prob, (None, 0, 0))(params, observation, action)
-
-
-def _clean(batch: Trajectory, share: Array) -> tuple[PyTree, Array, Array]:
-    observation, action = alive_or_first(batch.mask, (batch.observation, batch.action))
-    return observation, action, jnp.where(batch.mask, share, 0)
-
-
-def _rows(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
+    return evaluate

@@ -15,7 +15,7 @@ from flax import linen
 from jax import Array
 from jaxtyping import Float
 
-from pgjax.core.scores import alive_or_first
+from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.validation import check_batch, check_params, check_positive
 from pgjax.records import configured
 from pgjax.types import Observation, Params, Trajectory
@@ -69,7 +69,7 @@ def with_values(value: Value, params: Params, batch: Trajectory) -> Trajectory:
     Bias: as a baseline it has none if the critic was not fitted to this batch.
     """
     check_batch(batch)
-    seen = alive_or_first(batch.mask, batch.observation)
+    seen = replace_dead_steps(batch.mask, batch.observation)
     values = jax.vmap(jax.vmap(lambda s: value(params, s)))(seen)
     return replace(batch, value=jnp.where(batch.mask, values, 0))
 
@@ -137,7 +137,7 @@ def fit(
     if target.shape != batch.mask.shape:
         raise ValueError(f"target must have shape [N, T] = {batch.mask.shape}, got {target.shape}")
     check_positive("num_steps", num_steps)
-    seen = alive_or_first(batch.mask, batch.observation)
+    seen = replace_dead_steps(batch.mask, batch.observation)
     wanted = jnp.where(batch.mask, jax.lax.stop_gradient(target), 0)
     live = jnp.maximum(jnp.sum(batch.mask), 1)
 

@@ -8,6 +8,7 @@ knows no estimator.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,9 +19,9 @@ from jaxtyping import Float
 
 from pgjax import enumeration, exact
 from pgjax.core.float64 import flatten
-from pgjax.core.scores import log_probs, pull_back
+from pgjax.core.scores import log_probs, weighted_score
 from pgjax.enumeration import Function
-from pgjax.estimators import reward_to_go, shares
+from pgjax.estimators import reward_to_go, score_weights
 from pgjax.exact.problem import Problem
 from pgjax.proof.problems import off_policy
 from pgjax.proof.problems import problems as certified_problems
@@ -234,8 +235,8 @@ def gradients(
     if not estimators:
         return []
     log_prob = log_probs(policy, params, batch)
-    share = jnp.stack([shares(each, batch, log_prob) for each in estimators])
-    stacked = jax.vmap(lambda share: pull_back(policy, params, batch, share))(share)
+    score_weight = jnp.stack([score_weights(each, batch, log_prob) for each in estimators])
+    stacked = jax.vmap(partial(weighted_score, policy, params, batch))(score_weight)
     return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(estimators))]
 
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Key, UInt32
 
 from pgjax.core.devices import over_devices, varying
-from pgjax.core.randomness import hoist
+from pgjax.core.randomness import split_random_draws
 from pgjax.core.validation import check_key, check_positive
 from pgjax.environments.actions import check_actions
 from pgjax.environments.base import Environment, stable
@@ -146,7 +146,9 @@ def episodes(
     first = jax.tree.map(lambda x: x[0], start)
     check_actions(environment, jax.eval_shape(act, action_keys[0], memory, first.observation)[1])
     one_step = partial(_step, environment, act, num_steps)
-    draw, advance = hoist(one_step, (action_keys[0], step_keys[0]), (jnp.int32(0), first))
+    draw, advance = split_random_draws(
+        one_step, (action_keys[0], step_keys[0]), (jnp.int32(0), first)
+    )
 
     def draw_at(time: Array) -> list[Array]:
         return jax.vmap(draw)((keys_at(action_keys, time), keys_at(step_keys, time)))

@@ -2,9 +2,9 @@
 
 Weights may couple all trajectories, but they read little of them: rewards and flags, as a rule. So
 a batch too large to keep is sampled twice. The first time only what the weights read is kept; then
-each trajectory has its share of the gradient; the second time the observations are there again,
-piece by piece, and each piece is pulled back through the policy at once. One compiled loop body
-does both, so that the second time is the first to the last bit.
+each step has its score weight; the second time the observations are there again, one micro-batch
+after another, and the weighted score of each is taken at once. One compiled loop body does both, so
+that the second time equals the first to the last bit.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,14 @@ from jax.interpreters import partial_eval
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float, Key, PyTree, UInt32
 
+from pgjax.core.chunks import scan_rows
 from pgjax.core.devices import over_devices, without_explicit_axes
-from pgjax.core.scores import pull_back, pull_back_each
+from pgjax.core.scores import weighted_score, weighted_score_per_trajectory
 from pgjax.core.validation import check_key, check_params, check_positive
 from pgjax.diagnostics import RunningMoments, merge, merge_all
 from pgjax.environments.base import Environment
 from pgjax.environments.conversion import AnyEnvironment, as_environment
-from pgjax.estimators import shares
+from pgjax.estimators import score_weights
 from pgjax.rollouts.episodes import episode_keys, episodes
 from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
 
@@ -164,11 +165,11 @@ class _Statistic(NamedTuple):
 
     Attributes:
         zero: params -> the value of no trajectory.
-        add: (policy, total, params, batch, share, counts) -> total, where the bool `counts` [n]
-            says which of the trajectories are not repetitions.
+        add: (policy, total, params, batch, score_weight, counts) -> total, where the bool `counts`
+            [n] is false for repeated trajectories.
         join: totals of all devices, stacked -> total.
-        of_each: whether each trajectory's gradient is held by itself. Its share then counts N-fold,
-            for it is the mean of N such that is the estimate.
+        of_each: whether each trajectory's gradient is held by itself. Its score weights then count
+            N-fold, for the estimate is the mean of N such gradients.
     """
 
     zero: Callable[[Params], Total]
@@ -182,11 +183,11 @@ def _add_gradient(
     total: Params,
     params: Params,
     batch: Trajectory,
-    share: Array,
+    score_weight: Array,
     counts: Array,
 ) -> Params:
-    share = jnp.where(counts[:, None], share, 0)
-    return jax.tree.map(jnp.add, total, pull_back(policy, params, batch, share))
+    score_weight = jnp.where(counts[:, None], score_weight, 0)
+    return jax.tree.map(jnp.add, total, weighted_score(policy, params, batch, score_weight))
 
 
 def _sum_over_devices(totals: Params) -> Params:
@@ -206,10 +207,10 @@ def _add_moments(
     total: RunningMoments,
     params: Params,
     batch: Trajectory,
-    share: Array,
+    score_weight: Array,
     counts: Array,
 ) -> RunningMoments:
-    each = pull_back_each(policy, params, batch, share)
+    each = weighted_score_per_trajectory(policy, params, batch, score_weight)
     dtype = total.num_samples.dtype
     ones = RunningMoments(counts.astype(dtype), each, jax.tree.map(jnp.zeros_like, each))
     return merge(total, merge_all(ones))
@@ -260,7 +261,7 @@ def _total(
     add = partial(statistic.add, policy)
 
     def weigh(batch: Trajectory) -> Array:
-        return shares(estimator, batch, batch.log_prob) * (N if statistic.of_each else 1)
+        return score_weights(estimator, batch, batch.log_prob) * (N if statistic.of_each else 1)
 
     if micro >= (N if mesh is None else N // mesh.size):
         batch = over_devices(draw, mesh, whole, keys)
@@ -271,8 +272,8 @@ def _total(
         sweep = partial(_sweep, draw, add, statistic.zero, needed, micro)
 
         def phase(carry: tuple[list[Array], Total], pull: Array) -> tuple[Any, None]:
-            share = weigh(_filled(needed, example, carry[0]))
-            return over_devices(sweep, mesh, (whole, pull), (keys, share)), None
+            score_weight = weigh(_filled(needed, example, carry[0]))
+            return over_devices(sweep, mesh, (whole, pull), (keys, score_weight)), None
 
         shapes = jax.eval_shape(
             lambda kept: phase((kept, None), jnp.bool_(False))[0], _select(needed, example)
@@ -288,9 +289,10 @@ def _added_once(
     params: Params,
     rows: tuple[Trajectory, Array],
 ) -> Total:
-    """A device's total where its share of the batch is a single micro-batch."""
-    batch, share = rows
-    return _stacked(add(zero(params), params, batch, share, jnp.ones(share.shape[0], bool)))
+    """A device's total if its part of the batch is a single micro-batch."""
+    batch, score_weight = rows
+    counts = jnp.ones(len(score_weight), bool)
+    return _stacked(add(zero(params), params, batch, score_weight, counts))
 
 
 def _sweep(
@@ -302,31 +304,30 @@ def _sweep(
     whole: Any,
     rows: tuple[Array, Array],
 ) -> tuple[list[Array], Total]:
-    """All micro-batches of a device: what the weights read, and where `pull` says so the total."""
+    """What the weights read of all micro-batches of a device, and if `pull` is true the total."""
     (params, environment), pull = whole
-    N = rows[0].shape[0]
-    pieces = -(-N // micro)
 
-    def piece(total: Total, order: Array) -> tuple[Total, list[Array]]:
-        counts = order < N
-        keys, share = jax.tree.map(lambda x: x[jnp.where(counts, order, 0)], rows)
+    def micro_batch(total: Total, rows: Any, counts: Array) -> tuple[Total, list[Array]]:
+        keys, score_weight = rows
         batch = draw((params, environment), keys)
-        total = jax.lax.cond(pull, lambda: add(total, params, batch, share, counts), lambda: total)
-        return total, _select(needed, batch)
 
-    order = jnp.arange(pieces * micro).reshape(pieces, micro)
-    total, kept = jax.lax.scan(piece, zero(params), order)
-    return [x.reshape(-1, *x.shape[2:])[:N] for x in kept], _stacked(total)
+        def added() -> Total:
+            return add(total, params, batch, score_weight, counts)
+
+        return jax.lax.cond(pull, added, lambda: total), _select(needed, batch)
+
+    total, kept = scan_rows(micro_batch, zero(params), rows, micro)
+    return kept, _stacked(total)
 
 
 def _read_by_weights(weigh: Callable[[Trajectory], Array], example: Trajectory) -> list[bool]:
-    """Which leaves of a batch the shares depend on, as their jaxpr shows."""
+    """Which leaves of a batch the score weights depend on, as their jaxpr shows."""
     leaves, structure = jax.tree.flatten(example)
 
-    def share(*leaves: Array) -> Array:
+    def of_leaves(*leaves: Array) -> Array:
         return weigh(jax.tree.unflatten(structure, leaves))
 
-    jaxpr = jax.make_jaxpr(share)(*leaves).jaxpr
+    jaxpr = jax.make_jaxpr(of_leaves)(*leaves).jaxpr
     return partial_eval.dce_jaxpr(jaxpr, [True])[1]
 
 

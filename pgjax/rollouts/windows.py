@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key, UInt32
 
-from pgjax.core.episode_boundaries import age
-from pgjax.core.randomness import hoist
+from pgjax.core.episode_boundaries import time_in_episode
+from pgjax.core.randomness import split_random_draws
 from pgjax.core.validation import check_key, check_positive
 from pgjax.environments.actions import check_actions
 from pgjax.environments.base import Environment, stable
@@ -224,7 +224,7 @@ def finished(window: Window) -> Finished:
 
     Bias: long episodes are under-represented, because fewer of them end.
     """
-    ended, total, time = window.ended, window.total, age(window.batch)
+    ended, total, time = window.ended, window.total, time_in_episode(window.batch)
     number = jnp.sum(ended)
     some = jnp.maximum(number, 1).astype(total.dtype)
     mean = jnp.sum(jnp.where(ended, total, 0)) / some
@@ -255,7 +255,7 @@ def _window(
     _, act = policy_act(policy, params)
     first_keys, first = jax.tree.map(lambda x: x[0], (tuple(stream.keys.T), stream.running))
     check_actions(environment, jax.eval_shape(act, first_keys[0], (), first.observation)[1])
-    draw, advance = hoist(partial(_step, environment, act), first_keys, first)
+    draw, advance = split_random_draws(partial(_step, environment, act), first_keys, first)
     keys = stream.keys
 
     def draw_at(time: Array) -> list[Array]:

@@ -14,9 +14,9 @@ import optax
 from jax import Array
 from jaxtyping import Float, Key, UInt32
 
-from pgjax.core.scores import log_probs, pull_back_and_sum
+from pgjax.core.scores import log_probs, weighted_score_and_sum
 from pgjax.core.validation import check_key, check_positive
-from pgjax.estimators import admit, shares
+from pgjax.estimators import admit, score_weights
 from pgjax.rollouts.episodes import rollout
 from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
 
@@ -104,8 +104,8 @@ def update(
         0.6931...
     """
     params, batch = admit(params, batch)
-    share = shares(estimator, batch, log_probs(policy, params, batch))
-    ascent, entropy = pull_back_and_sum(policy, params, batch, share, policy.entropy)
+    score_weight = score_weights(estimator, batch, log_probs(policy, params, batch))
+    ascent, entropy = weighted_score_and_sum(policy, params, batch, score_weight, policy.entropy)
     params, optimizer_state = climb(optimizer, params, optimizer_state, ascent)
     return params, optimizer_state, _metrics(batch, ascent, entropy)
 

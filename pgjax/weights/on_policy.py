@@ -95,7 +95,7 @@ def _reward_to_go(
     scale: Baseline | None,
 ) -> Array:
     weight = _subtract_and_divide(batch, returns_to_go(batch, discount), baseline, scale)
-    return boundaries.discounted_by_age(batch, discount, weight)
+    return boundaries.discounted_by_time(batch, discount, weight)
 
 
 def mismatched_reward_to_go(
@@ -168,8 +168,8 @@ def _n_step(
         return n_step_returns(reward, discount, n, following, continues=goes_on)
 
     following = boundaries.following_values(batch)
-    target = jax.vmap(row)(_live_rewards(batch), following, boundaries.continues(batch))
-    return boundaries.discounted_by_age(
+    target = jax.vmap(row)(_live_rewards(batch), following, boundaries.same_episode_next(batch))
+    return boundaries.discounted_by_time(
         batch, discount, _subtract_and_divide(batch, target, baseline)
     )
 
@@ -215,9 +215,10 @@ def _lambda_return(
         return lambda_returns(reward, discount, rate, following)
 
     reward = _live_rewards(batch)
-    rate = jnp.asarray(lambda_, reward.dtype) * boundaries.continues(batch).astype(reward.dtype)
+    goes_on = boundaries.same_episode_next(batch).astype(reward.dtype)
+    rate = jnp.asarray(lambda_, reward.dtype) * goes_on
     target = jax.vmap(row)(reward, rate, boundaries.following_values(batch))
-    return boundaries.discounted_by_age(
+    return boundaries.discounted_by_time(
         batch, discount, _subtract_and_divide(batch, target, baseline)
     )
 
@@ -253,7 +254,7 @@ def _generalized_advantage(
     advantage = _mismatched_generalized_advantage(
         batch, log_prob, discount=discount, lambda_=lambda_
     )
-    return boundaries.discounted_by_age(batch, discount, advantage)
+    return boundaries.discounted_by_time(batch, discount, advantage)
 
 
 def mismatched_generalized_advantage(discount: Number, lambda_: Number) -> Weights:
@@ -286,7 +287,7 @@ def _mismatched_generalized_advantage(
     def row(reward: Array, rate: ScalarOrSequence, value: Array, following: Array) -> Array:
         return generalized_advantages(reward, discount, rate, value, following)
 
-    rate = boundaries.continued(batch, lambda_)
+    rate = boundaries.rate_within_episode(batch, lambda_)
     values, following = boundaries.values(batch), boundaries.following_values(batch)
     axes = (0, 0 if jnp.ndim(rate) else None, 0, 0)
     return jax.vmap(row, axes)(_live_rewards(batch), rate, values, following)
@@ -313,7 +314,7 @@ def returns_to_go(batch: Trajectory, discount: Number) -> Float[Array, "N T"]:
     reward, following = _live_rewards(batch), boundaries.bootstrap_values(batch)
     if following is not None:
         reward = reward + jnp.asarray(discount, reward.dtype) * following.astype(reward.dtype)
-    slope = boundaries.continued(batch, discount)
+    slope = boundaries.rate_within_episode(batch, discount)
     return jax.vmap(discounted_returns, in_axes=(0, 0 if jnp.ndim(slope) else None))(reward, slope)
 
 

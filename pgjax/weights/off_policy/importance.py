@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from pgjax.core.episode_boundaries import discounted_by_age, holds_windows, is_first_step
+from pgjax.core.episode_boundaries import discounted_by_time, holds_windows, is_first_step
 from pgjax.core.validation import check_scalars, check_unit_interval
 from pgjax.records import configured
 from pgjax.types import Baseline, Number, Trajectory, Weights, check_part
@@ -230,7 +230,7 @@ def _by_decision(
     target = returns_to_go(_weigh_rewards(batch, ratio), discount)
     # ρ_{0:t} and not ρ_{0:t−1}: under μ it is ρ_t ∇log π(a_t|s_t) whose mean is zero.
     less = target if baseline is None else target - ratio * baseline(batch, target)
-    return discounted_by_age(batch, discount, less)
+    return discounted_by_time(batch, discount, less)
 
 
 def _weigh_rewards(batch: Trajectory, ratio: Array) -> Trajectory:

@@ -194,7 +194,7 @@ def _vtrace(
         return _errors_and_advantages(discount, leak, ceilings, sequences)[1]
 
     advantage = jax.vmap(advantages)(leak, reward, log_ratio, value, next_value)
-    return boundaries.discounted_by_age(batch, discount, advantage)
+    return boundaries.discounted_by_time(batch, discount, advantage)
 
 
 def retrace(
@@ -302,7 +302,7 @@ def _action_value_advantages(
         reward, trace=trace, action_value=action_value, next_value=next_value
     )  # fmt: skip
     advantage = ratio_below(ratio_ceiling, log_ratio) * (target - value)
-    return boundaries.discounted_by_age(batch, discount, advantage)
+    return boundaries.discounted_by_time(batch, discount, advantage)
 
 
 def _errors_and_advantages(
@@ -345,7 +345,7 @@ def _read_critic(batch: Trajectory, name: str) -> tuple[Array, Array, Array]:
     return (
         value,
         boundaries.following_values(batch).astype(dtype),
-        boundaries.continues(batch),
+        boundaries.same_episode_next(batch),
     )
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pgjax.core.randomness import LARGEST_DRAW, hoist
+from pgjax.core.randomness import LARGEST_DRAW, split_random_draws
 
 KEYS = jax.random.split(jax.random.key(0), 2)
 
@@ -25,7 +25,7 @@ def random_operations(function, *arguments) -> int:
 
 
 def test_both_parts_together_are_the_function() -> None:
-    draw, step = hoist(noisy, KEYS, CARRY)
+    draw, step = split_random_draws(noisy, KEYS, CARRY)
     for seed in range(5):
         keys = jax.random.split(jax.random.key(seed), 2)
         actual, expected = step(draw(keys), CARRY), noisy(keys, CARRY)
@@ -33,7 +33,7 @@ def test_both_parts_together_are_the_function() -> None:
 
 
 def test_nothing_random_is_left_in_the_step() -> None:
-    draw, step = hoist(noisy, KEYS, CARRY)
+    draw, step = split_random_draws(noisy, KEYS, CARRY)
     assert random_operations(noisy, KEYS, CARRY) == 2
     assert random_operations(draw, KEYS) == 2
     assert random_operations(step, draw(KEYS), CARRY) == 0
@@ -43,7 +43,7 @@ def test_a_draw_that_depends_on_the_carry_stays() -> None:
     def function(keys: Array, x: Array) -> Array:
         return jax.random.uniform(jax.random.fold_in(keys[0], x))
 
-    draw, step = hoist(function, KEYS, jnp.int32(3))
+    draw, step = split_random_draws(function, KEYS, jnp.int32(3))
     assert random_operations(step, draw(KEYS), jnp.int32(3)) == 1
     np.testing.assert_array_equal(step(draw(KEYS), jnp.int32(5)), function(KEYS, jnp.int32(5)))
 
@@ -52,13 +52,13 @@ def test_a_large_draw_stays_so_that_its_steps_are_not_all_held() -> None:
     def function(keys: Array, x: Array) -> Array:
         return jnp.sum(jax.random.uniform(keys[0], (LARGEST_DRAW + 1,))) + x
 
-    draw, step = hoist(function, KEYS, jnp.float32(0))
+    draw, step = split_random_draws(function, KEYS, jnp.float32(0))
     assert sum(x.size for x in draw(KEYS)) <= LARGEST_DRAW
     np.testing.assert_array_equal(step(draw(KEYS), 1.0), function(KEYS, jnp.float32(1)))
 
 
 def test_what_ignores_its_keys_draws_nothing() -> None:
-    draw, step = hoist(lambda keys, x: x + 1, KEYS, jnp.float32(0))
+    draw, step = split_random_draws(lambda keys, x: x + 1, KEYS, jnp.float32(0))
     assert draw(KEYS) == []
     assert step([], jnp.float32(1)) == 2
 
@@ -69,7 +69,7 @@ def test_traced_constants_may_be_closed_over() -> None:
         def function(keys: Array, x: Array) -> Array:
             return scale * jax.random.uniform(keys[0]) + x
 
-        draw, step = hoist(function, keys, jnp.float32(0))
+        draw, step = split_random_draws(function, keys, jnp.float32(0))
         return step(draw(keys), jnp.float32(0))
 
     expected = 3 * jax.random.uniform(KEYS[0])

@@ -1,12 +1,11 @@
-"""Pieces: a batch taken a few rows at a time, live ones only, gives what the whole batch gives.
+"""Chunks: a batch evaluated a few live rows at a time gives what the whole batch gives.
 
-The plain path is JAX's derivative of the surrogate of a batch small enough to be one piece. Pieces
-are made small here, so that a batch of a hundred rows has many.
+The plain path is JAX's derivative of the surrogate of a batch that is one chunk. A hundred steps
+in chunks of 16, or of 4 trajectories × 5 steps, make 6 of a batch, or 2 × 3.
 """
 
-import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,13 +16,19 @@ import pytest
 from numpy.testing import assert_allclose
 
 import pgjax
-from pgjax import Estimator, Policy, Trajectory, baselines, terms, weights
-from pgjax.core import scores
-from pgjax.core.scores import log_probs, pull_back_and_sum
+from pgjax import Estimator, Trajectory, baselines, terms, weights
+from pgjax.core.scores import (
+    log_probs,
+    weighted_score,
+    weighted_score_and_sum,
+    weighted_score_per_trajectory,
+)
+from pgjax.estimators import score_weights
 
 pytestmark = pytest.mark.usefixtures("strict")
 
 N, T = 7, 13
+CHUNK, SHAPE = 16, (4, 5)
 CHECK = {"rtol": 0, "atol": 1e-12}
 # Coupled, and with log-probabilities in the term: both passes over the network matter.
 ESTIMATOR = Estimator(
@@ -35,34 +40,6 @@ POLICY = pgjax.softmax_policy(
 )
 RANDOM = np.random.default_rng(0)
 PARAMS = {"w": RANDOM.normal(size=(3, 2)), "b": RANDOM.normal(size=2)}
-
-
-def small_pieces() -> pytest.MonkeyPatch:
-    """Pieces of 16 rows, or of 4 trajectories × 5 steps: 6 of a batch, or 2 × 3; until undone.
-
-    The policy is another record of the same functions: what was traced of the first, in one piece,
-    is not found again.
-    """
-    patch = pytest.MonkeyPatch()
-    patch.setattr(
-        sys.modules[__name__],
-        "POLICY",
-        Policy(*(partial(getattr(POLICY, f.name)) for f in fields(POLICY))),
-    )
-    patch.setattr(scores, "CPU_ROWS", 16)
-    patch.setattr(scores, "ACCELERATOR_ROWS", 16)
-    patch.setattr(scores, "TRAJECTORIES", 4)
-    patch.setattr(scores, "STEPS", 5)
-    assert scores.rows_of_a_piece() < N * T
-    return patch
-
-
-def compiled_in_pieces(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    patch = small_pieces()
-    try:
-        return jax.jit(lambda *x: function(*x)).lower(*arguments).compile()
-    finally:
-        patch.undo()
 
 
 def masks() -> dict[str, np.ndarray]:
@@ -102,63 +79,67 @@ def batch_with(mask: np.ndarray, *, garbage: bool = False, seed: int = 2) -> Tra
     )
 
 
-def gradient(params: Any, batch: Trajectory) -> Any:
-    return pgjax.gradient(ESTIMATOR, POLICY, params, batch)
+def gradient(params: Any, batch: Trajectory, chunk_size: int | None = None) -> Any:
+    log_prob = log_probs(POLICY, params, batch, chunk_size=chunk_size)
+    weight = score_weights(ESTIMATOR, batch, log_prob)
+    return weighted_score(POLICY, params, batch, weight, chunk_size=chunk_size)
 
 
-def surrogate(params: Any, batch: Trajectory) -> Any:
-    return pgjax.surrogate(ESTIMATOR, POLICY, params, batch)
+def each(params: Any, batch: Trajectory, chunk_size: int | None = None) -> Any:
+    log_prob = log_probs(POLICY, params, batch, chunk_size=chunk_size)
+    weight = N * score_weights(ESTIMATOR, batch, log_prob)
+    return weighted_score_per_trajectory(
+        POLICY, params, batch, weight, chunk_size=chunk_size, chunk_shape=SHAPE
+    )
 
 
-def each(params: Any, batch: Trajectory) -> Any:
-    return pgjax.per_trajectory_gradients(ESTIMATOR, POLICY, params, batch)
+def ratio_sums(params: Any, batch: Trajectory, chunk_size: int | None = None) -> Any:
+    """[N] Σ_t ρ_t w_t, with the whole batch's weights held constant."""
+    log_prob = log_probs(POLICY, params, batch, chunk_size=chunk_size)
+    reward, behaviour = (jnp.where(batch.mask, x, 0) for x in (batch.reward, batch.log_prob))
+    weight = ESTIMATOR.weights(replace(batch, reward=reward), jax.lax.stop_gradient(log_prob))
+    ratio = jnp.exp(jnp.where(batch.mask, log_prob - behaviour, 0))
+    return jnp.sum(jnp.where(batch.mask, ratio * weight, 0), axis=1)
 
 
-def each_by_reverse_mode(params: Any, batch: Trajectory) -> Any:
-    """The terms' sum of every trajectory, with the whole batch's weights, differentiated."""
-
-    def sums(params: Any) -> Any:
-        log_prob = log_probs(POLICY, params, batch)
-        weight = jax.lax.stop_gradient(ESTIMATOR.weights(batch, log_prob))
-        term = jax.vmap(ESTIMATOR.term)(log_prob, batch.log_prob, weight)
-        return jnp.sum(jnp.where(batch.mask, term, 0), axis=1)
-
-    return jax.jacrev(sums)(params)
+def surrogate(params: Any, batch: Trajectory, chunk_size: int | None = None) -> Any:
+    return jnp.mean(ratio_sums(params, batch, chunk_size))
 
 
-def in_pieces(params: Any, batch: Trajectory) -> dict[str, Any]:
-    """Everything that goes through pieces."""
-    value, derivative = jax.value_and_grad(surrogate)(params, batch)
+def in_chunks(params: Any, batch: Trajectory) -> dict[str, Any]:
+    """Everything that is evaluated in chunks."""
+    value, derivative = jax.value_and_grad(surrogate)(params, batch, CHUNK)
     return {
-        "log_probs": log_probs(POLICY, params, batch),
+        "log_probs": log_probs(POLICY, params, batch, chunk_size=CHUNK),
         "surrogate": value,
         "its derivative": derivative,
-        "gradient": gradient(params, batch),
-        "each": each(params, batch),
+        "gradient": gradient(params, batch, CHUNK),
+        "each": each(params, batch, CHUNK),
     }
 
 
 def whole(params: Any, batch: Trajectory) -> dict[str, Any]:
-    """The same of one piece, from nothing but the surrogate."""
-    value, derivative = jax.value_and_grad(surrogate)(params, batch)
+    """The same of one chunk, from the surrogate alone."""
+    value, derivative = jax.value_and_grad(partial(pgjax.surrogate, ESTIMATOR, POLICY))(
+        params, batch
+    )
     return {
         "log_probs": log_probs(POLICY, params, batch),
         "surrogate": value,
         "its derivative": derivative,
         "gradient": derivative,
-        "each": each_by_reverse_mode(params, batch),
+        "each": jax.jacrev(ratio_sums)(params, batch),
     }
 
 
 class Programs(NamedTuple):
     whole: Callable[..., dict[str, Any]]
-    in_pieces: Callable[..., dict[str, Any]]
+    in_chunks: Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def programs(strict: None) -> Programs:
-    example = PARAMS, batch_with(MASKS["full"])
-    return Programs(jax.jit(whole), compiled_in_pieces(in_pieces, *example))
+    return Programs(jax.jit(whole), jax.jit(in_chunks))
 
 
 def assert_close(found: Any, expected: Any) -> None:
@@ -166,12 +147,12 @@ def assert_close(found: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("name", MASKS)
-def test_pieces_give_what_the_derivative_of_the_whole_surrogate_gives(
+def test_chunks_give_what_the_derivative_of_the_whole_surrogate_gives(
     name: str, programs: Programs
 ) -> None:
     batch = batch_with(MASKS[name])
     expected = programs.whole(PARAMS, batch)
-    assert_close(programs.in_pieces(PARAMS, batch), expected)
+    assert_close(programs.in_chunks(PARAMS, batch), expected)
     largest = max(np.max(np.abs(x)) for x in jax.tree.leaves(expected["gradient"]))
     assert largest == 0 if name == "dead" else largest > 1e-3
 
@@ -181,25 +162,29 @@ def test_garbage_behind_the_mask_changes_nothing(name: str, programs: Programs) 
     batch = batch_with(MASKS[name], garbage=True)
     assert np.any(np.isnan(batch.observation))
     expected = programs.whole(PARAMS, batch_with(MASKS[name]))
-    assert_close(programs.in_pieces(PARAMS, batch), expected)
+    assert_close(programs.in_chunks(PARAMS, batch), expected)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(expected))
 
 
-def test_second_derivatives_through_pieces_are_those_of_the_whole() -> None:
+def test_second_derivatives_through_chunks_are_those_of_the_whole() -> None:
     # The Hessian of the surrogate. `gradient` holds its weights constant, as the surrogate does.
+    @jax.jit
     def hessians(params: Any, batch: Trajectory) -> list[Any]:
         first = gradient, jax.grad(surrogate)
-        return [mode(f)(params, batch) for mode in (jax.jacfwd, jax.jacrev) for f in first]
+        return [mode(f)(params, batch, CHUNK) for mode in (jax.jacfwd, jax.jacrev) for f in first]
 
     batch = batch_with(MASKS["prefixes"], garbage=True)
-    expected = jax.jit(jax.hessian(surrogate))(PARAMS, batch)
-    for found in compiled_in_pieces(hessians, PARAMS, batch)(PARAMS, batch):
+    expected = jax.jit(jax.hessian(partial(pgjax.surrogate, ESTIMATOR, POLICY)))(PARAMS, batch)
+    for found in hessians(PARAMS, batch):
         assert_close(found, expected)
 
 
-def test_pieces_map_over_parameters_and_over_batches() -> None:
-    def mapped(params: Any, batch: Trajectory, several: Any, batches: Trajectory) -> list[Any]:
-        functions = gradient, jax.grad(surrogate)
+def test_chunks_map_over_parameters_and_over_batches() -> None:
+    @partial(jax.jit, static_argnums=4)
+    def mapped(
+        params: Any, batch: Trajectory, several: Any, batches: Trajectory, size: int | None
+    ) -> list[Any]:
+        functions = [partial(f, chunk_size=size) for f in (gradient, jax.grad(surrogate))]
         over_params = [jax.vmap(f, (0, None))(several, batch) for f in functions]
         return over_params + [jax.vmap(f, (None, 0))(params, batches) for f in functions]
 
@@ -210,23 +195,26 @@ def test_pieces_map_over_parameters_and_over_batches() -> None:
     ]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
     arguments = PARAMS, batches[0], several, stacked
-    expected = jax.jit(lambda *x: mapped(*x))(*arguments)
-    assert_close(compiled_in_pieces(mapped, *arguments)(*arguments), expected)
-    one_by_one = [jax.jit(gradient)(PARAMS, batch) for batch in batches]
+    expected = mapped(*arguments, None)
+    assert_close(mapped(*arguments, CHUNK), expected)
+    one_by_one = [pgjax.gradient(ESTIMATOR, POLICY, PARAMS, batch) for batch in batches]
     assert_close(expected[-1], jax.tree.map(lambda *x: jnp.stack(x), *one_by_one))
 
 
 def test_a_measure_of_every_live_observation_shares_the_pass() -> None:
-    def sums(params: Any, batch: Trajectory, share: Any) -> Any:
-        return pull_back_and_sum(POLICY, params, batch, share, POLICY.entropy)
+    @partial(jax.jit, static_argnums=3)
+    def sums(params: Any, batch: Trajectory, weight: Any, size: int | None) -> Any:
+        return weighted_score_and_sum(
+            POLICY, params, batch, weight, POLICY.entropy, chunk_size=size
+        )
 
-    share = jnp.asarray(np.random.default_rng(3).normal(size=(N, T)))
-    arguments = PARAMS, batch_with(MASKS["holes"], garbage=True), share
-    expected = jax.jit(lambda *x: sums(*x))(*arguments)
+    weight = jnp.asarray(np.random.default_rng(3).normal(size=(N, T)))
+    arguments = PARAMS, batch_with(MASKS["holes"], garbage=True), weight
+    expected = sums(*arguments, None)
     each_entropy = jax.vmap(jax.vmap(POLICY.entropy, (None, 0)), (None, 0))
     entropy = np.asarray(each_entropy(PARAMS, arguments[1].observation))
     assert_allclose(expected[1], np.sum(entropy[MASKS["holes"]]), **CHECK)
-    assert_close(compiled_in_pieces(sums, *arguments)(*arguments), expected)
+    assert_close(sums(*arguments, CHUNK), expected)
 
 
 def test_a_batch_without_steps_has_a_zero_gradient() -> None:
@@ -235,8 +223,9 @@ def test_a_batch_without_steps_has_a_zero_gradient() -> None:
         jax.tree.map(lambda x: x[:, :0], replace(batch, final_observation=None)),
         final_observation=batch.final_observation,
     )
-    for function in (gradient, each):
-        assert not any(np.any(x) for x in jax.tree.leaves(function(PARAMS, empty)))
+    for function in (pgjax.gradient, pgjax.per_trajectory_gradients):
+        found = function(ESTIMATOR, POLICY, PARAMS, empty)
+        assert not any(np.any(x) for x in jax.tree.leaves(found))
 
 
 def test_one_live_row_left_out_is_noticed(programs: Programs) -> None:
@@ -244,7 +233,7 @@ def test_one_live_row_left_out_is_noticed(programs: Programs) -> None:
     mask = MASKS["holes"].copy()
     expected = programs.whole(PARAMS, batch_with(mask))
     mask[tuple(np.argwhere(mask)[-1])] = False
-    found = programs.in_pieces(PARAMS, batch_with(mask))
+    found = programs.in_chunks(PARAMS, batch_with(mask))
     for name, value in expected.items():
         with pytest.raises(AssertionError, match="Mismatched"):
             assert_close(found[name], value)

@@ -1,0 +1,91 @@
+"""Log-probabilities of a recurrent policy, unrolled along the episodes of one row.
+
+The memory is recomputed from each episode's first step, so that a gradient goes back through the
+whole episode.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, PyTree
+
+from pgjax.core.devices import varying
+from pgjax.types import Observation, Params, RecurrentPolicy
+
+Measure = Callable[[Params, Any, Observation], Array]
+"""(params, memory, observation) -> scalar, constant under differentiation."""
+
+
+class Steps(NamedTuple):
+    """What the log-probabilities of T steps are functions of.
+
+    Attributes:
+        observation: [T, ...] without garbage: dead steps repeat the row's first one.
+        action: [T, ...] likewise.
+        is_first: [T] true where the memory is the initial one: at the row's start, after each end
+            of an episode within a window, and at dead steps, which so repeat the first step's
+            computation. None if the policy has no memory.
+    """
+
+    observation: Observation
+    action: PyTree
+    is_first: Bool[Array, "T"] | None
+
+
+def unroll(
+    policy: RecurrentPolicy,
+    params: Params,
+    steps: Steps,
+    measure: Measure | None = None,
+) -> tuple[Float[Array, "T"], Float[Array, "T"]]:
+    """Log π(a_t|m_t, s_t) along one row, m_t being the memory, and a measure of each step.
+
+    Args:
+        policy: with a memory.
+        params: of the policy.
+        steps: of one row, [T].
+        measure: such as the policy's entropy; None is zero.
+
+    Returns:
+        Two arrays [T], without meaning at dead steps.
+
+    Raises:
+        ValueError: if the policy returns a memory of another structure or shape than it was given.
+
+    Bias: exact.
+    """
+    start = _initial_memory(policy, params, steps)
+    measure = measure or _zero
+
+    def step(memory: Any, now: Steps) -> tuple[Any, tuple[Array, Array]]:
+        is_first: Any = now.is_first
+        memory = jax.tree.map(partial(jnp.where, is_first), start, memory)
+        measured = measure(*jax.lax.stop_gradient((params, memory)), now.observation)
+        memory, log_prob = policy.log_prob(params, memory, now.observation, now.action)
+        memory = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), memory, start)
+        return memory, (log_prob, measured)
+
+    return jax.lax.scan(step, start, steps)[1]
+
+
+def _initial_memory(policy: RecurrentPolicy, params: Params, steps: Steps) -> Any:
+    """The initial memory, in the dtypes that a step gives it: a scan's carry may not change."""
+    start = jax.tree.map(jnp.asarray, policy.memory(params))
+    observation, action = jax.tree.map(lambda x: x[0], (steps.observation, steps.action))
+    after = jax.eval_shape(policy.log_prob, params, start, observation, action)[0]
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (start, after)]
+    if jax.tree.structure(start) != jax.tree.structure(after) or shapes[0] != shapes[1]:
+        raise ValueError(
+            "a recurrent policy must return a memory like the one it was given, of shapes "
+            f"{shapes[0]}, got {shapes[1]}"
+        )
+    start = jax.tree.map(lambda x, y: x.astype(jnp.promote_types(x.dtype, y.dtype)), start, after)
+    return varying(start, (params, steps))
+
+
+def _zero(params: Params, memory: Any, observation: Observation) -> Array:
+    return jnp.zeros(())
