@@ -11,8 +11,9 @@ from pgjax.exact.tabular import TabularMDP
 def tabular_mdp(environment: Any, params: Any = None, *, discount: float) -> TabularMDP:
     """The environment with its time limit in the state, so that it needs no horizon.
 
-    J(θ) = E[Σ_t γ^t r_t], t < limit, is `exact.objective(..., horizon=None)`. States that end the
-    episode, by termination or by truncation, are terminal, one for each final observation.
+    J(θ) = E[Σ_t γ^t r_t], t < limit, is `exact.objective` of a Problem whose horizon is None.
+    States that end the episode, by termination or by truncation, are terminal, one for each final
+    observation.
 
     Args:
         environment: of a class named in `BRIDGED`; any constructor arguments.
@@ -43,8 +44,8 @@ def timeless_mdp(
 ) -> tuple[TabularMDP, int]:
     """The environment without the time where its steps do not read it, and the horizon to use.
 
-    J(θ) is `exact.objective(..., horizon=horizon)`: the same number as from `tabular_mdp`, from a
-    table that is smaller by as much as the limit is long.
+    J(θ) is `exact.objective` of a Problem with that horizon: the same number as from `tabular_mdp`,
+    from a table that is smaller by as much as the limit is long.
 
     Args:
         environment: of a class named in `BRIDGED`; any constructor arguments.
