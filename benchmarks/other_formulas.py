@@ -37,9 +37,9 @@ def formulas(problem: Problem) -> dict[str, Callable[[Params, Trajectory], Any]]
     """Each formula as a gradient to ascend; the first of a pair as it is, the second completed."""
     import rlax  # pyright: ignore[reportMissingImports]  # a rival, only in requirements.txt
 
-    γ, H = problem.mdp.discount, problem.horizon
+    γ, H = problem.mdp.discount, problem.finite_horizon
     discounts = γ ** np.arange(H)  # NumPy keeps float64 until the enumeration traces it
-    table = exact.state_values(*problem.arguments, horizon=H)  # [H, S]
+    table = exact.state_values(problem)  # [H, S]
     values = np.concatenate([table, np.zeros_like(table[:1])])
 
     def loss_gradient(advantage: Callable[..., Array], weight: Callable[[Array], Array]) -> Any:
@@ -90,8 +90,8 @@ def score(problem: Problem) -> list[Score]:
     def every(params: Params, batch: Trajectory) -> list[Any]:
         return [gradient(params, batch) for gradient in found.values()]
 
-    means = enumeration.moments(every, *problem.arguments, horizon=problem.horizon).mean
-    truth = exact.gradient(*problem.arguments, horizon=problem.horizon).ravel()
+    means = enumeration.moments(every, problem).mean
+    truth = exact.gradient(problem).ravel()
     size = np.linalg.norm(truth)
     scores = []
     for name, mean in zip(found, means.reshape(len(found), -1), strict=True):

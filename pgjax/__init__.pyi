@@ -26,6 +26,7 @@ from .estimators import reinforce as reinforce
 from .estimators import reward_to_go as reward_to_go
 from .estimators import rloo as rloo
 from .estimators import surrogate as surrogate
+from .exact import Problem as Problem
 from .exact import tabular as tabular
 from .exact.tabular import TabularMDP as TabularMDP
 from .policies import MLP as MLP
@@ -44,8 +45,11 @@ from .policies import squashed_gaussian_policy as squashed_gaussian_policy
 from .policies import tabular_softmax as tabular_softmax
 from .proof import certificate as certificate
 from .proof import registry as registry
+from .proof import statistics as statistics
 from .proof.certificate import Certificate as Certificate
 from .proof.certificate import certify as certify
+from .proof.convergence import assert_converges as assert_converges
+from .proof.judge import Judge as Judge
 from .proof.unbiased import assert_unbiased as assert_unbiased
 from .returns import discounted_returns as discounted_returns
 from .returns import generalized_advantages as generalized_advantages

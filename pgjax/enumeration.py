@@ -11,6 +11,7 @@ Computed in float64 whatever the caller's setting; returned as NumPy arrays.
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import combinations_with_replacement, islice, product
 from typing import Any, NamedTuple
@@ -22,94 +23,87 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
-from pgjax.core.float64 import in_float64, to_jax, to_numpy
+from pgjax.core.float64 import as_float64, in_float64, to_jax, to_numpy
 from pgjax.core.validation import check_positive
 from pgjax.estimators import gradient
 from pgjax.exact.dynamics import action_probabilities
+from pgjax.exact.problem import Problem
 from pgjax.exact.tabular import TabularMDP
-from pgjax.types import Estimator, Moments, Params, Policy, Trajectory
+from pgjax.types import Estimator, Moments, Params, Trajectory
 
 LIMIT = 5_000_000
 """More trajectories, or batches of them, than this are refused."""
 
 Function = Callable[[Params, Trajectory], Any]
+"""A function of parameters and a batch, often a gradient; see `moments`."""
 
 
 @in_float64
 def trajectories(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int, limit: int = LIMIT
+    problem: Problem, *, limit: int = LIMIT
 ) -> tuple[Trajectory, Float[np.ndarray, "M"]]:
     """All M trajectories of positive probability, as one batch, with their probabilities.
 
-    P(τ) = P(s_0) Π_t π(a_t|s_t) P(s_{t+1}|s_t,a_t).
+    P(τ) = P(s_0) Π_t μ(a_t|s_t) P(s_{t+1}|s_t,a_t), with μ the policy that acts.
 
     Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        horizon: H, the steps after which an episode is cut (`truncated` there).
+        problem: with a finite horizon; an episode that is cut there is `truncated`.
         limit: the largest M accepted.
 
     Returns:
         A batch [M, H], and the probabilities [M], which sum to one. Both float64.
 
     Raises:
-        ValueError: M above the limit; a policy that is no distribution over the MDP's actions.
+        ValueError: if M is above the limit, the horizon is infinite, or the policy is not a
+            distribution over the MDP's actions.
 
     Bias: exact.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from pgjax import tabular, tabular_softmax
-        >>> mdp = tabular.two_armed_bandit()
+        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> bandit = tabular.two_armed_bandit()
         >>> batch, probability = trajectories(
-        ...     mdp, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)
+        ...     Problem(bandit, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1))
         >>> probability
         array([0.35, 0.15, 0.2 , 0.3 ])
     """
-    tables = _tables(mdp, policy, params)
-    paths = _paths(mdp, np.asarray(tables.probability), check_positive("horizon", horizon), limit)
+    tables, paths = _enumerated(problem, limit)
     return to_numpy(jax.jit(_assemble)(tables, paths.states, paths.actions)), paths.probability
 
 
 @in_float64
-def count(mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int) -> int:
+def count(problem: Problem) -> int:
     """How many trajectories of positive probability there are, M, without listing them.
 
     Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        horizon: H, the steps after which an episode is cut.
+        problem: with a finite horizon.
 
     Returns:
         M, of any size.
 
     Raises:
-        ValueError: a horizon below one; a policy that is no distribution over the MDP's actions.
+        ValueError: if the horizon is infinite, or the policy is not a distribution over the MDP's
+            actions.
 
     Bias: exact.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from pgjax import tabular, tabular_softmax
-        >>> count(tabular.chain(), tabular_softmax(7, 2), jnp.zeros((7, 2)), horizon=60)
+        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> count(Problem(tabular.chain(), tabular_softmax(7, 2), jnp.zeros((7, 2)), horizon=60))
         345274638254210627387564060263888
     """
-    edges = _edges(mdp, action_probabilities(mdp, policy, params))
-    return _count(mdp, edges > 0, check_positive("horizon", horizon))
+    edges = _edges(problem.mdp, _acting_probabilities(problem))
+    return _count(problem.mdp, edges > 0, problem.finite_horizon)
 
 
 @in_float64
 def moments(
     estimator: Estimator | Function,
-    mdp: TabularMDP,
-    policy: Policy,
-    params: Params,
+    problem: Problem,
     *,
-    horizon: int,
     batch_size: int = 1,
-    behaviour: Params | None = None,
     limit: int = LIMIT,
 ) -> Moments:
     """The exact expectation and covariance of an estimate from a batch of K trajectories.
@@ -118,14 +112,10 @@ def moments(
 
     Args:
         estimator: an Estimator, or any function (params, batch[K,T]) -> numbers, a gradient or not,
-            that JAX can trace. Its batch carries the fields of an on-policy rollout.
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        horizon: H, the steps after which an episode is cut.
+            that JAX can trace. It is given `problem.params`, and a batch with the fields of a
+            rollout by the policy that acts.
+        problem: with a finite horizon.
         batch_size: K.
-        behaviour: parameters of the policy that acts, and whose log-probabilities the batches
-            carry; None where that is the policy itself.
         limit: the largest number of trajectories, and of batches, accepted.
 
     Returns:
@@ -133,8 +123,8 @@ def moments(
         holds P² numbers.
 
     Raises:
-        ValueError: a horizon or batch too large to enumerate, with the count and the limit;
-            an estimate that is NaN, or depends on a batch of K in ways that cannot be summed.
+        ValueError: if there are more trajectories or batches than the limit, the horizon is
+            infinite, or the estimate is NaN on a trajectory of positive probability.
 
     Bias: exact: the mean less `exact.gradient` is the bias.
 
@@ -142,20 +132,17 @@ def moments(
         >>> import jax.numpy as jnp, numpy as np, pgjax
         >>> from pgjax import exact, tabular
         >>> mdp, policy = tabular.random_mdp(), pgjax.tabular_softmax(4, 2)
-        >>> params = jnp.ones((4, 2))
-        >>> found = moments(pgjax.reward_to_go(mdp.discount), mdp, policy, params, horizon=3)
-        >>> truth = exact.gradient(mdp, policy, params, horizon=3)
+        >>> problem = pgjax.Problem(mdp, policy, jnp.ones((4, 2)), horizon=3)
+        >>> found = moments(pgjax.reward_to_go(mdp.discount), problem)
+        >>> truth = exact.gradient(problem)
         >>> bool(np.allclose(found.mean, truth.ravel(), rtol=0, atol=1e-12))
         True
     """
     K = check_positive("batch_size", batch_size)
-    params, acting = jax.tree.map(
-        lambda x: jnp.asarray(x, jnp.float64), (params, params if behaviour is None else behaviour)
-    )
-    tables = _tables(mdp, policy, acting)
-    paths = _paths(mdp, np.asarray(tables.probability), check_positive("horizon", horizon), limit)
+    params = jax.tree.map(as_float64, problem.params)
+    tables, paths = _enumerated(problem, limit)
     if isinstance(estimator, Estimator):
-        estimate = partial(gradient, estimator, policy)
+        estimate = partial(gradient, estimator, problem.policy)
     else:
         estimate = estimator
     evaluate = jax.jit(partial(_estimates, estimate))  # for all that follows, compiled once
@@ -201,9 +188,15 @@ class _Paths(NamedTuple):
     probability: np.ndarray  # [M]
 
 
-def _tables(mdp: TabularMDP, policy: Policy, params: Params) -> _Tables:
-    probability = action_probabilities(mdp, policy, params)
-    return to_jax(_Tables(probability, mdp.reward, mdp.terminal, mdp.observation))
+def _enumerated(problem: Problem, limit: int) -> tuple[_Tables, _Paths]:
+    mdp, probability = problem.mdp, _acting_probabilities(problem)
+    tables = to_jax(_Tables(probability, mdp.reward, mdp.terminal, mdp.observation))
+    return tables, _paths(mdp, probability, problem.finite_horizon, limit)
+
+
+def _acting_probabilities(problem: Problem) -> np.ndarray:
+    """[S, A] of the policy that acts."""
+    return action_probabilities(replace(problem, params=problem.acting_params))
 
 
 def _paths(mdp: TabularMDP, probability: np.ndarray, horizon: int, limit: int) -> _Paths:

@@ -294,7 +294,7 @@ def actor_critic(discount: Number, lambda_: Number) -> Estimator:
         >>> from pgjax import enumeration, tabular
         >>> mdp, policy = tabular.random_mdp(), pgjax.tabular_softmax(4, 2)
         >>> params = jnp.ones((4, 2))
-        >>> batch, _ = enumeration.trajectories(mdp, policy, params, horizon=3)
+        >>> batch, _ = enumeration.trajectories(pgjax.Problem(mdp, policy, params, horizon=3))
         >>> batch = batch.replace(value=batch.observation @ jnp.arange(4.0))  # the critic's values
         >>> estimator = actor_critic(mdp.discount, 0.95)
         >>> pgjax.gradient(estimator, policy, params, batch).shape

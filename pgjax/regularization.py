@@ -69,15 +69,15 @@ def with_entropy_reward(batch: Trajectory, coefficient: Number) -> Trajectory:
 
     Example:
         >>> import numpy as np, pgjax
+        >>> from dataclasses import replace
         >>> from pgjax import enumeration, exact, suite
-        >>> problem = suite.problems()[1]
-        >>> batch, probability = enumeration.trajectories(*problem.arguments, horizon=2)
+        >>> problem = replace(suite.problems()[1], horizon=2)
+        >>> batch, probability = enumeration.trajectories(problem)
         >>> sampled = with_entropy_reward(batch, 0.1)
         >>> estimator = pgjax.reward_to_go(problem.mdp.discount)
         >>> each = pgjax.per_trajectory_gradients(
         ...     estimator, problem.policy, problem.params, sampled)
-        >>> truth = exact.entropy_regularized_gradient(
-        ...     *problem.arguments, horizon=2, coefficient=0.1)
+        >>> truth = exact.entropy_regularized_gradient(problem, coefficient=0.1)
         >>> bool(np.allclose(np.tensordot(probability, each, 1), truth, atol=1e-6))
         True
     """
@@ -158,15 +158,15 @@ def with_reference(batch: Trajectory, reference_log_prob: Float[Array, "N T"]) -
     Example:
         >>> import jax, jax.numpy as jnp, pgjax
         >>> from pgjax import enumeration, regularization, suite
-        >>> problem = suite.problems()[1]
-        >>> batch, _ = enumeration.trajectories(*problem.arguments, horizon=2)
-        >>> batch, old = jax.tree.map(jnp.asarray, (batch, problem.behaviour))
-        >>> reference = pgjax.log_probs(problem.policy, old, batch)
+        >>> problem = suite.problems()[0]
+        >>> batch, _ = enumeration.trajectories(problem)
+        >>> batch = jax.tree.map(jnp.asarray, batch)
+        >>> reference = pgjax.log_probs(problem.policy, jnp.zeros((3, 2)), batch)
         >>> penalty = pgjax.Estimator(regularization.visits(0.9), regularization.k2)
         >>> kl = pgjax.gradient(
         ...     penalty, problem.policy, problem.params, with_reference(batch, reference))
         >>> kl.shape  # to be subtracted, times β, from a policy gradient
-        (4, 2)
+        (3, 2)
     """
     reference_log_prob = jnp.asarray(reference_log_prob)
     _check_reference(batch, reference_log_prob)

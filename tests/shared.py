@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from pgjax.exact.problem import Problem
 from pgjax.proof.certificate import Certificate, certify
 from pgjax.proof.problems import problems
 from pgjax.proof.registry import ROWS
@@ -69,14 +68,5 @@ def _computed(path: Path, function: Callable[[], Any]) -> Any:
 
 def certificates(folder: Path) -> list[Certificate]:
     """`certify()`, a problem a worker."""
-
-    def numbers(problem: Problem) -> list[tuple]:
-        # Without the rows: they hold functions, which pickle does not take.
-        return [(c.truth, c.moments, c.yardstick) for c in certify(ROWS, [problem])]
-
-    functions = {problem.name: partial(numbers, problem) for problem in problems()}
-    return [
-        Certificate(row, name, *each)
-        for name, found in once(folder, functions).items()
-        for row, each in zip(ROWS, found, strict=True)
-    ]
+    functions = {problem.name: partial(certify, ROWS, [problem]) for problem in problems()}
+    return [each for found in once(folder, functions).values() for each in found]

@@ -12,7 +12,7 @@ import pytest
 from flax import linen
 from jax import Array
 
-from pgjax import actor_critic, agents, exact, tabular, terms, weights, windows
+from pgjax import Problem, actor_critic, agents, exact, tabular, terms, weights, windows
 from pgjax.environments import from_tabular
 from pgjax.environments.base import Box, Environment, Step
 from pgjax.estimators import gradient
@@ -153,11 +153,11 @@ def test_both_ascend_the_exact_objective(algorithm):
     training = run(algorithm, SETTINGS._replace(num_environments=32, **several))
     state, metrics = after(training, 40 if several else 120)
     before, found = (
-        exact.objective(MDP, POLICY, training.params(x), horizon=None)
+        exact.objective(Problem(MDP, POLICY, training.params(x), None))
         for x in (training.start, state)
     )
     best = max(
-        exact.objective(MDP, POLICY, 50.0 * np.eye(2)[list(actions)], horizon=None)
+        exact.objective(Problem(MDP, POLICY, 50.0 * np.eye(2)[list(actions)], None))
         for actions in product(range(2), repeat=4)
     )
     assert found > before + 0.9 * (best - before), (before, found, best)

@@ -19,10 +19,10 @@ pytestmark = pytest.mark.usefixtures("strict")
 EXACT = 1e-10
 RANDOM = np.random.default_rng(7)
 LOGITS = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
-PROBLEM = Problem("random", tabular.random_mdp(), pgjax.tabular_softmax(4, 2), LOGITS, 3)
-MDP, POLICY, H, GAMMA = PROBLEM.mdp, PROBLEM.policy, PROBLEM.horizon, PROBLEM.mdp.discount
-TRUTH = exact.gradient(*PROBLEM.arguments, horizon=H)
-Q = exact.action_values(*PROBLEM.arguments, horizon=H)  # [H, S, A]
+MDP, POLICY, H = tabular.random_mdp(), pgjax.tabular_softmax(4, 2), 3
+PROBLEM, GAMMA = Problem(MDP, POLICY, LOGITS, H), MDP.discount
+TRUTH = exact.gradient(PROBLEM)
+Q = exact.action_values(PROBLEM)  # [H, S, A]
 WRONG = Q + RANDOM.normal(size=Q.shape)
 
 
@@ -40,7 +40,7 @@ def corrected(table: np.ndarray, params: Any, batch: pgjax.Trajectory) -> Any:
     return beyond.corrected_all_action_gradient(POLICY, params, batch, values, discount=GAMMA)
 
 
-EPISODES, CHANCE = enumeration.trajectories(*PROBLEM.arguments, horizon=H)
+EPISODES, CHANCE = enumeration.trajectories(PROBLEM)
 
 
 def all_episodes() -> pgjax.Trajectory:
@@ -71,8 +71,8 @@ def test_with_the_true_values_the_expectation_is_the_gradient() -> None:
 
 def test_with_wrong_values_it_is_off_by_the_theorem_s_sum_of_their_errors() -> None:
     found = moments(all_action, WRONG)
-    visits = exact.visitation(*PROBLEM.arguments, horizon=H)
-    probability = exact.action_probabilities(*PROBLEM.arguments)
+    visits = exact.visitation(PROBLEM)
+    probability = exact.action_probabilities(PROBLEM)
     error = WRONG - Q
     error = error - np.sum(probability * error, -1, keepdims=True)
     bias = np.einsum("ts,sa,tsa->sa", visits, probability, error)
@@ -102,7 +102,7 @@ def test_summing_over_actions_is_quieter_than_sampling_them() -> None:
         return pgjax.gradient(estimator, POLICY, params, batch)
 
     expected, taken = moments(all_action, Q), moments(sampled, Q)
-    returns = exact.reward_to_go_moments(*PROBLEM.arguments, horizon=H)
+    returns = exact.moments(PROBLEM)
     np.testing.assert_allclose(taken.mean, TRUTH.ravel(), rtol=0, atol=EXACT)
     assert expected.total_variance < taken.total_variance / 2
     assert expected.total_variance < returns.total_variance / 2
@@ -110,13 +110,13 @@ def test_summing_over_actions_is_quieter_than_sampling_them() -> None:
 
 def test_a_single_decision_has_no_variance_left() -> None:
     bandit, policy = tabular.two_armed_bandit(), pgjax.tabular_softmax(3, 2)
-    values = jnp.asarray(exact.action_values(bandit, policy, np.zeros((3, 2)), horizon=1))[0, 0]
+    values = jnp.asarray(exact.action_values(Problem(bandit, policy, np.zeros((3, 2)), 1)))[0, 0]
 
     def estimate(params: Any, batch: pgjax.Trajectory) -> Any:
         return beyond.all_action_gradient(policy, params, batch, lambda s: values, discount=1.0)
 
     # Through the enumeration that the certificate is computed with.
-    found = enumeration.moments(estimate, bandit, policy, np.zeros((3, 2)), horizon=1)
+    found = enumeration.moments(estimate, Problem(bandit, policy, np.zeros((3, 2)), 1))
     assert found.total_variance < 1e-30
     np.testing.assert_allclose(found.mean[:2], [-0.075, 0.075], rtol=0, atol=EXACT)
 

@@ -1,6 +1,7 @@
 """Antithetic pairs: the joint law enumerated, and the sampler held to it."""
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from scipy import stats
 
 import pgjax
-from pgjax import beyond, enumeration, exact, sampling, suite, tabular
+from pgjax import Problem, beyond, enumeration, exact, sampling, suite, tabular
 from pgjax.core.float64 import to_jax
 from pgjax.environments.base import Box, Environment, Step
 
@@ -19,19 +20,19 @@ pytestmark = pytest.mark.usefixtures("strict")
 EXACT = 1e-10
 KEY = jax.random.key(4)
 LOGITS = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
-PROBLEM = suite.Problem("random", tabular.random_mdp(), pgjax.tabular_softmax(4, 2), LOGITS, 3)
-SHORT = PROBLEM._replace(horizon=2)
+PROBLEM = Problem(tabular.random_mdp(), pgjax.tabular_softmax(4, 2), LOGITS, horizon=3)
+SHORT = replace(PROBLEM, horizon=2)
 ALIKE = suite.problems()[-1]
 
 
 def joint_of(problem: suite.Problem) -> tuple[pgjax.Trajectory, np.ndarray]:
-    return beyond.antithetic_pairs(*problem.arguments, horizon=problem.horizon)
+    return beyond.antithetic_pairs(problem)
 
 
 def test_each_of_a_pair_has_the_law_of_any_episode() -> None:
     for problem in (PROBLEM, ALIKE):
         batch, joint = joint_of(problem)
-        known, chance = enumeration.trajectories(*problem.arguments, horizon=problem.horizon)
+        known, chance = enumeration.trajectories(problem)
         np.testing.assert_array_equal(batch.observation, known.observation)
         np.testing.assert_array_equal(batch.reward, known.reward)
         np.testing.assert_allclose(batch.log_prob, known.log_prob, rtol=0, atol=1e-14)
@@ -47,20 +48,20 @@ def test_the_coupling_of_three_actions_is_the_overlap_of_mirrored_intervals() ->
     transition[:, :, 1] = 1
     mdp = pgjax.TabularMDP(transition, np.zeros((2, 3, 2)), [1.0, 0], [False, True], 1.0)
     logits = np.log([[0.5, 0.2, 0.3], [1 / 3, 1 / 3, 1 / 3]])
-    _, joint = beyond.antithetic_pairs(mdp, pgjax.tabular_softmax(2, 3), logits, horizon=1)
+    _, joint = beyond.antithetic_pairs(Problem(mdp, pgjax.tabular_softmax(2, 3), logits, 1))
     expected = [[0.0, 0.2, 0.3], [0.2, 0.0, 0.0], [0.3, 0.0, 0.0]]
     np.testing.assert_allclose(joint, expected, rtol=0, atol=1e-15)
 
 
 def test_the_mean_is_the_gradient_and_the_covariance_half_of_variance_and_covariance() -> None:
     estimator = pgjax.reward_to_go(PROBLEM.mdp.discount)
-    found = beyond.antithetic_moments(estimator, *PROBLEM.arguments, horizon=3)
-    truth = exact.gradient(*PROBLEM.arguments, horizon=3).ravel()
+    found = beyond.antithetic_moments(estimator, PROBLEM)
+    truth = exact.gradient(PROBLEM).ravel()
     np.testing.assert_allclose(found.mean, truth, rtol=0, atol=EXACT)
     batch, joint = joint_of(PROBLEM)
     each = pgjax.per_trajectory_gradients(estimator, PROBLEM.policy, LOGITS, to_jax(batch))
     centered = np.asarray(each).reshape(len(joint), -1) - truth
-    alone = exact.reward_to_go_moments(*PROBLEM.arguments, horizon=3)
+    alone = exact.moments(PROBLEM)
     expected = (alone.covariance + centered.T @ joint @ centered) / 2
     np.testing.assert_allclose(found.covariance, expected, rtol=0, atol=EXACT)
     assert found.total_variance < 0.95 * alone.total_variance / 2  # here a mirror helps
@@ -68,8 +69,8 @@ def test_the_mean_is_the_gradient_and_the_covariance_half_of_variance_and_covari
 
 def test_leave_one_out_is_biased_on_a_pair_which_is_not_independent() -> None:
     estimator = pgjax.reward_to_go(0.8, baseline=pgjax.baselines.leave_one_out)
-    found = beyond.antithetic_moments(estimator, *PROBLEM.arguments, horizon=3)
-    truth = exact.gradient(*PROBLEM.arguments, horizon=3).ravel()
+    found = beyond.antithetic_moments(estimator, PROBLEM)
+    truth = exact.gradient(PROBLEM).ravel()
     assert np.linalg.norm(found.mean - truth) > 0.1 * np.linalg.norm(truth)
 
 
@@ -86,8 +87,9 @@ def many() -> pgjax.Trajectory:
 
 
 def sampled(problem: suite.Problem, num_pairs: int) -> pgjax.Trajectory:
+    T = problem.finite_horizon
     return beyond.antithetic_rollout(
-        draws(), problem.params, problem.mdp, KEY, num_pairs=num_pairs, num_steps=problem.horizon
+        draws(), problem.params, problem.mdp, KEY, num_pairs=num_pairs, num_steps=T
     )
 
 

@@ -1,5 +1,6 @@
 """Fisher information and natural gradients, held to what they equal, without sampling."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import pgjax
-from pgjax import beyond, enumeration, exact, suite, tabular
+from pgjax import Problem, beyond, enumeration, exact, suite, tabular
 from pgjax.core.float64 import flatten, to_jax
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -19,12 +20,12 @@ EXACT = 1e-10
 PROBLEMS = suite.problems()
 LOGITS = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
 MDP, POLICY, H = tabular.random_mdp(), pgjax.tabular_softmax(4, 2), 3
-GAMMA = MDP.discount
-EPISODES, CHANCE = enumeration.trajectories(MDP, POLICY, LOGITS, horizon=H)
+GAMMA, PROBLEM = MDP.discount, Problem(MDP, POLICY, LOGITS, H)
+EPISODES, CHANCE = enumeration.trajectories(PROBLEM)
 
 
 def truth() -> np.ndarray:
-    return exact.gradient(MDP, POLICY, LOGITS, horizon=H).ravel()
+    return exact.gradient(PROBLEM).ravel()
 
 
 def matrix_of(product: Any, like: Any) -> Any:
@@ -37,20 +38,20 @@ def matrix_of(product: Any, like: Any) -> Any:
 
 
 def test_of_a_table_it_is_the_visits_times_the_covariance_of_the_actions() -> None:
-    visits = exact.visitation(MDP, POLICY, LOGITS, horizon=H).sum(0)
-    probability = exact.action_probabilities(MDP, POLICY, LOGITS)
+    visits = exact.visitation(PROBLEM).sum(0)
+    probability = exact.action_probabilities(PROBLEM)
     expected = np.zeros((4, 2, 4, 2))
     for s, (d, p) in enumerate(zip(visits, probability, strict=True)):
         expected[s, :, s] = d * (np.diag(p) - np.outer(p, p))
-    found = beyond.fisher(MDP, POLICY, LOGITS, horizon=H)
+    found = beyond.fisher(PROBLEM)
     np.testing.assert_allclose(found, expected.reshape(8, 8), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS[4:], ids=lambda problem: problem.name)
 def test_it_is_the_curvature_of_the_divergence(problem: suite.Problem) -> None:
-    mdp, policy, params = problem.arguments
+    mdp, policy, params = problem.mdp, problem.policy, problem.params
     flat, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params))
-    visits = jnp.asarray(exact.visitation(mdp, policy, params, horizon=problem.horizon).sum(0))
+    visits = jnp.asarray(exact.visitation(problem).sum(0))
 
     def table(x: Any) -> Any:
         over_actions = jax.vmap(policy.log_prob, (None, None, 0))
@@ -62,17 +63,17 @@ def test_it_is_the_curvature_of_the_divergence(problem: suite.Problem) -> None:
         old = table(flat)
         return visits @ jnp.sum(jnp.exp(old) * (old - table(x)), -1)
 
-    found = beyond.fisher(mdp, policy, params, horizon=problem.horizon)
+    found = beyond.fisher(problem)
     np.testing.assert_allclose(found, jax.jit(jax.hessian(divergence))(flat), rtol=0, atol=1e-12)
 
 
 def test_without_discount_it_is_the_covariance_of_the_whole_path_s_score() -> None:
     whole = pgjax.Estimator(lambda batch, log_prob: jnp.ones_like(log_prob), pgjax.terms.score)
-    path = enumeration.moments(whole, MDP, POLICY, LOGITS, horizon=H)
+    path = enumeration.moments(whole, PROBLEM)
     mdp = MDP.replace(discount=1.0)
-    found = beyond.fisher(mdp, POLICY, LOGITS, horizon=H)
+    found = beyond.fisher(replace(PROBLEM, mdp=mdp))
     np.testing.assert_allclose(found, path.covariance, rtol=0, atol=EXACT)
-    discounted = beyond.fisher(MDP, POLICY, LOGITS, horizon=H)
+    discounted = beyond.fisher(PROBLEM)
     assert np.abs(discounted - path.covariance).max() > 1e-3
 
 
@@ -93,7 +94,7 @@ def test_products_from_a_batch_are_unbiased_for_it_and_the_analytic_ones_are_qui
 
     found = [np.asarray(x) for x in each()]
     expected, sampled, undiscounted = (np.tensordot(CHANCE, x, 1) for x in found)
-    true = beyond.fisher(MDP, POLICY, LOGITS, horizon=H)
+    true = beyond.fisher(PROBLEM)
     np.testing.assert_allclose(expected, true, rtol=0, atol=EXACT)
     np.testing.assert_allclose(sampled, true, rtol=0, atol=EXACT)
     assert np.abs(undiscounted - true).max() > 1e-3
@@ -141,21 +142,21 @@ def test_products_are_the_matrix_s_for_a_network_too_and_ignore_garbage() -> Non
 def test_the_natural_gradient_is_the_best_linear_fit_of_the_advantage(
     problem: suite.Problem,
 ) -> None:
-    found = beyond.exact_natural_gradient(*problem.arguments, horizon=problem.horizon)
-    fitted = beyond.compatible_weights(*problem.arguments, horizon=problem.horizon)
+    found = beyond.exact_natural_gradient(problem)
+    fitted = beyond.compatible_weights(problem)
     scale = float(np.linalg.norm(found))
     np.testing.assert_allclose(fitted, found, rtol=0, atol=1e-9 * scale)
-    gradient = flatten(exact.gradient(*problem.arguments, horizon=problem.horizon))
+    gradient = flatten(exact.gradient(problem))
     if problem.name != "look-alikes":  # where there is but one way to go
         assert np.linalg.norm(gradient / np.linalg.norm(gradient) - found / scale) > 0.01
 
 
 def test_of_a_table_without_horizon_it_is_the_advantage() -> None:
-    found = beyond.exact_natural_gradient(MDP, POLICY, LOGITS, horizon=None).reshape(4, 2)
-    values = exact.action_values(MDP, POLICY, LOGITS, horizon=None)
+    found = beyond.exact_natural_gradient(replace(PROBLEM, horizon=None)).reshape(4, 2)
+    values = exact.action_values(replace(PROBLEM, horizon=None))
     gap = values[:3, 1] - values[:3, 0]
     np.testing.assert_allclose(found[:3, 1] - found[:3, 0], gap, rtol=0, atol=1e-9)
-    with_horizon = beyond.exact_natural_gradient(MDP, POLICY, LOGITS, horizon=2).reshape(4, 2)
+    with_horizon = beyond.exact_natural_gradient(replace(PROBLEM, horizon=2)).reshape(4, 2)
     assert np.abs(with_horizon[:3, 1] - with_horizon[:3, 0] - gap).max() > 0.01
 
 
@@ -180,15 +181,15 @@ def test_the_step_it_takes_in_the_policy_does_not_depend_on_the_parameters() -> 
     steps = []
     for function, params in ((gap, np.asarray(other_gap(there))), (other_gap, there)):
         policy, slope = policy_of(function), np.asarray(jax.jacobian(function)(jnp.asarray(params)))
-        natural = beyond.exact_natural_gradient(MDP, policy, params, horizon=H)
-        plain = exact.gradient(MDP, policy, params, horizon=H)
+        natural = beyond.exact_natural_gradient(replace(PROBLEM, policy=policy, params=params))
+        plain = exact.gradient(replace(PROBLEM, policy=policy, params=params))
         steps.append((slope @ natural, slope @ plain))
     np.testing.assert_allclose(steps[0][0], steps[1][0], rtol=0, atol=1e-9)
     assert np.abs(steps[0][1] - steps[1][1]).max() > 0.1
 
 
 def test_conjugate_gradient_with_the_exact_matrix_gives_the_exact_natural_gradient() -> None:
-    matrix = jnp.asarray(beyond.fisher(MDP, POLICY, LOGITS, horizon=H))
+    matrix = jnp.asarray(beyond.fisher(PROBLEM))
 
     def product(vector: Any) -> Any:
         return (matrix @ vector.ravel()).reshape(4, 2)
@@ -197,18 +198,18 @@ def test_conjugate_gradient_with_the_exact_matrix_gives_the_exact_natural_gradie
         found = beyond.natural_gradient(
             jnp.asarray(truth()).reshape(4, 2), product, damping=damping, tolerance=1e-13
         )
-        expected = beyond.exact_natural_gradient(MDP, POLICY, LOGITS, horizon=H, damping=damping)
+        expected = beyond.exact_natural_gradient(PROBLEM, damping=damping)
         np.testing.assert_allclose(found.ravel(), expected, rtol=0, atol=1e-9)
-    undamped = beyond.exact_natural_gradient(MDP, POLICY, LOGITS, horizon=H)
+    undamped = beyond.exact_natural_gradient(PROBLEM)
     assert np.abs(expected - undamped).max() > 0.01
 
 
 def test_from_a_batch_its_bias_goes_with_the_batch() -> None:
     problem = PROBLEMS[-1]
-    mdp, policy, params = problem.arguments
-    episodes, chance = enumeration.trajectories(*problem.arguments, horizon=4)
+    mdp, policy, params = problem.mdp, problem.policy, problem.params
+    episodes, chance = enumeration.trajectories(replace(problem, horizon=4))
     episodes, params = to_jax((episodes, params))
-    target = beyond.exact_natural_gradient(*problem.arguments, horizon=4, damping=0.1)
+    target = beyond.exact_natural_gradient(replace(problem, horizon=4), damping=0.1)
     estimator = pgjax.reward_to_go(mdp.discount)
 
     @jax.jit
@@ -235,13 +236,15 @@ def test_from_a_batch_its_bias_goes_with_the_batch() -> None:
 
 def test_a_trust_region_s_step_moves_the_policy_by_what_was_asked() -> None:
     gradient = jnp.asarray(truth())
-    natural = jnp.asarray(beyond.exact_natural_gradient(MDP, POLICY, LOGITS, horizon=H))
-    visits = exact.visitation(MDP, POLICY, LOGITS, horizon=H).sum(0)
-    old = exact.action_probabilities(MDP, POLICY, LOGITS)
+    natural = jnp.asarray(beyond.exact_natural_gradient(PROBLEM))
+    visits = exact.visitation(PROBLEM).sum(0)
+    old = exact.action_probabilities(PROBLEM)
     errors = []
     for asked in (1e-2, 1e-4):
         step = beyond.trust_region_scale(gradient, natural, asked) * natural
-        new = exact.action_probabilities(MDP, POLICY, LOGITS + np.asarray(step).reshape(4, 2))
+        new = exact.action_probabilities(
+            replace(PROBLEM, params=LOGITS + np.asarray(step).reshape(4, 2))
+        )
         moved = visits @ np.sum(old * np.log(old / new), -1)
         errors.append(abs(moved / asked - 1))
     assert errors[1] < 0.01
@@ -257,6 +260,6 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="damping must be at least 0, got -1"):
         beyond.natural_gradient(jnp.ones(2), lambda v: v, damping=-1)
     with pytest.raises(ValueError, match="damping must be at least 0"):
-        beyond.exact_natural_gradient(MDP, POLICY, LOGITS, horizon=H, damping=-0.1)
+        beyond.exact_natural_gradient(PROBLEM, damping=-0.1)
     with pytest.raises(ValueError, match="max_iterations must be at least 1"):
         beyond.natural_gradient(jnp.ones(2), lambda v: v, damping=0.0, max_iterations=0)

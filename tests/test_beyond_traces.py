@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import beyond, enumeration, exact, sampling, tabular, terms
+from pgjax import Problem, beyond, enumeration, exact, sampling, tabular, terms
 from pgjax.core.float64 import to_jax
 from pgjax.environments.base import Discrete, Environment, Step
 from pgjax.environments.conversion import as_environment
@@ -26,18 +26,18 @@ LOGITS = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
 
 
 def all_episodes(horizon: int = H) -> pgjax.Trajectory:
-    batch, _ = enumeration.trajectories(MDP, POLICY, LOGITS, horizon=horizon)
+    batch, _ = enumeration.trajectories(Problem(MDP, POLICY, LOGITS, horizon))
     return jax.tree.map(jnp.asarray, batch)
 
 
 def test_the_expectation_is_the_gradient_and_with_a_fading_trace_it_is_not() -> None:
-    truth = exact.gradient(MDP, POLICY, LOGITS, horizon=H).ravel()
+    truth = exact.gradient(Problem(MDP, POLICY, LOGITS, H)).ravel()
 
     def both(params: Any, batch: pgjax.Trajectory) -> Any:
         estimate = partial(beyond.trace_gradient, POLICY, params, batch, discount=GAMMA)
         return estimate(), estimate(decay=0.7)
 
-    found = enumeration.moments(both, MDP, POLICY, LOGITS, horizon=H).mean
+    found = enumeration.moments(both, Problem(MDP, POLICY, LOGITS, H)).mean
     kept, fading = found[: truth.size], found[truth.size :]
     np.testing.assert_allclose(kept, truth, rtol=0, atol=EXACT)
     assert np.linalg.norm(fading - truth) > 0.01
@@ -150,10 +150,10 @@ def test_nothing_stored_and_everything_stored_give_one_gradient() -> None:
 
 
 def test_its_episodes_have_the_law_of_the_process() -> None:
-    problem = pgjax.suite.Problem("random", MDP, POLICY, LOGITS, H)
+    problem = Problem(MDP, POLICY, LOGITS, H)
     batch = recorded(MDP, jax.random.key(1), 20_000, H)
     assert sampling.law_test(batch, problem).passed
-    other = problem._replace(params=np.zeros((4, 2)))
+    other = replace(problem, params=np.zeros((4, 2)))
     assert not sampling.law_test(batch, other).passed
 
 
@@ -231,7 +231,7 @@ def test_with_a_discounted_trace_it_is_gpomdp_s_gradient_and_nears_the_average_r
     start, truth, expected = exactly(jnp.asarray(logits), decays)
     mdp = pgjax.TabularMDP(transition, reward, start, [False] * 3, 1.0)
     policy = pgjax.tabular_softmax(3, 2)
-    batch, chance = enumeration.trajectories(mdp, policy, logits, horizon=T)
+    batch, chance = enumeration.trajectories(Problem(mdp, policy, logits, T))
 
     @jax.jit
     def estimated(decay: Any) -> Any:

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pgjax import bridge, estimators, exact, flax_policy, rollout
+from pgjax import Problem, bridge, estimators, exact, flax_policy, rollout
 from pgjax.environments import from_gymnax
 from pgjax.environments.tables import laws, reachable_states
-from pgjax.proof import convergence
+from pgjax.proof import error_curves
 from pgjax.training import default_network
 
 ALPHA = 1e-6
@@ -211,7 +211,7 @@ def test_a_forgotten_field_that_matters_is_found(monkeypatch):
 def flax_problem(environment, params, seed=0):
     policy = flax_policy(default_network(environment).clone(hidden=(4,)))
     mdp, horizon = bridge.timeless_mdp(environment, params, discount=0.9)
-    return mdp, horizon, policy, convergence.scattered_params(policy, mdp, jax.random.key(seed))
+    return mdp, horizon, policy, error_curves.scattered_params(policy, mdp, jax.random.key(seed))
 
 
 @pytest.mark.parametrize("name", ["FrozenLake", "FourRooms", "DeepSea"])
@@ -219,8 +219,8 @@ def test_time_in_the_state_and_a_horizon_are_one_gradient(name):
     environment, params = CASES[name]()
     mdp, horizon, policy, theta = flax_problem(environment, params)
     timed = bridge.tabular_mdp(environment, params, discount=0.9)
-    one = exact.gradient(mdp, policy, theta, horizon=horizon)
-    other = exact.gradient(timed, policy, theta, horizon=None)
+    one = exact.gradient(Problem(mdp, policy, theta, horizon))
+    other = exact.gradient(Problem(timed, policy, theta, None))
     for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-10)
 
@@ -257,7 +257,7 @@ def test_exact_objective_is_the_mean_of_real_returns(name):
         policy, theta, adapted, jax.random.key(4), num_trajectories=2**14, num_steps=horizon
     )
     returns = discounted_returns(batch, mdp.discount)
-    error = abs(returns.mean() - exact.objective(mdp, policy, theta, horizon=horizon))
+    error = abs(returns.mean() - exact.objective(Problem(mdp, policy, theta, horizon)))
     assert error < 5 * returns.std() / len(returns) ** 0.5
 
 
@@ -270,7 +270,7 @@ def test_exact_objective_and_gradient_are_means_of_real_ones_on_frozen_lake():
         policy, theta, adapted, jax.random.key(5), num_trajectories=2**15, num_steps=horizon
     )
     returns = discounted_returns(batch, mdp.discount)
-    error = abs(returns.mean() - exact.objective(mdp, policy, theta, horizon=horizon))
+    error = abs(returns.mean() - exact.objective(Problem(mdp, policy, theta, horizon)))
     assert error < 5 * returns.std() / len(returns) ** 0.5
     estimator = estimators.reward_to_go(mdp.discount)
     gradients = estimators.per_trajectory_gradients(estimator, policy, theta, batch)
@@ -278,7 +278,7 @@ def test_exact_objective_and_gradient_are_means_of_real_ones_on_frozen_lake():
     threshold = stats.norm.isf(ALPHA / (2 * flat.shape[1]))
 
     def largest_z(mdp):
-        truth = exact.reward_to_go_moments(mdp, policy, theta, horizon=horizon)
+        truth = exact.moments(Problem(mdp, policy, theta, horizon))
         # Above zero, for a cell that no episode acts in has weights without any gradient.
         error_bar = np.maximum(np.sqrt(np.diag(truth.covariance) / len(flat)), 1e-7)
         return np.max(np.abs(flat.mean(0, dtype=float) - truth.mean) / error_bar)

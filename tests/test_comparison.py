@@ -1,5 +1,6 @@
 """Comparisons: intervals hold the exact values, and the command shows them."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -7,10 +8,10 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import exact, tabular
+from pgjax import Problem, exact, tabular
 from pgjax.cli import main
-from pgjax.proof import convergence
-from pgjax.proof.comparison import Comparison, compare
+from pgjax.proof import error_curves
+from pgjax.proof.comparison import Batches, Comparison, compare
 
 LEVEL = 1 - 1e-5
 """Of each interval, so that eight of them all hold but once in 12,000 seeds."""
@@ -18,22 +19,29 @@ HORIZON = 3
 
 
 @pytest.fixture(scope="module")
-def known() -> dict[str, Any]:
+def known() -> Problem:
     mdp = tabular.random_mdp(1)
-    policy, params = convergence.flax_policy_for(mdp, 2, jax.random.key(3))
-    return {"mdp": mdp, "policy": policy, "params": params, "horizon": HORIZON}
+    policy, params = error_curves.flax_policy_for(mdp, 2, jax.random.key(3))
+    return Problem(mdp, policy, params, HORIZON)
 
 
 @pytest.fixture(scope="module")
-def rows(known) -> tuple[convergence.Contender, ...]:
-    return convergence.contenders(**known)
+def rows(known) -> tuple[error_curves.Contender, ...]:
+    return error_curves.contenders(known)
 
 
 def compared(known, rows, **settings: Any) -> Comparison:
+    batches = Batches(
+        known.policy,
+        known.params,
+        known.mdp,
+        64,
+        HORIZON,
+        behaviour=settings.pop("behaviour", None),
+    )
     return compare(
-        {row.name: row.estimator for row in rows}, known["policy"], known["params"], known["mdp"],
-        jax.random.key(0), batch_size=64, num_steps=HORIZON,
-        **{"reference": exact.gradient(**known), "num_batches": 64} | settings,
+        {row.name: row.estimator for row in rows}, batches, jax.random.key(0),
+        **{"reference": exact.gradient(known), "num_batches": 64} | settings,
     )  # fmt: skip
 
 
@@ -64,12 +72,10 @@ def test_on_policy_every_trajectory_counts_in_full(found):
 
 
 def test_off_policy_the_effective_share_is_the_inverse_second_moment(known, rows):
-    behaviour = jax.tree.map(lambda x: 0.3 * x, known["params"])
+    behaviour = jax.tree.map(lambda x: 0.3 * x, known.params)
     off = compared(known, rows[:1], behaviour=behaviour, level=LEVEL)
-    batch, probability = pgjax.enumeration.trajectories(
-        known["mdp"], known["policy"], behaviour, horizon=HORIZON
-    )
-    log_prob = pgjax.log_probs(known["policy"], known["params"], batch)
+    batch, probability = pgjax.enumeration.trajectories(replace(known, behaviour=behaviour))
+    log_prob = pgjax.log_probs(known.policy, known.params, batch)
     weight = np.exp(np.sum(np.where(batch.mask, log_prob - batch.log_prob, 0), axis=1))
     limit = 1 / np.sum(probability * weight**2)  # of ESS / N as N grows; at 64 within 1/64 or so
     assert limit < 0.97

@@ -12,7 +12,7 @@ import pytest
 from jaxtyping import config
 
 import pgjax
-from pgjax import Trajectory, baselines, enumeration, exact, tabular
+from pgjax import Problem, Trajectory, baselines, enumeration, exact, tabular
 from pgjax.control_variates import (
     coefficients,
     cross_fitted,
@@ -38,7 +38,7 @@ FEATURES = {"scalar": scalar, "time": time_steps, "state": observations}
 @pytest.fixture(scope="module")
 def listed(strict: None, table: np.ndarray) -> tuple[Trajectory, np.ndarray]:
     """All trajectories and their probabilities."""
-    batch, probability = enumeration.trajectories(MDP, POLICY, table, horizon=H)
+    batch, probability = enumeration.trajectories(Problem(MDP, POLICY, table, H))
     return jax.tree.map(jnp.asarray, batch), probability
 
 
@@ -59,7 +59,7 @@ def each(estimator: pgjax.Estimator, table: np.ndarray, batch: Trajectory) -> np
 def test_over_all_trajectories_the_state_fit_is_the_exact_optimum(listed, products, table):
     batch, probability = listed
     fit = partial(coefficients, observations(batch), target=returns_to_go(batch, GAMMA))
-    best = exact.optimal_state_baseline(MDP, POLICY, table, horizon=H)
+    best = exact.optimal_state_baseline(Problem(MDP, POLICY, table, H))
     found = fit(products, weight=jnp.asarray(probability))
     np.testing.assert_allclose(found, best, rtol=0, atol=TINY)
     uniform = jnp.full(len(probability), 1 / len(probability))
@@ -114,13 +114,12 @@ def test_the_scalar_fit_of_the_total_return_is_the_published_one(listed, table):
     norms = np.sum(scores**2, -1)
     expected = probability @ (norms * R[:, 0]) / (probability @ norms)
     assert found == pytest.approx(expected, abs=TINY)
-    mean = exact.objective(MDP, POLICY, table, horizon=H)
+    mean = exact.objective(Problem(MDP, POLICY, table, H))
     assert abs(expected - mean) > 1e-3  # it is not the mean return
 
     def variance(b: float) -> float:
-        return float(
-            exact.total_return_moments(MDP, POLICY, table, horizon=H, baseline=b).total_variance
-        )
+        problem = Problem(MDP, POLICY, table, H)
+        return float(exact.moments(problem, of=exact.TOTAL_RETURN, baseline=b).total_variance)
 
     best = variance(float(found))
     assert best < min(variance(float(found) + d) for d in (-0.01, 0.01))
@@ -148,7 +147,7 @@ def test_step_by_step_the_fit_weighs_returns_by_squared_score_norms(listed, prod
 
 def test_a_fit_comes_to_the_exact_optimum_as_the_batch_grows(listed, products, table):
     batch, probability = listed
-    best = exact.optimal_state_baseline(MDP, POLICY, table, horizon=H)
+    best = exact.optimal_state_baseline(Problem(MDP, POLICY, table, H))
     fit = jax.jit(partial(coefficients, observations(batch), products, returns_to_go(batch, GAMMA)))
     random = np.random.default_rng(0)
 
@@ -196,7 +195,8 @@ def test_cross_fitted_baselines_are_unbiased_in_batches_of_three_and_same_batch_
     mdp = tabular.chain(2, slip=0.3, discount=0.9)
     policy, params = pgjax.tabular_softmax(4, 2), np.zeros((4, 2))
     params[1:3] = [[0.4, -0.2], [-0.3, 0.5]]
-    truth = np.ravel(exact.gradient(mdp, policy, params, horizon=2))
+    problem = Problem(mdp, policy, params, horizon=2)
+    truth = np.ravel(exact.gradient(problem))
     gamma = mdp.discount
     weigh = pgjax.weights.reward_to_go(gamma, baseline=baselines.recorded_value)
     two = partial(cross_fitted, folds=2)  # of one trajectory and of two
@@ -215,7 +215,7 @@ def test_cross_fitted_baselines_are_unbiased_in_batches_of_three_and_same_batch_
         found = jax.vmap(pull_back)(jnp.where(batch.mask[None], jnp.stack(weight), 0) / 3)
         return found, [per_parameter(fit, policy, gamma)(params, batch) for fit in for_each]
 
-    found = enumeration.moments(estimates, mdp, policy, params, horizon=2, batch_size=3)
+    found = enumeration.moments(estimates, problem, batch_size=3)
     means = found.mean.reshape(len(unbiased) + len(biased) + 2, -1)
     biases = np.linalg.norm(means - truth, axis=1) / np.linalg.norm(truth)
     is_biased = [*(False for _ in unbiased), *(True for _ in biased), False, True]
@@ -226,13 +226,12 @@ def test_cross_fitted_baselines_are_unbiased_in_batches_of_three_and_same_batch_
 def test_the_same_batch_bias_shrinks_as_one_over_the_batch():
     mdp, policy = tabular.two_armed_bandit(), pgjax.tabular_softmax(3, 2)
     params = np.array([[0.4, -0.2], [0, 0], [0, 0]])
-    truth = np.ravel(exact.gradient(mdp, policy, params, horizon=1))
+    problem = Problem(mdp, policy, params, horizon=1)
+    truth = np.ravel(exact.gradient(problem))
     biases = []
     for K in (6, 12):
-        found = enumeration.moments(
-            estimate(same_batch, scalar, policy, 1.0), mdp, policy, params,
-            horizon=1, batch_size=K,
-        )  # fmt: skip
+        fitted = estimate(same_batch, scalar, policy, 1.0)
+        found = enumeration.moments(fitted, problem, batch_size=K)
         biases.append(float(np.linalg.norm(found.mean - truth)))
     assert biases[1] / biases[0] == pytest.approx(1 / 2, abs=0.1)
 

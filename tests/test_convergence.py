@@ -1,186 +1,131 @@
-"""The convergence experiment: its exact side agrees with enumeration, and its verdicts can fail."""
+"""assert_converges: sample gradients reach the exact one, and wrong ones are shown beside it."""
+
+from dataclasses import replace
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pgjax import bridge, enumeration, exact, reinforce, tabular
-from pgjax.cli import main
-from pgjax.core.float64 import flatten
-from pgjax.environments import from_gymnax
-from pgjax.proof import convergence
-from pgjax.proof.convergence import Point
+import pgjax
+from pgjax import Judge, Problem, baselines, exact, sampling, suite, tabular
 
-HORIZON = 3
+BANDIT, RANDOM, _, CONTINUING, _ = suite.problems()
+WIDE = Judge(margin=0.1)
+"""Rates of error of 1e-6 each; a bias above a tenth of ‖∇J‖ is found."""
 
 
-@pytest.fixture(scope="module")
-def experiment():
-    mdp = tabular.random_mdp(1)
-    policy, params = convergence.flax_policy_for(mdp, 2, jax.random.key(3))
-    settings = {"mdp": mdp, "policy": policy, "params": params, "horizon": HORIZON}
-    return settings, convergence.contenders(**settings)
+def test_a_right_estimator_converges_to_the_exact_gradient():
+    # False alarm 1e-6.
+    estimator = pgjax.reward_to_go(RANDOM.mdp.discount)
+    report = pgjax.assert_converges(estimator, RANDOM, judge=WIDE)
+    truth = exact.gradient(RANDOM)
+    distance = np.linalg.norm(report.gradient - truth) / np.linalg.norm(truth)
+    assert report.error == pytest.approx(distance)
+    assert report.error < WIDE.margin
+    assert report.num_directions == truth.size
+    np.testing.assert_array_equal(report.truth, truth)
+    assert f"{report.num_trajectories:,} trajectories" in str(report)
+    assert "at a rate of 1e-06" in str(report)
 
 
-def run(settings, rows, max_trajectories=2**13, key=5):
-    stream = convergence.converge(
-        **settings, rows=rows, key=jax.random.key(key), max_trajectories=max_trajectories
-    )
-    return [found for _, found in stream if found]
+def test_a_missing_discount_factor_fails_and_both_gradients_are_shown():
+    # False pass 1e-6: without γ^t the bias on this problem is 24 % of ‖∇J‖.
+    bias = exact.mismatched_gradient(CONTINUING) - exact.gradient(CONTINUING)
+    assert np.linalg.norm(bias) > 0.2 * np.linalg.norm(exact.gradient(CONTINUING))
+    with pytest.raises(AssertionError) as failure:
+        pgjax.assert_converges(
+            pgjax.mismatched_reward_to_go(CONTINUING.mdp.discount), CONTINUING, judge=WIDE
+        )
+    message = str(failure.value)
+    assert not isinstance(failure.value, sampling.InconclusiveError)
+    assert "the sample gradient is not the exact gradient" in message
+    assert "ACTUAL" in message  # both arrays, as NumPy shows them
+    assert "DESIRED" in message
 
 
-def test_stated_expectations_equal_enumeration(experiment):
-    settings, rows = experiment
-    for row in rows:
-        found = enumeration.moments(row.estimator, **settings)
-        np.testing.assert_allclose(row.mean, found.mean, rtol=0, atol=1e-10)
-        np.testing.assert_allclose(row.variance, np.diag(found.covariance), rtol=0, atol=1e-12)
+def test_too_few_samples_are_an_error_of_their_own():
+    with pytest.raises(sampling.InconclusiveError, match=r"about [\d,]+ samples would pass it"):
+        pgjax.assert_converges(
+            pgjax.reward_to_go(RANDOM.mdp.discount),
+            RANDOM,
+            judge=Judge(margin=0.002, max_samples=4096),
+        )
 
 
-def test_only_the_estimator_without_discounted_states_is_biased(experiment):
-    settings, rows = experiment
-    truth = flatten(exact.gradient(**settings))
-    biases = {row.name: np.linalg.norm(row.mean - truth) for row in rows}
-    assert biases.pop("reward-to-go, no γ^t") > 0.1 * np.linalg.norm(truth)
-    assert max(biases.values()) < 1e-12
+def test_a_bias_of_one_over_the_batch_is_that_of_the_batch_size():
+    # The batch mean shrinks the gradient by 1/2 in batches of 2: false pass 1e-6.
+    shrunk = pgjax.reinforce(1.0, baseline=baselines.batch_mean)
+    with pytest.raises(AssertionError, match="is not the exact gradient"):
+        pgjax.assert_converges(shrunk, BANDIT, batch_size=2, judge=WIDE)
+    assert pgjax.assert_converges(pgjax.rloo(1.0), BANDIT, batch_size=2, judge=WIDE).error < 0.1
 
 
-def test_every_power_of_two_is_reported_once_and_means_merge_exactly(experiment):
-    settings, rows = experiment
-    history = run(settings, rows)
-    counts = [points["reward-to-go"].num_trajectories for points in history]
-    assert counts == [2**power for power in range(8, 14)]
-    assert history[-1]["total return"].standard_error == pytest.approx(
-        history[-1]["total return"].deviation, rel=0.1
-    )
+def test_a_small_bias_that_is_found_fails_too():
+    # 8 % of ‖∇J‖ is within the margin, and the budget's first look already finds it.
+    def enlarged(params, batch):
+        gradient = pgjax.gradient(pgjax.rloo(1.0), BANDIT.policy, params, batch)
+        return jax.tree.map(lambda x: 1.08 * x, gradient)
+
+    with pytest.raises(AssertionError, match="is not the exact gradient"):
+        pgjax.assert_converges(enlarged, BANDIT, judge=Judge(margin=0.09))
 
 
-def test_verdicts_hold_at_a_stated_rate(experiment):
-    # False alarms: 4 estimators × 1e-6. Power: the biased one stands > threshold + 3 errors away.
-    settings, rows = experiment
-    last = run(settings, rows)[-1]
-    verdicts = {
-        name: convergence.judge(point, num_parameters=rows[0].mean.size, alpha=1e-6)
-        for name, point in last.items()
-    }
-    assert last["reward-to-go, no γ^t"].expected_z > verdicts["total return"].threshold + 3
-    assert all(verdict.passed for verdict in verdicts.values())
+def test_a_users_sampler_is_tested_with_the_estimator():
+    def rollout(params: Any, key: Any, temperature: float = 1.0) -> Any:
+        return pgjax.rollout(
+            BANDIT.policy, params / temperature, BANDIT.mdp, key, num_trajectories=16, num_steps=1
+        )
+
+    estimator = pgjax.reward_to_go(1.0)
+    assert pgjax.assert_converges(estimator, BANDIT, judge=WIDE, rollout=rollout).error < 0.1
+    with pytest.raises(AssertionError, match="is not the exact gradient"):
+        pgjax.assert_converges(
+            estimator, BANDIT, judge=WIDE, rollout=lambda params, key: rollout(params, key, 0.2)
+        )
 
 
-def test_a_wrong_claim_of_unbiasedness_is_refuted(experiment):
-    settings, rows = experiment
-    truth = flatten(exact.gradient(**settings))
-    liar = rows[-1]._replace(mean=truth)
-    point = run(settings, (liar,))[-1][liar.name]
-    verdict = convergence.judge(point, num_parameters=truth.size, alpha=1e-6)
-    assert not verdict.is_biased
-    assert not verdict.passed
+def test_off_policy_batches_come_from_the_behaviour_policy():
+    # Unweighted returns of another policy are biased by 15 %, importance weights repair it.
+    problem = replace(BANDIT, behaviour=-BANDIT.params)
+    weighted = pgjax.Estimator(pgjax.off_policy.per_decision(1.0), pgjax.terms.score)
+    assert pgjax.assert_converges(weighted, problem, judge=WIDE).error < 0.1
+    with pytest.raises(AssertionError, match="is not the exact gradient"):
+        pgjax.assert_converges(pgjax.reward_to_go(1.0), problem, judge=WIDE)
 
 
-def test_an_unseen_bias_is_no_pass_and_names_the_number_needed():
-    point = Point(256, 0.1, 1.0, 0.1, 0.05, 0.1, 0.11, largest_z=2.0, expected_z=1.0)
-    verdict = convergence.judge(point, num_parameters=1, alpha=1e-6)
-    assert not verdict.passed
-    assert verdict.needed == int(np.ceil(256 * (verdict.threshold + 3) ** 2))
+def test_pytrees_of_parameters_keep_their_structure():
+    policy = pgjax.flax_policy(pgjax.MLP(2, ()))
+    params = policy.init(jax.random.key(0), jnp.ones(3))
+    problem = replace(BANDIT, policy=policy, params=params)
+    made = lambda problem: pgjax.reward_to_go(problem.mdp.discount)  # noqa: E731
+    report = pgjax.assert_converges(made, problem, judge=WIDE)
+    assert jax.tree.structure(report.gradient) == jax.tree.structure(params)
+    assert jax.tree.map(np.shape, report.gradient) == jax.tree.map(np.shape, report.truth)
 
 
-def test_the_baseline_table_is_v_averaged_over_time_and_look_alikes():
-    mdp = tabular.short_corridor()
-    policy, params = convergence.flax_policy_for(mdp, 2, jax.random.key(0))
-    settings = {"mdp": mdp, "policy": policy, "params": params, "horizon": 4}
-    value = convergence.observation_values(**settings)
-    visits, values = exact.visitation(**settings), exact.state_values(**settings)
-    expected = (visits * values)[:, :3].sum() / visits[:, :3].sum()
-    assert float(value(mdp.observation[0])) == pytest.approx(expected, rel=1e-6)
+def test_with_many_parameters_projections_are_tested():
+    logits = jnp.zeros((3, 40))
+    transition = np.repeat(tabular.two_armed_bandit().transition, 20, axis=1)
+    reward = np.repeat(tabular.two_armed_bandit().reward, 20, axis=1)
+    bandit = tabular.two_armed_bandit().replace(transition=transition, reward=reward)
+    problem = Problem(bandit, pgjax.tabular_softmax(3, 40), logits, horizon=1)
+    estimator = pgjax.reward_to_go(1.0)
+    report = pgjax.assert_converges(estimator, problem, judge=Judge(margin=0.3))
+    assert report.num_directions == sampling.NUM_DIRECTIONS < logits.size
 
 
-def test_a_number_that_is_no_power_of_two_is_refused(experiment):
-    settings, rows = experiment
-    with pytest.raises(ValueError, match="power of two of at least 256, got 1000"):
-        run(settings, rows, max_trajectories=1000)
-
-
-def test_command_draws_its_picture_and_passes_for_an_mdp_from_a_file(tmp_path, capsys):
-    path, picture = tmp_path / "mine.npz", tmp_path / "picture.png"
-    tabular.save(tabular.random_mdp(1), path)
-    arguments = ["--mdp", str(path), "--horizon", "3", "--trajectories", "4096", "--hidden", "2"]
-    assert main(["converge", *arguments, "--output", str(picture)]) == 0
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "4 states, 2 actions" in printed
-    assert "✓ shown" in printed
-    assert "PASS" in printed
-
-
-def test_command_holds_real_frozen_lake_to_its_exact_gradient(tmp_path, capsys):
-    # Twenty steps instead of a hundred, and γ = 0.7, so that the bias of no γ^t is soon seen.
-    arguments = ["--env", "FrozenLake-misc", "--horizon", "20", "--discount", "0.7"]
-    arguments += ["--trajectories", "16384", "--hidden", "2", "--output", str(tmp_path / "p.png")]
-    assert main(["converge", *arguments]) == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "FrozenLake-misc: 16 states, 4 actions, γ = 0.7, at most 20 steps" in printed
-    assert printed.count("✓ within") == 3
-    assert "✓ shown" in printed
-
-
-def test_a_truth_of_zero_is_measured_in_its_own_unit():
-    # Every arm of the bandit pays the same on average, so ∇J = 0, and no estimator is biased.
-    environment, params = bridge.make("SimpleBandit-bsuite")
-    mdp, horizon = bridge.timeless_mdp(environment, params, discount=0.9)
-    policy, theta = convergence.flax_policy_for(mdp, 2, jax.random.key(0))
-    zero = np.zeros(sum(leaf.size for leaf in jax.tree.leaves(theta)))
-    row = convergence.Contender("total return", reinforce(0.9), zero, zero + 1)
-    stream = convergence.converge(
-        mdp, policy, theta, jax.random.key(1), (row,), horizon=horizon, max_trajectories=2**10,
-        environment=from_gymnax.adapt(environment, params),
-    )  # fmt: skip
-    point = [points for _, points in stream if points][-1]["total return"]
-    verdict = convergence.judge(point, num_parameters=zero.size, alpha=1e-6)
-    assert verdict.passed
-    assert not verdict.is_biased
-    assert point.error < 1
-
-
-def test_command_fails_when_the_bias_cannot_be_seen(tmp_path, capsys):
-    arguments = ["--trajectories", "256", "--mdp", "chain", "--hidden", "2", "--discount", "0.999"]
-    assert main(["converge", *arguments, "--output", str(tmp_path / "p.png")]) == 1
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "too few trajectories to see its bias" in printed
-    assert "FAIL" in printed
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--mdp", "corridr"], "did you mean corridor?"),
-        (["--mdp", "nowhere.npz"], "nowhere.npz"),
-        (["--env", "FrozenLake"], "did you mean FrozenLake-misc?"),
-        (["--env", "CartPole-v1"], "bridged are FrozenLake-misc, FourRooms-misc"),
-        (["--trajectories", "1000"], "power of two"),
-        (["--output", "missing_folder/p.png"], "--output must lie in a folder that exists"),
-        (["--output", "picture.txt"], "--output must end in"),
-    ],
-)
-def test_bad_arguments_are_answered_in_one_line(arguments, expected, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["converge", *arguments]) == 2
-    error = capsys.readouterr().err
-    assert expected in error
-    assert error.count("\n") == 1
-
-
-def test_an_mdp_and_an_environment_exclude_each_other(capsys):
-    with pytest.raises(SystemExit):
-        main(["converge", "--mdp", "chain", "--env", "FrozenLake-misc"])
-    assert "not allowed with argument --mdp" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("arguments", [["--discount", "2"], ["--horizon", "0"], ["--seed", "x"]])
-def test_bad_numbers_are_answered_in_one_line(arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["converge", *arguments])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert arguments[0] in error
-    assert arguments[1] in error
-    assert error.count("\n") == 1
+def test_what_cannot_be_judged_is_named():
+    estimator = pgjax.reward_to_go(1.0)
+    still = replace(BANDIT, mdp=replace(BANDIT.mdp, reward=0 * BANDIT.mdp.reward))
+    with pytest.raises(ValueError, match="bandit has a zero gradient"):
+        pgjax.assert_converges(estimator, still)
+    with pytest.raises(ValueError, match=r"problem\.horizon is infinite"):
+        pgjax.assert_converges(estimator, replace(BANDIT, horizon=None))
+    with pytest.raises(TypeError, match="candidate must be an Estimator"):
+        pgjax.assert_converges(5, BANDIT)  # pyright: ignore[reportArgumentType]  # on purpose
+    with pytest.raises(ValueError, match=r"alpha must lie in \(0, 1\)"):
+        Judge(alpha=0.0)
+    with pytest.raises(ValueError, match="margin must be positive"):
+        Judge(margin=0.0)

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import Trajectory, baselines, enumeration, estimators, exact, groups, tabular, weights
+from pgjax import (
+    Problem,
+    Trajectory,
+    baselines,
+    enumeration,
+    estimators,
+    exact,
+    groups,
+    tabular,
+    weights,
+)
 from pgjax.baselines import recorded_value
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -176,14 +186,14 @@ MDP, POLICY, STEPS = tabular.random_mdp(), pgjax.tabular_softmax(4, 2), 3
 def first_steps_share(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logits, V of them, and E Σ_{t<h} γ^t ∇log π A, which is ∇J − γ^h E ∇V(s_h): exactly."""
     table = np.random.default_rng(seed).normal(size=(4, 2))
-    value = np.asarray(exact.state_values(MDP, POLICY, table, horizon=None))
-    tails, probability = enumeration.trajectories(MDP, POLICY, table, horizon=STEPS)
+    value = np.asarray(exact.state_values(Problem(MDP, POLICY, table, None)))
+    tails, probability = enumeration.trajectories(Problem(MDP, POLICY, table, STEPS))
     underway = probability * ~np.asarray(tails.terminated).any(1)
     left = underway @ np.asarray(tails.final_observation)  # [S] P(s_h = s), still under way
-    share = np.asarray(exact.gradient(MDP, POLICY, table, horizon=None))
+    share = np.asarray(exact.gradient(Problem(MDP, POLICY, table, None)))
     for state in np.flatnonzero(left):
         begun = replace(MDP, initial=np.eye(4)[state])
-        tail = np.asarray(exact.gradient(begun, POLICY, table, horizon=None))
+        tail = np.asarray(exact.gradient(Problem(begun, POLICY, table, None)))
         share = share - MDP.discount**STEPS * left[state] * tail
     return table, value, share
 
@@ -206,7 +216,7 @@ def expected_gradients(value: np.ndarray, final: np.ndarray) -> np.ndarray:
         )
         return [pgjax.gradient(each, POLICY, params, judged) for each in BOOTSTRAPPED]
 
-    found = enumeration.moments(estimate, MDP, POLICY, first_steps_share()[0], horizon=STEPS)
+    found = enumeration.moments(estimate, Problem(MDP, POLICY, first_steps_share()[0], STEPS))
     return found.mean.reshape(3, 4, 2)
 
 
@@ -462,6 +472,6 @@ def test_a_term_is_taken_as_it_is_given() -> None:
 def test_groups_in_any_order_have_their_exact_expectation(make: Any, factor: float) -> None:
     table, crossed = first_steps_share()[0], groups.labelled([0, 1, 1, 0])
     estimator = make(MDP.discount, groups=crossed)
-    found = enumeration.moments(estimator, MDP, POLICY, table, horizon=1, batch_size=4)
-    truth = np.asarray(exact.gradient(MDP, POLICY, table, horizon=1)).ravel()
+    found = enumeration.moments(estimator, Problem(MDP, POLICY, table, 1), batch_size=4)
+    truth = np.asarray(exact.gradient(Problem(MDP, POLICY, table, 1))).ravel()
     np.testing.assert_allclose(found.mean, factor * truth, rtol=0, atol=1e-12)

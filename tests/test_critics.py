@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import pgjax
-from pgjax import baselines, critics, enumeration, weights
+from pgjax import Problem, baselines, critics, enumeration, weights
 
 MDP, HORIZON = pgjax.tabular.random_mdp(), 4
 POLICY = pgjax.tabular_softmax(4, 2)
@@ -19,7 +19,7 @@ TABLE = np.array([1.0, -2.0, 0.5, 7.0])
 @pytest.fixture(scope="module")
 def batch(table):
     with jax.enable_x64(True):
-        found, _ = enumeration.trajectories(MDP, POLICY, table, horizon=HORIZON)
+        found, _ = enumeration.trajectories(Problem(MDP, POLICY, table, HORIZON))
         yield jax.tree.map(jnp.asarray, found)
 
 
@@ -33,8 +33,8 @@ def test_recorded_values_are_the_baseline_of_the_same_function(batch, table):
 
 
 def test_a_critic_of_other_episodes_is_an_unbiased_baseline(table):
-    problem = (MDP, POLICY, table)
-    plain = pgjax.exact.gradient(*problem, horizon=HORIZON).ravel()
+    problem = Problem(MDP, POLICY, table, HORIZON)
+    plain = pgjax.exact.gradient(problem).ravel()
 
     def estimate(params, batch):
         batch = critics.with_values(jnp.dot, jnp.asarray(TABLE), batch)
@@ -49,9 +49,9 @@ def test_a_critic_of_other_episodes_is_an_unbiased_baseline(table):
         batch = critics.with_values(jnp.dot, own, batch)
         return pgjax.gradient(estimator, POLICY, params, batch)
 
-    found = enumeration.moments(estimate, *problem, horizon=HORIZON)
+    found = enumeration.moments(estimate, problem)
     np.testing.assert_allclose(found.mean, plain, rtol=0, atol=1e-12)
-    wrong = enumeration.moments(fitted_to_its_own, *problem, horizon=HORIZON)
+    wrong = enumeration.moments(fitted_to_its_own, problem)
     assert np.linalg.norm(wrong.mean - plain) > 0.3 * np.linalg.norm(plain)
 
 

@@ -24,9 +24,9 @@ from pgjax.exact.problem import Problem
 pytestmark = pytest.mark.usefixtures("strict")
 
 PROBLEMS = suite.problems()
-PROBLEM = PROBLEMS[1]._replace(horizon=3)  # γ < 1, stochastic, lengths 1 to 3
+PROBLEM = replace(PROBLEMS[1], horizon=3)  # γ < 1, stochastic, lengths 1 to 3
 GAMMA = PROBLEM.mdp.discount
-VALUES = exact.state_values(*PROBLEM.arguments, horizon=3)
+VALUES = exact.state_values(PROBLEM)
 WRONG = np.array([0.7, -0.3, 0.4, 0.0])  # a wrong value function is as unbiased a baseline
 CHECK = {"rtol": 0, "atol": 1e-10}
 
@@ -55,7 +55,7 @@ def expectation(
     estimators: Sequence[Estimator], order: int, problem: Problem = PROBLEM, K: int = 1
 ) -> np.ndarray:
     """Of each estimator's derivative: that of Σ P(batch) surrogate(batch), P(batch) constant."""
-    every, probability = enumeration.trajectories(*problem.arguments, horizon=problem.horizon)
+    every, probability = enumeration.trajectories(problem)
     members = np.array(list(product(range(len(probability)), repeat=K)))
     batches = jax.tree.map(lambda x: jnp.asarray(x[members]), every)
     weight = jnp.asarray(np.prod(probability[members], axis=1))
@@ -75,7 +75,7 @@ def expectation(
 
 @pytest.fixture(scope="module")
 def hessian(strict: None) -> np.ndarray:
-    return exact.hessian(*PROBLEM.arguments, horizon=3)
+    return exact.hessian(PROBLEM)
 
 
 # The expectation of every derivative
@@ -107,7 +107,7 @@ def test_the_hessian_of_the_surrogate_has_that_of_j_as_its_mean_and_no_other_ter
 def test_the_third_derivative_of_the_surrogate_has_that_of_j_as_its_mean() -> None:
     estimators = [Estimator(LESS_VALUE, terms.dice), Estimator(PLAIN, terms.score)]
     ours, plain = expectation(estimators, 3)
-    cube = exact.third_derivative(*PROBLEM.arguments, horizon=3)
+    cube = exact.third_derivative(PROBLEM)
     np.testing.assert_allclose(ours, cube, **CHECK)
     assert np.max(np.abs(plain - cube)) > 0.1
 
@@ -115,20 +115,20 @@ def test_the_third_derivative_of_the_surrogate_has_that_of_j_as_its_mean() -> No
 def test_the_hessian_of_a_network_is_unbiased_too() -> None:
     problem = PROBLEMS[4]
     estimators = [Estimator(credit.reward_to_go(problem.mdp.discount), terms.dice)]
-    truth = exact.hessian(*problem.arguments, horizon=problem.horizon)
+    truth = exact.hessian(problem)
     (found,) = expectation(estimators, 2, problem)
     np.testing.assert_allclose(found, truth, **CHECK)
     assert np.max(np.abs(truth)) > 1e-3
 
 
 def test_with_a_leave_one_out_baseline_the_hessian_stays_unbiased() -> None:
-    problem = PROBLEM._replace(horizon=2)
+    problem = replace(PROBLEM, horizon=2)
     own_sample_too, without = (
         Estimator(credit.reward_to_go(GAMMA, baseline=baseline), terms.dice)
         for baseline in (baselines.batch_mean, baselines.leave_one_out)
     )
     found = expectation([without, own_sample_too], 2, problem, K=2)
-    truth = exact.hessian(*problem.arguments, horizon=2)
+    truth = exact.hessian(problem)
     np.testing.assert_allclose(found[0], truth, **CHECK)
     assert np.max(np.abs(found[1] - truth)) > 1e-3
 
@@ -139,7 +139,7 @@ def test_with_a_leave_one_out_baseline_the_hessian_stays_unbiased() -> None:
 @pytest.fixture(scope="module")
 def batch(strict: None) -> Trajectory:
     """Nine trajectories of different lengths."""
-    every, _ = enumeration.trajectories(*PROBLEM.arguments, horizon=3)
+    every, _ = enumeration.trajectories(PROBLEM)
     chosen = jax.tree.map(lambda x: jnp.asarray(x[::11]), every)
     assert len(set(np.asarray(chosen.mask.sum(1)))) == 3
     return chosen
@@ -274,7 +274,7 @@ def test_published_baselines_are_contained_and_each_has_its_exact_variance(
         both = first + second_order_baseline(batch, log_prob)
         return jnp.stack([plain, first, both, loaded, faded])
 
-    found = enumeration.moments(jax.jit(jax.hessian(forms)), *PROBLEM.arguments, horizon=3)
+    found = enumeration.moments(jax.jit(jax.hessian(forms)), PROBLEM)
     means = found.mean.reshape(5, 8, 8)
     variances = np.diag(found.covariance).reshape(5, 64).sum(1)
     for mean in means[:4]:

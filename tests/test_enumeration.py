@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import TabularMDP, Trajectory, enumeration, exact, tabular
+from pgjax import Problem, TabularMDP, Trajectory, enumeration, exact, tabular
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -21,7 +21,7 @@ HORIZON = 3
 
 @pytest.fixture(scope="module")
 def listed(strict: None, table: np.ndarray) -> tuple[Trajectory, np.ndarray]:
-    return enumeration.trajectories(MDP, POLICY, table, horizon=HORIZON)
+    return enumeration.trajectories(Problem(MDP, POLICY, table, HORIZON))
 
 
 def walk(mdp: TabularMDP, pi: np.ndarray, horizon: int) -> dict[tuple, tuple[float, float]]:
@@ -60,14 +60,14 @@ def test_every_trajectory_is_listed_once_with_its_probability_and_rewards(
     listed: tuple[Trajectory, np.ndarray], table: np.ndarray
 ) -> None:
     batch, probability = listed
-    expected = walk(MDP, exact.action_probabilities(MDP, POLICY, table), HORIZON)
+    expected = walk(MDP, exact.action_probabilities(Problem(MDP, POLICY, table, 1)), HORIZON)
     found = paths(batch)
     assert len(found) == len(set(found)) == len(expected)
     assert set(found) == set(expected)
     total = batch.reward @ MDP.discount ** np.arange(HORIZON)
     for path, p, R in zip(found, probability, total, strict=True):
         np.testing.assert_allclose([p, R], expected[path], rtol=1e-13, atol=1e-15)
-    assert len(found) == enumeration.count(MDP, POLICY, table, horizon=HORIZON)
+    assert len(found) == enumeration.count(Problem(MDP, POLICY, table, HORIZON))
 
 
 @pytest.mark.parametrize("name", ["random", "chain", "corridor", "bandit"])
@@ -78,10 +78,10 @@ def test_probabilities_sum_to_one_and_the_mean_return_is_the_objective(
     mdp = tabular.NAMED[name].make()
     policy = pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params)
     params = np.array([0.3, -0.2])
-    batch, probability = enumeration.trajectories(mdp, policy, params, horizon=horizon)
+    batch, probability = enumeration.trajectories(Problem(mdp, policy, params, horizon))
     np.testing.assert_allclose(probability.sum(), 1, rtol=0, atol=1e-13)
     total = batch.reward @ mdp.discount ** np.arange(horizon)
-    J = exact.objective(mdp, policy, params, horizon=horizon)
+    J = exact.objective(Problem(mdp, policy, params, horizon))
     np.testing.assert_allclose(probability @ total, J, rtol=0, atol=1e-12)
 
 
@@ -114,7 +114,7 @@ def test_moments_of_one_trajectory_are_the_weighted_sums(
     rows = np.reshape(np.asarray(each), (len(probability), -1))
     mean = probability @ rows
     covariance = (rows - mean).T @ (probability[:, None] * (rows - mean))
-    found = enumeration.moments(estimator, MDP, POLICY, table, horizon=HORIZON)
+    found = enumeration.moments(estimator, Problem(MDP, POLICY, table, HORIZON))
     np.testing.assert_allclose(found.mean, mean, rtol=0, atol=1e-13)
     np.testing.assert_allclose(found.covariance, covariance, rtol=0, atol=1e-12)
 
@@ -123,15 +123,15 @@ def test_an_independent_batch_divides_the_covariance_and_keeps_the_mean(
     table: np.ndarray,
 ) -> None:
     estimator = pgjax.reward_to_go(MDP.discount)
-    one = enumeration.moments(estimator, MDP, POLICY, table, horizon=2)
-    two = enumeration.moments(estimator, MDP, POLICY, table, horizon=2, batch_size=2)
+    one = enumeration.moments(estimator, Problem(MDP, POLICY, table, 2))
+    two = enumeration.moments(estimator, Problem(MDP, POLICY, table, 2), batch_size=2)
     np.testing.assert_allclose(two.mean, one.mean, rtol=0, atol=1e-12)
     np.testing.assert_allclose(two.covariance, one.covariance / 2, rtol=0, atol=1e-12)
 
 
 def test_multisets_weigh_like_the_tuples_they_stand_for(table: np.ndarray) -> None:
     mdp, policy = tabular.two_armed_bandit(), pgjax.tabular_softmax(3, 2)
-    batch, probability = enumeration.trajectories(mdp, policy, table[:3], horizon=1)
+    batch, probability = enumeration.trajectories(Problem(mdp, policy, table[:3], 1))
     reward = batch.reward[:, 0]
 
     def best(params: Any, batch: Trajectory) -> Any:
@@ -141,7 +141,7 @@ def test_multisets_weigh_like_the_tuples_they_stand_for(table: np.ndarray) -> No
         tuples = list(itertools.product(range(len(probability)), repeat=K))
         weight = np.array([np.prod(probability[list(t)]) for t in tuples])
         value = np.array([np.max(reward[list(t)]) for t in tuples])
-        found = enumeration.moments(best, mdp, policy, table[:3], horizon=1, batch_size=K)
+        found = enumeration.moments(best, Problem(mdp, policy, table[:3], 1), batch_size=K)
         mean = weight @ value
         np.testing.assert_allclose(found.mean, [mean], rtol=1e-13)
         np.testing.assert_allclose(found.covariance, [[weight @ value**2 - mean**2]], rtol=1e-11)
@@ -149,14 +149,13 @@ def test_multisets_weigh_like_the_tuples_they_stand_for(table: np.ndarray) -> No
 
 def test_an_estimate_that_depends_on_the_order_is_summed_over_tuples(table: np.ndarray) -> None:
     mdp, policy = tabular.two_armed_bandit(), pgjax.tabular_softmax(3, 2)
+    problem = Problem(mdp, policy, table[:3], horizon=1)
 
     def first_times_its_place(params: Any, batch: Trajectory) -> Any:
         return batch.reward[0, 0] - 2.0 * batch.reward[1, 0] * batch.reward[0, 0]
 
-    p = float(exact.objective(mdp, policy, table[:3], horizon=1))  # of a reward of one
-    found = enumeration.moments(
-        first_times_its_place, mdp, policy, table[:3], horizon=1, batch_size=2
-    )
+    p = float(exact.objective(problem))  # of a reward of one
+    found = enumeration.moments(first_times_its_place, problem, batch_size=2)
     np.testing.assert_allclose(found.mean, [p - 2 * p**2], rtol=1e-13)
 
 
@@ -165,10 +164,10 @@ def test_users_code_may_return_any_tree(table: np.ndarray) -> None:
         return {"length": jnp.sum(batch.mask), "reward": jnp.sum(batch.reward, axis=0)}
 
     with jax.numpy_dtype_promotion("standard"):  # flattening mixes integers and floats
-        found = enumeration.moments(statistics, MDP, POLICY, table, horizon=HORIZON)
-    visits = exact.visitation(replace(MDP, discount=1.0), POLICY, table, horizon=HORIZON)
+        found = enumeration.moments(statistics, Problem(MDP, POLICY, table, HORIZON))
+    visits = exact.visitation(Problem(replace(MDP, discount=1.0), POLICY, table, HORIZON))
     np.testing.assert_allclose(found.mean[0], visits.sum(), rtol=1e-12)
-    J = exact.objective(replace(MDP, discount=1.0), POLICY, table, horizon=HORIZON)
+    J = exact.objective(Problem(replace(MDP, discount=1.0), POLICY, table, HORIZON))
     np.testing.assert_allclose(found.mean[1:].sum(), J, rtol=1e-12)
 
 
@@ -177,21 +176,21 @@ def test_an_estimate_that_is_nan_on_a_possible_trajectory_is_refused(table: np.n
         return jnp.log(batch.reward[0, :1] - 1e9)
 
     with pytest.raises(ValueError, match="not finite on some trajectory of positive probability"):
-        enumeration.moments(broken, MDP, POLICY, table, horizon=1)
+        enumeration.moments(broken, Problem(MDP, POLICY, table, 1))
 
 
 def test_an_action_without_probability_leads_nowhere() -> None:
     policy = pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params)
     params = np.array([0.0, -np.inf])
-    batch, probability = enumeration.trajectories(MDP, policy, params, horizon=2)
+    batch, probability = enumeration.trajectories(Problem(MDP, policy, params, 2))
     assert not np.any(batch.action)
     np.testing.assert_allclose(probability.sum(), 1, rtol=0, atol=1e-14)
 
 
 def test_moments_are_the_same_under_float32_settings(table: np.ndarray) -> None:
     estimator = pgjax.reward_to_go(MDP.discount)
-    wide = enumeration.moments(estimator, MDP, POLICY, table, horizon=2)
+    wide = enumeration.moments(estimator, Problem(MDP, POLICY, table, 2))
     with jax.enable_x64(False):
-        found = enumeration.moments(estimator, MDP, POLICY, table, horizon=2)
+        found = enumeration.moments(estimator, Problem(MDP, POLICY, table, 2))
     assert found.mean.dtype == np.float64
     np.testing.assert_array_equal(found.mean, wide.mean)

@@ -21,6 +21,7 @@ import pytest
 import pgjax
 from pgjax import (
     Estimator,
+    Problem,
     Trajectory,
     baselines,
     enumeration,
@@ -56,7 +57,7 @@ def right_values() -> np.ndarray:
     """[H, S] V_t(s) of the policy, exactly."""
     logits = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
     with jax.ensure_compile_time_eval():
-        return exact.state_values(MDP, POLICY, logits, horizon=HORIZON)
+        return exact.state_values(Problem(MDP, POLICY, logits, HORIZON))
 
 
 def right_value(batch: Trajectory) -> Any:
@@ -319,7 +320,7 @@ def expectations(estimates: dict[str, Estimate], table: np.ndarray, K: int) -> d
     def all_of_them(params: Any, batch: Trajectory) -> list[Any]:
         return [jnp.ravel(estimate(params, batch)) for estimate in estimates.values()]
 
-    found = enumeration.moments(all_of_them, MDP, POLICY, table, horizon=HORIZON, batch_size=K)
+    found = enumeration.moments(all_of_them, Problem(MDP, POLICY, table, HORIZON), batch_size=K)
     return dict(zip(estimates, found.mean.reshape(len(estimates), -1), strict=True))
 
 
@@ -330,8 +331,8 @@ def estimate_of(estimator: Estimator) -> Estimate:
 @pytest.fixture(scope="module")
 def truth(strict: None, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """∇J and the mismatched gradient, flat."""
-    true = exact.gradient(MDP, POLICY, table, horizon=HORIZON)
-    mismatched = exact.mismatched_gradient(MDP, POLICY, table, horizon=HORIZON)
+    true = exact.gradient(Problem(MDP, POLICY, table, HORIZON))
+    mismatched = exact.mismatched_gradient(Problem(MDP, POLICY, table, HORIZON))
     return true.ravel(), mismatched.ravel()
 
 
@@ -387,13 +388,10 @@ def test_a_batch_mean_with_its_own_sample_shrinks_the_gradient_exactly(
     size: int, table: np.ndarray
 ) -> None:
     estimator = pgjax.reinforce(GAMMA, baseline=baselines.batch_mean)
-    found = enumeration.moments(
-        estimator, tabular.two_armed_bandit(GAMMA), pgjax.tabular_softmax(3, 2), table[:3],
-        horizon=1, batch_size=size,
-    )  # fmt: skip
-    true = exact.gradient(
-        tabular.two_armed_bandit(GAMMA), pgjax.tabular_softmax(3, 2), table[:3], horizon=1
-    )
+    bandit = tabular.two_armed_bandit(GAMMA)
+    problem = Problem(bandit, pgjax.tabular_softmax(3, 2), table[:3], horizon=1)
+    found = enumeration.moments(estimator, problem, batch_size=size)
+    true = exact.gradient(problem)
     expected = true.ravel() * (size - 1) / size
     np.testing.assert_allclose(found.mean, expected, rtol=0, atol=TOLERANCE)
 
@@ -407,7 +405,7 @@ def test_the_importance_ratio_is_biased_off_policy_and_its_weights_do_not_know(
     def off_policy(behaviour: Any, batch: Trajectory) -> Any:
         return estimate(jnp.asarray(table), batch)
 
-    found = enumeration.moments(off_policy, MDP, POLICY, elsewhere, horizon=HORIZON)
+    found = enumeration.moments(off_policy, Problem(MDP, POLICY, elsewhere, HORIZON))
     assert np.max(np.abs(found.mean - truth[0])) > 1e-2 * np.linalg.norm(truth[0])
 
 
@@ -464,7 +462,7 @@ derive_three = derived(3)
 
 @pytest.fixture(scope="module")
 def episodes(strict: None, table: np.ndarray) -> Trajectory:
-    batch, _ = enumeration.trajectories(MDP, POLICY, table, horizon=HORIZON)
+    batch, _ = enumeration.trajectories(Problem(MDP, POLICY, table, HORIZON))
     lasts = np.sum(batch.mask, axis=1)
     rows = np.concatenate([np.flatnonzero(lasts == n)[[0, -1]] for n in (1, 2, 3)])
     chosen = jax.tree.map(lambda x: jnp.asarray(x[rows]), batch)
@@ -653,7 +651,7 @@ def test_log_probs_are_those_of_the_policy_and_zero_after_the_end(
     episodes: Trajectory, table: np.ndarray
 ) -> None:
     found = np.asarray(pgjax.log_probs(POLICY, jnp.asarray(table), spoiled(episodes)))
-    probability = exact.action_probabilities(MDP, POLICY, table)
+    probability = exact.action_probabilities(Problem(MDP, POLICY, table, 1))
     for i, t in np.ndindex(*found.shape):
         state = int(np.argmax(episodes.observation[i, t]))
         expected = np.log(probability[state, episodes.action[i, t]]) if episodes.mask[i, t] else 0
@@ -704,7 +702,7 @@ def test_new_data_of_the_same_shape_does_not_recompile(
 
 def cut_after(horizon: int, remaining: int | None, table: np.ndarray) -> tuple[Any, np.ndarray]:
     """E[reward-to-go of episodes cut at `horizon`, V with `remaining` steps after it], and V."""
-    values = exact.state_values(MDP, POLICY, table, horizon=remaining)
+    values = exact.state_values(Problem(MDP, POLICY, table, remaining))
     value = values if remaining is None else values[0]
 
     def estimate(params: Any, batch: Trajectory) -> Any:
@@ -713,7 +711,7 @@ def cut_after(horizon: int, remaining: int | None, table: np.ndarray) -> tuple[A
         complete = replace(batch, final_value=final_value)
         return pgjax.gradient(pgjax.reward_to_go(GAMMA), POLICY, params, complete)
 
-    return enumeration.moments(estimate, MDP, POLICY, table, horizon=horizon).mean, value
+    return enumeration.moments(estimate, Problem(MDP, POLICY, table, horizon)).mean, value
 
 
 @pytest.mark.parametrize("longer", [5, None])
@@ -726,19 +724,19 @@ def test_a_right_final_value_completes_the_gradient_of_the_steps_before_the_cut(
     horizon = 2
     remaining = None if longer is None else longer - horizon
     found, _ = cut_after(horizon, remaining, table)
-    probability = exact.action_probabilities(MDP, POLICY, table)
+    probability = exact.action_probabilities(Problem(MDP, POLICY, table, 1))
     step = np.einsum("sa,sat->st", probability, MDP.transition)
     alive = MDP.initial
     for _ in range(horizon):
         alive = np.where(MDP.terminal, 0, alive @ step)
     later = exact.gradient(
-        replace(MDP, initial=alive / alive.sum()), POLICY, table, horizon=remaining
+        Problem(replace(MDP, initial=alive / alive.sum()), POLICY, table, remaining)
     )
-    whole = exact.gradient(MDP, POLICY, table, horizon=longer)
+    whole = exact.gradient(Problem(MDP, POLICY, table, longer))
     expected = whole - GAMMA**horizon * alive.sum() * later
     np.testing.assert_allclose(found, expected.ravel(), rtol=0, atol=TOLERANCE)
     # The control: bootstrapping matters, it is not the gradient of the two-step objective.
-    short = exact.gradient(MDP, POLICY, table, horizon=horizon)
+    short = exact.gradient(Problem(MDP, POLICY, table, horizon))
     assert np.max(np.abs(found - short.ravel())) > 1e-2 * np.linalg.norm(short)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +12,27 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 import pgjax
-from pgjax import TabularMDP, exact, tabular
+from pgjax import Problem, TabularMDP, exact, tabular
+from pgjax.exact.dynamics import objective_under, prepare
 
 pytestmark = pytest.mark.usefixtures("strict")
 
 TOLERANCE = 1e-10
 
 
-class Case(NamedTuple):
-    """An MDP, a policy on it, and parameters that are uniform nowhere."""
+def differentiated(problem: Problem, transform: Callable[[Callable], Callable]) -> Any:
+    """A derivative of J by differentiating the dynamic program itself."""
+    model, params = prepare(problem)
+    flat, unravel = ravel_pytree(params)
 
-    mdp: TabularMDP
-    policy: pgjax.Policy
-    params: Any
+    def value(flat: Any) -> Any:
+        return objective_under(problem.policy, problem.horizon, unravel(flat), model)
+
+    return transform(value)(flat)
+
+
+def case(mdp: TabularMDP, policy: pgjax.Policy, params: Any) -> Problem:
+    return Problem(mdp, policy, params, horizon=None)
 
 
 def noisy(params: Any) -> Any:
@@ -34,22 +42,22 @@ def noisy(params: Any) -> Any:
     return tree.unflatten([np.asarray(x) + 0.5 * random.normal(size=x.shape) for x in leaves])
 
 
-def flax_case(module: Any) -> Case:
+def flax_case(module: Any) -> Problem:
     # Flax promotes its float32 parameters with the observation by itself, in its own way.
     with jax.numpy_dtype_promotion("standard"):
         policy = pgjax.flax_policy(module)
         params = policy.init(jax.random.key(0), jnp.zeros(4))
-    return Case(tabular.random_mdp(), policy, noisy(params))
+    return case(tabular.random_mdp(), policy, noisy(params))
 
 
-CASES: dict[str, Callable[[], Case]] = {
-    "tabular": lambda: Case(
+CASES: dict[str, Callable[[], Problem]] = {
+    "tabular": lambda: case(
         tabular.random_mdp(), pgjax.tabular_softmax(4, 2), noisy(np.zeros((4, 2)))
     ),
-    "undiscounted": lambda: Case(
+    "undiscounted": lambda: case(
         tabular.chain(3, discount=1.0), pgjax.tabular_softmax(5, 2), noisy(np.zeros((5, 2)))
     ),
-    "aliased": lambda: Case(
+    "aliased": lambda: case(
         tabular.short_corridor(),
         pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params * s),
         np.array([-0.3, 0.4]),
@@ -66,7 +74,7 @@ each_case_and_horizon = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def cases(strict: None) -> dict[str, Case]:
+def cases(strict: None) -> dict[str, Problem]:
     return {name: make() for name, make in CASES.items()}
 
 
@@ -76,12 +84,13 @@ def flat(tree: Any) -> np.ndarray:
 
 @each_case_and_horizon
 def test_both_forms_of_the_gradient_agree(
-    name: str, horizon: int | None, cases: dict[str, Case]
+    name: str, horizon: int | None, cases: dict[str, Problem]
 ) -> None:
-    found = exact.gradient(*cases[name], horizon=horizon)
-    other = exact.differentiated_gradient(*cases[name], horizon=horizon)
+    problem = replace(cases[name], horizon=horizon)
+    found = exact.gradient(problem)
+    other = differentiated(problem, jax.grad)
     assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(found))
-    np.testing.assert_allclose(flat(found), flat(other), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(flat(found), other, rtol=0, atol=TOLERANCE)
     if horizon in (6, None):  # zero would agree with zero, as it does in very short episodes
         assert np.max(np.abs(flat(found))) > 1e-3
 
@@ -99,10 +108,11 @@ def test_both_forms_of_the_gradient_agree(
     ],
 )
 def test_both_forms_of_the_hessian_agree_and_are_symmetric(
-    name: str, horizon: int | None, cases: dict[str, Case]
+    name: str, horizon: int | None, cases: dict[str, Problem]
 ) -> None:
-    found = exact.hessian(*cases[name], horizon=horizon)
-    other = exact.differentiated_hessian(*cases[name], horizon=horizon)
+    problem = replace(cases[name], horizon=horizon)
+    found = exact.hessian(problem)
+    other = differentiated(problem, jax.hessian)
     scale = max(1.0, float(np.max(np.abs(found))))
     np.testing.assert_allclose(found, other, rtol=0, atol=TOLERANCE * scale)
     np.testing.assert_allclose(found, found.T, rtol=0, atol=TOLERANCE * scale)
@@ -114,90 +124,90 @@ def test_both_forms_of_the_hessian_agree_and_are_symmetric(
     [("tabular", 3), ("undiscounted", None), ("aliased", None), ("linen", None), ("nnx", 3)],
 )
 def test_the_gradient_is_the_slope_of_the_objective_by_finite_differences(
-    name: str, horizon: int | None, cases: dict[str, Case]
+    name: str, horizon: int | None, cases: dict[str, Problem]
 ) -> None:
-    mdp, policy, params = cases[name]
-    vector, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
+    problem = replace(cases[name], horizon=horizon)
+    vector, unravel = ravel_pytree(jax.tree.map(jnp.asarray, problem.params))
     direction = np.random.default_rng(3).normal(size=vector.shape)
     direction /= np.linalg.norm(direction)
     h = 1e-4
 
     def at(step: float) -> float:
-        return float(
-            exact.objective(mdp, policy, unravel(vector + step * direction), horizon=horizon)
-        )
+        there = replace(problem, params=unravel(vector + step * direction))
+        return float(exact.objective(there))
 
     # Richardson's combination of two central differences: off by O(h⁴) and by eps |J| / h, where
     # |J| < 30 in these cases: below 1e-9 with room for the fifth derivative.
     slope = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
-    found = flat(exact.gradient(mdp, policy, params, horizon=horizon)) @ direction
+    found = flat(exact.gradient(problem)) @ direction
     np.testing.assert_allclose(found, slope, rtol=0, atol=1e-9)
 
 
 @each_case_and_horizon
 def test_values_and_action_values_obey_bellman(
-    name: str, horizon: int | None, cases: dict[str, Case]
+    name: str, horizon: int | None, cases: dict[str, Problem]
 ) -> None:
-    mdp, policy, params = cases[name]
-    V = exact.state_values(mdp, policy, params, horizon=horizon)
-    Q = exact.action_values(mdp, policy, params, horizon=horizon)
-    pi = exact.action_probabilities(mdp, policy, params)
+    problem = replace(cases[name], horizon=horizon)
+    V = exact.state_values(problem)
+    Q = exact.action_values(problem)
+    pi = exact.action_probabilities(problem)
     following = V if horizon is None else np.concatenate([V[1:], np.zeros_like(V[:1])])
+    mdp = problem.mdp
     alive = np.where(mdp.terminal, 0.0, following)
     target = mdp.reward + mdp.discount * alive[..., None, None, :]
     expected = np.einsum("sat,...sat->...sa", mdp.transition, target)
     expected = np.where(mdp.terminal[:, None], 0.0, expected)
     np.testing.assert_allclose(Q, expected, rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(V, np.sum(pi * Q, axis=-1), rtol=0, atol=TOLERANCE)
-    J = exact.objective(mdp, policy, params, horizon=horizon)
+    J = exact.objective(problem)
     start = V if horizon is None else V[0]
     np.testing.assert_allclose(J, mdp.initial @ start, rtol=0, atol=TOLERANCE)
 
 
 @each_case_and_horizon
 def test_visitation_pays_the_objective_and_flows(
-    name: str, horizon: int | None, cases: dict[str, Case]
+    name: str, horizon: int | None, cases: dict[str, Problem]
 ) -> None:
-    mdp, policy, params = cases[name]
-    visits = exact.visitation(mdp, policy, params, horizon=horizon)
+    problem = replace(cases[name], horizon=horizon)
+    visits = exact.visitation(problem)
     total = visits if horizon is None else visits.sum(0)
-    pi = exact.action_probabilities(mdp, policy, params)
+    pi = exact.action_probabilities(problem)
+    mdp = problem.mdp
     expected_reward = np.einsum("sa,sat,sat->s", pi, mdp.transition, mdp.reward)
-    J = exact.objective(mdp, policy, params, horizon=horizon)
+    J = exact.objective(problem)
     np.testing.assert_allclose(total @ expected_reward, J, rtol=0, atol=TOLERANCE)
     np.testing.assert_array_equal(total[mdp.terminal], 0)
 
 
-def test_a_long_horizon_approaches_the_infinite_one(cases: dict[str, Case]) -> None:
+def test_a_long_horizon_approaches_the_infinite_one(cases: dict[str, Problem]) -> None:
     # The rest of the sum is at most γ^H times the largest value, 0.8^150 < 3e-15.
     for function in (exact.objective, exact.gradient):
-        near = function(*cases["tabular"], horizon=150)
-        np.testing.assert_allclose(
-            near, function(*cases["tabular"], horizon=None), rtol=0, atol=1e-12
-        )
+        near = function(replace(cases["tabular"], horizon=150))
+        np.testing.assert_allclose(near, function(cases["tabular"]), rtol=0, atol=1e-12)
 
 
 def test_the_mismatched_gradient_is_the_gradient_only_without_discount(
-    cases: dict[str, Case],
+    cases: dict[str, Problem],
 ) -> None:
     for horizon in (3, None):
         for name, differs in (("tabular", True), ("undiscounted", False)):
-            true = exact.gradient(*cases[name], horizon=horizon)
-            found = exact.mismatched_gradient(*cases[name], horizon=horizon)
+            problem = replace(cases[name], horizon=horizon)
+            true = exact.gradient(problem)
+            found = exact.mismatched_gradient(problem)
             gap = np.max(np.abs(found - true))
             assert gap > 1e-2 if differs else gap < TOLERANCE
 
 
 def test_the_mismatched_gradient_weighs_states_without_their_discount(
-    cases: dict[str, Case],
+    cases: dict[str, Problem],
 ) -> None:
-    mdp, policy, params = cases["tabular"]
-    visits = exact.visitation(replace(mdp, discount=1.0), policy, params, horizon=3)
-    Q = exact.action_values(mdp, policy, params, horizon=3)
-    pi = exact.action_probabilities(mdp, policy, params)
+    problem = replace(cases["tabular"], horizon=3)
+    visits = exact.visitation(replace(problem, mdp=replace(problem.mdp, discount=1.0)))
+    Q = exact.action_values(problem)
+    pi = exact.action_probabilities(problem)
     advantage = Q - np.sum(pi * Q, axis=-1, keepdims=True)
     expected = np.einsum("ks,sa,ksa->sa", visits, pi, advantage)  # ∇π = π (e − π) for a softmax
-    found = exact.mismatched_gradient(mdp, policy, params, horizon=3)
+    found = exact.mismatched_gradient(problem)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
@@ -206,41 +216,40 @@ def test_two_armed_bandit_in_closed_form() -> None:
     params = np.zeros((3, 2))
     params[0] = [0.2, -0.5]
     p = 1 / (1 + np.exp(-0.7))  # of the first arm
-    J = exact.objective(mdp, policy, params, horizon=1)
+    J = exact.objective(Problem(mdp, policy, params, horizon=1))
     np.testing.assert_allclose(J, 0.3 * p + 0.6 * (1 - p), rtol=1e-14)
     slope = p * (1 - p) * (0.3 - 0.6)
-    gradient = exact.gradient(mdp, policy, params, horizon=None)
+    gradient = exact.gradient(case(mdp, policy, params))
     expected = [[slope, -slope], [0, 0], [0, 0]]
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-15)
-    curvature = exact.hessian(mdp, policy, params, horizon=None)
+    curvature = exact.hessian(case(mdp, policy, params))
     np.testing.assert_allclose(curvature[0, 0], slope * (1 - 2 * p), rtol=1e-13)
 
 
-def corridor(probability_of_right: float) -> Case:
+def corridor(probability_of_right: float) -> Problem:
     policy = pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params * s)
     p = probability_of_right
-    return Case(tabular.short_corridor(), policy, np.array([0.0, np.log(p / (1 - p))]))
+    return case(tabular.short_corridor(), policy, np.array([0.0, np.log(p / (1 - p))]))
 
 
 def test_the_short_corridor_has_sutton_and_bartos_optimum() -> None:
     # Solving Example 13.1 by hand: V = 2 (p − 2) / (p (1 − p)), largest at p = 2 − √2.
     for p in (0.05, 0.3, 0.9):
         expected = 2 * (p - 2) / (p * (1 - p))
-        J = exact.objective(*corridor(p), horizon=None)
+        J = exact.objective(corridor(p))
         np.testing.assert_allclose(J, expected, rtol=1e-12)
     best = corridor(2 - np.sqrt(2))
-    J = exact.objective(*best, horizon=None)
+    J = exact.objective(best)
     np.testing.assert_allclose(J, -2 * (3 + 2 * np.sqrt(2)), rtol=1e-12)
-    np.testing.assert_allclose(exact.gradient(*best, horizon=None), [0, 0], rtol=0, atol=1e-12)
-    curvature = exact.hessian(*best, horizon=None)
+    np.testing.assert_allclose(exact.gradient(best), [0, 0], rtol=0, atol=1e-12)
+    curvature = exact.hessian(best)
     assert np.max(np.linalg.eigvalsh(curvature)) < 1e-10  # a maximum; one direction is flat
     assert np.min(np.linalg.eigvalsh(curvature)) < -1
 
 
 def test_undiscounted_visits_sum_to_the_expected_length() -> None:
-    case = corridor(0.4)
-    visits = exact.visitation(*case, horizon=None)
-    J = exact.objective(*case, horizon=None)  # −1 a step
+    visits = exact.visitation(corridor(0.4))
+    J = exact.objective(corridor(0.4))  # −1 a step
     np.testing.assert_allclose(visits.sum(), -J, rtol=1e-12)
 
 
@@ -252,18 +261,17 @@ def continuing(discount: float) -> TabularMDP:
 
 @pytest.mark.parametrize("discount", [0.0, 0.5, 0.99])
 def test_visits_of_a_continuing_task_sum_to_the_effective_horizon(discount: float) -> None:
-    visits = exact.visitation(
-        continuing(discount), pgjax.tabular_softmax(2, 2), np.eye(2), horizon=None
-    )
+    visits = exact.visitation(case(continuing(discount), pgjax.tabular_softmax(2, 2), np.eye(2)))
     np.testing.assert_allclose(visits.sum(), 1 / (1 - discount), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "horizon"), [("tabular", 3), ("aliased", None)])
 def test_both_forms_of_the_third_derivative_agree_and_are_symmetric(
-    name: str, horizon: int | None, cases: dict[str, Case]
+    name: str, horizon: int | None, cases: dict[str, Problem]
 ) -> None:
-    found = exact.third_derivative(*cases[name], horizon=horizon)
-    other = exact.differentiated_third_derivative(*cases[name], horizon=horizon)
+    problem = replace(cases[name], horizon=horizon)
+    found = exact.third_derivative(problem)
+    other = differentiated(problem, lambda f: jax.jacfwd(jax.hessian(f)))
     scale = float(np.max(np.abs(found)))
     assert scale > 1e-3
     np.testing.assert_allclose(found, other, rtol=0, atol=TOLERANCE * scale)
@@ -271,12 +279,14 @@ def test_both_forms_of_the_third_derivative_agree_and_are_symmetric(
         np.testing.assert_allclose(found, found.transpose(axes), rtol=0, atol=TOLERANCE * scale)
 
 
-def test_the_third_derivative_is_the_slope_of_the_hessian(cases: dict[str, Case]) -> None:
-    mdp, policy, params = cases["tabular"]
+def test_the_third_derivative_is_the_slope_of_the_hessian(cases: dict[str, Problem]) -> None:
+    problem = replace(cases["tabular"], horizon=3)
     step = np.zeros((4, 2))
     step[1, 0] = 1e-4
-    above, below = (exact.hessian(mdp, policy, params + h, horizon=3) for h in (step, -step))
-    found = exact.third_derivative(mdp, policy, params, horizon=3)[2]
+    above, below = (
+        exact.hessian(replace(problem, params=problem.params + h)) for h in (step, -step)
+    )
+    found = exact.third_derivative(problem)[2]
     np.testing.assert_allclose((above - below) / 2e-4, found, rtol=0, atol=1e-8)
 
 
@@ -287,36 +297,34 @@ def test_only_unreachable_states_that_need_not_end_have_no_value() -> None:
     for now, following in enumerate([4, 2, 1, 1, 4]):
         transition[now, 0, following] = 1
     mdp = TabularMDP(transition, np.ones((5, 1, 5)), np.eye(5)[0], np.arange(5) == 4, 1.0)
-    case = (mdp, pgjax.tabular_softmax(5, 1), np.zeros((5, 1)))
-    assert exact.objective(*case, horizon=None) == 1
-    np.testing.assert_array_equal(
-        exact.state_values(*case, horizon=None), [1, np.nan, np.nan, np.nan, 0]
-    )
-    Q = exact.action_values(*case, horizon=None)[:, 0]
+    problem = case(mdp, pgjax.tabular_softmax(5, 1), np.zeros((5, 1)))
+    assert exact.objective(problem) == 1
+    np.testing.assert_array_equal(exact.state_values(problem), [1, np.nan, np.nan, np.nan, 0])
+    Q = exact.action_values(problem)[:, 0]
     np.testing.assert_array_equal(Q, [1, np.nan, np.nan, np.nan, 0])
     np.testing.assert_array_equal(
-        exact.state_values(*case, horizon=2), [[1, 2, 2, 2, 0], [1, 1, 1, 1, 0]]
+        exact.state_values(replace(problem, horizon=2)), [[1, 2, 2, 2, 0], [1, 1, 1, 1, 0]]
     )
 
 
 def test_an_episode_that_need_not_end_is_refused_by_the_name_of_its_state() -> None:
-    case = (continuing(1.0), pgjax.tabular_softmax(2, 2), np.eye(2))
+    problem = case(continuing(1.0), pgjax.tabular_softmax(2, 2), np.eye(2))
     with pytest.raises(ValueError, match=r"from state 0 it need not.*give a horizon or a discount"):
-        exact.objective(*case, horizon=None)
-    assert np.isfinite(exact.objective(*case, horizon=3))
+        exact.objective(problem)
+    assert np.isfinite(exact.objective(replace(problem, horizon=3)))
     with pytest.raises(ValueError, match="from state 0"):
-        exact.mismatched_gradient(continuing(0.9), *case[1:], horizon=None)
+        exact.mismatched_gradient(replace(problem, mdp=continuing(0.9)))
 
 
 @pytest.mark.parametrize(
     "function", [exact.objective, exact.gradient, exact.state_values, exact.hessian]
 )
 def test_results_are_float64_numpy_whatever_the_setting(function: Callable) -> None:
-    case = (tabular.random_mdp(), pgjax.tabular_softmax(4, 2))
     table = np.linspace(-1, 1, 8).reshape(4, 2).astype(np.float32)
-    wide = function(*case, table, horizon=3)
+    problem = Problem(tabular.random_mdp(), pgjax.tabular_softmax(4, 2), table, horizon=3)
+    wide = function(problem)
     with jax.enable_x64(False):
-        found = function(*case, table, horizon=3)
+        found = function(problem)
     assert isinstance(found, np.ndarray | np.float64)
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, wide)
@@ -331,9 +339,9 @@ def test_another_mdp_of_the_same_shape_does_not_recompile() -> None:
 
     policy = pgjax.softmax_policy(lambda key, s: jnp.zeros((4, 2)), logits)
     table = np.eye(4)[:, :2]
-    first = exact.gradient(tabular.random_mdp(0), policy, table, horizon=3)
+    first = exact.gradient(Problem(tabular.random_mdp(0), policy, table, 3))
     before = len(traced)
     assert before > 0
-    second = exact.gradient(tabular.random_mdp(1, discount=0.5), policy, table + 1, horizon=3)
+    second = exact.gradient(Problem(tabular.random_mdp(1, discount=0.5), policy, table + 1, 3))
     assert np.any(first != second)
     assert len(traced) == before

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import Policy, Trajectory, enumeration, exact, policies, tabular
+from pgjax import Policy, Problem, Trajectory, enumeration, exact, policies, tabular
 from pgjax.types import MaskedObservation
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -52,28 +52,28 @@ by_hand = replace(masked, log_prob=log_prob_by_hand)
 
 
 def test_forbidden_actions_are_in_no_trajectory_and_the_others_probabilities_sum_to_one() -> None:
-    batch, probability = enumeration.trajectories(MDP, masked, PARAMS, horizon=HORIZON)
+    batch, probability = enumeration.trajectories(Problem(MDP, masked, PARAMS, HORIZON))
     np.testing.assert_allclose(probability.sum(), 1, rtol=0, atol=1e-14)
     state = np.argmax(batch.observation, axis=-1)
     assert np.all(LEGAL[state, batch.action][batch.mask])
-    every = enumeration.count(MDP, plain, PARAMS, horizon=HORIZON)
+    every = enumeration.count(Problem(MDP, plain, PARAMS, HORIZON))
     assert len(probability) < every
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_the_gradient_under_a_mask_is_unbiased(batch_size: int) -> None:
-    truth = exact.gradient(MDP, by_hand, PARAMS, horizon=HORIZON).ravel()
+    truth = exact.gradient(Problem(MDP, by_hand, PARAMS, HORIZON)).ravel()
     assert np.linalg.norm(truth) > 0.1
     estimator = pgjax.rloo(MDP.discount) if batch_size > 1 else pgjax.reward_to_go(MDP.discount)
-    sizes: dict[str, Any] = {"horizon": HORIZON, "batch_size": batch_size}
-    found = enumeration.moments(estimator, MDP, masked, PARAMS, **sizes)
+    problem = Problem(MDP, masked, PARAMS, HORIZON)
+    found = enumeration.moments(estimator, problem, batch_size=batch_size)
     np.testing.assert_allclose(found.mean, truth, rtol=0, atol=1e-12)
 
     def forgetful(params: Any, batch: Trajectory) -> Any:
         """The negative control: masked when acting, not when scoring."""
         return pgjax.gradient(estimator, plain, params, batch)
 
-    biased = enumeration.moments(forgetful, MDP, masked, PARAMS, **sizes)
+    biased = enumeration.moments(forgetful, problem, batch_size=batch_size)
     assert np.linalg.norm(biased.mean - truth) > 0.01
 
 

@@ -1,27 +1,30 @@
 """Exact moments by the Bellman equation: enumeration and long horizons agree with them."""
 
+from dataclasses import replace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import pgjax
-from pgjax import baselines, diagnostics, enumeration, exact, suite, tabular
+from pgjax import Problem, baselines, diagnostics, enumeration, exact, suite, tabular
 
 PROBLEMS = {problem.name: problem for problem in suite.problems()}
 KINDS = {
-    "reward_to_go": pgjax.reward_to_go,
-    "mismatched_reward_to_go": pgjax.mismatched_reward_to_go,
-    "total_return": pgjax.reinforce,
+    "REWARD_TO_GO": pgjax.reward_to_go,
+    "MISMATCHED": pgjax.mismatched_reward_to_go,
+    "TOTAL_RETURN": pgjax.reinforce,
 }
 
 
-def moments(kind):
-    return getattr(exact, f"{kind}_moments")
+def moments(problem, kind, baseline: Any = 0.0):
+    return exact.moments(problem, getattr(exact, kind), baseline)
 
 
-def spread(kind):
-    return getattr(exact, f"{kind}_spread")
+def spread(problem, kind, baseline: Any = 0.0):
+    return exact.spread(problem, getattr(exact, kind), baseline)
 
 
 def as_baseline(problem, values):
@@ -35,7 +38,7 @@ def as_baseline(problem, values):
     return baselines.state_value(value)
 
 
-@pytest.mark.parametrize("name", ["random", "time limit", "look-alikes"])
+@pytest.mark.parametrize("name", PROBLEMS)
 def test_mean_and_covariance_equal_enumeration_with_and_without_a_baseline(name):
     problem = PROBLEMS[name]
     states = np.arange(problem.mdp.num_states)
@@ -51,17 +54,17 @@ def test_mean_and_covariance_equal_enumeration_with_and_without_a_baseline(name)
     def every(params, batch):
         return [pgjax.gradient(e, problem.policy, params, batch) for e in estimators.values()]
 
-    found = enumeration.moments(every, *problem.arguments, horizon=problem.horizon)
+    found = enumeration.moments(every, problem)
     P = found.mean.size // len(estimators)
     for index, (kind, with_baseline) in enumerate(estimators):
         block = slice(index * P, (index + 1) * P)
-        settings = {"horizon": problem.horizon, "baseline": values if with_baseline else 0.0}
-        exactly = moments(kind)(*problem.arguments, **settings)
+        baseline = values if with_baseline else 0.0
+        exactly = moments(problem, kind, baseline)
         np.testing.assert_allclose(exactly.mean, found.mean[block], rtol=0, atol=1e-12)
         np.testing.assert_allclose(
             exactly.covariance, found.covariance[block, block], rtol=0, atol=1e-10
         )
-        diagonal = spread(kind)(*problem.arguments, **settings)
+        diagonal = spread(problem, kind, baseline)
         np.testing.assert_allclose(diagonal.mean, exactly.mean, rtol=0, atol=1e-12)
         np.testing.assert_allclose(
             diagonal.variance, np.diag(exactly.covariance), rtol=0, atol=1e-12
@@ -71,19 +74,19 @@ def test_mean_and_covariance_equal_enumeration_with_and_without_a_baseline(name)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_infinite_horizon_is_the_limit_of_long_ones(kind):
     problem = PROBLEMS["random"]
-    forever = moments(kind)(*problem.arguments, horizon=None, baseline=0.7)
-    long = moments(kind)(*problem.arguments, horizon=600, baseline=0.7)
+    forever = moments(replace(problem, horizon=None), kind, 0.7)
+    long = moments(replace(problem, horizon=600), kind, 0.7)
     np.testing.assert_allclose(forever.mean, long.mean, rtol=0, atol=1e-10)
     np.testing.assert_allclose(forever.covariance, long.covariance, rtol=0, atol=1e-10)
 
 
 def test_means_are_the_exact_gradients():
-    problem = PROBLEMS["time limit"]
-    truth = exact.gradient(*problem.arguments, horizon=9).ravel()
-    wrong = exact.mismatched_gradient(*problem.arguments, horizon=9).ravel()
+    problem = replace(PROBLEMS["time limit"], horizon=9)
+    truth = exact.gradient(problem).ravel()
+    wrong = exact.mismatched_gradient(problem).ravel()
     for kind in KINDS:
-        mean = spread(kind)(*problem.arguments, horizon=9, baseline=0.5).mean
-        expected = wrong if kind == "mismatched_reward_to_go" else truth
+        mean = spread(problem, kind, 0.5).mean
+        expected = wrong if kind == "MISMATCHED" else truth
         np.testing.assert_allclose(mean, expected, rtol=0, atol=1e-12)
     assert np.linalg.norm(wrong - truth) > 0.1 * np.linalg.norm(truth)  # the two can be told apart
 
@@ -93,13 +96,11 @@ def test_the_best_state_baseline_beats_v_and_every_neighbour():
     problem = PROBLEMS["continuing"]
 
     def variance(baseline):
-        found = exact.reward_to_go_spread(
-            *problem.arguments, horizon=problem.horizon, baseline=baseline
-        )
+        found = exact.spread(problem, baseline=baseline)
         return float(found.total_variance)
 
-    best = exact.optimal_state_baseline(*problem.arguments, horizon=problem.horizon)
-    values = exact.state_values(*problem.arguments, horizon=problem.horizon)[0]
+    best = exact.optimal_state_baseline(problem)
+    values = exact.state_values(problem)[0]
     assert variance(best) < 0.6 * variance(0.0) < variance(0.0) < variance(values)
     for state in range(problem.mdp.num_states):
         for step in (-0.05, 0.05):
@@ -108,7 +109,7 @@ def test_the_best_state_baseline_beats_v_and_every_neighbour():
 
 def test_the_best_baseline_is_zero_where_no_episode_acts():
     problem = PROBLEMS["random"]
-    best = exact.optimal_state_baseline(*problem.arguments, horizon=problem.horizon)
+    best = exact.optimal_state_baseline(problem)
     assert best[problem.mdp.terminal] == 0
 
 
@@ -116,26 +117,26 @@ def test_a_large_gridworld_keeps_only_the_diagonal():
     mdp = tabular.gridworld(8, 8)
     policy = pgjax.tabular_softmax(64, 4)
     logits = 0.1 * np.random.default_rng(0).normal(size=(64, 4))
-    found = exact.reward_to_go_spread(mdp, policy, logits, horizon=30)
-    truth = exact.gradient(mdp, policy, logits, horizon=30).ravel()
+    problem = Problem(mdp, policy, logits, horizon=30)
+    found = exact.spread(problem)
+    truth = exact.gradient(problem).ravel()
     np.testing.assert_allclose(found.mean, truth, rtol=0, atol=1e-12)
-    full = exact.reward_to_go_moments(mdp, policy, logits, horizon=30)
+    full = exact.moments(problem)
     assert found.total_variance == pytest.approx(full.total_variance, rel=1e-10)
     assert np.linalg.eigvalsh(full.covariance).min() > -1e-10
 
 
 def test_errors_and_numbers_needed_follow_from_the_moments():
     problem = PROBLEMS["random"]
-    settings = {"horizon": problem.horizon}
-    truth = exact.gradient(*problem.arguments, **settings).ravel()
-    found = exact.reward_to_go_spread(*problem.arguments, **settings)
+    truth = exact.gradient(problem).ravel()
+    found = exact.spread(problem)
     needed = diagnostics.estimates_needed(found, truth, 0.01)
     goal = (0.01 * np.linalg.norm(truth)) ** 2
     assert diagnostics.mean_squared_error(found, truth, int(needed)) <= goal
     assert diagnostics.mean_squared_error(found, truth, int(needed) - 1) > goal
     ratio = diagnostics.exact_signal_to_noise(found)
     assert needed == pytest.approx(1 / (0.01**2 * ratio), abs=1)  # unbiased: the same question
-    wrong = exact.mismatched_reward_to_go_spread(*problem.arguments, **settings)
+    wrong = exact.spread(problem, of=exact.MISMATCHED)
     assert diagnostics.estimates_needed(wrong, truth, 0.01) == np.inf
     with pytest.raises(ValueError, match=r"truth must have shape \[P\]"):
         diagnostics.mean_squared_error(found, truth[:2], 10)
@@ -144,16 +145,16 @@ def test_errors_and_numbers_needed_follow_from_the_moments():
 def test_bad_input_is_named():
     problem = PROBLEMS["random"]
     with pytest.raises(ValueError, match=r"baseline must be a scalar or have shape \[S\] = \(4,\)"):
-        exact.reward_to_go_moments(*problem.arguments, horizon=3, baseline=np.zeros(3))
-    continuing = PROBLEMS["continuing"]
-    for kind in ("total_return", "mismatched_reward_to_go"):
+        exact.moments(problem, baseline=np.zeros(3))
+    endless = replace(PROBLEMS["continuing"], horizon=None)
+    for kind in ("TOTAL_RETURN", "MISMATCHED"):
         with pytest.raises(ValueError, match="every episode must end"):
-            moments(kind)(*continuing.arguments, horizon=None)
-    assert np.all(np.isfinite(moments("reward_to_go")(*continuing.arguments, horizon=None).mean))
+            moments(endless, kind)
+    assert np.all(np.isfinite(exact.moments(endless).mean))
 
 
 def test_the_callers_precision_does_not_matter():
     problem = PROBLEMS["bandit"]
     with jax.enable_x64(False):
-        single = exact.reward_to_go_moments(*problem.arguments, horizon=1)
+        single = exact.moments(problem)
     assert single.covariance.dtype == np.float64

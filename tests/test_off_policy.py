@@ -13,6 +13,7 @@ import pytest
 import pgjax
 from pgjax import (
     Estimator,
+    Problem,
     Trajectory,
     baselines,
     enumeration,
@@ -45,9 +46,9 @@ def listed(
     table: np.ndarray, behaviour: np.ndarray
 ) -> tuple[Trajectory, np.ndarray, jax.Array, np.ndarray, np.ndarray]:
     """All of μ's trajectories with π's exact values, their probabilities, log π, V [H,S], Q."""
-    batch, probability = enumeration.trajectories(MDP, POLICY, behaviour, horizon=H)
-    V = exact.state_values(MDP, POLICY, table, horizon=H)
-    Q = exact.action_values(MDP, POLICY, table, horizon=H)
+    batch, probability = enumeration.trajectories(Problem(MDP, POLICY, behaviour, H))
+    V = exact.state_values(Problem(MDP, POLICY, table, H))
+    Q = exact.action_values(Problem(MDP, POLICY, table, H))
     batch = jax.tree.map(jnp.asarray, batch)
     log_prob = pgjax.log_probs(POLICY, jnp.asarray(table), batch)
     return with_critic(batch, V, Q), probability, log_prob, V, Q
@@ -116,7 +117,7 @@ def exactly(table: np.ndarray, behaviour: np.ndarray, listed: Any) -> dict[str, 
         ]
         return jax.vmap(pull_back)(jnp.stack(weight))
 
-    joint = enumeration.moments(estimates, MDP, POLICY, table, horizon=H, behaviour=behaviour)
+    joint = enumeration.moments(estimates, Problem(MDP, POLICY, table, H, behaviour=behaviour))
     names, P = [*groups[0][0], *groups[1][0]], table.size
     blocks = [slice(P * i, P * (i + 1)) for i in range(len(names))]
     found = [Moments(joint.mean[b], joint.covariance[b, b]) for b in blocks]
@@ -146,7 +147,7 @@ def weigh(credit: Any, batch: Trajectory, log_prob: Any) -> np.ndarray:
 
 
 def flat_gradient(params: np.ndarray) -> np.ndarray:
-    return np.ravel(exact.gradient(MDP, POLICY, params, horizon=H))
+    return np.ravel(exact.gradient(Problem(MDP, POLICY, params, H)))
 
 
 # Importance sampling
@@ -162,7 +163,7 @@ def test_products_of_ratios_make_the_gradient_unbiased_off_policy(table, exactly
 
 
 def test_on_its_own_batches_importance_sampling_is_reinforce_and_reward_to_go(table):
-    batch, _ = enumeration.trajectories(MDP, POLICY, table, horizon=H)
+    batch, _ = enumeration.trajectories(Problem(MDP, POLICY, table, H))
     batch = jax.tree.map(jnp.asarray, batch)
     for mine, plain in (
         (off_policy.trajectory_importance, weights.total_return),
@@ -219,14 +220,13 @@ def test_a_misnormalised_behaviour_cancels_in_self_normalised_weights_only(liste
 def test_self_normalisation_biases_less_in_larger_batches():
     mdp, policy = tabular.two_armed_bandit(), pgjax.tabular_softmax(3, 2)
     params = np.array([[0.4, -0.2], [0, 0], [0, 0]])
-    truth = np.ravel(exact.gradient(mdp, policy, params, horizon=1))
+    acting = params / 2 + np.array([0.5, 0])
+    problem = Problem(mdp, policy, params, horizon=1, behaviour=acting)
+    truth = np.ravel(exact.gradient(problem))
     credit = off_policy.normalised_trajectory_importance(1.0)
     biases = []
     for K in (8, 16):
-        found = enumeration.moments(
-            Estimator(credit, terms.score), mdp, policy, params,
-            horizon=1, batch_size=K, behaviour=params / 2 + np.array([0.5, 0]),
-        )  # fmt: skip
+        found = enumeration.moments(Estimator(credit, terms.score), problem, batch_size=K)
         biases.append(float(np.linalg.norm(found.mean - truth)))
     assert biases[1] / biases[0] == pytest.approx(1 / 2, abs=0.05)  # O(1/K)
 
@@ -243,7 +243,7 @@ def test_on_a_bandit_the_variance_is_the_published_one():
         np.array([[-0.5, 0.3], [0, 0], [0, 0]]),
     )
     estimator = Estimator(off_policy.per_decision(1.0), terms.score)
-    found = enumeration.moments(estimator, mdp, policy, params, horizon=1, behaviour=acting)
+    found = enumeration.moments(estimator, Problem(mdp, policy, params, 1, behaviour=acting))
     pi, mu = (np.exp(x[0]) / np.sum(np.exp(x[0])) for x in (params, acting))
     second_moment = np.sum(mdp.transition[0] * mdp.reward[0] ** 2, -1)
     score = np.eye(2) - pi[None]
@@ -316,7 +316,7 @@ def test_on_policy_the_vtrace_gradient_is_the_actor_critic_one(listed):
 
 def between(table: np.ndarray, behaviour: np.ndarray, ceiling: float) -> np.ndarray:
     """Logits of π_ρ̄ ∝ min(ρ̄ μ, π)."""
-    pi, mu = (exact.action_probabilities(MDP, POLICY, x) for x in (table, behaviour))
+    pi, mu = (exact.action_probabilities(Problem(MDP, POLICY, x, 1)) for x in (table, behaviour))
     return np.log(np.minimum(ceiling * mu, pi))
 
 
@@ -326,7 +326,7 @@ def test_vtrace_leads_to_the_value_of_the_policy_between(table, behaviour, liste
     batch, probability, log_prob, V_pi, _ = listed
     settings = {"ratio_ceiling": ceiling, "trace_ceiling": trace}
     targets = jax.jit(jax.vmap(partial(off_policy.vtrace_targets, discount=GAMMA, **settings)))
-    fixed = exact.state_values(MDP, POLICY, between(table, behaviour, ceiling), horizon=H)
+    fixed = exact.state_values(Problem(MDP, POLICY, between(table, behaviour, ceiling), H))
 
     def expected_targets(V: np.ndarray) -> np.ndarray:
         value = jnp.einsum("nts,ts->nt", batch.observation, jnp.asarray(V))
@@ -353,8 +353,8 @@ def test_vtrace_leads_to_the_value_of_the_policy_between(table, behaviour, liste
 def test_actor_critics_leave_the_states_to_the_behaviour_unless_told_otherwise(
     table, behaviour, listed, exactly
 ):
-    visits = exact.visitation(MDP, POLICY, behaviour, horizon=H)  # γ^t P_μ(s_t = s)
-    probabilities = exact.action_probabilities(MDP, POLICY, table)
+    visits = exact.visitation(Problem(MDP, POLICY, behaviour, H))  # γ^t P_μ(s_t = s)
+    probabilities = exact.action_probabilities(Problem(MDP, POLICY, table, 1))
     credit = np.einsum("ts,tsa->sa", visits, listed[4])
     mean = np.sum(probabilities * credit, -1, keepdims=True)
     of_their_states = np.ravel(probabilities * (credit - mean))  # Σ_a ∇π(a|s) Q, of logits
@@ -391,7 +391,7 @@ def test_targets_of_the_right_action_values_have_them_as_expectation(table, list
     batch, probability, log_prob, _, exact_Q = listed
     trace = jnp.where(batch.mask, traces(batch, log_prob)[name], 0)
     targets = jax.jit(jax.vmap(partial(off_policy.action_value_targets, discount=GAMMA)))
-    pi = exact.action_probabilities(MDP, POLICY, table)
+    pi = exact.action_probabilities(Problem(MDP, POLICY, table, 1))
 
     def expected_targets(Q: np.ndarray) -> np.ndarray:
         seen: Any = with_critic(batch, np.sum(pi * Q, -1), Q)

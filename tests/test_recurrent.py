@@ -16,7 +16,7 @@ import pytest
 from flax import linen
 
 import pgjax
-from pgjax import Estimator, Trajectory, enumeration, policies, tabular, weights
+from pgjax import Estimator, Problem, Trajectory, enumeration, policies, tabular, weights
 from pgjax.core import scores
 from pgjax.estimators import score_weights
 from pgjax.terms import dice
@@ -65,7 +65,7 @@ def everything(strict: None) -> tuple[Trajectory, np.ndarray]:
     """Every trajectory, and the environment's part of its probability."""
     mdp = look_alikes()
     constant = policies.softmax_policy(lambda key, seen: jnp.zeros(A), lambda params, seen: params)
-    found, probability = enumeration.trajectories(mdp, constant, jnp.zeros(A), horizon=HORIZON)
+    found, probability = enumeration.trajectories(Problem(mdp, constant, jnp.zeros(A), HORIZON))
     length = np.sum(found.mask, axis=1)
     assert set(length) == {1, 2, 3, 4}
     return jax.tree.map(jnp.asarray, found), probability * A**length

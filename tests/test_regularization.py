@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,11 +18,12 @@ from pgjax.exact.problem import Problem
 pytestmark = pytest.mark.usefixtures("strict")
 
 PROBLEMS = suite.problems()
-PROBLEM = PROBLEMS[1]._replace(horizon=3)
+PROBLEM = replace(PROBLEMS[1], horizon=3)
 GAMMA = PROBLEM.mdp.discount
 BETA = 0.3
 CHECK = {"rtol": 0, "atol": 1e-10}
-REFERENCE = exact.action_probabilities(PROBLEM.mdp, PROBLEM.policy, PROBLEM.behaviour)
+REFERENCE_PARAMS = PROBLEM.params / 2
+REFERENCE = exact.action_probabilities(replace(PROBLEM, params=REFERENCE_PARAMS))
 
 
 def kl(p: Any, q: Any) -> Any:
@@ -100,20 +102,19 @@ def test_each_form_in_the_reward_has_exactly_the_bias_it_states() -> None:
     forms = (reg.with_k1_reward, reg.with_k2_reward, reg.with_k3_reward)
 
     def estimates(params: Any, batch: Trajectory) -> Any:
-        reference = pgjax.log_probs(PROBLEM.policy, PROBLEM.behaviour, batch)
+        reference = pgjax.log_probs(PROBLEM.policy, REFERENCE_PARAMS, batch)
         batches = [form(batch, reference, BETA) for form in forms]
         batches.append(reg.with_entropy_reward(batch, BETA))
         return [pgjax.gradient(estimator, PROBLEM.policy, params, each) for each in batches]
 
-    moments = enumeration.moments(jax.jit(estimates), *PROBLEM.arguments, horizon=3)
+    moments = enumeration.moments(jax.jit(estimates), PROBLEM)
     in_k1, in_k2, in_k3, in_entropy = moments.mean.reshape(4, 4, 2)
-    settings: dict[str, Any] = {"horizon": 3, "reference": REFERENCE}
-    truth = exact.kl_regularized_gradient(*PROBLEM.arguments, coefficient=BETA, **settings)
-    local = exact.local_kl_gradient(*PROBLEM.arguments, **settings)
+    truth = exact.kl_regularized_gradient(PROBLEM, coefficient=BETA, reference=REFERENCE)
+    local = exact.local_kl_gradient(PROBLEM, reference=REFERENCE)
     np.testing.assert_allclose(in_k1, truth, **CHECK)
     np.testing.assert_allclose(in_k3, truth + BETA * local_reverse_gradient(), **CHECK)
     np.testing.assert_allclose(in_k2, k2_return_gradient() + BETA * local, **CHECK)
-    entropy = exact.entropy_regularized_gradient(*PROBLEM.arguments, horizon=3, coefficient=BETA)
+    entropy = exact.entropy_regularized_gradient(PROBLEM, coefficient=BETA)
     np.testing.assert_allclose(in_entropy, entropy, **CHECK)
     for biased in (in_k2, in_k3):
         assert np.max(np.abs(biased - truth)) > 1e-3
@@ -125,7 +126,7 @@ def log_table(params: Any) -> Any:
 
 
 def discounted_visits() -> np.ndarray:
-    return exact.visitation(*PROBLEM.arguments, horizon=3).sum(0)
+    return exact.visitation(PROBLEM).sum(0)
 
 
 def local_reverse_gradient() -> Any:
@@ -139,9 +140,7 @@ def local_reverse_gradient() -> Any:
 def k2_return_gradient() -> Any:
     """∇E[Σ γ^t (r − β k2)]: k2 as a reward, plus the gradient of k2 itself on its visits."""
     square = (np.asarray(log_table(PROBLEM.params)) - np.log(REFERENCE)) ** 2 / 2
-    as_reward = exact.gradient(
-        rewarded(PROBLEM, -BETA * square), PROBLEM.policy, PROBLEM.params, horizon=3
-    )
+    as_reward = exact.gradient(replace(PROBLEM, mdp=rewarded(PROBLEM, -BETA * square)))
     log_prob = log_table(PROBLEM.params)
     weight = jnp.asarray(discounted_visits())[:, None] * jnp.exp(log_prob)
     itself = jax.grad(
@@ -165,24 +164,22 @@ def test_the_oracles_regularised_returns_are_plain_ones_of_an_mdp_that_charges_l
 ) -> None:
     # For E[∇(log π − log ref)] = 0, the charge may be held constant; and its mean is the KL.
     log_prob = np.asarray(log_table(PROBLEM.params))
-    arguments = PROBLEM.policy, PROBLEM.params
+    problem = replace(PROBLEM, horizon=horizon)
     for bonus, kind, settings in (
         (np.log(REFERENCE) - log_prob, "kl", {"reference": REFERENCE}),
         (-log_prob, "entropy", {}),
     ):
-        other = rewarded(PROBLEM, BETA * bonus)
+        other = replace(problem, mdp=rewarded(PROBLEM, BETA * bonus))
         objective = getattr(exact, f"{kind}_regularized_objective")
         gradient = getattr(exact, f"{kind}_regularized_gradient")
-        settings = {"horizon": horizon, "coefficient": BETA, **settings}
+        settings = {"coefficient": BETA, **settings}
         np.testing.assert_allclose(
-            objective(PROBLEM.mdp, *arguments, **settings),
-            exact.objective(other, *arguments, horizon=horizon),
-            rtol=1e-12,
+            objective(problem, **settings), exact.objective(other), rtol=1e-12
         )
-        found = gradient(PROBLEM.mdp, *arguments, **settings)
-        truth = exact.gradient(other, *arguments, horizon=horizon)
+        found = gradient(problem, **settings)
+        truth = exact.gradient(other)
         np.testing.assert_allclose(found, truth, **CHECK)
-        assert np.max(np.abs(found - exact.gradient(*PROBLEM.arguments, horizon=horizon))) > 1e-3
+        assert np.max(np.abs(found - exact.gradient(problem))) > 1e-3
 
 
 def test_the_local_gradients_are_those_of_each_state_times_its_visits() -> None:
@@ -195,21 +192,20 @@ def test_the_local_gradients_are_those_of_each_state_times_its_visits() -> None:
         each = jnp.sum(jnp.exp(log_prob) * (log_prob - jnp.log(other)), axis=-1)
         return jnp.sum(weight * each)
 
-    found = exact.local_kl_gradient(*PROBLEM.arguments, horizon=3, reference=REFERENCE)
+    found = exact.local_kl_gradient(PROBLEM, reference=REFERENCE)
     np.testing.assert_allclose(found, jax.grad(weighed)(params, reference), **CHECK)
-    found = exact.local_entropy_gradient(*PROBLEM.arguments, horizon=3)
+    found = exact.local_entropy_gradient(PROBLEM)
     np.testing.assert_allclose(found, -jax.grad(weighed)(params, jnp.ones((4, 2))), **CHECK)
-    whole = exact.entropy_regularized_gradient(*PROBLEM.arguments, horizon=3, coefficient=1.0)
-    plain = exact.gradient(*PROBLEM.arguments, horizon=3)
+    whole = exact.entropy_regularized_gradient(PROBLEM, coefficient=1.0)
+    plain = exact.gradient(PROBLEM)
     assert np.max(np.abs(whole - plain - found)) > 1e-2  # later entropies are credited there
 
 
 def test_at_the_reference_itself_the_penalty_has_neither_value_nor_slope() -> None:
-    own = exact.action_probabilities(*PROBLEM.arguments)
-    settings: dict[str, Any] = {"horizon": 3, "reference": own, "coefficient": 5.0}
+    own = exact.action_probabilities(PROBLEM)
     np.testing.assert_allclose(
-        exact.kl_regularized_gradient(*PROBLEM.arguments, **settings),
-        exact.gradient(*PROBLEM.arguments, horizon=3),
+        exact.kl_regularized_gradient(PROBLEM, reference=own, coefficient=5.0),
+        exact.gradient(PROBLEM),
         **CHECK,
     )
 
@@ -220,8 +216,8 @@ def test_an_action_that_neither_policy_takes_costs_nothing() -> None:
         lambda key, s: jnp.zeros((4, 2)), lambda params, s: s @ params + mask[jnp.argmax(s)]
     )
     reference = np.array([[0.5, 0.5], [1.0, 0.0], [0.5, 0.5], [0.5, 0.5]])
-    case = PROBLEM.mdp, policy, PROBLEM.params
-    found = exact.kl_regularized_gradient(*case, horizon=3, reference=reference, coefficient=1.0)
+    case = replace(PROBLEM, policy=policy)
+    found = exact.kl_regularized_gradient(case, reference=reference, coefficient=1.0)
     assert np.all(np.isfinite(found))
 
 
@@ -230,7 +226,7 @@ def test_an_action_that_neither_policy_takes_costs_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def batch(strict: None) -> Trajectory:
-    every, _ = enumeration.trajectories(*PROBLEM.arguments, horizon=3)
+    every, _ = enumeration.trajectories(PROBLEM)
     return jax.tree.map(lambda x: jnp.asarray(x[::11]), every)
 
 
@@ -321,7 +317,7 @@ def test_a_negative_coefficient_is_refused(batch: Trajectory) -> None:
     with pytest.raises(ValueError, match=r"coefficient must be at least 0\.0, got -0\.3"):
         pgjax.checked(lambda b: reg.with_entropy_reward(batch, b).reward)(jnp.full((), -BETA))
     with pytest.raises(ValueError, match="coefficient must be at least 0"):
-        exact.entropy_regularized_gradient(*PROBLEM.arguments, horizon=3, coefficient=-1.0)
+        exact.entropy_regularized_gradient(PROBLEM, coefficient=-1.0)
 
 
 @pytest.mark.parametrize(
@@ -333,13 +329,13 @@ def test_a_negative_coefficient_is_refused(batch: Trajectory) -> None:
     ],
 )
 def test_the_oracle_refuses_a_reference_that_cannot_be(reference: Any, words: str) -> None:
-    call = jax.tree_util.Partial(exact.local_kl_gradient, *PROBLEM.arguments, horizon=3)
+    call = partial(exact.local_kl_gradient, PROBLEM)
     with pytest.raises(Exception, match=words):
         call(reference=reference)
 
 
 def test_the_terms_combine_with_any_estimator(batch: Trajectory) -> None:
-    reference = pgjax.log_probs(PROBLEM.policy, PROBLEM.behaviour, batch)
+    reference = pgjax.log_probs(PROBLEM.policy, REFERENCE_PARAMS, batch)
     penalty = Estimator(reg.visits(GAMMA), reg.k2)
 
     def objective(params: Any) -> Any:

@@ -17,7 +17,7 @@ import scipy.stats
 from gymnax.environments import spaces
 
 import pgjax
-from pgjax import Policy, Trajectory, enumeration, tabular
+from pgjax import Policy, Problem, Trajectory, enumeration, tabular
 from pgjax.environments import from_gymnax
 
 pytestmark = pytest.mark.usefixtures("checked_annotations")
@@ -202,7 +202,7 @@ def labels(batch: Trajectory) -> list[tuple]:
 
 def p_value(batch: Trajectory, table: np.ndarray) -> float:
     """Chi-square of the sampled trajectories against their probabilities under `table`."""
-    every, probability = enumeration.trajectories(MDP, POLICY, table, horizon=HORIZON)
+    every, probability = enumeration.trajectories(Problem(MDP, POLICY, table, HORIZON))
     index = {label: i for i, label in enumerate(labels(every))}
     assert len(index) == len(probability)
     seen = np.bincount([index[label] for label in labels(batch)], minlength=len(probability))
@@ -227,8 +227,8 @@ def test_the_same_chi_square_rejects_a_slightly_wrong_policy(
     # Power: from the noncentral chi-square with Σ N (p − q)² / q, above 999 in a thousand.
     wrong = table.copy()
     wrong[2, 0] += 0.3
-    _, p = enumeration.trajectories(MDP, POLICY, table, horizon=HORIZON)
-    _, q = enumeration.trajectories(MDP, POLICY, wrong, horizon=HORIZON)
+    _, p = enumeration.trajectories(Problem(MDP, POLICY, table, HORIZON))
+    _, q = enumeration.trajectories(Problem(MDP, POLICY, wrong, HORIZON))
     noncentrality = COUNT * np.sum((p - q) ** 2 / q)
     critical = scipy.stats.chi2.isf(ALPHA, len(p) - 1)
     assert scipy.stats.ncx2.sf(critical, len(p) - 1, noncentrality) > 1 - 1e-3
@@ -238,7 +238,7 @@ def test_the_same_chi_square_rejects_a_slightly_wrong_policy(
 def test_a_tabular_rollout_records_what_enumeration_lists(
     many: Trajectory, table: np.ndarray
 ) -> None:
-    every, _ = enumeration.trajectories(MDP, POLICY, table, horizon=HORIZON)
+    every, _ = enumeration.trajectories(Problem(MDP, POLICY, table, HORIZON))
     index = {label: i for i, label in enumerate(labels(every))}
     rows = np.array([index[label] for label in labels(many)])
     for name in ("reward", "log_prob", "mask", "terminated", "truncated"):
@@ -250,12 +250,12 @@ def test_a_sampled_gradient_agrees_with_the_exact_one(many: Trajectory, table: n
     # The mean of 2^15 gradients, in standard errors from the exact covariance. α = 1e-6 over eight
     # coordinates by Bonferroni: 5.4. Power: the mismatched gradient lies beyond 10 of them.
     estimator = pgjax.reward_to_go(MDP.discount)
-    moments = enumeration.moments(estimator, MDP, POLICY, table, horizon=HORIZON)
+    moments = enumeration.moments(estimator, Problem(MDP, POLICY, table, HORIZON))
     found = np.ravel(pgjax.gradient(estimator, POLICY, jnp.asarray(table, jnp.float32), many))
     error = np.sqrt(np.diag(moments.covariance) / COUNT)
     bound = scipy.stats.norm.isf(ALPHA / 16) * error + 1e-5
     assert np.all(np.abs(found - moments.mean) < bound)
-    other = pgjax.exact.mismatched_gradient(MDP, POLICY, table, horizon=HORIZON).ravel()
+    other = pgjax.exact.mismatched_gradient(Problem(MDP, POLICY, table, HORIZON)).ravel()
     assert np.any(np.abs(other - moments.mean) > 10 * error + 1e-5)
 
 

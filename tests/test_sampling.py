@@ -21,14 +21,14 @@ def normal(mean, deviation=1.0, size=512):
 
 
 def test_a_right_mean_passes_within_its_margin():
-    found = sampling.mean_test(normal(TRUTH), TRUTH, jax.random.key(0), tolerance=0.05)
+    found = sampling.mean_test(normal(TRUTH), TRUTH, jax.random.key(0), margin=0.05)
     assert found.passed
     assert found.distance < found.margin == pytest.approx(0.05 * np.linalg.norm(TRUTH))
 
 
 @pytest.mark.parametrize("offset", [[0.2, 0, 0], [0.15, 0.15, 0.15]], ids=["sparse", "dense"])
 def test_a_wrong_mean_fails_early(offset):
-    found = sampling.mean_test(normal(TRUTH + offset), TRUTH, jax.random.key(1), tolerance=0.05)
+    found = sampling.mean_test(normal(TRUTH + offset), TRUTH, jax.random.key(1), margin=0.05)
     assert not found.passed
     assert found.p_value < 1e-6
     assert found.num_samples <= 8192
@@ -47,14 +47,14 @@ def outcomes(draw, seeds, **settings):
 
 def test_false_alarms_are_no_more_frequent_than_stated():
     # 200 correct means at α = 0.05 each: more than 25 failures has probability 1e-5 (binomial).
-    found = outcomes(normal(TRUTH), range(200), alpha=0.05, tolerance=0.15, max_samples=4096)
+    found = outcomes(normal(TRUTH), range(200), alpha=0.05, margin=0.15, max_samples=4096)
     assert found.count(False) <= 25
     assert found.count(True) > 100  # and the test is of some use
 
 
 def test_a_mean_outside_the_margin_passes_no_more_often_than_stated():
     # 50 means at 1.2 margins, α = 0.05: more than 13 passes has probability 1e-7.
-    found = outcomes(normal(1.12 * TRUTH), range(50), alpha=0.05, tolerance=0.1)
+    found = outcomes(normal(1.12 * TRUTH), range(50), alpha=0.05, margin=0.1)
     assert found.count(True) <= 13
     assert found.count(False) > 25
 
@@ -64,7 +64,7 @@ def test_singular_covariance_is_no_obstacle():
         x = jax.random.normal(key, (512, 1))
         return jnp.concatenate([1 + x, 2 - x], axis=1)  # the sum never varies
 
-    assert sampling.mean_test(draw, np.array([1.0, 2.0]), jax.random.key(2), tolerance=0.05).passed
+    assert sampling.mean_test(draw, np.array([1.0, 2.0]), jax.random.key(2), margin=0.05).passed
 
 
 def test_a_rare_event_not_yet_seen_is_no_failure():
@@ -86,12 +86,10 @@ def test_skewed_samples_wait_for_the_limit_theorem():
 
 def test_the_number_said_to_be_needed_suffices():
     with pytest.raises(sampling.InconclusiveError) as error:
-        sampling.mean_test(
-            normal(TRUTH), TRUTH, jax.random.key(5), tolerance=0.03, max_samples=2048
-        )
+        sampling.mean_test(normal(TRUTH), TRUTH, jax.random.key(5), margin=0.03, max_samples=2048)
     needed = int(str(error.value).split("about ")[1].split(" samples")[0].replace(",", ""))
     found = sampling.mean_test(
-        normal(TRUTH), TRUTH, jax.random.key(6), tolerance=0.03, max_samples=8 * needed
+        normal(TRUTH), TRUTH, jax.random.key(6), margin=0.03, max_samples=8 * needed
     )
     assert found.passed
     assert found.num_samples <= 8 * needed
@@ -99,9 +97,7 @@ def test_the_number_said_to_be_needed_suffices():
 
 def test_many_parameters_are_projected_on_directions_that_include_the_truth():
     truth = np.random.default_rng(0).normal(size=200)
-    found = sampling.mean_test(
-        normal(1.1 * truth, size=256), truth, jax.random.key(7), tolerance=0.02
-    )
+    found = sampling.mean_test(normal(1.1 * truth, size=256), truth, jax.random.key(7), margin=0.02)
     assert not found.passed
     assert found.num_directions == sampling.NUM_DIRECTIONS
 
@@ -115,10 +111,8 @@ def uniform(mean):
 
 def test_a_known_bound_needs_no_limit_theorem():
     key = jax.random.key(8)
-    assert sampling.mean_test(uniform(TRUTH), TRUTH, key, tolerance=0.05, bound=1.5).passed
-    assert not sampling.mean_test(
-        uniform(TRUTH + 0.3), TRUTH, key, tolerance=0.05, bound=1.5
-    ).passed
+    assert sampling.mean_test(uniform(TRUTH), TRUTH, key, margin=0.05, bound=1.5).passed
+    assert not sampling.mean_test(uniform(TRUTH + 0.3), TRUTH, key, margin=0.05, bound=1.5).passed
 
 
 def test_a_zero_truth_or_a_wrong_length_is_refused():
@@ -132,7 +126,7 @@ def sampled(key, batches, size, temperature=1.0):
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) / temperature, PROBLEM.params)
     flat = rollout(
         PROBLEM.policy, params, PROBLEM.mdp, jax.random.key(key),
-        num_trajectories=batches * size, num_steps=PROBLEM.horizon,
+        num_trajectories=batches * size, num_steps=PROBLEM.finite_horizon,
     )  # fmt: skip
     return jax.tree.map(lambda x: x.reshape(batches, size, *x.shape[1:]), flat)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import TabularMDP, exact, tabular
+from pgjax import Problem, TabularMDP, exact, tabular
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -35,7 +35,7 @@ def test_named_mdps_are_sound_and_their_objectives_finite(name: str) -> None:
     policy = pgjax.softmax_policy(lambda key, s: 0, lambda params, s: params)
     uniform = np.zeros(mdp.num_actions)
     for horizon in (tabular.NAMED[name].horizon, None):
-        assert np.isfinite(exact.objective(mdp, policy, uniform, horizon=horizon))
+        assert np.isfinite(exact.objective(Problem(mdp, policy, uniform, horizon)))
 
 
 @hypothesis.given(

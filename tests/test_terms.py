@@ -149,7 +149,7 @@ def test_a_held_ratio_keeps_its_direction() -> None:
 
 def test_a_gradient_from_another_policys_impossible_actions_is_finite() -> None:
     problem = PROBLEM
-    batch, _ = enumeration.trajectories(*problem.arguments, horizon=1)
+    batch, _ = enumeration.trajectories(replace(problem, horizon=1))
     batch = replace(batch, log_prob=np.full_like(batch.log_prob, -200))
     for name in ("ratio", "clip", "dual clip", "truncated"):
         estimator = Estimator(weights.reward_to_go(problem.mdp.discount), EVERY[name])

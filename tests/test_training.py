@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from pgjax import baselines, enumeration, exact, tabular
+from pgjax import Problem, baselines, enumeration, exact, tabular
 from pgjax.environments import from_gymnax
 from pgjax.estimators import gradient, reward_to_go
 from pgjax.policies import MLP, ConvNet, GaussianMLP, flax_policy, tabular_softmax
@@ -62,7 +62,7 @@ def step(batch):
 
 def test_expected_sgd_step_is_the_exact_gradient():
     horizon = 3
-    batch, probability = enumeration.trajectories(MDP, POLICY, start(), horizon=horizon)
+    batch, probability = enumeration.trajectories(Problem(MDP, POLICY, start(), horizon))
     optimizer, estimator = optax.sgd(1.0), reward_to_go(MDP.discount)
 
     def stepped(trajectory):
@@ -70,7 +70,7 @@ def test_expected_sgd_step_is_the_exact_gradient():
         return update(estimator, POLICY, optimizer, start(), optimizer.init(start()), one)[0]
 
     expected = jnp.tensordot(probability, jax.jit(jax.vmap(stepped))(batch) - start(), 1)
-    truth = exact.gradient(MDP, POLICY, start(), horizon=horizon)
+    truth = exact.gradient(Problem(MDP, POLICY, start(), horizon))
     # Float32 sums of a few hundred terms of order one.
     np.testing.assert_allclose(expected, truth, rtol=0, atol=1e-5)
 
@@ -83,9 +83,9 @@ def test_sgd_step_is_the_rate_times_the_estimate_upwards(batch):
 
 
 def test_training_ascends_the_exact_objective():
-    before = exact.objective(MDP, POLICY, start(), horizon=HORIZON)
+    before = exact.objective(Problem(MDP, POLICY, start(), HORIZON))
     *_, (params, _) = run(num_updates=20, num_trajectories=64)
-    assert exact.objective(MDP, POLICY, params, horizon=HORIZON) > before + 0.2
+    assert exact.objective(Problem(MDP, POLICY, params, HORIZON)) > before + 0.2
 
 
 def test_one_trace_serves_every_update_and_the_same_key_gives_the_same_bits():
@@ -153,7 +153,7 @@ def test_mean_evaluated_return_is_the_undiscounted_objective():
         POLICY, start(), MDP, jax.random.key(7), num_trajectories=4096, num_steps=HORIZON
     )
     undiscounted = replace(MDP, discount=1.0)
-    truth = exact.objective(undiscounted, POLICY, start(), horizon=HORIZON)
+    truth = exact.objective(Problem(undiscounted, POLICY, start(), HORIZON))
     error = returns.std(ddof=1) / 64
     assert error < 0.05
     assert abs(returns.mean() - truth) < 5 * error  # false alarm: 6e-7

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import baselines, sampling, suite, tabular
+from pgjax import Judge, Problem, baselines, sampling, suite, tabular
 from pgjax.cli import main
-from pgjax.exact.problem import Problem
 from pgjax.proof.unbiased import assert_unbiased
 
 PROBLEMS = {problem.name: problem for problem in suite.problems()}
@@ -76,10 +75,10 @@ def test_a_wrong_scale_is_named(factor, hint):
 
 
 def test_a_positive_scale_is_accepted_only_knowingly():
-    report = assert_unbiased(scaled(0.5), SMALL, up_to_scale=True)
+    report = assert_unbiased(scaled(0.5), SMALL, judge=Judge(up_to_scale=True))
     assert str(report).startswith("unbiased up to scale")
     with pytest.raises(AssertionError):
-        assert_unbiased(scaled(-0.5), SMALL, up_to_scale=True)
+        assert_unbiased(scaled(-0.5), SMALL, judge=Judge(up_to_scale=True))
 
 
 def test_up_to_scale_does_not_excuse_a_wrong_direction():
@@ -87,7 +86,7 @@ def test_up_to_scale_does_not_excuse_a_wrong_direction():
         assert_unbiased(
             lambda problem: pgjax.mismatched_reward_to_go(problem.mdp.discount),
             PROBLEMS["random"],
-            up_to_scale=True,
+            judge=Judge(up_to_scale=True),
         )
 
 
@@ -135,7 +134,10 @@ def test_a_right_pipeline_passes_every_test_of_it():
     # False alarms: 3 tests × 1e-6. A bias above the margin of 5 % passes with probability 1e-6.
     problem = PROBLEMS["time limit"]
     report = assert_unbiased(
-        pgjax.reward_to_go(problem.mdp.discount), problem, rollout=pipeline(problem), margin=0.05
+        pgjax.reward_to_go(problem.mdp.discount),
+        problem,
+        rollout=pipeline(problem),
+        judge=Judge(margin=0.05),
     )
     tiers = [finding.tier for finding in report.findings]
     assert tiers == ["enumeration", "independence", "law", "sampling"]
@@ -166,17 +168,20 @@ def test_a_sampler_at_another_temperature_is_refuted():
 def test_what_cannot_be_enumerated_is_sampled():
     mdp = tabular.chain(9)
     policy, params = pgjax.tabular_softmax(11, 2), np.zeros((11, 2))
-    problem = Problem("long chain", mdp, policy, params, horizon=14)
-    settings = {"margin": 0.2, "limit": 1_000, "batch_size": 16}
-    report = assert_unbiased(pgjax.reward_to_go(mdp.discount), problem, **settings)
+    problem = Problem(mdp, policy, params, horizon=14, name="long chain")
+    report = assert_unbiased(
+        pgjax.reward_to_go(mdp.discount),
+        problem,
+        batch_size=16,
+        judge=Judge(margin=0.2, limit=1_000),
+    )
     assert [finding.tier for finding in report.findings] == ["independence", "sampling"]
     with pytest.raises(AssertionError, match="bias"):
         assert_unbiased(
             pgjax.mismatched_reward_to_go(mdp.discount),
             problem,
-            margin=0.1,
-            limit=1_000,
             batch_size=8,
+            judge=Judge(margin=0.1, limit=1_000),
         )
 
 
@@ -187,8 +192,7 @@ def test_a_spent_budget_names_the_number_needed():
             pgjax.reward_to_go(problem.mdp.discount),
             problem,
             rollout=pipeline(problem),
-            margin=0.001,
-            max_samples=4096,
+            judge=Judge(margin=0.001, max_samples=4096),
         )
 
 

@@ -15,6 +15,7 @@ import pytest
 import pgjax
 from pgjax import (
     Estimator,
+    Problem,
     Trajectory,
     baselines,
     enumeration,
@@ -336,17 +337,17 @@ def test_an_mdp_names_the_state_and_action_that_are_wrong(
 def test_the_oracles_name_what_they_cannot_judge() -> None:
     mdp = tabular.random_mdp()
     with pytest.raises(TypeError, match=r"mdp must be a pgjax.TabularMDP, got int"):
-        exact.objective(3, POLICY, PARAMS, horizon=3)  # pyright: ignore[reportArgumentType]
+        exact.objective(Problem(3, POLICY, PARAMS, 3))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="horizon must be at least 1, got 0"):
-        exact.objective(mdp, POLICY, PARAMS, horizon=0)
+        exact.objective(Problem(mdp, POLICY, PARAMS, 0))
     with pytest.raises(TypeError, match="must be floating"):
-        exact.gradient(mdp, POLICY, PARAMS.astype(int), horizon=3)
+        exact.gradient(Problem(mdp, POLICY, PARAMS.astype(int), 3))
     three = pgjax.tabular_softmax(4, 3)
     with pytest.raises(ValueError, match=r"2 actions; in state 0.*which sum to 0.66"):
-        exact.objective(mdp, three, jnp.zeros((4, 3)), horizon=3)
+        exact.objective(Problem(mdp, three, jnp.zeros((4, 3)), 3))
     with pytest.raises(ValueError, match=r"horizon 40 gives \d+ trajectories, more than the limit"):
-        enumeration.trajectories(mdp, POLICY, PARAMS, horizon=40)
+        enumeration.trajectories(Problem(mdp, POLICY, PARAMS, 40))
     with pytest.raises(ValueError, match=r"batch_size 9 over \d+ trajectories gives \d+ multisets"):
         enumeration.moments(
-            pgjax.rloo(0.8), mdp, POLICY, PARAMS, horizon=2, batch_size=9, limit=10_000
+            pgjax.rloo(0.8), Problem(mdp, POLICY, PARAMS, 2), batch_size=9, limit=10_000
         )

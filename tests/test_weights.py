@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import Trajectory, baselines, enumeration, tabular, terms, weights
+from pgjax import Problem, Trajectory, baselines, enumeration, tabular, terms, weights
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -177,11 +177,11 @@ def test_less_its_leave_one_out_baseline_a_return_is_a_scaled_deviation_from_the
 
 def test_a_good_baseline_lowers_the_variance(table: np.ndarray) -> None:
     policy = pgjax.tabular_softmax(4, 2)
-    value = pgjax.exact.state_values(MDP, policy, table, horizon=None)
+    value = pgjax.exact.state_values(Problem(MDP, policy, table, None))
     baseline = baselines.state_value(lambda observation: observation @ jnp.asarray(value))
 
     def total_variance(estimator: pgjax.Estimator) -> float:
-        found = enumeration.moments(estimator, MDP, policy, table, horizon=3)
+        found = enumeration.moments(estimator, Problem(MDP, policy, table, 3))
         return float(np.trace(found.covariance))
 
     with_baseline = total_variance(pgjax.reward_to_go(GAMMA, baseline=baseline))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pgjax import baselines, exact, terms, weights, windows
+from pgjax import Problem, baselines, exact, terms, weights, windows
 from pgjax.environments import from_tabular
 from pgjax.environments.base import Box, Discrete, Environment, Step
 from pgjax.estimators import per_trajectory_gradients
@@ -142,11 +142,11 @@ def as_window(paths):
 def values_of(task):
     """[LIMIT + 1, S] and [LIMIT, S, A]: whether the limit is the task's own, or the sampler's."""
     if task == "limited":
-        value = exact.state_values(MDP, POLICY_TABULAR, PARAMS, horizon=LIMIT)
-        action_value = exact.action_values(MDP, POLICY_TABULAR, PARAMS, horizon=LIMIT)
+        value = exact.state_values(Problem(MDP, POLICY_TABULAR, PARAMS, LIMIT))
+        action_value = exact.action_values(Problem(MDP, POLICY_TABULAR, PARAMS, LIMIT))
         return np.concatenate([value, np.zeros((1, 3))]), action_value
-    value = exact.state_values(MDP, POLICY_TABULAR, PARAMS, horizon=None)
-    action_value = exact.action_values(MDP, POLICY_TABULAR, PARAMS, horizon=None)
+    value = exact.state_values(Problem(MDP, POLICY_TABULAR, PARAMS, None))
+    action_value = exact.action_values(Problem(MDP, POLICY_TABULAR, PARAMS, None))
     return np.tile(value, (LIMIT + 1, 1)), np.tile(action_value, (LIMIT, 1, 1))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 import pgjax
 from benchmarks.harness import Case, Contender, Row, Scale
-from pgjax import enumeration, exact, tabular
+from pgjax import Problem, enumeration, exact, tabular
 from pgjax.exact.tabular import TabularMDP
 
 
@@ -16,19 +16,19 @@ def enumerated(scale: Scale) -> Case:
     """Two actions and two successors: 4^H trajectories, about as many as the long sequence."""
     horizon = max(round(log(scale.sequence, 4)), 1)
     mdp = _endless()
-    settings = {"horizon": horizon, "limit": 4 ** (horizon + 1)}
-    policy, params = pgjax.tabular_softmax(4, 2), np.linspace(-1, 1, 8).reshape(4, 2)
+    params = np.linspace(-1, 1, 8).reshape(4, 2)
+    problem = Problem(mdp, pgjax.tabular_softmax(4, 2), params, horizon)
 
     def run() -> np.ndarray:
         jax.clear_caches()
         estimator = pgjax.reward_to_go(mdp.discount)
-        return enumeration.moments(estimator, mdp, policy, params, **settings).mean
+        return enumeration.moments(estimator, problem, limit=4 ** (horizon + 1)).mean
 
     def check() -> None:
-        truth = exact.gradient(mdp, policy, params, horizon=horizon).ravel()
+        truth = exact.gradient(problem).ravel()
         np.testing.assert_allclose(run(), truth, rtol=0, atol=1e-10)
 
-    count = enumeration.count(mdp, policy, params, horizon=horizon)
+    count = enumeration.count(problem)
     return Case(
         {"pgjax": Contender(run, work=count, role="ours")},
         unit="trajectories",
@@ -42,24 +42,22 @@ def gridworld(scale: Scale) -> Case:
     side = max(int(sqrt(0.8 * scale.columns)), 2)
     mdp, horizon = tabular.gridworld(side, side), max(scale.columns * 2 // 5, 2)
     S = mdp.num_states
-    policy = pgjax.tabular_softmax(S, 4)
     logits = 0.1 * np.random.default_rng(0).normal(size=(S, 4))
+    problem = Problem(mdp, pgjax.tabular_softmax(S, 4), logits, horizon)
 
-    def spread(function) -> np.ndarray:
+    def spread(of) -> np.ndarray:
         jax.clear_caches()
-        return function(mdp, policy, logits, horizon=horizon).mean
+        return exact.spread(problem, of).mean
 
     def check() -> None:
-        truth = exact.gradient(mdp, policy, logits, horizon=horizon).ravel()
-        for function in (exact.reward_to_go_spread, exact.total_return_spread):
-            np.testing.assert_allclose(spread(function), truth, rtol=0, atol=1e-10)
+        truth = exact.gradient(problem).ravel()
+        for of in (exact.REWARD_TO_GO, exact.TOTAL_RETURN):
+            np.testing.assert_allclose(spread(of), truth, rtol=0, atol=1e-10)
 
     return Case(
         {
-            "pgjax": Contender(partial(spread, exact.reward_to_go_spread), S, role="ours"),
-            "pgjax, total return": Contender(
-                partial(spread, exact.total_return_spread), S, role="ours"
-            ),
+            "pgjax": Contender(partial(spread, exact.REWARD_TO_GO), S, role="ours"),
+            "pgjax, total return": Contender(partial(spread, exact.TOTAL_RETURN), S, role="ours"),
         },
         unit="states",
         check=check,

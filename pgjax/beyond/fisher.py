@@ -21,10 +21,10 @@ from pgjax.beyond.all_action import log_probs_of_all, state_weights
 from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.float64 import as_float64, in_float64, to_jax
 from pgjax.core.scores import log_probs, weighted_score
-from pgjax.core.validation import check_params, check_positive, check_unit_interval
+from pgjax.core.validation import check_positive, check_unit_interval
 from pgjax.estimators import admit
 from pgjax.exact.dynamics import log_prob_table
-from pgjax.exact.tabular import TabularMDP
+from pgjax.exact.problem import Problem
 from pgjax.types import Observation, Params, Policy, Trajectory
 
 Product: TypeAlias = Callable[[Params], Params]
@@ -32,24 +32,15 @@ Product: TypeAlias = Callable[[Params], Params]
 
 
 @in_float64
-def fisher(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> Float[np.ndarray, "P P"]:
+def fisher(problem: Problem) -> Float[np.ndarray, "P P"]:
     """The exact Fisher matrix, F = Σ_t Σ_s γ^t P(s_t = s) Σ_a π(a|s) ∇log π(a|s) ∇log π(a|s)ᵀ.
-
-    Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy, P numbers in all.
-        horizon: H, or None.
 
     Returns:
         [P, P] float64, in the order of `ravel_pytree(params)`. Not normalised: the weights of the
         states are `exact.visitation`, and sum to the discounted expected length.
 
     Raises:
-        ValueError: as for `exact.gradient`.
-        TypeError: a parameter that is not floating.
+        ValueError, TypeError: as for `exact.gradient`.
 
     Bias: exact.
 
@@ -59,28 +50,27 @@ def fisher(
 
     Example:
         >>> import numpy as np
-        >>> from pgjax import tabular, tabular_softmax
-        >>> found = fisher(tabular.two_armed_bandit(), tabular_softmax(3, 2), np.zeros((3, 2)),
-        ...     horizon=1)
-        >>> found[:2, :2]
+        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> bandit = tabular.two_armed_bandit()
+        >>> fisher(Problem(bandit, tabular_softmax(3, 2), np.zeros((3, 2)), horizon=1))[:2, :2]
         array([[ 0.25, -0.25],
                [-0.25,  0.25]])
     """
-    weight, score = visited_scores(mdp, policy, params, horizon=horizon)
+    weight, score = visited_scores(problem)
     weight = weight.sum(0)
     return np.einsum("sa,sap,saq->pq", weight, score, score)
 
 
 @in_float64
 def visited_scores(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
+    problem: Problem,
 ) -> tuple[Float[np.ndarray, "K S A"], Float[np.ndarray, "S A P"]]:
-    """γ^t P(s_t = s, a_t = a) and ∇log π(a|s), exactly; K = H times, or one sum over all time."""
-    check_params(params)
-    visits = exact.visitation(mdp, policy, params, horizon=horizon).reshape(-1, mdp.num_states)
-    probability = exact.action_probabilities(mdp, policy, params)
-    params, observation = jax.tree.map(as_float64, params), to_jax(mdp.observation)
-    score = np.asarray(_scores(policy, mdp.num_actions, params, observation))
+    """γ^t P(s_t = s, a_t = a) and ∇log π(a|s), exactly; K is H, or 1 if H is infinite."""
+    mdp = problem.mdp
+    visits = exact.visitation(problem).reshape(-1, mdp.num_states)
+    probability = exact.action_probabilities(problem)
+    params, observation = jax.tree.map(as_float64, problem.params), to_jax(mdp.observation)
+    score = np.asarray(_scores(problem.policy, mdp.num_actions, params, observation))
     return visits[:, :, None] * probability[None], score
 
 

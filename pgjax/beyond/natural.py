@@ -15,8 +15,8 @@ from pgjax import diagnostics, exact
 from pgjax.beyond.fisher import Product, fisher, visited_scores
 from pgjax.core.float64 import flatten
 from pgjax.core.validation import check_params, check_positive
-from pgjax.exact.tabular import TabularMDP
-from pgjax.types import Params, Policy
+from pgjax.exact.problem import Problem
+from pgjax.types import Params
 
 RANK = 1e-10
 """Eigenvalues of F below this share of the largest are directions that change no policy."""
@@ -107,29 +107,19 @@ def trust_region_scale(
     return jnp.where(slope > 0, jnp.sqrt(2 * jnp.asarray(max_divergence, safe.dtype) / safe), 0)
 
 
-def exact_natural_gradient(
-    mdp: TabularMDP,
-    policy: Policy,
-    params: Params,
-    *,
-    horizon: int | None,
-    damping: float = 0.0,
-) -> Float[np.ndarray, "P"]:
+def exact_natural_gradient(problem: Problem, *, damping: float = 0.0) -> Float[np.ndarray, "P"]:
     """The exact natural gradient, F⁺∇J, or (F + λI)⁻¹∇J.
 
     Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy, P numbers in all.
-        horizon: H, or None.
+        problem: with any horizon.
         damping: λ ≥ 0; with 0, the pseudo-inverse: of all natural gradients the shortest.
 
     Returns:
         [P] float64, in the order of `ravel_pytree(params)`.
 
     Raises:
-        ValueError: negative damping; otherwise as for `exact.gradient`.
-        TypeError: a parameter that is not floating.
+        ValueError: if `damping` is negative; otherwise as for `exact.gradient`.
+        TypeError: if a parameter is not floating.
 
     Bias: exact.
 
@@ -141,15 +131,16 @@ def exact_natural_gradient(
 
     Example:
         >>> import numpy as np
-        >>> from pgjax import tabular, tabular_softmax
-        >>> exact_natural_gradient(
-        ...     tabular.two_armed_bandit(), tabular_softmax(3, 2), np.zeros((3, 2)), horizon=1)[:2]
+        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> bandit = tabular.two_armed_bandit()
+        >>> problem = Problem(bandit, tabular_softmax(3, 2), np.zeros((3, 2)), horizon=1)
+        >>> exact_natural_gradient(problem)[:2]
         array([-0.15,  0.15])
     """
     if not damping >= 0:
         raise ValueError(f"damping must be at least 0, got {damping}")
-    matrix = fisher(mdp, policy, params, horizon=horizon)
-    truth = flatten(exact.gradient(mdp, policy, params, horizon=horizon))
+    matrix = fisher(problem)
+    truth = flatten(exact.gradient(problem))
     values, vectors = np.linalg.eigh(matrix)
     informative = values > RANK * values.max()
     values = np.where(informative, values, 0) + damping
@@ -157,19 +148,14 @@ def exact_natural_gradient(
     return vectors @ (inverse * (vectors.T @ truth))
 
 
-def compatible_weights(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> Float[np.ndarray, "P"]:
+def compatible_weights(problem: Problem) -> Float[np.ndarray, "P"]:
     """The best linear fit of the advantage by the score, argmin_w E[(A(s,a) − wᵀ∇log π(a|s))²].
 
     Expectation over the discounted visits, Σ_t γ^t P(s_t = s) π(a|s). The theorem: w is the natural
     gradient.
 
     Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy, P numbers in all.
-        horizon: H, or None; with one, the advantage is A_t(s, a), fitted by the same w at all t.
+        problem: if its horizon is finite, A_t(s, a) is fitted by the same w at all t.
 
     Returns:
         [P] float64: of all best fits the shortest.
@@ -182,9 +168,9 @@ def compatible_weights(
     References:
         Kakade (2001), theorem 1; Sutton et al. (2000), theorem 2, for compatible features.
     """
-    weight, score = visited_scores(mdp, policy, params, horizon=horizon)
-    values = exact.action_values(mdp, policy, params, horizon=horizon).reshape(weight.shape)
-    probability = exact.action_probabilities(mdp, policy, params)
+    weight, score = visited_scores(problem)
+    values = exact.action_values(problem).reshape(weight.shape)
+    probability = exact.action_probabilities(problem)
     advantage = values - np.sum(probability * values, axis=-1, keepdims=True)
     root = np.sqrt(weight)
     features = (root[..., None] * score).reshape(-1, score.shape[-1])

@@ -13,31 +13,26 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
 from pgjax import enumeration
-from pgjax.core.float64 import in_float64, to_numpy
+from pgjax.core.float64 import as_float64, in_float64, to_numpy
 from pgjax.estimators import gradient
 from pgjax.exact.dynamics import action_probabilities
-from pgjax.exact.tabular import TabularMDP
+from pgjax.exact.problem import Problem
 from pgjax.policies import tabular_softmax
-from pgjax.types import Estimator, Moments, Params, Policy, Trajectory
+from pgjax.types import Estimator, Moments, Trajectory
 
 PAIRS_AT_ONCE = 8192
 """Pairs whose estimates are held at a time."""
 
 
 @in_float64
-def antithetic_pairs(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int
-) -> tuple[Trajectory, Float[np.ndarray, "M M"]]:
+def antithetic_pairs(problem: Problem) -> tuple[Trajectory, Float[np.ndarray, "M M"]]:
     """All M trajectories, and the exact probability of each pair under `antithetic_rollout`.
 
     P(τ, τ') = P(s_0) P(s'_0) Π_t C(a_t, a'_t) P(s_{t+1}|s_t,a_t) P(s'_{t+1}|s'_t,a'_t), with C the
     length of those u that give a_t at u and a'_t at 1 − u; π alone where one has ended.
 
     Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions; actions by `inversion`.
-        params: of the policy.
-        horizon: H, the steps after which an episode is cut.
+        problem: with a finite horizon; its policy draws actions by `inversion`.
 
     Returns:
         A batch [M, H] as `enumeration.trajectories` gives it, and [M, M] float64, symmetric.
@@ -49,18 +44,21 @@ def antithetic_pairs(
 
     Example:
         >>> import numpy as np
-        >>> from pgjax import tabular, tabular_softmax
+        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> bandit = tabular.two_armed_bandit()
         >>> batch, joint = antithetic_pairs(
-        ...     tabular.two_armed_bandit(), tabular_softmax(3, 2), np.zeros((3, 2)), horizon=1)
+        ...     Problem(bandit, tabular_softmax(3, 2), np.zeros((3, 2)), horizon=1))
         >>> float(joint[batch.action[:, 0] == 0][:, batch.action[:, 0] == 0].sum())
         0.0
     """
-    table = action_probabilities(mdp, policy, params)
+    mdp, table = problem.mdp, action_probabilities(problem)
     S, A = table.shape
-    visible = mdp.replace(observation=np.eye(S))
     with np.errstate(divide="ignore"):
         logits = np.log(table)  # the same policy, of states that can be told apart
-    batch, _ = enumeration.trajectories(visible, tabular_softmax(S, A), logits, horizon=horizon)
+    visible = mdp.replace(observation=np.eye(S))
+    batch, _ = enumeration.trajectories(
+        Problem(visible, tabular_softmax(S, A), logits, problem.horizon)
+    )
     states = np.argmax(batch.observation, -1)
     final = np.argmax(batch.final_observation, -1)
     batch = batch.replace(
@@ -70,42 +68,32 @@ def antithetic_pairs(
     transition = np.where(batch.mask, mdp.transition[states, batch.action, following], 1)
     alone = mdp.initial[states[:, 0]] * np.prod(transition, axis=1)
     joint = np.outer(alone, alone)
-    for t in range(horizon):
+    for t in range(batch.reward.shape[1]):
         joint *= _coupling(table, states[:, t], batch.action[:, t], batch.mask[:, t])
     return batch, joint
 
 
 @in_float64
-def antithetic_moments(
-    estimator: Estimator | enumeration.Function,
-    mdp: TabularMDP,
-    policy: Policy,
-    params: Params,
-    *,
-    horizon: int,
-) -> Moments:
+def antithetic_moments(estimator: Estimator | enumeration.Function, problem: Problem) -> Moments:
     """The exact expectation and covariance of an estimate from one antithetic pair.
 
     Args:
         estimator: an Estimator, or any function (params, batch[2,T]) -> numbers that JAX can trace.
-        mdp: S states, A actions.
-        policy: over the MDP's A actions; actions by `inversion`.
-        params: of the policy.
-        horizon: H, the steps after which an episode is cut.
+        problem: with a finite horizon; its policy draws actions by `inversion`.
 
     Returns:
         Moments of one estimate; compare `enumeration.moments` with `batch_size=2`.
 
     Raises:
-        ValueError: as for `enumeration.trajectories`; an estimate that is not finite.
+        ValueError: as for `enumeration.trajectories`; if an estimate is not finite.
 
     Bias: exact.
     """
-    batch, joint = antithetic_pairs(mdp, policy, params, horizon=horizon)
-    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params)
+    batch, joint = antithetic_pairs(problem)
+    params = jax.tree.map(as_float64, problem.params)
     batch = jax.tree.map(jnp.asarray, batch)
     if isinstance(estimator, Estimator):
-        estimate = partial(gradient, estimator, policy)
+        estimate = partial(gradient, estimator, problem.policy)
     else:
         estimate = estimator
 

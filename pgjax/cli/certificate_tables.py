@@ -69,7 +69,7 @@ def on_problem(certificates: Sequence[Certificate], problem: Problem) -> Table:
     mdp = problem.mdp
     title = (
         f"{problem.name}: {mdp.num_states} states, {mdp.num_actions} actions, "
-        f"γ = {mdp.discount:g}, at most {problem.horizon} step" + "s" * (problem.horizon > 1)
+        f"γ = {mdp.discount:g}, at most {problem.horizon} step" + "s" * (problem.horizon != 1)
     )
     return Table(title, ("estimator", "K", "bias", "cosine", "variance", "N for 1 %"), rows)
 
@@ -183,7 +183,7 @@ def save_json(certificates: Sequence[Certificate], path: Path) -> None:
 
 
 def _statement(row: Row) -> str:
-    return row.bias if row.truth is None else f"{row.bias}, as an estimate of {row.estimand}"
+    return row.bias if row.estimand == "∇J" else f"{row.bias}, as an estimate of {row.estimand}"
 
 
 def _range(
@@ -196,7 +196,7 @@ def _range(
 
 
 def _bias_of(found: Certificate, digits: int = 3) -> str:
-    return _percent(found.bias, digits) if found.is_biased else "none"
+    return percent(found.bias, digits) if found.is_biased else "none"
 
 
 def _cosine_of(found: Certificate) -> str:
@@ -204,7 +204,7 @@ def _cosine_of(found: Certificate) -> str:
 
 
 def _variance_of(found: Certificate, digits: int = 3) -> str:
-    return _significant(found.variance, digits) if found.variance > NO_VARIANCE else "none"
+    return significant(found.variance, digits) if found.variance > NO_VARIANCE else "none"
 
 
 def _needed_of(found: Certificate, digits: int = 3) -> str:
@@ -214,17 +214,17 @@ def _needed_of(found: Certificate, digits: int = 3) -> str:
     number = float(f"{found.needed:.{digits - 1}e}")
     for power, letter in ((9, "G"), (6, "M"), (3, "k")):
         if number >= 10**power:
-            return _significant(number / 10**power, digits) + letter
+            return significant(number / 10**power, digits) + letter
     return f"{number:.0f}"
 
 
-def _percent(share: float, digits: int) -> str:
+def percent(share: float, digits: int) -> str:
     """50%, 0.0123%, and 100% rather than 1e+02%."""
     text = f"{100 * share:.{digits}g}"
     return (f"{float(text):.0f}" if "e+" in text else text) + "%"
 
 
-def _significant(number: float, digits: int) -> str:
+def significant(number: float, digits: int) -> str:
     """1.00, not 1; 950, not 9.5e+02."""
     exponent = int(f"{number:.{digits - 1}e}".partition("e")[2])
     return f"{number:.{max(digits - 1 - exponent, 0)}f}"

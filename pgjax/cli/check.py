@@ -35,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the report; status 0 if unbiased, 1 if not."""
     candidate = _load(arguments.target)
+    from pgjax.proof.judge import Judge
     from pgjax.proof.problems import problems as certified_problems
     from pgjax.proof.unbiased import assert_unbiased
 
@@ -47,8 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
             candidate,
             [problems[name] for name in arguments.problem or problems],
             batch_size=arguments.batch_size,
-            up_to_scale=arguments.up_to_scale,
-            tolerance=arguments.tolerance,
+            judge=Judge(tolerance=arguments.tolerance, up_to_scale=arguments.up_to_scale),
         )
     except AssertionError as failure:
         print(failure)

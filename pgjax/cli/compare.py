@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from pgjax.cli.arguments import ENV_DISCOUNT, check_picture_path, positive_int, 
 
 if TYPE_CHECKING:
     from pgjax.diagnostics import Interval
-    from pgjax.proof.comparison import Comparison
+    from pgjax.proof.comparison import Batches, Comparison
     from pgjax.types import Estimator
 
 MAX_DEFAULT_STEPS = 500
@@ -71,9 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         problem = _problem(arguments, policy_key, critic_key)
     console.print(f"[bold]{arguments.environment}[/bold]: {problem.pop('words')}")
     with console.status(f"{arguments.batches} batches of {arguments.batch_size} trajectories"):
-        found = compare(
-            key=key, num_batches=arguments.batches, batch_size=arguments.batch_size, **problem
-        )
+        found = compare(key=key, num_batches=arguments.batches, **problem)
     console.print(_table(found))
     if arguments.behaviour_scale != 1:
         share = _range(found.effective_share, _percent)
@@ -115,7 +114,8 @@ def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> d
     """Exact values by dynamic programming, V too."""
     from pgjax import exact
     from pgjax.cli import exact_problems
-    from pgjax.proof import convergence
+    from pgjax.proof import error_curves
+    from pgjax.proof.comparison import Batches
 
     make = exact_problems.of_mdp if is_mdp else exact_problems.of_environment
     known, source = make(
@@ -125,27 +125,31 @@ def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> d
         arguments.hidden,
         policy_key,
     )
-    mdp, value = known["mdp"], convergence.observation_values(**known)
+    mdp, value = known.mdp, error_curves.observation_values(known)
+    batches = Batches(
+        known.policy,
+        known.params,
+        batch_size=arguments.batch_size,
+        num_steps=known.finite_horizon,
+        prepare=_writing(lambda params, observation: value(observation), None),
+        **{"environment": mdp} | source,
+    )
     settings = {
-        "policy": known["policy"],
-        "params": known["params"],
-        "environment": mdp,
-        "num_steps": known["horizon"],
-        "reference": exact.gradient(**known),
-        "prepare": _writing(lambda params, observation: value(observation), None),
-        "words": f"{mdp.num_states} states, γ = {mdp.discount:g}, at most {known['horizon']} steps;"
+        "reference": exact.gradient(known),
+        "words": f"{mdp.num_states} states, γ = {mdp.discount:g}, at most {known.horizon} steps;"
         " exact by dynamic programming",
-    } | source
+    }
     if arguments.behaviour_scale == 1:
-        rows = convergence.contenders(**known)
+        rows = error_curves.contenders(known)
         names = {"total return": "REINFORCE"}
         settings["exactly"] = {names.get(row.name, row.name): _spread(row) for row in rows}
-    return settings | _contenders(arguments, mdp.discount, known["params"])
+    return settings | _contenders(arguments, mdp.discount, batches)
 
 
 def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) -> dict[str, Any]:
     """A problem without exact values: the reference is reward-to-go, LOO, on separate batches."""
     from pgjax import baselines, environments, estimators
+    from pgjax.proof.comparison import Batches
     from pgjax.training.networks import initial_params, network_for, policy_of
     from pgjax.training.runs import saved_runs
 
@@ -165,11 +169,8 @@ def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
     limit = environment.time_limit or MAX_DEFAULT_STEPS
     num_steps = min(arguments.num_steps or MAX_DEFAULT_STEPS, limit)
     discount = ENV_DISCOUNT if arguments.discount is None else arguments.discount
+    batches = Batches(policy, params, environment, arguments.batch_size, num_steps)
     settings = {
-        "policy": policy,
-        "params": params,
-        "environment": environment,
-        "num_steps": num_steps,
         "reference": estimators.reward_to_go(discount, baseline=baselines.leave_one_out),
         "words": f"{words}, γ = {discount:g}, at most {num_steps} steps; "
         f"reference: {REFERENCE} on as many batches of its own",
@@ -177,11 +178,13 @@ def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
     if arguments.behaviour_scale != 1:
         settings["reference"] = _per_decision(discount)
         settings["words"] += ", importance-weighted"
-    settings["prepare"] = _critic(arguments, settings, discount, critic_key)
-    return settings | _contenders(arguments, discount, params)
+    batches = replace(batches, prepare=_critic(batches, discount, critic_key))
+    return settings | _contenders(arguments, discount, batches)
 
 
-def _contenders(arguments: argparse.Namespace, discount: float, params: Any) -> dict[str, Any]:
+def _contenders(
+    arguments: argparse.Namespace, discount: float, batches: "Batches"
+) -> dict[str, Any]:
     import jax
 
     from pgjax import baselines, estimators
@@ -196,10 +199,11 @@ def _contenders(arguments: argparse.Namespace, discount: float, params: Any) -> 
         NO_GAMMA: estimators.mismatched_reward_to_go(discount),
     }
     if arguments.behaviour_scale == 1:
-        return {"estimators": rows}
+        return {"estimators": rows, "batches": batches}
     scale = arguments.behaviour_scale
     rows["per-decision IS"] = _per_decision(discount)
-    return {"estimators": rows, "behaviour": jax.tree.map(lambda x: scale * x, params)}
+    behaviour = jax.tree.map(lambda x: scale * x, batches.params)
+    return {"estimators": rows, "batches": replace(batches, behaviour=behaviour)}
 
 
 def _per_decision(discount: float) -> "Estimator":
@@ -210,25 +214,16 @@ def _per_decision(discount: float) -> "Estimator":
     return Estimator(off_policy.per_decision(discount), terms.score)
 
 
-def _critic(
-    arguments: argparse.Namespace, settings: dict[str, Any], discount: float, key: Any
-) -> Any:
+def _critic(batches: "Batches", discount: float, key: Any) -> Any:
     """A value function fitted to the returns of episodes that no estimate uses."""
     import jax
     import optax
 
-    from pgjax import MLP, rollout, weights
+    from pgjax import MLP, weights
     from pgjax.policies import critics
 
     rollout_key, init_key = jax.random.split(key)
-    batch = rollout(
-        settings["policy"],
-        settings["params"],
-        settings["environment"],
-        rollout_key,
-        num_trajectories=4 * arguments.batch_size,
-        num_steps=settings["num_steps"],
-    )
+    batch = replace(batches, batch_size=4 * batches.batch_size).draw(rollout_key)
     module, value = MLP(1), critics.flax_value(MLP(1))
     params = module.init(init_key, jax.tree.map(lambda x: x[0, 0], batch.observation))
 

@@ -10,7 +10,7 @@ from pgjax.cli.arguments import ENV_DISCOUNT, check_picture_path, positive_int, 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pgjax.proof.convergence import Point, Verdict
+    from pgjax.proof.error_curves import Point, Verdict
 
 ALPHA = 1e-6
 """The stated rate of false alarms of each verdict."""
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from pgjax import exact
     from pgjax.cli import exact_problems, plots
-    from pgjax.proof import convergence
+    from pgjax.proof import error_curves
 
     console = Console()
     trajectories = arguments.trajectories or (2**16 if arguments.env else 2**18)
@@ -67,22 +67,22 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.env or arguments.mdp
     options = arguments.horizon, arguments.discount, arguments.hidden, policy_key
     if arguments.env:
-        settings, source = exact_problems.of_environment(arguments.env, *options)
+        problem, source = exact_problems.of_environment(arguments.env, *options)
     else:
-        settings, source = exact_problems.of_mdp(arguments.mdp, *options)
-    mdp, horizon = settings["mdp"], settings["horizon"]
-    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(settings["params"]))
+        problem, source = exact_problems.of_mdp(arguments.mdp, *options)
+    mdp, horizon = problem.mdp, problem.horizon
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(problem.params))
     console.print(
         f"[bold]{name}[/bold]: {mdp.num_states} states, {mdp.num_actions} actions, "
         f"γ = {mdp.discount:g}, at most {horizon} steps; Flax policy of {num_parameters} parameters"
     )
     with console.status("exact expectations and variances"):
-        rows = convergence.contenders(**settings)
-        console.print(f"exact: J = {exact.objective(**settings):.6g}, Σ by dynamic programming")
-    points = _stream(console, rows, settings | source, rollout_key, trajectories)
+        rows = error_curves.contenders(problem)
+        console.print(f"exact: J = {exact.objective(problem):.6g}, Σ by dynamic programming")
+    points = _stream(console, rows, {"problem": problem} | source, rollout_key, trajectories)
     last = {name: history[-1] for name, history in points.items()}
     verdicts = {
-        name: convergence.judge(point, num_parameters=num_parameters, alpha=ALPHA)
+        name: error_curves.judge(point, num_parameters=num_parameters, alpha=ALPHA)
         for name, point in last.items()
     }
     console.print(_table(last, verdicts))
@@ -107,7 +107,7 @@ def _stream(
 ) -> "dict[str, list[Point]]":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pgjax.proof import convergence
+    from pgjax.proof import error_curves
 
     points: dict[str, list[Point]] = {row.name: [] for row in rows}
     columns = (
@@ -119,7 +119,9 @@ def _stream(
     )
     with Progress(*columns, console=console, transient=console.is_terminal) as progress:
         task = progress.add_task("compiling", total=trajectories)
-        stream = convergence.converge(**settings, rows=rows, key=key, max_trajectories=trajectories)
+        stream = error_curves.converge(
+            **settings, rows=rows, key=key, max_trajectories=trajectories
+        )
         for seen, found in stream:
             for name, point in (found or {}).items():
                 points[name].append(point)

@@ -12,36 +12,37 @@ from jax import Array
 from pgjax import flax_policy, training
 from pgjax.cli.arguments import ENV_DISCOUNT
 from pgjax.environments import tables
-from pgjax.exact import tabular
+from pgjax.exact import Problem, tabular
 from pgjax.exact.tabular import TabularMDP
-from pgjax.proof import convergence
+from pgjax.proof import error_curves
 
 
 def of_mdp(
     name: str, horizon: int | None, discount: float | None, hidden: int, key: Array
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The exact problem (mdp, policy, params, horizon); trajectories come from the same MDP."""
+) -> tuple[Problem, dict[str, Any]]:
+    """The Problem of a finite MDP; trajectories come from the same MDP."""
     mdp, horizon = _mdp(name, horizon, discount)
-    policy, params = convergence.flax_policy_for(mdp, hidden, key)
-    return {"mdp": mdp, "policy": policy, "params": params, "horizon": horizon}, {}
+    policy, params = error_curves.flax_policy_for(mdp, hidden, key)
+    return Problem(mdp, policy, params, horizon, name), {}
 
 
 def of_environment(
     name: str, horizon: int | None, discount: float | None, hidden: int, key: Array
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The exact problem from the table of an environment; trajectories come from the original."""
+) -> tuple[Problem, dict[str, Any]]:
+    """The Problem of an environment's table; trajectories come from the environment."""
     environment, params = tables.make(name)
     discount = ENV_DISCOUNT if discount is None else discount
     mdp, longest = tables.timeless_mdp(environment, params, discount=discount)
     network = training.default_network(environment).clone(hidden=(hidden,))
     policy = flax_policy(network)
-    exactly = {
-        "mdp": mdp,
-        "policy": policy,
-        "params": convergence.scattered_params(policy, mdp, key),
-        "horizon": min(longest, horizon or longest),
-    }
-    return exactly, {"environment": environment}
+    problem = Problem(
+        mdp,
+        policy,
+        error_curves.scattered_params(policy, mdp, key),
+        min(longest, horizon or longest),
+        name,
+    )
+    return problem, {"environment": environment}
 
 
 def _mdp(name: str, horizon: int | None, discount: float | None) -> tuple[TabularMDP, int]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pgjax.diagnostics import Interval
     from pgjax.proof.certificate import Certificate
     from pgjax.proof.comparison import Comparison
-    from pgjax.proof.convergence import Point
+    from pgjax.proof.error_curves import Point
 
 # Okabe & Ito's palette, distinct under the common colour-vision deficiencies.
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#E69F00", "#000000")

@@ -12,11 +12,11 @@ subtract. So an estimator stays weights × term:
 
 >>> import jax, jax.numpy as jnp
 >>> from dataclasses import replace
->>> from pgjax import enumeration, gradient, reward_to_go, tabular, tabular_softmax
+>>> from pgjax import Problem, enumeration, gradient, reward_to_go, tabular, tabular_softmax
 >>> from pgjax.baselines import recorded_value
 >>> from pgjax.weights import returns_to_go
 >>> mdp, policy, params = tabular.chain(), tabular_softmax(7, 2), jnp.zeros((7, 2))
->>> batch, _ = enumeration.trajectories(mdp, policy, params, horizon=3)
+>>> batch, _ = enumeration.trajectories(Problem(mdp, policy, params, horizon=3))
 >>> batch = jax.tree.map(jnp.asarray, batch)
 >>> products = score_products(policy, params, batch, discount=0.9)
 >>> value = cross_fitted(time_steps(batch), products, returns_to_go(batch, 0.9), folds=4)

@@ -97,10 +97,10 @@ def score_products(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from pgjax import enumeration, tabular, tabular_softmax
+        >>> from pgjax import Problem, enumeration, tabular, tabular_softmax
         >>> mdp, policy = tabular.two_armed_bandit(), tabular_softmax(3, 2)
         >>> params = jnp.zeros((3, 2))
-        >>> batch, _ = enumeration.trajectories(mdp, policy, params, horizon=1)
+        >>> batch, _ = enumeration.trajectories(Problem(mdp, policy, params, horizon=1))
         >>> score_products(policy, params, batch, discount=1.0).ravel()
         Array([0.5, 0.5, 0.5, 0.5], dtype=float32)
     """

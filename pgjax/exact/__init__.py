@@ -1,28 +1,26 @@
 """Exact truth on a finite MDP: J, V, Q, discounted visitation, ∇J, ∇²J, and estimates' moments.
 
-Nothing here imports an estimator: the oracle stays independent of what it judges. Everything is
-computed in float64, whatever the caller's setting, and returned as NumPy arrays. `horizon=None` is
-the infinite horizon; it needs γ < 1, or episodes that end with probability one. A finite horizon H
-is the H-step objective, and its values depend on time.
+Every function takes a Problem: an MDP with S states and A actions, a policy, its P parameters, and
+the horizon H. Policies and MDPs are read, never sampled, and no estimator is imported: the oracle
+is independent of what it judges. Everything is computed in float64, whatever the caller's setting,
+and returned as NumPy arrays.
+
+An infinite horizon, None, needs γ < 1 or episodes that end with probability one. A finite horizon
+is the H-step objective, and its values depend on time. `Problem.behaviour` plays no part here.
 """
 
-from pgjax.exact.derivatives import differentiated_gradient as differentiated_gradient
-from pgjax.exact.derivatives import differentiated_hessian as differentiated_hessian
-from pgjax.exact.derivatives import (
-    differentiated_third_derivative as differentiated_third_derivative,
-)
 from pgjax.exact.derivatives import gradient as gradient
 from pgjax.exact.derivatives import hessian as hessian
 from pgjax.exact.derivatives import mismatched_gradient as mismatched_gradient
 from pgjax.exact.derivatives import third_derivative as third_derivative
 from pgjax.exact.dynamics import action_probabilities as action_probabilities
-from pgjax.exact.moments import mismatched_reward_to_go_moments as mismatched_reward_to_go_moments
-from pgjax.exact.moments import mismatched_reward_to_go_spread as mismatched_reward_to_go_spread
+from pgjax.exact.moments import moments as moments
 from pgjax.exact.moments import optimal_state_baseline as optimal_state_baseline
-from pgjax.exact.moments import reward_to_go_moments as reward_to_go_moments
-from pgjax.exact.moments import reward_to_go_spread as reward_to_go_spread
-from pgjax.exact.moments import total_return_moments as total_return_moments
-from pgjax.exact.moments import total_return_spread as total_return_spread
+from pgjax.exact.moments import spread as spread
+from pgjax.exact.problem import Problem as Problem
+from pgjax.exact.recursion import MISMATCHED as MISMATCHED
+from pgjax.exact.recursion import REWARD_TO_GO as REWARD_TO_GO
+from pgjax.exact.recursion import TOTAL_RETURN as TOTAL_RETURN
 from pgjax.exact.regularized import entropy_regularized_gradient as entropy_regularized_gradient
 from pgjax.exact.regularized import entropy_regularized_objective as entropy_regularized_objective
 from pgjax.exact.regularized import kl_regularized_gradient as kl_regularized_gradient

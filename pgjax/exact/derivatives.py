@@ -1,4 +1,4 @@
-"""∇J, ∇²J and ∇³J, twice: as the theorem says, and by differentiating the dynamic program."""
+"""∇J, ∇²J and ∇³J in the form of the policy-gradient theorem."""
 
 from dataclasses import replace
 from functools import partial
@@ -16,34 +16,24 @@ from pgjax.exact.dynamics import (
     action_values_over_time,
     backward,
     kernel_under,
-    objective_under,
     one_step_later,
     prepare,
     probabilities_under,
     visits_over_time,
 )
-from pgjax.exact.tabular import TabularMDP
+from pgjax.exact.problem import Problem
 from pgjax.types import Params, Policy
 
 
 @in_float64
-def gradient(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> PyTree[Float[np.ndarray, "..."]]:
+def gradient(problem: Problem) -> PyTree[Float[np.ndarray, "..."]]:
     """∇J in the theorem's form, Σ_t Σ_s γ^t P(s_t = s) Σ_a ∇π(a|s) Q_t(s, a).
-
-    Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        horizon: H, or None.
 
     Returns:
         A pytree like params, float64.
 
     Raises:
-        ValueError: as for `objective`.
-        TypeError: a parameter that is not floating.
+        ValueError, TypeError: as for `objective`.
 
     Bias: exact.
 
@@ -52,66 +42,51 @@ def gradient(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from pgjax import tabular, tabular_softmax
-        >>> mdp = tabular.two_armed_bandit()
-        >>> gradient(mdp, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)[0]
+        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> bandit = tabular.two_armed_bandit()
+        >>> gradient(Problem(bandit, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1))[0]
         array([-0.075,  0.075])
     """
-    model, params = prepare(mdp, policy, params, horizon)
-    return to_numpy(_gradient(policy, horizon, params, model, model.discount))
+    model, params = prepare(problem)
+    return to_numpy(_gradient(problem.policy, problem.horizon, params, model, model.discount))
 
 
 @in_float64
-def mismatched_gradient(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> PyTree[Float[np.ndarray, "..."]]:
+def mismatched_gradient(problem: Problem) -> PyTree[Float[np.ndarray, "..."]]:
     """What reward-to-go without γ^t estimates, Σ_t Σ_s P(s_t = s) Σ_a ∇π(a|s) Q_t(s, a).
-
-    Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        horizon: H, or None; without one, episodes must end with probability one even if γ < 1.
 
     Returns:
         A pytree like params, float64.
 
     Raises:
-        ValueError: as for `objective`; no horizon and visits without bound.
-        TypeError: a parameter that is not floating.
+        ValueError: as for `objective`; if the horizon is infinite and episodes need not end, even
+            if γ < 1.
+        TypeError: if a parameter is not floating.
 
     Bias: differs from ∇J when γ < 1; the difference is the estimator's exact bias.
 
     References:
         Nota & Thomas (2020), eq. 3.
     """
-    undiscounted = replace(mdp, discount=1.0)
-    prepare(undiscounted, policy, params, horizon)
-    model, params = prepare(mdp, policy, params, horizon)
-    return to_numpy(_gradient(policy, horizon, params, model, jnp.ones(())))
+    prepare(
+        replace(problem, mdp=replace(problem.mdp, discount=1.0))
+    )  # raises if visits are unbounded
+    model, params = prepare(problem)
+    return to_numpy(_gradient(problem.policy, problem.horizon, params, model, jnp.ones(())))
 
 
 @in_float64
-def hessian(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> Float[np.ndarray, "P P"]:
+def hessian(problem: Problem) -> Float[np.ndarray, "P P"]:
     """∇²J in the theorem's form, over the flattened parameters.
 
     Σ_t Σ_s γ^t P(s_t = s) Σ_a [∇²π Q_t + ∇π ∇Q_tᵀ + ∇Q_t ∇πᵀ], with ∇Q from its own Bellman
     equation, ∇V_t = Σ_a (∇π Q_t + π ∇Q_t).
 
-    Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy, P numbers in all.
-        horizon: H, or None.
-
     Returns:
         [P, P], float64; the order of `jax.flatten_util.ravel_pytree(params)`.
 
     Raises:
-        ValueError: as for `objective`.
-        TypeError: a parameter that is not floating.
+        ValueError, TypeError: as for `objective`.
 
     Bias: exact.
 
@@ -119,89 +94,38 @@ def hessian(
         Furmston, Lever & Barber, Approximate Newton Methods for Policy Search in MDPs (2016),
         theorem 3 is this sum in another arrangement.
     """
-    model, params = prepare(mdp, policy, params, horizon)
-    return to_numpy(_hessian(policy, horizon, params, model))
+    model, params = prepare(problem)
+    return to_numpy(_hessian(problem.policy, problem.horizon, params, model))
 
 
 @in_float64
-def differentiated_gradient(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> PyTree[Float[np.ndarray, "..."]]:
-    """∇J by differentiating the dynamic program itself; equal to `gradient`.
-
-    Args, Returns, Raises: as for `gradient`.
-
-    Bias: exact.
-    """
-    model, params = prepare(mdp, policy, params, horizon)
-    return to_numpy(jax.grad(objective_under, argnums=2)(policy, horizon, params, model))
-
-
-@in_float64
-def differentiated_hessian(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> Float[np.ndarray, "P P"]:
-    """∇²J by differentiating the dynamic program twice; equal to `hessian`.
-
-    Args, Returns, Raises: as for `hessian`.
-
-    Bias: exact.
-    """
-    model, params = prepare(mdp, policy, params, horizon)
-    flat, unravel = ravel_pytree(params)
-    curvature = jax.hessian(lambda flat: objective_under(policy, horizon, unravel(flat), model))
-    return to_numpy(curvature(flat))
-
-
-@in_float64
-def third_derivative(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> Float[np.ndarray, "P P P"]:
+def third_derivative(problem: Problem) -> Float[np.ndarray, "P P P"]:
     """∇³J over the flattened parameters: `hessian`'s form of the theorem, differentiated once.
 
     Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy, P numbers in all; P³ are returned.
-        horizon: H, or None.
+        problem: with any horizon; P³ numbers are returned.
 
     Returns:
         [P, P, P], float64, symmetric; the order of `jax.flatten_util.ravel_pytree(params)`.
 
     Raises:
-        ValueError: as for `objective`.
-        TypeError: a parameter that is not floating.
+        ValueError, TypeError: as for `objective`.
 
     Bias: exact.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from pgjax import tabular, tabular_softmax
-        >>> mdp = tabular.two_armed_bandit()
-        >>> cube = third_derivative(mdp, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)
+        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> bandit = tabular.two_armed_bandit()
+        >>> cube = third_derivative(
+        ...     Problem(bandit, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1))
         >>> cube.shape, round(float(cube[0, 0, 0]), 6)
         ((6, 6, 6), 0.0375)
     """
-    model, params = prepare(mdp, policy, params, horizon)
+    model, params = prepare(problem)
     flat, unravel = ravel_pytree(params)
-    third = jax.jacfwd(lambda flat: _hessian(policy, horizon, unravel(flat), model))
-    return to_numpy(third(flat))
-
-
-@in_float64
-def differentiated_third_derivative(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> Float[np.ndarray, "P P P"]:
-    """∇³J by differentiating the dynamic program three times; equal to `third_derivative`.
-
-    Args, Returns, Raises: as for `third_derivative`.
-
-    Bias: exact.
-    """
-    model, params = prepare(mdp, policy, params, horizon)
-    flat, unravel = ravel_pytree(params)
-    value = partial(objective_under, policy, horizon)
-    third = jax.jacfwd(jax.hessian(lambda flat: value(unravel(flat), model)))
+    hessian_under = partial(_hessian, problem.policy, problem.horizon)
+    third = jax.jacfwd(lambda flat: hessian_under(unravel(flat), model))
     return to_numpy(third(flat))
 
 

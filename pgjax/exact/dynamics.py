@@ -14,8 +14,8 @@ from jax import Array
 from jaxtyping import Float
 
 from pgjax.core.float64 import as_float64, in_float64, to_jax
-from pgjax.core.validation import check_params, check_positive
-from pgjax.exact.tabular import TabularMDP
+from pgjax.core.validation import check_params
+from pgjax.exact.problem import Problem
 from pgjax.types import Params, Policy
 
 
@@ -30,26 +30,20 @@ class Model(NamedTuple):
 
 
 @in_float64
-def action_probabilities(
-    mdp: TabularMDP, policy: Policy, params: Params
-) -> Float[np.ndarray, "S A"]:
+def action_probabilities(problem: Problem) -> Float[np.ndarray, "S A"]:
     """π(a|s) for every state, from the policy's own log-probabilities.
-
-    Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
 
     Returns:
         [S, A], a float64 NumPy array.
 
     Raises:
-        ValueError: they do not sum to one (a policy over another number of actions, say).
+        ValueError: if they do not sum to one; the policy may have another number of actions.
 
     Bias: exact.
     """
-    params = jax.tree.map(as_float64, params)
-    table = np.asarray(log_prob_table(policy, params, to_jax(mdp.observation), mdp.num_actions))
+    mdp, params = problem.mdp, jax.tree.map(as_float64, problem.params)
+    observation = to_jax(mdp.observation)
+    table = np.asarray(log_prob_table(problem.policy, params, observation, mdp.num_actions))
     probabilities = np.exp(table)
     off = np.abs(probabilities.sum(-1) - 1)
     if not np.all(off < 1e-4):  # also caught: NaN
@@ -62,16 +56,15 @@ def action_probabilities(
     return probabilities
 
 
-def prepare(
-    mdp: TabularMDP, policy: Policy, params: Params, horizon: int | None
-) -> tuple[Model, Params]:
-    """The checked MDP as arrays, and the parameters in float64."""
-    if not isinstance(mdp, TabularMDP):
-        raise TypeError(f"mdp must be a pgjax.TabularMDP, got {type(mdp).__name__}")
-    if horizon is not None:
-        check_positive("horizon", horizon)
-    check_params(params)
-    proper = proper_states(mdp, policy, params, horizon)
+def prepare(problem: Problem) -> tuple[Model, Params]:
+    """The problem's MDP as arrays, and its parameters in float64."""
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            f"problem must be a pgjax.Problem, got {type(problem).__name__}; "
+            "pgjax.Problem(mdp, policy, params, horizon) makes one"
+        )
+    check_params(problem.params)
+    mdp, proper = problem.mdp, proper_states(problem)
     alive = ~mdp.terminal
     kept = mdp.transition * (alive & proper)[:, None, None]
     model = Model(
@@ -81,15 +74,13 @@ def prepare(
         observation=to_jax(mdp.observation),
         discount=jnp.asarray(mdp.discount),
     )
-    return model, jax.tree.map(as_float64, params)
+    return model, jax.tree.map(as_float64, problem.params)
 
 
-def proper_states(
-    mdp: TabularMDP, policy: Policy, params: Params, horizon: int | None
-) -> np.ndarray:
-    """[S] states with a finite value: all, or with γ = 1 and no horizon those sure to end."""
-    probabilities = action_probabilities(mdp, policy, params)
-    if horizon is not None or mdp.discount < 1:
+def proper_states(problem: Problem) -> np.ndarray:
+    """[S] states of finite value: all, but if γ = 1 and H is infinite, those sure to end."""
+    mdp, probabilities = problem.mdp, action_probabilities(problem)
+    if problem.horizon is not None or mdp.discount < 1:
         return np.ones(mdp.num_states, bool)
     edge = np.einsum("sa,sat->st", probabilities, mdp.transition) > 0
     edge[mdp.terminal] = False

@@ -1,43 +1,65 @@
 """Problem: everything that an exact policy gradient is a function of."""
 
-from typing import NamedTuple
-
-import jax
-import numpy as np
-
+from pgjax.core.validation import check_positive
 from pgjax.exact.tabular import TabularMDP
+from pgjax.records import data, record, static
 from pgjax.types import Params, Policy
 
 
-class Problem(NamedTuple):
-    """A policy gradient to estimate: everything that ∇J is a function of.
+@record
+class Problem:
+    """A finite MDP with S states and A actions, and a policy at its parameters.
 
-    A noun of its own because whoever judges an estimator needs all of it at once, and a list of it.
-    `exact.gradient(*problem.arguments, horizon=problem.horizon)` is the truth.
+    Every function of `exact` and `enumeration`, and every judge, takes a Problem.
+    `dataclasses.replace` gives the same problem with another horizon, MDP, or parameters.
 
     Attributes:
-        name: as reports print it.
-        mdp: S states, A actions.
+        mdp: with S states and A actions.
         policy: over the MDP's A actions.
-        params: float64 NumPy leaves.
-        horizon: H, the time limit; it belongs to the task.
+        params: of the policy, P numbers in all.
+        horizon: H, the number of steps after which an episode is cut; it is part of the task. None
+            is the infinite horizon.
+        name: as reports print it.
+        behaviour: parameters of the policy that acts, if it is not the policy itself. Enumeration
+            and sampling draw trajectories from it, and record its log-probabilities; J, its
+            derivatives and the values stay those of `params`.
+
+    Raises:
+        TypeError: if `mdp` is not a TabularMDP, or `horizon` is not an integer.
+        ValueError: if `horizon` is below one.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax
+        >>> mdp, policy = pgjax.tabular.two_armed_bandit(), pgjax.tabular_softmax(3, 2)
+        >>> problem = Problem(mdp, policy, jnp.zeros((3, 2)), horizon=1)
+        >>> round(float(pgjax.exact.objective(problem)), 6)
+        0.45
     """
 
-    name: str
-    mdp: TabularMDP
+    mdp: TabularMDP = data()
     policy: Policy
-    params: Params
-    horizon: int
+    params: Params = data()
+    horizon: int | None = static()
+    name: str = static(default="problem")
+    behaviour: Params | None = data(default=None)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mdp, TabularMDP):
+            raise TypeError(f"mdp must be a pgjax.TabularMDP, got {type(self.mdp).__name__}")
+        if self.horizon is not None:
+            check_positive("horizon", self.horizon)
 
     @property
-    def arguments(self) -> tuple[TabularMDP, Policy, Params]:
-        """What every function of `exact` and `enumeration` takes first."""
-        return self.mdp, self.policy, self.params
+    def finite_horizon(self) -> int:
+        """H; ValueError if the horizon is infinite."""
+        if self.horizon is None:
+            raise ValueError(
+                "problem.horizon is infinite, so its trajectories can be neither listed nor drawn; "
+                "dataclasses.replace(problem, horizon=...) gives it one"
+            )
+        return self.horizon
 
     @property
-    def behaviour(self) -> Params:
-        """Parameters θ/2 of a policy μ that others may have acted by: less sure than π, never zero.
-
-        Off-policy estimators are judged on its trajectories.
-        """
-        return jax.tree.map(lambda x: np.asarray(x) / 2, self.params)
+    def acting_params(self) -> Params:
+        """Parameters of the policy that acts: `behaviour`, or `params` if there is none."""
+        return self.params if self.behaviour is None else self.behaviour

@@ -29,7 +29,7 @@ from jax.flatten_util import ravel_pytree
 
 from pgjax.core.float64 import to_jax
 from pgjax.exact.dynamics import action_probabilities, prepare
-from pgjax.exact.tabular import TabularMDP
+from pgjax.exact.problem import Problem
 from pgjax.types import Params, Policy
 
 
@@ -49,43 +49,37 @@ class Steps(NamedTuple):
 Carried = dict[str, Array]
 """Moments of what follows each state: [S], [S, P], and [S, P, P], or [S, P] for its diagonal."""
 
-Product = Callable[[Array, Array, Array], Array]
+OuterProduct = Callable[[Array, Array, Array], Array]
 """Σ_a weight[S,A] x[S,A,K] yᵀ[S,A,K], or its diagonal."""
 
 
-class Estimate(NamedTuple):
-    """An estimate as a recursion.
+class Recursion(NamedTuple):
+    """An estimate, built up backwards from the end of an episode.
 
     Attributes:
         layout: (discount) -> each carried moment's rank in P, and the factor of itself one step on,
             in an order in which each depends on none that comes later.
         step: (steps, P, product, carried) -> carried, one step earlier.
         result: (carried) -> E[X] [S, P] and E[X Xᵀ], or its trace, for every first state.
-        must_end: whether, without a horizon, episodes must end even if γ < 1.
+        must_end: whether, if the horizon is infinite, episodes must end even if γ < 1.
     """
 
     layout: Callable[[Array], dict[str, tuple[int, Array]]]
-    step: Callable[[Steps, int, Product, Carried], Carried]
+    step: Callable[[Steps, int, OuterProduct, Carried], Carried]
     result: Callable[[Carried], tuple[Array, Array]]
     must_end: bool
 
 
-def steps_of(
-    mdp: TabularMDP,
-    policy: Policy,
-    params: Params,
-    horizon: int | None,
-    baseline: Any,
-    full: bool,
-) -> tuple[Steps, int]:
+def steps_of(problem: Problem, baseline: Any, full: bool) -> tuple[Steps, int]:
     """The process under the policy, and P; the whole score if full, else what is not zero of it."""
-    model, params = prepare(mdp, policy, params, horizon)
+    model, params = prepare(problem)
+    mdp, policy = problem.mdp, problem.policy
     offset = np.asarray(baseline, np.float64)
     if offset.shape not in ((), (mdp.num_states,)):
         raise ValueError(
             f"baseline must be a scalar or have shape [S] = {(mdp.num_states,)}, got {offset.shape}"
         )
-    joint = action_probabilities(mdp, policy, params)[:, :, None] * mdp.transition
+    joint = action_probabilities(problem)[:, :, None] * mdp.transition
     joint[mdp.terminal] = 0
     score = np.asarray(_scores(policy, params, model.observation, mdp.num_actions))
     touched = np.any(score != 0, axis=1) | full
@@ -123,15 +117,15 @@ def _ragged(present: np.ndarray) -> np.ndarray:
 
 
 def solve(
-    estimate: Estimate, P: int, horizon: int | None, full: bool, steps: Steps
+    recursion: Recursion, P: int, horizon: int | None, full: bool, steps: Steps
 ) -> tuple[Array, Array]:
     """E[X], and Cov[X] or its diagonal, from the initial distribution."""
     S = steps.initial.shape[0]
-    layout = estimate.layout(steps.discount)
+    layout = recursion.layout(steps.discount)
     shapes = {0: (S,), 1: (S, P), 2: (S, P, P) if full else (S, P)}
     carried = {name: jnp.zeros(shapes[rank]) for name, (rank, _) in layout.items()}
     product = _outer if full else partial(_diagonal, steps, P)
-    step = partial(estimate.step, steps, P, product)
+    step = partial(recursion.step, steps, P, product)
     if horizon is not None:
         carried, _ = jax.lax.scan(lambda x, _: (step(x), None), carried, length=horizon)
     else:
@@ -141,7 +135,7 @@ def solve(
             source = step(carried)[name]  # all but its own share, which is still zero
             solution = jnp.linalg.solve(jnp.eye(S) - rate * kernel, source.reshape(S, -1))
             carried = carried | {name: solution.reshape(source.shape)}
-    mean, second = (jnp.tensordot(steps.initial, x, 1) for x in estimate.result(carried))
+    mean, second = (jnp.tensordot(steps.initial, x, 1) for x in recursion.result(carried))
     return mean, second - (jnp.outer(mean, mean) if full else mean**2)
 
 
@@ -157,7 +151,7 @@ def _layout_reward_to_go(discount: Array, *, matched: bool) -> dict[str, tuple[i
 
 
 def _step_reward_to_go(
-    steps: Steps, P: int, product: Product, carried: Carried, *, matched: bool
+    steps: Steps, P: int, product: OuterProduct, carried: Carried, *, matched: bool
 ) -> Carried:
     delta = steps.discount if matched else jnp.ones(())
     c, b = steps.score, steps.baseline[:, None]
@@ -183,7 +177,7 @@ def _layout_total_return(discount: Array) -> dict[str, tuple[int, Array]]:
     return powers | sums | pairs
 
 
-def _step_total_return(steps: Steps, P: int, product: Product, carried: Carried) -> Carried:
+def _step_total_return(steps: Steps, P: int, product: OuterProduct, carried: Carried) -> Carried:
     c, returns = steps.score, _returns(carried)
     own = {"Z": jnp.ones_like(steps.baseline)[:, None], "D": steps.baseline[:, None]}
     mass = [_power(steps, k, returns) for k in range(3)]
@@ -211,7 +205,7 @@ _PAIRS = (("ZZ", 2), ("ZD", 1), ("DD", 0))
 """E[G^k x y], up to the k that E[(G Z − D)(G Z − D)ᵀ] leads to."""
 
 REWARD_TO_GO, MISMATCHED = (
-    Estimate(
+    Recursion(
         partial(_layout_reward_to_go, matched=matched),
         partial(_step_reward_to_go, matched=matched),
         lambda carried: (carried["X0"], carried["XX"]),
@@ -219,7 +213,7 @@ REWARD_TO_GO, MISMATCHED = (
     )
     for matched in (True, False)
 )
-TOTAL_RETURN = Estimate(
+TOTAL_RETURN = Recursion(
     _layout_total_return,
     _step_total_return,
     lambda carried: (

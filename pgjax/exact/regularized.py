@@ -27,27 +27,18 @@ from pgjax.exact.dynamics import (
     proper_states,
     visits_over_time,
 )
-from pgjax.exact.tabular import TabularMDP
+from pgjax.exact.problem import Problem
 from pgjax.types import Params, Policy
 
 
 @in_float64
 def kl_regularized_objective(
-    mdp: TabularMDP,
-    policy: Policy,
-    params: Params,
-    *,
-    horizon: int | None,
-    reference: Float[np.ndarray, "S A"],
-    coefficient: float,
+    problem: Problem, *, reference: Float[np.ndarray, "S A"], coefficient: float
 ) -> np.float64:
     """E[Σ_t γ^t (r_t − β KL(π(·|s_t) ‖ ref(·|s_t)))], exactly.
 
     Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        horizon: H steps at most, or None.
+        problem: with any horizon.
         reference: [S, A] ref(a|s); `exact.action_probabilities` gives a policy's.
         coefficient: β ≥ 0, in units of reward per nat.
 
@@ -55,27 +46,22 @@ def kl_regularized_objective(
         Scalar, float64.
 
     Raises:
-        ValueError: as for `exact.objective`; a reference of another shape, that is no distribution,
-            or zero where the policy is not; a negative coefficient.
+        ValueError: as for `exact.objective`; if `reference` has another shape, is not a
+            distribution in every state, or is zero where the policy is not; if `coefficient` is
+            negative.
 
     Bias: exact.
 
     References:
         Tang & Munos, On a few pitfalls in KL divergence gradient estimation for RL (2025).
     """
-    arguments = _regularized(mdp, policy, params, horizon, reference, coefficient)
-    return to_numpy(_objective(policy, horizon, *arguments))
+    arguments = _regularized(problem, reference, coefficient)
+    return to_numpy(_objective(problem.policy, problem.horizon, *arguments))
 
 
 @in_float64
 def kl_regularized_gradient(
-    mdp: TabularMDP,
-    policy: Policy,
-    params: Params,
-    *,
-    horizon: int | None,
-    reference: Float[np.ndarray, "S A"],
-    coefficient: float,
+    problem: Problem, *, reference: Float[np.ndarray, "S A"], coefficient: float
 ) -> PyTree[Float[np.ndarray, "..."]]:
     """∇E[Σ_t γ^t (r_t − β KL(π(·|s_t) ‖ ref(·|s_t)))], by differentiating the dynamic program.
 
@@ -88,50 +74,46 @@ def kl_regularized_gradient(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from pgjax import exact, tabular, tabular_softmax
-        >>> mdp, policy = tabular.two_armed_bandit(), tabular_softmax(3, 2)
-        >>> reference = exact.action_probabilities(mdp, policy, jnp.zeros((3, 2)))
+        >>> from pgjax import Problem, exact, tabular, tabular_softmax
+        >>> bandit = tabular.two_armed_bandit()
+        >>> problem = Problem(bandit, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)
+        >>> reference = exact.action_probabilities(problem)
         >>> at_the_reference = kl_regularized_gradient(
-        ...     mdp, policy, jnp.zeros((3, 2)), horizon=1, reference=reference, coefficient=1.0)
+        ...     problem, reference=reference, coefficient=1.0)
         >>> at_the_reference[0]
         array([-0.075,  0.075])
     """
-    model, params, *rest = _regularized(mdp, policy, params, horizon, reference, coefficient)
-    objective = partial(_objective, policy, horizon, model)
+    model, params, *rest = _regularized(problem, reference, coefficient)
+    objective = partial(_objective, problem.policy, problem.horizon, model)
     return to_numpy(jax.grad(objective)(params, *rest))
 
 
 @in_float64
-def entropy_regularized_objective(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None, coefficient: float
-) -> np.float64:
+def entropy_regularized_objective(problem: Problem, *, coefficient: float) -> np.float64:
     """E[Σ_t γ^t (r_t + β H(π(·|s_t)))], exactly: the maximum-entropy objective.
 
     Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        horizon: H steps at most, or None.
+        problem: with any horizon.
         coefficient: β ≥ 0, in units of reward per nat.
 
     Returns:
         Scalar, float64.
 
     Raises:
-        ValueError: as for `exact.objective`; a negative coefficient.
+        ValueError: as for `exact.objective`; if `coefficient` is negative.
 
     Bias: exact.
 
     References:
         Ziebart et al., Maximum Entropy Inverse Reinforcement Learning (2008).
     """
-    arguments = _regularized(mdp, policy, params, horizon, None, coefficient)
-    return to_numpy(_objective(policy, horizon, *arguments))
+    arguments = _regularized(problem, None, coefficient)
+    return to_numpy(_objective(problem.policy, problem.horizon, *arguments))
 
 
 @in_float64
 def entropy_regularized_gradient(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None, coefficient: float
+    problem: Problem, *, coefficient: float
 ) -> PyTree[Float[np.ndarray, "..."]]:
     """∇E[Σ_t γ^t (r_t + β H(π(·|s_t)))], by differentiating the dynamic program.
 
@@ -142,26 +124,19 @@ def entropy_regularized_gradient(
 
     Bias: exact.
     """
-    model, params, *rest = _regularized(mdp, policy, params, horizon, None, coefficient)
-    return to_numpy(jax.grad(partial(_objective, policy, horizon, model))(params, *rest))
+    model, params, *rest = _regularized(problem, None, coefficient)
+    objective = partial(_objective, problem.policy, problem.horizon, model)
+    return to_numpy(jax.grad(objective)(params, *rest))
 
 
 @in_float64
 def local_kl_gradient(
-    mdp: TabularMDP,
-    policy: Policy,
-    params: Params,
-    *,
-    horizon: int | None,
-    reference: Float[np.ndarray, "S A"],
+    problem: Problem, *, reference: Float[np.ndarray, "S A"]
 ) -> PyTree[Float[np.ndarray, "..."]]:
     """Σ_s d(s) ∇KL(π(·|s) ‖ ref(·|s)), the discounted visitation d held fixed.
 
     Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        horizon: H, or None.
+        problem: with any horizon.
         reference: [S, A] ref(a|s).
 
     Returns:
@@ -172,43 +147,34 @@ def local_kl_gradient(
 
     Bias: exact. It is not the gradient of E[Σ_t γ^t KL(s_t)], which also moves d.
     """
-    model, params, alive, _, log_reference = _regularized(
-        mdp, policy, params, horizon, reference, 0.0
-    )
-    visits = _visits(policy, params, model, horizon, alive)
-    return to_numpy(jax.grad(_visited)(params, policy, model, visits, log_reference))
+    model, params, alive, _, log_reference = _regularized(problem, reference, 0.0)
+    visits = _visits(problem, params, model, alive)
+    return to_numpy(jax.grad(_visited)(params, problem.policy, model, visits, log_reference))
 
 
 @in_float64
-def local_entropy_gradient(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> PyTree[Float[np.ndarray, "..."]]:
+def local_entropy_gradient(problem: Problem) -> PyTree[Float[np.ndarray, "..."]]:
     """Σ_s d(s) ∇H(π(·|s)), the discounted visitation d held fixed.
 
     Args, Returns, Raises: as for `local_kl_gradient`.
 
     Bias: exact. It is not the gradient of E[Σ_t γ^t H(s_t)], which also moves d.
     """
-    model, params, alive, _, nothing = _regularized(mdp, policy, params, horizon, None, 0.0)
-    visits = -_visits(policy, params, model, horizon, alive)  # H is −KL to a measure that is one
-    return to_numpy(jax.grad(_visited)(params, policy, model, visits, nothing))
+    model, params, alive, _, nothing = _regularized(problem, None, 0.0)
+    visits = -_visits(problem, params, model, alive)  # H is −KL to a measure that is one
+    return to_numpy(jax.grad(_visited)(params, problem.policy, model, visits, nothing))
 
 
 def _regularized(
-    mdp: TabularMDP,
-    policy: Policy,
-    params: Params,
-    horizon: int | None,
-    reference: np.ndarray | None,
-    coefficient: float,
+    problem: Problem, reference: np.ndarray | None, coefficient: float
 ) -> tuple[Model, Params, Array, Array, Array]:
     """The model, the parameters, [S] states that count, β, and [S, A] log ref, zero for entropy."""
     check_at_least("coefficient", coefficient, 0.0, "a penalty is subtracted, a bonus added")
-    model, params = prepare(mdp, policy, params, horizon)
-    alive = ~mdp.terminal & proper_states(mdp, policy, params, horizon)
-    log_reference = np.zeros((mdp.num_states, mdp.num_actions))
+    model, params = prepare(problem)
+    alive = ~problem.mdp.terminal & proper_states(problem)
+    log_reference = np.zeros((problem.mdp.num_states, problem.mdp.num_actions))
     if reference is not None:
-        reference = _checked(np.asarray(reference), action_probabilities(mdp, policy, params))
+        reference = _checked(np.asarray(reference), action_probabilities(problem))
         log_reference = np.log(np.where(reference > 0, reference, 1))  # read where π > 0 alone
     return model, params, jnp.asarray(alive), jnp.asarray(coefficient), jnp.asarray(log_reference)
 
@@ -263,10 +229,8 @@ def _visited(
     return jnp.sum(visits * _divergence(policy, params, model, log_reference))
 
 
-def _visits(
-    policy: Policy, params: Params, model: Model, horizon: int | None, alive: Array
-) -> Array:
+def _visits(problem: Problem, params: Params, model: Model, alive: Array) -> Array:
     """[S] d(s), zero in terminal states."""
-    probabilities = probabilities_under(policy, params, model)
-    visits = visits_over_time(probabilities, model, model.discount, horizon)
+    probabilities = probabilities_under(problem.policy, params, model)
+    visits = visits_over_time(probabilities, model, model.discount, problem.horizon)
     return jnp.where(alive, jnp.sum(visits, axis=0), 0)

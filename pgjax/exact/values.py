@@ -15,28 +15,20 @@ from pgjax.exact.dynamics import (
     values_over_time,
     visits_over_time,
 )
-from pgjax.exact.tabular import TabularMDP
-from pgjax.types import Params, Policy
+from pgjax.exact.problem import Problem
 
 
 @in_float64
-def objective(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> np.float64:
+def objective(problem: Problem) -> np.float64:
     """J(θ) = E[Σ_t γ^t r_t], exactly.
-
-    Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        horizon: H steps at most, or None.
 
     Returns:
         Scalar, float64.
 
     Raises:
-        ValueError: probabilities that do not sum to one; no horizon, γ = 1 and a reachable state
-            from which the episode need not end.
+        TypeError: if a parameter is not floating.
+        ValueError: if the policy's probabilities do not sum to one; if γ = 1, the horizon is
+            infinite and an episode need not end.
 
     Bias: exact.
 
@@ -45,31 +37,24 @@ def objective(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from pgjax import tabular, tabular_softmax
-        >>> mdp = tabular.two_armed_bandit()
-        >>> J = objective(mdp, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)
-        >>> round(float(J), 6)
+        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> bandit = tabular.two_armed_bandit()
+        >>> problem = Problem(bandit, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)
+        >>> round(float(objective(problem)), 6)
         0.45
     """
-    model, params = prepare(mdp, policy, params, horizon)
-    return to_numpy(objective_under(policy, horizon, params, model))
+    model, params = prepare(problem)
+    return to_numpy(objective_under(problem.policy, problem.horizon, params, model))
 
 
 @in_float64
-def state_values(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> Float[np.ndarray, "... S"]:
+def state_values(problem: Problem) -> Float[np.ndarray, "... S"]:
     """V(s), the expected discounted return from a state on; zero in terminal states.
 
-    Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        horizon: H, or None.
-
     Returns:
-        [S] without horizon; [H, S] with one, V_t(s) having H − t steps to go. NaN where γ = 1, no
-        horizon, and the state, which no episode reaches, need not end.
+        [S] if the horizon is infinite; else [H, S], V_t(s) having H − t steps to go. NaN in a state
+        that no episode reaches, if γ = 1, the horizon is infinite and episodes from it need not
+        end.
 
     Raises:
         ValueError: as for `objective`.
@@ -79,25 +64,17 @@ def state_values(
     References:
         Sutton & Barto (2018), eq. 4.4.
     """
-    model, params = prepare(mdp, policy, params, horizon)
-    values = values_over_time(probabilities_under(policy, params, model), model, horizon)
-    return _reported(values, proper_states(mdp, policy, params, horizon), horizon)
+    model, params = prepare(problem)
+    probabilities = probabilities_under(problem.policy, params, model)
+    return _reported(values_over_time(probabilities, model, problem.horizon), problem)
 
 
 @in_float64
-def action_values(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> Float[np.ndarray, "... S A"]:
+def action_values(problem: Problem) -> Float[np.ndarray, "... S A"]:
     """Q(s, a), the expected discounted return after an action; zero in terminal states.
 
-    Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        horizon: H, or None.
-
     Returns:
-        [S, A] without horizon, [H, S, A] with one; NaN as for `state_values`.
+        [S, A] if the horizon is infinite, else [H, S, A]; NaN as for `state_values`.
 
     Raises:
         ValueError: as for `objective`.
@@ -107,25 +84,17 @@ def action_values(
     References:
         Sutton & Barto (2018), eq. 4.6.
     """
-    model, params = prepare(mdp, policy, params, horizon)
-    values = action_values_over_time(probabilities_under(policy, params, model), model, horizon)
-    return _reported(values, proper_states(mdp, policy, params, horizon), horizon)
+    model, params = prepare(problem)
+    probabilities = probabilities_under(problem.policy, params, model)
+    return _reported(action_values_over_time(probabilities, model, problem.horizon), problem)
 
 
 @in_float64
-def visitation(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int | None
-) -> Float[np.ndarray, "... S"]:
+def visitation(problem: Problem) -> Float[np.ndarray, "... S"]:
     """Discounted expected visits, d(s) = Σ_t γ^t P(s_t = s), episodes that have ended excluded.
 
-    Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        horizon: H, or None.
-
     Returns:
-        [S] without horizon; [H, S] with one, the summand γ^t P(s_t = s) of each time. Not
+        [S] if the horizon is infinite; else [H, S], the summand γ^t P(s_t = s) of each time. Not
         normalised: with γ = 1 it sums to the expected length.
 
     Raises:
@@ -136,15 +105,14 @@ def visitation(
     References:
         Sutton et al. (2000), below eq. 2.
     """
-    model, params = prepare(mdp, policy, params, horizon)
-    visits = visits_over_time(
-        probabilities_under(policy, params, model), model, model.discount, horizon
-    )
-    return to_numpy(visits[0] if horizon is None else visits)
+    model, params = prepare(problem)
+    probabilities = probabilities_under(problem.policy, params, model)
+    visits = visits_over_time(probabilities, model, model.discount, problem.horizon)
+    return to_numpy(visits[0] if problem.horizon is None else visits)
 
 
-def _reported(values: Array, proper: np.ndarray, horizon: int | None) -> np.ndarray:
-    """[K, S, ...] as the caller sees it: no K without a horizon, NaN in improper states."""
+def _reported(values: Array, problem: Problem) -> np.ndarray:
+    """[K, S, ...] as users see it: no K if the horizon is infinite, NaN in improper states."""
     shape = (1, -1) + (1,) * (values.ndim - 2)
-    values = jnp.where(jnp.asarray(proper).reshape(shape), values, jnp.nan)
-    return to_numpy(values[0] if horizon is None else values)
+    values = jnp.where(jnp.asarray(proper_states(problem)).reshape(shape), values, jnp.nan)
+    return to_numpy(values[0] if problem.horizon is None else values)

@@ -23,8 +23,9 @@ from pgjax.core.scores import log_probs, weighted_score
 from pgjax.enumeration import Function
 from pgjax.estimators import reward_to_go, score_weights
 from pgjax.exact.problem import Problem
+from pgjax.proof.problems import off_policy
 from pgjax.proof.problems import problems as certified_problems
-from pgjax.proof.registry import ROWS, Row
+from pgjax.proof.registry import ROWS, Row, evaluate
 from pgjax.types import Estimator, Moments, Observation, Params, Policy, Trajectory
 
 UNBIASED = 1e-10
@@ -167,40 +168,42 @@ def with_visible_states(problem: Problem) -> Problem:
         entropy=lambda params, state: policy.entropy(params, seen(state)),
     )
     states = np.eye(mdp.num_states)
-    return problem._replace(mdp=replace(mdp, observation=states), policy=wrapped)
+    return replace(problem, mdp=replace(mdp, observation=states), policy=wrapped)
 
 
 def _certify_problem(rows: Sequence[Row], problem: Problem) -> list[Certificate]:
     """Rows that are given the same batches share an enumeration, and so a compilation."""
-    truth = flatten(exact.gradient(*problem.arguments, horizon=problem.horizon))
+    problem = off_policy(problem)
+    truth = flatten(exact.gradient(problem))
     if not np.any(truth):
         raise ValueError(f"{problem.name} has ∇J = 0: no error can be relative to it")
     visible = with_visible_states(problem)
-    made: dict[tuple[int, bool], list[Estimator | Function]] = {
+    estimates = [row.estimate(visible) for row in rows]
+    together: dict[tuple[int, bool], list[Estimator | Function]] = {
         (1, False): [reward_to_go(problem.mdp.discount)]
     }
-    for row in rows:
-        if row.moments is None:
-            made.setdefault((row.batch_size, row.off_policy), []).append(row.make(visible))
-    found = {kind: iter(_moments(each, visible, *kind)) for kind, each in made.items()}
+    for row, estimate in zip(rows, estimates, strict=True):
+        if not isinstance(estimate, Moments):
+            together.setdefault((row.batch_size, row.off_policy), []).append(estimate)
+    found = {kind: iter(_moments(each, visible, *kind)) for kind, each in together.items()}
     yardstick = float(next(found[1, False]).total_variance)
-
-    def certified(row: Row) -> Certificate:
-        own_truth = truth if row.truth is None else flatten(row.truth(problem))
-        moments = row.moments(problem) if row.moments else next(
-            found[row.batch_size, row.off_policy]
-        )  # fmt: skip
-        return Certificate(row, problem.name, own_truth, moments, yardstick)
-
-    return [certified(row) for row in rows]
+    certificates = []
+    for row, estimate in zip(rows, estimates, strict=True):
+        if isinstance(estimate, Moments):
+            moments = estimate
+        else:
+            moments = next(found[row.batch_size, row.off_policy])
+        estimand = flatten(evaluate(row.truth, problem))
+        certificates.append(Certificate(row, problem.name, estimand, moments, yardstick))
+    return certificates
 
 
 def _moments(
     estimators: Sequence[Estimator | Function], problem: Problem, batch_size: int, off_policy: bool
 ) -> list[Moments]:
     """Of each estimator, read from the blocks of their joint mean and covariance."""
-    values = exact.state_values(*problem.arguments, horizon=problem.horizon)
-    action_values = exact.action_values(*problem.arguments, horizon=problem.horizon)
+    values = exact.state_values(problem)
+    action_values = exact.action_values(problem)
 
     composed = [each for each in estimators if isinstance(each, Estimator)]
 
@@ -212,25 +215,20 @@ def _moments(
             value=jnp.einsum("kts,ts->kt", state, jnp.asarray(values)),
             action_value=jnp.einsum("kts,kta,tsa->kt", state, action, jnp.asarray(action_values)),
         )
-        of_estimators = iter(_gradients(composed, problem.policy, params, batch))
+        of_estimators = iter(gradients(composed, problem.policy, params, batch))
         return [
             next(of_estimators) if isinstance(each, Estimator) else each(params, batch)
             for each in estimators
         ]
 
-    joint = enumeration.moments(
-        estimates,
-        *problem.arguments,
-        horizon=problem.horizon,
-        batch_size=batch_size,
-        behaviour=problem.behaviour if off_policy else None,
-    )
+    acting = problem if off_policy else replace(problem, behaviour=None)
+    joint = enumeration.moments(estimates, acting, batch_size=batch_size)
     P = len(joint.mean) // len(estimators)
     blocks = [slice(P * i, P * (i + 1)) for i in range(len(estimators))]
     return [Moments(joint.mean[block], joint.covariance[block, block]) for block in blocks]
 
 
-def _gradients(
+def gradients(
     estimators: Sequence[Estimator], policy: Policy, params: Params, batch: Trajectory
 ) -> list[Params]:
     """`gradient` of each estimator, in one pass over the policy for all of them."""

@@ -5,7 +5,7 @@ trajectories within a batch is in the numbers.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,9 @@ from pgjax.diagnostics import (
 )
 from pgjax.diagnostics.geometry import cosine
 from pgjax.diagnostics.intervals import LINEAR, inverse, jackknife
+from pgjax.environments.conversion import AnyEnvironment
 from pgjax.estimators import gradient
+from pgjax.records import data, record, static
 from pgjax.rollouts.episodes import rollout
 from pgjax.types import Estimator, Moments, Params, Policy, Spread, Trajectory
 
@@ -71,19 +73,48 @@ class Comparison(NamedTuple):
     num_batches: int
 
 
+@record
+class Batches:
+    """How the batches are drawn that estimators are compared on.
+
+    Attributes:
+        policy: acts, and is differentiated.
+        params: where.
+        environment: a gymnax environment, a TabularMDP or an Environment.
+        batch_size: N trajectories in each.
+        num_steps: T.
+        behaviour: parameters that act, if they are not `params`.
+        prepare: batch -> batch, to write a critic's values into it.
+    """
+
+    policy: Policy
+    params: Params = data()
+    environment: AnyEnvironment
+    batch_size: int = static()
+    num_steps: int = static()
+    behaviour: Params | None = data(default=None)
+    prepare: Callable[[Trajectory], Trajectory] = static(default=lambda batch: batch)
+
+    def draw(self, key: Array) -> Trajectory:
+        """One batch [N, T]."""
+        batch = rollout(
+            self.policy,
+            self.params if self.behaviour is None else self.behaviour,
+            self.environment,
+            key,
+            num_trajectories=self.batch_size,
+            num_steps=self.num_steps,
+        )
+        return self.prepare(batch)
+
+
 def compare(
     estimators: Mapping[str, Estimator],
-    policy: Policy,
-    params: Params,
-    environment: Any,
+    batches: Batches,
     key: Key[Array, ""] | UInt32[Array, "2"],
     *,
     reference: Params | Estimator,
     num_batches: int,
-    batch_size: int,
-    num_steps: int,
-    behaviour: Params | None = None,
-    prepare: Callable[[Trajectory], Trajectory] = lambda batch: batch,
     exactly: Mapping[str, Moments | Spread] | None = None,
     level: float = 0.95,
 ) -> Comparison:
@@ -91,17 +122,11 @@ def compare(
 
     Args:
         estimators: by name.
-        policy: acts, and is differentiated.
-        params: where.
-        environment: a gymnax environment, a TabularMDP or an Environment.
+        batches: how they are drawn.
         key: from `jax.random.key`.
-        reference: ∇J where it is known; else an unbiased estimator, which is given K batches of
-            its own.
+        reference: ∇J if it is known; else an unbiased estimator, which is given K batches of its
+            own.
         num_batches: K, at least 3; 32 give intervals of a factor of about 2.
-        batch_size: N trajectories.
-        num_steps: T.
-        behaviour: parameters that act, where they are not `params`.
-        prepare: batch -> batch, to write a critic's values into it.
         exactly: exact moments of a single trajectory's estimate, by name; the reference must then
             be ∇J.
         level: of the intervals' confidence.
@@ -110,7 +135,7 @@ def compare(
         A Comparison.
 
     Raises:
-        ValueError: fewer than three batches, a size below one.
+        ValueError: if there are fewer than three batches, or a size is below one.
 
     Bias: intervals are by the jackknife over batches; estimates are biased by order 1/K.
 
@@ -120,27 +145,19 @@ def compare(
     Example:
         >>> import jax, jax.numpy as jnp, pgjax
         >>> mdp, policy = pgjax.tabular.random_mdp(), pgjax.tabular_softmax(4, 2)
-        >>> found = compare({"RLOO": pgjax.rloo(mdp.discount)}, policy, jnp.zeros((4, 2)), mdp,
-        ...     jax.random.key(0), reference=pgjax.reward_to_go(mdp.discount),
-        ...     num_batches=8, batch_size=64, num_steps=4)
+        >>> batches = Batches(policy, jnp.zeros((4, 2)), mdp, batch_size=64, num_steps=4)
+        >>> found = compare({"RLOO": pgjax.rloo(mdp.discount)}, batches, jax.random.key(0),
+        ...     reference=pgjax.reward_to_go(mdp.discount), num_batches=8)
         >>> found.rows[0].cosine.high
         1.0
     """
-    K, N = check_positive("num_batches", num_batches), check_positive("batch_size", batch_size)
+    K, N = check_positive("num_batches", num_batches), batches.batch_size
     if K < FEWEST_BATCHES:
         raise ValueError(f"num_batches must be at least {FEWEST_BATCHES} for an interval, got {K}")
 
     @jax.jit
-    def estimates(params: Params, acting: Params, key: Array) -> tuple[list[Params], Array]:
-        batch = rollout(
-            policy,
-            acting,
-            environment,
-            key,
-            num_trajectories=N,
-            num_steps=num_steps,
-        )
-        batch = prepare(batch)
+    def estimates(batches: Batches, key: Array) -> tuple[list[Params], Array]:
+        policy, params, batch = batches.policy, batches.params, batches.draw(key)
         log_weight = log_probs(policy, params, batch) - jnp.where(batch.mask, batch.log_prob, 0)
         share = effective_sample_size(jnp.sum(log_weight, axis=1)) / N
         return [gradient(each, policy, params, batch) for each in listed], share
@@ -148,9 +165,8 @@ def compare(
     listed = list(estimators.values())
     if isinstance(reference, Estimator):
         listed.append(reference)
-    acting = params if behaviour is None else behaviour
     keys = jax.random.split(check_key(key), 2 * K if isinstance(reference, Estimator) else K)
-    found = [jax.device_get(estimates(params, acting, each)) for each in keys]
+    found = [jax.device_get(estimates(batches, each)) for each in keys]
     gradients = jax.tree.map(lambda *x: np.stack(x), *(gradients for gradients, _ in found[:K]))
     if isinstance(reference, Estimator):
         own = [gradients[-1] for gradients, _ in found[K:]]

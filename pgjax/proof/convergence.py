@@ -1,11 +1,9 @@
-"""The convergence experiment: sample gradients of a growing N against the exact gradient.
+"""`assert_converges`: the sample gradient of an estimator reaches the exact gradient of a problem.
 
-Trajectories stream through the same rollout as any environment's, in chunks of fixed size, so that
-memory does not grow with N. Every estimator sees the same trajectories.
+Where `assert_unbiased` sums over all trajectories, this draws them, as training does: from the
+library's rollout or your own. So it needs no enumeration, and it tests the sampler too.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -14,330 +12,172 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Float
+from jaxtyping import Float, Key, PyTree
 from scipy import stats
 
-from pgjax import baselines, diagnostics, estimators, exact, policies
+from pgjax import exact
 from pgjax.core.float64 import flatten
 from pgjax.core.validation import check_positive
-from pgjax.diagnostics import RunningMoments
-from pgjax.exact.tabular import TabularMDP
-from pgjax.rollouts.episodes import rollout
-from pgjax.types import Estimator, Params, Policy, Trajectory
+from pgjax.enumeration import Function
+from pgjax.exact.problem import Problem
+from pgjax.proof.candidates import Candidate, Rollout, estimate_on, library_rollout, resolve
+from pgjax.proof.judge import DEFAULT_JUDGE, Judge
+from pgjax.proof.sequential_test import FIRST_LOOK, MeanTest, mean_test
 
-FIRST = 2**8
-"""The smallest N reported, and the number of trajectories whose moments are merged at a time."""
-CHUNK = 2**12
-"""Trajectories rolled out at once, if short; the memory bound."""
-CHUNK_STEPS = 2**19
-"""Steps rolled out at once, unless FIRST trajectories have more."""
+NUMBERS_AT_ONCE = 2**22
+"""Of gradients and steps that are held together; the memory bound."""
 
 
-class Contender(NamedTuple):
-    """An estimator under test, and what is exactly known of it.
+class Convergence(NamedTuple):
+    """What `assert_converges` showed; print it.
 
     Attributes:
-        name: as tables and pictures print it.
-        estimator: weights and term.
-        mean: [P] its exact expectation.
-        variance: [P] of one trajectory, exact; it sums to tr Σ.
+        problem: its name.
+        num_trajectories: how many were drawn.
+        error: ‖ĝ − ∇J‖ / ‖∇J‖ of the sample gradient.
+        margin: a relative bias above it would have passed at a rate of `alpha` only.
+        alpha: the rate of false alarms, and that of false passes.
+        num_directions: how many projections of the gradient were tested; P if all.
+        gradient: the sample gradient ĝ, a pytree like the parameters.
+        truth: ∇J, likewise.
     """
 
-    name: str
-    estimator: Estimator
-    mean: Float[np.ndarray, "P"]
-    variance: Float[np.ndarray, "P"]
-
-
-class Point(NamedTuple):
-    """One estimator at one N; every length is relative to ‖∇J‖.
-
-    Attributes:
-        num_trajectories: N.
-        error: ‖ĝ − ∇J‖.
-        cosine: of ĝ and ∇J.
-        standard_error: √(tr Σ̂ / N), Σ̂ from the sample.
-        bias: ‖E ĝ − ∇J‖, exact.
-        deviation: √(tr Σ / N), Σ exact.
-        rmse: √(bias² + deviation²), the root of the mean squared error.
-        largest_z: the largest |ĝ_p − ∇J_p| over the parameters, in standard errors.
-        expected_z: the largest |E ĝ_p − ∇J_p| over the parameters, in standard errors.
-    """
-
+    problem: str
     num_trajectories: int
     error: float
-    cosine: float
-    standard_error: float
-    bias: float
-    deviation: float
-    rmse: float
-    largest_z: float
-    expected_z: float
+    margin: float
+    alpha: float
+    num_directions: int
+    gradient: PyTree[Float[np.ndarray, "..."]]
+    truth: PyTree[Float[np.ndarray, "..."]]
+
+    def __str__(self) -> str:
+        return (
+            f"on {self.problem} the sample gradient of {self.num_trajectories:,} trajectories is "
+            f"{self.error:.2%} of ‖∇J‖ away from the exact gradient, tested in "
+            f"{self.num_directions} directions; a right estimator fails, and one with a bias above "
+            f"{self.margin:g} ‖∇J‖ passes, at a rate of {self.alpha:g}"
+        )
 
 
-class Verdict(NamedTuple):
-    """Whether an estimator behaved as its exact bias says.
-
-    Attributes:
-        is_biased: its exact bias is not zero.
-        within: the sample gradient is within `threshold` standard errors in every parameter.
-        threshold: of the two-sided normal test, `alpha` split over the parameters.
-        needed: trajectories after which its bias goes unseen once in a thousand; 0 without one.
-    """
-
-    is_biased: bool
-    within: bool
-    threshold: float
-    needed: int
-
-    @property
-    def passed(self) -> bool:
-        """Unbiased and within, or biased and found out."""
-        return self.within != self.is_biased
-
-
-def flax_policy_for(mdp: TabularMDP, hidden: int, key: Array) -> tuple[Policy, Params]:
-    """A Flax MLP policy on the MDP's observations, at parameters away from the uniform policy.
-
-    Args:
-        mdp: S states, A actions.
-        hidden: width of the one hidden layer.
-        key: from `jax.random.key`.
-
-    Returns:
-        The policy, and parameters from `scattered_params`.
-
-    Bias: does not apply.
-    """
-    policy = policies.flax_policy(policies.MLP(mdp.num_actions, (hidden,)))
-    return policy, scattered_params(policy, mdp, key)
-
-
-def scattered_params(policy: Policy, mdp: TabularMDP, key: Array) -> Params:
-    """The policy's initial parameters with normal noise of deviation 0.5 added.
-
-    Args:
-        policy: that initialises close to the uniform policy, say.
-        mdp: whose observations it sees.
-        key: from `jax.random.key`.
-
-    Returns:
-        A pytree of floating arrays.
-
-    Bias: does not apply.
-    """
-    init_key, noise_key = jax.random.split(key)
-    flat, unravel = ravel_pytree(policy.init(init_key, jnp.asarray(mdp.observation[0])))
-    return unravel(flat + 0.5 * jax.random.normal(noise_key, flat.shape, flat.dtype))
-
-
-def contenders(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int
-) -> tuple[Contender, ...]:
-    """The four classic estimators with their exact expectations and variances.
-
-    Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy, P numbers in all.
-        horizon: H.
-
-    Returns:
-        Total return, reward-to-go, the same with V as a baseline, the same without γ^t.
-
-    Raises:
-        ValueError: as for `exact.gradient`.
-
-    Bias: all that is stated is exact, by dynamic programming, and does not use the estimators.
-    """
-    settings: dict[str, Any] = {"mdp": mdp, "policy": policy, "params": params, "horizon": horizon}
-    value, discount = observation_values(**settings), mdp.discount
-    with jax.enable_x64(True):
-        by_state = np.asarray(jax.vmap(value)(jnp.asarray(mdp.observation)))
-    to_go = exact.reward_to_go_spread
-    rows = {
-        "total return": (estimators.reinforce(discount), exact.total_return_spread(**settings)),
-        "reward-to-go": (estimators.reward_to_go(discount), to_go(**settings)),
-        "reward-to-go, V(s)": (
-            estimators.reward_to_go(discount, baseline=baselines.state_value(value)),
-            to_go(**settings, baseline=by_state),
-        ),
-        "reward-to-go, no γ^t": (
-            estimators.mismatched_reward_to_go(discount),
-            exact.mismatched_reward_to_go_spread(**settings),
-        ),
-    }
-    return tuple(
-        Contender(name, estimator, spread.mean, spread.variance.clip(0))
-        for name, (estimator, spread) in rows.items()
-    )
-
-
-def observation_values(
-    mdp: TabularMDP, policy: Policy, params: Params, *, horizon: int
-) -> Callable[[Array], Array]:
-    """V as a function of the observation: averaged, by visits, over time and look-alike states.
-
-    Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        horizon: H.
-
-    Returns:
-        One observation -> scalar: the entry of the nearest observation that a state has.
-
-    Bias: exact. As a baseline it is unbiased, like any function of the observation.
-    """
-    visits = exact.visitation(mdp, policy, params, horizon=horizon)
-    values = exact.state_values(mdp, policy, params, horizon=horizon)
-    rows = np.asarray(mdp.observation, np.float64).reshape(mdp.num_states, -1)
-    seen, which = np.unique(rows, axis=0, return_inverse=True)
-    weight = np.bincount(which.ravel(), visits.sum(0))
-    table = np.bincount(which.ravel(), (visits * values).sum(0)) / np.where(weight > 0, weight, 1)
-
-    def value(observation: Array) -> Array:
-        # Nearest, not equal: compilers may round an environment's own divisions differently.
-        distance = jnp.sum((jnp.asarray(seen, float) - jnp.ravel(observation)) ** 2, axis=-1)
-        return jnp.asarray(table, float)[jnp.argmin(distance)]
-
-    return value
-
-
-def converge(
-    mdp: TabularMDP,
-    policy: Policy,
-    params: Params,
-    key: Array,
-    rows: Sequence[Contender],
+def assert_converges(
+    candidate: Candidate,
+    problem: Problem,
     *,
-    horizon: int,
-    max_trajectories: int,
-    environment: Any = None,
-) -> Iterator[tuple[int, dict[str, Point] | None]]:
-    """Stream trajectories, N = 2^8, 2^9, … up to the largest power of two that is wanted.
+    batch_size: int = 16,
+    judge: Judge = DEFAULT_JUDGE,
+    rollout: Rollout | None = None,
+    key: Key[Array, ""] | None = None,
+) -> Convergence:
+    """Assert that an estimator's sample gradient converges to the exact gradient of a problem.
+
+    (1/n) Σ_i ĝ(batch_i) → ∇J, over fresh batches. A sequential test passes once the mean is shown
+    to lie within the margin of ∇J; `chex.assert_trees_all_close` then compares the two pytrees,
+    and its message shows both if the test fails.
 
     Args:
-        mdp: S states, A actions.
-        policy: over the MDP's A actions.
-        params: of the policy.
-        key: from `jax.random.key`.
-        rows: from `contenders`.
-        horizon: H.
-        max_trajectories: the last N, a power of two of at least 2^8.
-        environment: where trajectories are drawn: the gymnax environment that the MDP is the table
-            of, or the MDP itself if None.
-
-    Yields:
-        After each chunk the trajectories so far and, where N is a power of two, each contender's
-        Point, by name; else None.
-
-    Raises:
-        ValueError: a number of trajectories that is no power of two, or below 2^8.
-
-    Bias: the sample means are their estimators'; merged in float64.
-    """
-    last = check_positive("max_trajectories", max_trajectories)
-    if last < FIRST or last & (last - 1):
-        raise ValueError(f"max_trajectories must be a power of two of at least {FIRST}, got {last}")
-    truth = flatten(exact.gradient(mdp, policy, params, horizon=horizon))
-    size = min(CHUNK, last, max(FIRST, _power_of_two(CHUNK_STEPS / horizon)))
-    draw = partial(
-        rollout,
-        environment=mdp if environment is None else environment,
-        num_trajectories=size,
-        num_steps=horizon,
-    )
-    sample = jax.jit(partial(_chunk, draw, policy, tuple(row.estimator for row in rows)))
-    running: list[RunningMoments] | None = None
-    seen = 0
-    while seen < last:
-        key, chunk_key = jax.random.split(key)
-        segments = jax.tree.map(lambda x: np.asarray(x, np.float64), sample(params, chunk_key))
-        for index in range(size // FIRST):
-            here = jax.tree.map(lambda x, i=index: x[i], segments)
-            merged = here if running is None else map(diagnostics.merge, running, here)
-            running = list(merged)
-            seen += FIRST
-            if seen & (seen - 1) == 0:
-                points = {
-                    row.name: _point(row, moments, truth)
-                    for row, moments in zip(rows, running, strict=True)
-                }
-                yield seen, points
-        yield seen, None
-
-
-def judge(point: Point, *, num_parameters: int, alpha: float) -> Verdict:
-    """Hold an estimator to its exact bias with chex, at a stated rate of false alarms.
-
-    Args:
-        point: where it stands at the last N.
-        num_parameters: P.
-        alpha: probability of calling a correct estimator wrong, by the normal approximation.
+        candidate: an Estimator, a function (params, batch) -> gradient, or a function of one
+            argument, problem -> either of these.
+        problem: with a finite horizon, and ∇J not zero. Nothing is enumerated, so it may be large.
+        batch_size: K, the trajectories in a batch. Larger batches take fewer gradients, and hide
+            biases of order 1/K.
+        judge: its `margin`, `alpha` and `max_samples`, the largest number of batches, are used.
+        rollout: (params, key) -> batch of K, your own sampler; the library's if None.
+        key: `jax.random.key(0)` if None.
 
     Returns:
-        A Verdict.
+        Convergence: what was shown, at which rates, from how many trajectories.
 
-    Bias: the test is two-sided and normal in each parameter, with alpha / P each (Bonferroni).
+    Raises:
+        AssertionError: if the sample gradient is not the exact one: at a rate of `judge.alpha` for
+            an unbiased estimator, and of at least 1 − `judge.alpha` or as the next error for one
+            with a relative bias above `judge.margin`.
+        statistics.InconclusiveError: if `judge.max_samples` batches can neither show nor refute it;
+            the message names the number that would.
+        ValueError: if ∇J is zero, the horizon is infinite, or a gradient is not finite or has
+            another structure than the parameters.
+        TypeError: if the candidate is neither an Estimator nor a function.
+
+    Bias: a bias below the margin may pass. Samples are computed in the caller's precision. With
+        more than 48 parameters, 48 fixed projections are tested, ∇J's own direction among them.
+
+    References:
+        As for `statistics.mean_test`.
+
+    Example:
+        >>> import pgjax
+        >>> problem = pgjax.suite.problems()[0]
+        >>> report = assert_converges(pgjax.reward_to_go(1.0), problem, judge=Judge(margin=0.1))
+        >>> report.error < 0.1, report.num_trajectories
+        (True, 1048576)
     """
-    threshold = float(stats.norm.isf(alpha / (2 * num_parameters)))
-    try:
-        chex.assert_trees_all_close(point.largest_z, 0.0, atol=threshold, rtol=0)
-        within = True
-    except AssertionError:
-        within = False
-    is_biased = point.bias > 1e-9
-    # Expected three standard errors beyond the threshold, a bias goes unseen once in a thousand.
-    share = (threshold + 3) / point.expected_z if is_biased else 0.0
-    return Verdict(is_biased, within, threshold, int(np.ceil(point.num_trajectories * share**2)))
+    K = check_positive("batch_size", batch_size)
+    estimate = estimate_on(candidate, problem)
+    run = library_rollout(problem, K) if rollout is None else resolve(rollout, problem)
+    truth = exact.gradient(problem)
+    if not np.linalg.norm(flatten(truth)) > 1e-12:
+        raise ValueError(f"problem {problem.name} has a zero gradient, which shows no bias")
+    test = mean_test(
+        _draws(estimate, run, problem, K),
+        flatten(truth),
+        jax.random.key(0) if key is None else key,
+        margin=judge.margin,
+        alpha=judge.alpha,
+        max_samples=judge.max_samples,
+    )
+    scale = float(np.linalg.norm(flatten(truth)))
+    found = Convergence(
+        problem=problem.name,
+        num_trajectories=test.num_samples * K,
+        error=float(np.linalg.norm(test.mean - flatten(truth))) / scale,
+        margin=judge.margin,
+        alpha=judge.alpha,
+        num_directions=test.num_directions,
+        gradient=_like(truth, test.mean),
+        truth=truth,
+    )
+    deviation = np.abs(test.mean - flatten(truth))
+    chex.assert_trees_all_close(
+        found.gradient,
+        found.truth,
+        rtol=0,
+        atol=_allowed(test, judge.alpha) if test.passed else min(test.margin, deviation.max() / 2),
+        custom_message=f"the sample gradient is not the exact gradient (p = {test.p_value:.2g}): "
+        f"{found}",
+    )
+    return found
 
 
-def _chunk(
-    draw: Callable[..., Trajectory],
-    policy: Policy,
-    estimators_: tuple[Estimator, ...],
-    params: Params,
-    key: Array,
-) -> list[RunningMoments]:
-    """Moments of each run of FIRST trajectories, one RunningMoments an estimator."""
-    batch = draw(policy, params, key=key)
+def _draws(estimate: Function, rollout: Rollout, problem: Problem, K: int) -> Any:
+    """Key -> [n, P] estimates from n independent batches."""
+    acting, params = (
+        jax.tree.map(lambda x: jnp.asarray(x, float), tree)
+        for tree in (problem.acting_params, problem.params)
+    )
+    numbers = flatten(problem.params).size + 4 * K * problem.finite_horizon
+    n = 1 << max(int(np.log2(NUMBERS_AT_ONCE / numbers)), 0)
 
-    def moments(estimator: Estimator) -> RunningMoments:
-        gradients = estimators.per_trajectory_gradients(estimator, policy, params, batch)
-        flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(gradients)
-        return jax.vmap(diagnostics.running_moments)(flat.reshape(-1, FIRST, flat.shape[1]))
+    def draw(key: Array) -> Array:
+        def one(key: Array) -> Array:
+            return ravel_pytree(estimate(params, rollout(acting, key)))[0]
 
-    return [moments(estimator) for estimator in estimators_]
+        return jax.vmap(one)(jax.random.split(key, min(n, FIRST_LOOK)))
+
+    return draw
 
 
-def _point(row: Contender, moments: RunningMoments, truth: np.ndarray) -> Point:
-    mean, N = np.asarray(moments.mean), float(moments.num_samples)
-    sampled = np.asarray(diagnostics.variance(moments))
-    scale = _scale(truth)
-    bias = float(np.linalg.norm(row.mean - truth)) / scale
-    deviation = float(np.sqrt(row.variance.sum() / N)) / scale
-    # Single-precision samples carry rounding of their own, where a variance is nearly zero.
-    error_bar = np.maximum(np.sqrt(row.variance / N), 1e-5 * scale)
-    return Point(
-        num_trajectories=int(N),
-        error=float(np.linalg.norm(mean - truth)) / scale,
-        cosine=float(mean @ truth / (np.linalg.norm(mean) * scale)) if mean.any() else 0.0,
-        standard_error=float(np.sqrt(sampled.sum() / N)) / scale,
-        bias=bias,
-        deviation=deviation,
-        rmse=float(np.hypot(bias, deviation)),
-        largest_z=float(np.max(np.abs(mean - truth) / error_bar)),
-        expected_z=float(np.max(np.abs(row.mean - truth) / error_bar)),
+def _like(tree: Any, flat: np.ndarray) -> Any:
+    """A flat vector as a pytree like another, in NumPy."""
+    leaves, structure = jax.tree.flatten(tree)
+    parts = np.split(flat, np.cumsum([np.size(leaf) for leaf in leaves])[:-1])
+    return structure.unflatten(
+        [part.reshape(np.shape(leaf)) for part, leaf in zip(parts, leaves, strict=True)]
     )
 
 
-def _scale(truth: np.ndarray) -> float:
-    """‖∇J‖, the unit of every length; one where it is zero but for rounding."""
-    length = float(np.linalg.norm(truth))
-    return length if length > 1e-12 else 1.0
-
-
-def _power_of_two(x: float) -> int:
-    """The largest power of two that is not above x; one at least."""
-    return 1 << max(int(np.log2(x)), 0)
+def _allowed(test: MeanTest, alpha: float) -> float:
+    """The margin; with projections, also the noise of entries along directions not tested."""
+    if test.num_directions == test.mean.size:
+        return test.margin
+    z = float(stats.norm.isf(alpha / (2 * test.mean.size)))
+    return test.margin + z * float(test.standard_error.max())

@@ -8,6 +8,7 @@ look alike to a Flax network.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -29,6 +30,25 @@ def problems() -> tuple[Problem, ...]:
         ['bandit', 'random', 'time limit', 'continuing', 'look-alikes']
     """
     return tuple(make() for make in _PROBLEMS)
+
+
+def off_policy(problem: Problem) -> Problem:
+    """The same problem with a policy of parameters θ/2 acting: less sure than π, never zero.
+
+    Args:
+        problem: from the suite, or like it; its own `behaviour` stays if it has one.
+
+    Returns:
+        A Problem on whose trajectories off-policy estimators are judged.
+
+    Example:
+        >>> problem = off_policy(problems()[0])
+        >>> bool(np.all(problem.behaviour == problem.params / 2))
+        True
+    """
+    if problem.behaviour is not None:
+        return problem
+    return replace(problem, behaviour=jax.tree.map(lambda x: np.asarray(x) / 2, problem.params))
 
 
 def _bandit() -> Problem:
@@ -67,14 +87,14 @@ def _look_alikes() -> Problem:
     initial = jax.tree.map(lambda x: np.round(np.asarray(x, np.float64), 4), initial)
     random = np.random.default_rng(4)
     params = jax.tree.map(lambda x: x + random.normal(scale=0.5, size=x.shape), initial)
-    return Problem("look-alikes", mdp, policy, params, horizon=4)
+    return Problem(mdp, policy, params, horizon=4, name="look-alikes")
 
 
 def _tabular(name: str, mdp: TabularMDP, horizon: int) -> Problem:
     """Under a softmax over a table of seeded normal logits, uniform nowhere."""
     logits = np.random.default_rng(3).normal(scale=0.7, size=(mdp.num_states, mdp.num_actions))
     policy = tabular_softmax(mdp.num_states, mdp.num_actions)
-    return Problem(name, mdp, policy, logits, horizon)
+    return Problem(mdp, policy, logits, horizon, name)
 
 
 _PROBLEMS: tuple[Callable[[], Problem], ...] = (

@@ -6,11 +6,10 @@ rollout pipelines. (Tier 2, the Bellman equation for moments in `exact`, knows o
 that it was derived for, and can prove nothing of a user's code.)
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import comb
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +21,13 @@ from jaxtyping import Key
 from pgjax import enumeration, exact
 from pgjax.core.float64 import flatten
 from pgjax.core.validation import check_positive
-from pgjax.estimators import gradient
+from pgjax.enumeration import Function
 from pgjax.exact.problem import Problem
 from pgjax.proof import statistics
+from pgjax.proof.candidates import Candidate, Rollout, estimate_on, library_rollout, resolve
+from pgjax.proof.judge import DEFAULT_JUDGE, Judge
 from pgjax.proof.problems import problems as certified_problems
-from pgjax.types import Estimator, Params, Trajectory
-
-Function = Callable[[Params, Trajectory], Any]
-Candidate = Estimator | Function | Callable[[Problem], Estimator | Function]
-Rollout = Callable[[Params, Key[Array, ""]], Trajectory]
+from pgjax.types import Params, Trajectory
 
 
 class Finding(NamedTuple):
@@ -95,14 +92,9 @@ def assert_unbiased(
     problems: Problem | Sequence[Problem] | None = None,
     *,
     batch_size: int = 2,
-    up_to_scale: bool = False,
-    tolerance: float = 1e-10,
+    judge: Judge = DEFAULT_JUDGE,
     rollout: Rollout | Callable[[Problem], Rollout] | None = None,
     key: Key[Array, ""] | None = None,
-    margin: float = 0.02,
-    alpha: float = 1e-6,
-    max_samples: int = 2**22,
-    limit: int = 500_000,
 ) -> Report:
     """Assert that an estimator's expectation is ∇J, by the strongest proof that applies.
 
@@ -113,28 +105,21 @@ def assert_unbiased(
             argument, problem -> either of these, for code that needs the problem's γ, policy or V.
         problems: what to judge it on; the suite, `suite.problems()`, if None.
         batch_size: K, the trajectories in a batch; at least 2 for what couples a batch.
-        up_to_scale: accept E[ĝ] = c ∇J with c > 0, knowingly; of an exact expectation only, since
-            a sampled proof knows no scale.
-        tolerance: largest relative bias accepted of an exact expectation; 1e-10 suits float64 code,
-            1e-5 code that computes in float32.
+        judge: how large a bias is refused, at which rates of error, and how much work is spent.
         rollout: (params, key) -> batch of K, your own pipeline, or problem -> such a function: the
             pipeline itself is then tested too, by sampling: its mean, the independence of its
-            trajectories and, where they can be enumerated, their law.
+            trajectories and, if they can be enumerated, their law.
         key: for sampling; `jax.random.key(0)` if None.
-        margin: largest relative bias that a sampled proof may miss.
-        alpha: its rates of false alarm and of false pass, each.
-        max_samples: its budget, in batches.
-        limit: the largest number of batches enumerated; beyond it, sampling.
 
     Returns:
         Report, if everything passed.
 
     Raises:
-        AssertionError: a bias; the message is the report.
-        statistics.InconclusiveError: the sampling budget did not suffice; it names what would.
-        ValueError: a gradient of another structure than the parameters, or not finite; a problem
-            whose ∇J is zero.
-        TypeError: a candidate that is none.
+        AssertionError: if there is a bias; the message is the report.
+        statistics.InconclusiveError: if `judge.max_samples` do not suffice; it names what would.
+        ValueError: if a gradient is not finite or has another structure than the parameters, or a
+            problem's ∇J is zero.
+        TypeError: if the candidate is neither an Estimator nor a function.
 
     Bias: an exact proof holds for the batch size and the problems given, not for all.
 
@@ -147,147 +132,98 @@ def assert_unbiased(
     K = check_positive("batch_size", batch_size)
     chosen = certified_problems() if problems is None else problems
     chosen = (chosen,) if isinstance(chosen, Problem) else tuple(chosen)
-    judge = partial(_judge, up_to_scale=up_to_scale)
     findings = []
     for problem in chosen:
-        estimate = _estimate(candidate, problem)
-        sampled = partial(
-            _by_sampling, estimate, problem, K, judge, margin, alpha, max_samples, limit
-        )
+        trial = _Trial(problem, estimate_on(candidate, problem), K, judge, _truth(problem))
         next_key, sample_key = jax.random.split(next_key)
-        if _num_batches(problem, K) <= limit:
-            findings.append(_by_enumeration(estimate, problem, K, judge, tolerance, limit))
+        if _num_batches(problem, K) <= judge.limit:
+            findings.append(_by_enumeration(trial))
         elif rollout is None:
-            findings += sampled(_default_rollout(problem, K), sample_key)
+            findings += _by_sampling(trial, library_rollout(problem, K), sample_key)
         if rollout is not None:
-            findings += sampled(_resolve(rollout, problem), sample_key)
+            findings += _by_sampling(trial, resolve(rollout, problem), sample_key)
     report = Report(tuple(findings))
     if not report.passed:
         raise AssertionError(str(report))
     return report
 
 
-def _estimate(candidate: Candidate, problem: Problem) -> Function:
-    """The candidate as a function (params, batch) that is held to the parameters' structure."""
-    resolved = candidate if isinstance(candidate, Estimator) else _resolve(candidate, problem)
-    if isinstance(resolved, Estimator):
-        return partial(gradient, resolved, problem.policy)
+class _Trial(NamedTuple):
+    """An estimate on trial, on one problem."""
 
-    def estimate(params: Params, batch: Trajectory) -> Any:
-        result = resolved(params, batch)
-        expected, got = (
-            [(jax.tree_util.keystr(path), jnp.shape(leaf)) for path, leaf in found]
-            for found in map(jax.tree.leaves_with_path, (params, result))
-        )
-        if expected != got:
-            raise ValueError(
-                f"the estimate must be a pytree like params, {expected}, got {got}; "
-                "return the gradient with respect to params"
-            )
-        return result
-
-    return estimate
-
-
-def _resolve(function: Any, problem: Problem) -> Any:
-    """A function of one argument is asked for the problem's own version."""
-    if not callable(function):
-        raise TypeError(
-            "candidate must be an Estimator, a function (params, batch) -> gradient, or a function "
-            f"problem -> either, got {function!r}"
-        )
-    required = [
-        parameter
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.default is parameter.empty and parameter.kind != parameter.KEYWORD_ONLY
-    ]
-    return function(problem) if len(required) == 1 else function
+    problem: Problem
+    estimate: Function
+    batch_size: int
+    judge: Judge
+    truth: np.ndarray  # [P]
 
 
 def _num_batches(problem: Problem, K: int) -> int:
-    M = enumeration.count(*problem.arguments, horizon=problem.horizon)
+    M = enumeration.count(problem)
     return comb(M + K - 1, K)
 
 
 def _truth(problem: Problem) -> np.ndarray:
-    truth = flatten(exact.gradient(*problem.arguments, horizon=problem.horizon))
+    truth = flatten(exact.gradient(problem))
     if not np.linalg.norm(truth) > 1e-12:
         raise ValueError(f"problem {problem.name} has a zero gradient, which shows no bias")
     return truth
 
 
-def _by_enumeration(
-    estimate: Function,
-    problem: Problem,
-    K: int,
-    judge: Callable[..., tuple[bool, dict[str, Any]]],
-    tolerance: float,
-    limit: int,
-) -> Finding:
-    found = enumeration.moments(
-        estimate, *problem.arguments, horizon=problem.horizon, batch_size=K, limit=limit
-    )
-    passed, measures = judge(problem, _truth(problem), found.mean, tolerance)
-    M = enumeration.count(*problem.arguments, horizon=problem.horizon)
-    return Finding(
-        problem=problem.name,
-        tier="enumeration",
-        passed=passed,
-        tolerance=tolerance,
-        detail=f"exact, over every batch of {K} of {M:,} trajectories",
-        **measures,
+def _by_enumeration(trial: _Trial) -> Finding:
+    problem, K, judge = trial.problem, trial.batch_size, trial.judge
+    found = enumeration.moments(trial.estimate, problem, batch_size=K, limit=judge.limit)
+    return _finding(
+        trial,
+        "enumeration",
+        found.mean,
+        judge.tolerance,
+        f"exact, over every batch of {K} of {enumeration.count(problem):,} trajectories",
     )
 
 
-def _by_sampling(
-    estimate: Function,
-    problem: Problem,
-    K: int,
-    judge: Callable[..., tuple[bool, dict[str, Any]]],
-    margin: float,
-    alpha: float,
-    max_samples: int,
-    limit: int,
-    rollout: Rollout,
-    key: Key[Array, ""],
-) -> list[Finding]:
+def _by_sampling(trial: _Trial, rollout: Rollout, key: Key[Array, ""]) -> list[Finding]:
     """The pipeline's independence and law first, since the test of its mean presumes them."""
+    problem, judge = trial.problem, trial.judge
     mean_key, batches_key = jax.random.split(key)
-    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), problem.params)
-    batches = jax.jit(jax.vmap(partial(rollout, params)))(jax.random.split(batches_key, 4096))
-    findings = _pipeline_findings(problem, batches, alpha, limit)
+    acting, params = (
+        jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+        for tree in (problem.acting_params, problem.params)
+    )
+    batches = jax.jit(jax.vmap(partial(rollout, acting)))(jax.random.split(batches_key, 4096))
+    findings = _pipeline_findings(problem, batches, judge)
     if not all(finding.passed for finding in findings):
         return findings
 
     def draw(key: Array) -> Array:
         def one(key: Array) -> Array:
-            return ravel_pytree(estimate(params, rollout(params, key)))[0]
+            return ravel_pytree(trial.estimate(params, rollout(acting, key)))[0]
 
         return jax.vmap(one)(jax.random.split(key, 1024))
 
-    truth = _truth(problem)
     test = statistics.mean_test(
-        draw, truth, mean_key, tolerance=margin, alpha=alpha, max_samples=max_samples
+        draw,
+        trial.truth,
+        mean_key,
+        margin=judge.margin,
+        alpha=judge.alpha,
+        max_samples=judge.max_samples,
     )
-    _, measures = judge(problem, truth, test.mean, margin)
-    directions = "" if test.num_directions == truth.size else f", {test.num_directions} directions"
+    every = test.num_directions == trial.truth.size
+    directions = "" if every else f", {test.num_directions} directions"
     detail = (
-        f"{test.num_samples:,} batches of {K}{directions}, p = {test.p_value:.2g}, "
-        f"false alarm and false pass {alpha:g}"
+        f"{test.num_samples:,} batches of {trial.batch_size}{directions}, p = {test.p_value:.2g}, "
+        f"false alarm and false pass {judge.alpha:g}"
     )
-    return [
-        *findings,
-        Finding(problem.name, "sampling", test.passed, tolerance=margin, detail=detail, **measures),
-    ]
+    mean = _finding(trial, "sampling", test.mean, judge.margin, detail)
+    return [*findings, mean._replace(passed=test.passed)]
 
 
-def _pipeline_findings(
-    problem: Problem, batches: Trajectory, alpha: float, limit: int
-) -> list[Finding]:
-    """Independence within batches of at least two, and the law where it can be enumerated."""
+def _pipeline_findings(problem: Problem, batches: Trajectory, judge: Judge) -> list[Finding]:
+    """Independence within batches of at least two, and the law if it can be enumerated."""
     findings = []
     if batches.reward.shape[1] > 1:
-        independence = statistics.independence_test(batches, alpha=alpha)
+        independence = statistics.independence_test(batches, alpha=judge.alpha)
         findings.append(
             _about_pipeline(
                 problem,
@@ -298,9 +234,9 @@ def _pipeline_findings(
                 "split the key: one child for each trajectory of the batch",
             )
         )
-    if _num_batches(problem, 1) <= limit and batches.reward.shape[2] == problem.horizon:
+    if _num_batches(problem, 1) <= judge.limit and batches.reward.shape[2] == problem.horizon:
         first_of_each = jax.tree.map(lambda x: x[:, 0], batches)
-        law = statistics.law_test(first_of_each, problem, alpha=alpha)
+        law = statistics.law_test(first_of_each, problem, alpha=judge.alpha)
         impossible = f", {law.num_impossible} impossible" if law.num_impossible else ""
         findings.append(
             _about_pipeline(
@@ -323,35 +259,26 @@ def _about_pipeline(
     return Finding(problem.name, what, passed, 0.0, 1.0, 0.0, 0.0, detail, worst, hint)
 
 
-def _default_rollout(problem: Problem, K: int) -> Rollout:
-    from pgjax.rollouts.episodes import (
-        rollout,  # gymnax is slow to import, and enumeration needs none
-    )
-
-    def run(params: Params, key: Array) -> Trajectory:
-        return rollout(
-            problem.policy, params, problem.mdp, key, num_trajectories=K, num_steps=problem.horizon
-        )
-
-    return run
-
-
-def _judge(
-    problem: Problem, truth: np.ndarray, mean: np.ndarray, tolerance: float, *, up_to_scale: bool
-) -> tuple[bool, dict[str, Any]]:
+def _finding(trial: _Trial, tier: str, mean: np.ndarray, tolerance: float, detail: str) -> Finding:
+    truth = trial.truth
     size = float(np.linalg.norm(truth))
     scale = float(mean @ truth) / size**2
     bias = float(np.linalg.norm(mean - truth)) / size
     shape_error = float(np.linalg.norm(mean - scale * truth)) / size
-    accepted = up_to_scale and scale > 0 and shape_error <= tolerance * max(scale, 1e-300)
-    passed = bias <= tolerance or accepted
-    return passed, {
-        "bias": bias,
-        "scale": scale,
-        "shape_error": shape_error,
-        "worst": "" if passed else _worst(problem.params, truth, mean),
-        "hint": "" if passed else _hint(problem, truth, mean, scale, shape_error, tolerance),
-    }
+    is_scaled = scale > 0 and shape_error <= tolerance * max(scale, 1e-300)
+    passed = bias <= tolerance or (trial.judge.up_to_scale and is_scaled)
+    return Finding(
+        problem=trial.problem.name,
+        tier=tier,
+        passed=passed,
+        bias=bias,
+        scale=scale,
+        shape_error=shape_error,
+        tolerance=tolerance,
+        detail=detail,
+        worst="" if passed else _worst(trial.problem.params, truth, mean),
+        hint="" if passed else _hint(trial, mean, scale, shape_error, tolerance),
+    )
 
 
 def _worst(params: Params, truth: np.ndarray, mean: np.ndarray) -> str:
@@ -368,18 +295,14 @@ def _worst(params: Params, truth: np.ndarray, mean: np.ndarray) -> str:
 
 
 def _hint(
-    problem: Problem,
-    truth: np.ndarray,
-    mean: np.ndarray,
-    scale: float,
-    shape_error: float,
-    tolerance: float,
+    trial: _Trial, mean: np.ndarray, scale: float, shape_error: float, tolerance: float
 ) -> str:
     """What the mean is instead, if it is something known."""
+    truth = trial.truth
     size = np.linalg.norm(truth)
     if np.linalg.norm(mean) <= tolerance * size:
         return "the mean is zero: is the log-probability behind a stop_gradient, or never used?"
-    mismatched = flatten(exact.mismatched_gradient(*problem.arguments, horizon=problem.horizon))
+    mismatched = flatten(exact.mismatched_gradient(trial.problem))
     if np.linalg.norm(mean - mismatched) <= tolerance * size:
         return "this is reward-to-go without γ^t: multiply the weight of step t by γ^t"
     if shape_error <= tolerance * max(abs(scale), 1):
@@ -387,10 +310,10 @@ def _hint(
             return "the sign is wrong: pgjax ascends, a loss descends"
         return (
             f"a pure scale, E[ĝ] = {scale:.6g} ∇J: is it divided by the batch, the length or the "
-            "horizon once too often? up_to_scale=True accepts that knowingly"
+            "horizon once too often? Judge(up_to_scale=True) accepts that"
         )
     if np.linalg.norm(mean - truth) < 1e-4 * size:
-        return "off by no more than float32 rounds: if the code computes in it, tolerance=1e-5"
+        return "off by no more than float32 rounds: for float32 code, use Judge(tolerance=1e-5)"
     return ""
 
 

@@ -70,12 +70,11 @@ NAMES = tuple(problem.name for problem in suite.problems())
 def case(name: str) -> Case:
     """The case of a problem by its name."""
     problem = suite.problems()[NAMES.index(name)]
-    mdp, horizon = problem.mdp, problem.horizon
-    values = exact.state_values(*problem.arguments, horizon=horizon)
-    endless = exact.action_values(*problem.arguments, horizon=None)
-    probabilities = exact.action_probabilities(*problem.arguments)
-    undiscounted = replace(mdp, discount=1.0), *problem.arguments[1:]
-    visits = exact.visitation(*undiscounted, horizon=horizon).sum(0)
+    mdp = problem.mdp
+    values = exact.state_values(problem)
+    endless = exact.action_values(replace(problem, horizon=None))
+    probabilities = exact.action_probabilities(problem)
+    visits = exact.visitation(replace(problem, mdp=replace(mdp, discount=1.0))).sum(0)
     random = np.random.default_rng(7)
     reference, stale = _near(problem.params, random), _near(problem.params, random)
     return Case(
@@ -88,7 +87,7 @@ def case(name: str) -> Case:
         stale=stale,
         reference=reference,
         truth={
-            "∇J": _flat(exact.gradient(*problem.arguments, horizon=horizon)),
+            "∇J": _flat(exact.gradient(problem)),
             "∇J of the uncut task": _uncut_gradient(problem, endless),
         }
         | _information_gradients(problem, reference, visits),
@@ -118,7 +117,7 @@ def _uncut_gradient(problem: Problem, endless: np.ndarray) -> np.ndarray:
     What the first H steps' actions contribute to ∇J of the endless task: all that a sampler which
     cuts at H can know, and what a right bootstrap makes it estimate without bias.
     """
-    visits = exact.visitation(*problem.arguments, horizon=problem.horizon).sum(0)
+    visits = exact.visitation(problem).sum(0)
     credit = visits[:, None] * endless
     with jax.enable_x64(True):
         slope = jax.grad(lambda params: jnp.sum(credit * _probabilities(problem, params)))
@@ -132,7 +131,7 @@ def _information_gradients(
 
     The trajectories' probabilities are differentiated themselves: no score function is used.
     """
-    batch, probability = enumeration.trajectories(*problem.arguments, horizon=problem.horizon)
+    batch, probability = enumeration.trajectories(problem)
 
     def of_trajectories(params: Any) -> Any:
         both = jax.vmap(jax.vmap(problem.policy.log_prob, (None, 0, 0)), (None, 0, 0))

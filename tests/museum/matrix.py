@@ -1,5 +1,6 @@
 """The kill matrix: the exact relative bias of every exhibit on every problem it can be shown on."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -73,7 +74,7 @@ def _means(shown: Case, group: list[Exhibit], acting: str, batch_size: int) -> n
         return jax.jacrev(lambda flat: surrogates(unravel(flat), batch))(flat)
 
     moments = enumeration.moments(
-        gradients, problem.mdp, policy, acts, horizon=problem.horizon, batch_size=batch_size
+        gradients, replace(problem, policy=policy, params=acts), batch_size=batch_size
     )
     return moments.mean.reshape(len(group), -1)
 

@@ -131,7 +131,7 @@ def _episode(problem: Problem, tables: Tables, keys: Keys) -> Trajectory:
 
     start = jax.random.categorical(keys.reset, jnp.log(initial))
     final, record = jax.lax.scan(step, start, (keys.action, keys.environment))
-    last = jnp.arange(problem.horizon) == problem.horizon - 1
+    last = jnp.arange(problem.horizon) == problem.finite_horizon - 1
     return Trajectory(
         **record, truncated=record["mask"] & last, final_observation=observation[final]
     )

@@ -11,8 +11,9 @@ from pgjax.exact.tabular import TabularMDP
 def tabular_mdp(environment: Any, params: Any = None, *, discount: float) -> TabularMDP:
     """The environment with its time in the state, so that it needs no horizon.
 
-    J(θ) = E[Σ_t γ^t r_t], t < limit, is `exact.objective(..., horizon=None)`. States that end the
-    episode, by termination or by truncation, are terminal, one for each final observation.
+    J(θ) = E[Σ_t γ^t r_t], t < limit, is `exact.objective` of a Problem whose horizon is None.
+    States that end the episode, by termination or by truncation, are terminal, one for each final
+    observation.
 
     Args:
         environment: of a class named in `BRIDGED`; any constructor arguments.
@@ -42,8 +43,9 @@ def timeless_mdp(
 ) -> tuple[TabularMDP, int]:
     """The environment without the time, if its steps do not read it, and the horizon to use.
 
-    J(θ) is `exact.objective(..., horizon=horizon)`: the same number as from `tabular_mdp`, from a
-    table that is smaller by a factor of the limit. Arguments and errors are those of `tabular_mdp`.
+    J(θ) is `exact.objective` of a Problem with that horizon: the same number as from `tabular_mdp`,
+    from a table that is smaller by a factor of the limit. Arguments and errors are those of
+    `tabular_mdp`.
 
     Returns:
         The TabularMDP, in which the time limit ends nothing, and H: the limit, or the length of the

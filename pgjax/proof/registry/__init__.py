@@ -1,34 +1,28 @@
 """The registry: one row for each public estimator, and the exact numbers follow by themselves.
 
-A row says how an estimator is composed and what its bias is claimed to be. `certificate.certify`
+A row says how an estimator is written and what its bias is claimed to be. `certificate.certify`
 computes what it *is*, on every problem of the suite, and the tables of the README and of
 docs/estimators.md are printed from that; a public estimator without a row fails the tests.
 """
 
-from pgjax.proof.registry import (
-    rows_basic,
-    rows_beyond,
-    rows_critics,
-    rows_fitted,
-    rows_groups,
-    rows_off_policy,
-    rows_proximal,
-    rows_regularized,
-)
 from pgjax.proof.registry.row import Row as Row
-from pgjax.proof.registry.row import least_variance_value as least_variance_value
-from pgjax.proof.registry.row import mean_return as mean_return
-from pgjax.proof.registry.row import mean_returns_to_go as mean_returns_to_go
+from pgjax.proof.registry.row import evaluate as evaluate
+from pgjax.proof.registry.rows_basic import ESSENTIALS, GROUPS
+from pgjax.proof.registry.rows_beyond import BEYOND
+from pgjax.proof.registry.rows_critics import CRITICS
+from pgjax.proof.registry.rows_fitted import FITTED_BASELINES
+from pgjax.proof.registry.rows_off_policy import OFF_POLICY, TERMS
+from pgjax.proof.registry.rows_regularized import REGULARISED
 
 SECTIONS: dict[str, tuple[Row, ...]] = {
-    "essentials": rows_basic.ROWS,
-    "critics": rows_critics.ROWS,
-    "groups": rows_groups.ROWS,
-    "terms": rows_proximal.ROWS,
-    "off-policy": rows_off_policy.ROWS,
-    "fitted baselines": rows_fitted.ROWS,
-    "regularised": rows_regularized.ROWS,
-    "beyond": rows_beyond.ROWS,
+    "essentials": ESSENTIALS,
+    "critics": CRITICS,
+    "groups": GROUPS,
+    "terms": TERMS,
+    "off-policy": OFF_POLICY,
+    "fitted baselines": FITTED_BASELINES,
+    "regularised": REGULARISED,
+    "beyond": BEYOND,
 }
 """Rows by family, in the order that tables print them."""
 

@@ -1,118 +1,116 @@
-"""The family that everyone starts with: REINFORCE, reward-to-go, and what is subtracted."""
+"""Where everyone starts: REINFORCE, reward-to-go and what is subtracted; and groups of one prompt.
 
-import jax.numpy as jnp
+Batches of two are one group of two. A group's rows with the term "ratio" have the score's estimate
+on-policy; what the clip adds off-policy stands with the terms.
+"""
 
-from pgjax import terms, weights
-from pgjax.baselines import (
-    batch_mean,
-    constant,
-    leave_one_out,
-    per_time_step,
-    recorded_value,
-    state_value,
-)
-from pgjax.estimators import mismatched_reward_to_go, reinforce, reward_to_go, rloo
-from pgjax.proof.registry.row import Row, least_variance_value, mean_return, mean_returns_to_go
-from pgjax.types import Estimator
+from pgjax.proof.registry.row import Row
 
-ROWS: tuple[Row, ...] = (
+ESSENTIALS = (
+    Row("REINFORCE", "pgjax.reinforce(γ)", "R", "score", "none"),
     Row(
-        name="REINFORCE",
-        code="reinforce(γ)",
-        weights="R",
-        term="score",
-        bias="none",
-        make=lambda problem: reinforce(problem.mdp.discount),
-    ),
-    Row(
-        name="REINFORCE − batch mean",
-        code="reinforce(γ, baseline=batch_mean)",
+        "REINFORCE − batch mean",
+        "pgjax.reinforce(γ, baseline=pgjax.baselines.batch_mean)",
         weights="R_i − mean, its own return included",
         term="score",
         bias="shrinks by (K−1)/K in a batch of K",
-        make=lambda problem: reinforce(problem.mdp.discount, baseline=batch_mean),
         batch_size=2,
     ),
+    Row("RLOO", "pgjax.rloo(γ)", "R_i − mean of the others", "score", "none", batch_size=2),
+    Row("reward-to-go", "pgjax.reward_to_go(γ)", "γ^t G_t", "score", "none"),
     Row(
-        name="RLOO",
-        code="rloo(γ)",
-        weights="R_i − mean of the others",
-        term="score",
-        bias="none",
-        make=lambda problem: rloo(problem.mdp.discount),
-        batch_size=2,
-    ),
-    Row(
-        name="reward-to-go",
-        code="reward_to_go(γ)",
-        weights="γ^t G_t",
-        term="score",
-        bias="none",
-        make=lambda problem: reward_to_go(problem.mdp.discount),
-    ),
-    Row(
-        name="reward-to-go − J",
-        code="reward_to_go(γ, baseline=constant(J))",
+        "reward-to-go − J",
+        "pgjax.reward_to_go(γ, baseline=pgjax.baselines.constant(J))",
         weights="γ^t (G_t − J)",
         term="score",
         bias="none",
-        make=lambda problem: reward_to_go(
-            problem.mdp.discount, baseline=constant(mean_return(problem))
-        ),
     ),
     Row(
-        name="reward-to-go − E[G_t]",
-        code="reward_to_go(γ, baseline=per_time_step(G))",
+        "reward-to-go − E[G_t]",
+        "pgjax.reward_to_go(γ, baseline=pgjax.baselines.per_time_step(G))",
         weights="γ^t (G_t − E[G_t])",
         term="score",
         bias="none",
-        make=lambda problem: reward_to_go(
-            problem.mdp.discount, baseline=per_time_step(jnp.asarray(mean_returns_to_go(problem)))
-        ),
     ),
     Row(
-        name="reward-to-go − V(s_t)",
-        code="reward_to_go(γ, baseline=recorded_value)",
+        "reward-to-go − V(s_t)",
+        "pgjax.reward_to_go(γ, baseline=pgjax.baselines.recorded_value)",
         weights="γ^t (G_t − V(s_t))",
         term="score",
         bias="none",
-        make=lambda problem: reward_to_go(problem.mdp.discount, baseline=recorded_value),
     ),
     Row(
-        name="reward-to-go − best b(s_t)",
-        code="reward_to_go(γ, baseline=state_value(b))",
+        "reward-to-go − best b(s_t)",
+        "pgjax.reward_to_go(γ, baseline=pgjax.baselines.state_value(b))",
         weights="γ^t (G_t − b(s_t)), b of least variance",
         term="score",
         bias="none",
-        make=lambda problem: reward_to_go(
-            problem.mdp.discount, baseline=state_value(least_variance_value(problem))
-        ),
     ),
     Row(
-        name="reward-to-go − leave-one-out",
-        code="reward_to_go(γ, baseline=leave_one_out)",
+        "reward-to-go − leave-one-out",
+        "pgjax.reward_to_go(γ, baseline=pgjax.baselines.leave_one_out)",
         weights="γ^t (G_it − mean of the others)",
         term="score",
         bias="none",
-        make=lambda problem: reward_to_go(problem.mdp.discount, baseline=leave_one_out),
         batch_size=2,
     ),
     Row(
-        name="reward-to-go without γ^t",
-        code="mismatched_reward_to_go(γ)",
+        "reward-to-go without γ^t",
+        "pgjax.mismatched_reward_to_go(γ)",
         weights="G_t, γ^t left out",
         term="score",
         bias="biased when γ < 1; what most code runs",
-        make=lambda problem: mismatched_reward_to_go(problem.mdp.discount),
     ),
     Row(
-        name="reward-to-go, ratio",
-        code="Estimator(weights.reward_to_go(γ), terms.importance_ratio)",
+        "reward-to-go, ratio",
+        "pgjax.Estimator(pgjax.weights.reward_to_go(γ), pgjax.terms.importance_ratio)",
         weights="γ^t G_t",
         term="ratio",
         bias="none on-policy, biased off it",
-        make=lambda problem: Estimator(
-            weights.reward_to_go(problem.mdp.discount), terms.importance_ratio
-        ),
+    ),
+)
+
+GROUPS = (
+    Row(
+        "group mean",
+        "pgjax.reinforce(γ, baseline=pgjax.baselines.group_mean(pgjax.groups.consecutive(2)))",
+        weights="R_i − mean of the group, its own return included",
+        term="score",
+        bias="shrinks by (G−1)/G in groups of G",
+        batch_size=2,
+    ),
+    Row(
+        "group leave-one-out",
+        "pgjax.rloo(γ, groups=pgjax.groups.consecutive(2))",
+        weights="R_i − mean of the others in the group",
+        term="score",
+        bias="none",
+        batch_size=2,
+    ),
+    Row(
+        "group leave-one-out / std",
+        "pgjax.Estimator(pgjax.weights.total_return(γ, "
+        "baseline=pgjax.baselines.group_leave_one_out(pgjax.groups.consecutive(2)), "
+        "scale=pgjax.baselines.group_deviation(pgjax.groups.consecutive(2))), pgjax.terms.score)",
+        weights="(R_i − mean of the others in the group) / (std + ε)",
+        term="score",
+        bias="biased: the deviation holds the trajectory's own return",
+        batch_size=2,
+    ),
+    Row(
+        "GRPO",
+        "pgjax.grpo(γ, pgjax.groups.consecutive(2))",
+        weights="(R_i − mean) / (std + ε) in the group, / length",
+        term="ratio",
+        bias="biased: own return in mean and deviation, and the length",
+        batch_size=2,
+    ),
+    Row(
+        "Dr. GRPO",
+        "pgjax.dr_grpo(γ, pgjax.groups.consecutive(2))",
+        weights="R_i − mean of the group, its own return included",
+        term="ratio",
+        bias="shrinks by (G−1)/G in groups of G",
+        batch_size=2,
     ),
 )

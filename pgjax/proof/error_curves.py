@@ -1,0 +1,325 @@
+"""Error curves: sample gradients of a growing N against the exact gradient.
+
+Trajectories stream through the same rollout as any environment's, in chunks of fixed size, so that
+memory does not grow with N. Every estimator sees the same trajectories.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
+from scipy import stats
+
+from pgjax import baselines, diagnostics, estimators, exact, policies
+from pgjax.core.float64 import flatten
+from pgjax.core.validation import check_positive
+from pgjax.diagnostics import RunningMoments
+from pgjax.exact.problem import Problem
+from pgjax.exact.tabular import TabularMDP
+from pgjax.rollouts.episodes import rollout
+from pgjax.types import Estimator, Params, Policy, Trajectory
+
+FIRST = 2**8
+"""The smallest N reported, and the number of trajectories whose moments are merged at a time."""
+CHUNK = 2**12
+"""Trajectories rolled out at once, if short; the memory bound."""
+CHUNK_STEPS = 2**19
+"""Steps rolled out at once, unless FIRST trajectories have more."""
+
+
+class Contender(NamedTuple):
+    """An estimator under test, and what is exactly known of it.
+
+    Attributes:
+        name: as tables and pictures print it.
+        estimator: weights and term.
+        mean: [P] its exact expectation.
+        variance: [P] of one trajectory, exact; it sums to tr Σ.
+    """
+
+    name: str
+    estimator: Estimator
+    mean: Float[np.ndarray, "P"]
+    variance: Float[np.ndarray, "P"]
+
+
+class Point(NamedTuple):
+    """One estimator at one N; every length is relative to ‖∇J‖.
+
+    Attributes:
+        num_trajectories: N.
+        error: ‖ĝ − ∇J‖.
+        cosine: of ĝ and ∇J.
+        standard_error: √(tr Σ̂ / N), Σ̂ from the sample.
+        bias: ‖E ĝ − ∇J‖, exact.
+        deviation: √(tr Σ / N), Σ exact.
+        rmse: √(bias² + deviation²), the root of the mean squared error.
+        largest_z: the largest |ĝ_p − ∇J_p| over the parameters, in standard errors.
+        expected_z: the largest |E ĝ_p − ∇J_p| over the parameters, in standard errors.
+    """
+
+    num_trajectories: int
+    error: float
+    cosine: float
+    standard_error: float
+    bias: float
+    deviation: float
+    rmse: float
+    largest_z: float
+    expected_z: float
+
+
+class Verdict(NamedTuple):
+    """Whether an estimator behaved as its exact bias says.
+
+    Attributes:
+        is_biased: its exact bias is not zero.
+        within: the sample gradient is within `threshold` standard errors in every parameter.
+        threshold: of the two-sided normal test, `alpha` split over the parameters.
+        needed: trajectories after which its bias goes unseen once in a thousand; 0 without one.
+    """
+
+    is_biased: bool
+    within: bool
+    threshold: float
+    needed: int
+
+    @property
+    def passed(self) -> bool:
+        """Unbiased and within, or biased and found out."""
+        return self.within != self.is_biased
+
+
+def flax_policy_for(mdp: TabularMDP, hidden: int, key: Array) -> tuple[Policy, Params]:
+    """A Flax MLP policy on the MDP's observations, at parameters away from the uniform policy.
+
+    Args:
+        mdp: S states, A actions.
+        hidden: width of the one hidden layer.
+        key: from `jax.random.key`.
+
+    Returns:
+        The policy, and parameters from `scattered_params`.
+
+    Bias: does not apply.
+    """
+    policy = policies.flax_policy(policies.MLP(mdp.num_actions, (hidden,)))
+    return policy, scattered_params(policy, mdp, key)
+
+
+def scattered_params(policy: Policy, mdp: TabularMDP, key: Array) -> Params:
+    """The policy's initial parameters with normal noise of deviation 0.5 added.
+
+    Args:
+        policy: that initialises close to the uniform policy, say.
+        mdp: whose observations it sees.
+        key: from `jax.random.key`.
+
+    Returns:
+        A pytree of floating arrays.
+
+    Bias: does not apply.
+    """
+    init_key, noise_key = jax.random.split(key)
+    flat, unravel = ravel_pytree(policy.init(init_key, jnp.asarray(mdp.observation[0])))
+    return unravel(flat + 0.5 * jax.random.normal(noise_key, flat.shape, flat.dtype))
+
+
+def contenders(problem: Problem) -> tuple[Contender, ...]:
+    """The four classic estimators with their exact expectations and variances.
+
+    Args:
+        problem: with a finite horizon.
+
+    Returns:
+        Total return, reward-to-go, the same with V as a baseline, the same without γ^t.
+
+    Raises:
+        ValueError: as for `exact.gradient`.
+
+    Bias: all that is stated is exact, by dynamic programming, and does not use the estimators.
+    """
+    value, discount = observation_values(problem), problem.mdp.discount
+    with jax.enable_x64(True):
+        by_state = np.asarray(jax.vmap(value)(jnp.asarray(problem.mdp.observation)))
+    rows = {
+        "total return": (
+            estimators.reinforce(discount),
+            exact.spread(problem, of=exact.TOTAL_RETURN),
+        ),
+        "reward-to-go": (estimators.reward_to_go(discount), exact.spread(problem)),
+        "reward-to-go, V(s)": (
+            estimators.reward_to_go(discount, baseline=baselines.state_value(value)),
+            exact.spread(problem, baseline=by_state),
+        ),
+        "reward-to-go, no γ^t": (
+            estimators.mismatched_reward_to_go(discount),
+            exact.spread(problem, of=exact.MISMATCHED),
+        ),
+    }
+    return tuple(
+        Contender(name, estimator, spread.mean, spread.variance.clip(0))
+        for name, (estimator, spread) in rows.items()
+    )
+
+
+def observation_values(problem: Problem) -> Callable[[Array], Array]:
+    """V as a function of the observation: averaged, by visits, over time and look-alike states.
+
+    Args:
+        problem: with a finite horizon.
+
+    Returns:
+        One observation -> scalar: the entry of the nearest observation that a state has.
+
+    Bias: exact. As a baseline it is unbiased, like any function of the observation.
+    """
+    mdp, visits, values = problem.mdp, exact.visitation(problem), exact.state_values(problem)
+    rows = np.asarray(mdp.observation, np.float64).reshape(mdp.num_states, -1)
+    seen, which = np.unique(rows, axis=0, return_inverse=True)
+    weight = np.bincount(which.ravel(), visits.sum(0))
+    table = np.bincount(which.ravel(), (visits * values).sum(0)) / np.where(weight > 0, weight, 1)
+
+    def value(observation: Array) -> Array:
+        # Nearest, not equal: compilers may round an environment's own divisions differently.
+        distance = jnp.sum((jnp.asarray(seen, float) - jnp.ravel(observation)) ** 2, axis=-1)
+        return jnp.asarray(table, float)[jnp.argmin(distance)]
+
+    return value
+
+
+def converge(
+    problem: Problem,
+    key: Array,
+    rows: Sequence[Contender],
+    *,
+    max_trajectories: int,
+    environment: Any = None,
+) -> Iterator[tuple[int, dict[str, Point] | None]]:
+    """Stream trajectories, N = 2^8, 2^9, … up to the largest power of two that is wanted.
+
+    Args:
+        problem: with a finite horizon.
+        key: from `jax.random.key`.
+        rows: from `contenders`.
+        max_trajectories: the last N, a power of two of at least 2^8.
+        environment: where trajectories are drawn: the gymnax environment that the MDP is the table
+            of, or the MDP itself if None.
+
+    Yields:
+        After each chunk the trajectories so far and, where N is a power of two, each contender's
+        Point, by name; else None.
+
+    Raises:
+        ValueError: a number of trajectories that is no power of two, or below 2^8.
+
+    Bias: the sample means are their estimators'; merged in float64.
+    """
+    last = check_positive("max_trajectories", max_trajectories)
+    if last < FIRST or last & (last - 1):
+        raise ValueError(f"max_trajectories must be a power of two of at least {FIRST}, got {last}")
+    truth, horizon = flatten(exact.gradient(problem)), problem.finite_horizon
+    size = min(CHUNK, last, max(FIRST, _power_of_two(CHUNK_STEPS / horizon)))
+    draw = partial(
+        rollout,
+        environment=problem.mdp if environment is None else environment,
+        num_trajectories=size,
+        num_steps=horizon,
+    )
+    sample = jax.jit(partial(_chunk, draw, problem.policy, tuple(row.estimator for row in rows)))
+    running: list[RunningMoments] | None = None
+    seen = 0
+    while seen < last:
+        key, chunk_key = jax.random.split(key)
+        segments = jax.tree.map(
+            lambda x: np.asarray(x, np.float64), sample(problem.params, chunk_key)
+        )
+        for index in range(size // FIRST):
+            here = jax.tree.map(lambda x, i=index: x[i], segments)
+            merged = here if running is None else map(diagnostics.merge, running, here)
+            running = list(merged)
+            seen += FIRST
+            if seen & (seen - 1) == 0:
+                points = {
+                    row.name: _point(row, moments, truth)
+                    for row, moments in zip(rows, running, strict=True)
+                }
+                yield seen, points
+        yield seen, None
+
+
+def judge(point: Point, *, num_parameters: int, alpha: float) -> Verdict:
+    """Hold an estimator to its exact bias, at a stated rate of false alarms.
+
+    Args:
+        point: where it stands at the last N.
+        num_parameters: P.
+        alpha: probability of calling a correct estimator wrong, by the normal approximation.
+
+    Returns:
+        A Verdict.
+
+    Bias: the test is two-sided and normal in each parameter, with alpha / P each (Bonferroni).
+    """
+    threshold = float(stats.norm.isf(alpha / (2 * num_parameters)))
+    within = point.largest_z <= threshold
+    is_biased = point.bias > 1e-9
+    # Expected three standard errors beyond the threshold, a bias goes unseen once in a thousand.
+    share = (threshold + 3) / point.expected_z if is_biased else 0.0
+    return Verdict(is_biased, within, threshold, int(np.ceil(point.num_trajectories * share**2)))
+
+
+def _chunk(
+    draw: Callable[..., Trajectory],
+    policy: Policy,
+    estimators_: tuple[Estimator, ...],
+    params: Params,
+    key: Array,
+) -> list[RunningMoments]:
+    """Moments of each run of FIRST trajectories, one RunningMoments an estimator."""
+    batch = draw(policy, params, key=key)
+
+    def moments(estimator: Estimator) -> RunningMoments:
+        gradients = estimators.per_trajectory_gradients(estimator, policy, params, batch)
+        flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(gradients)
+        return jax.vmap(diagnostics.running_moments)(flat.reshape(-1, FIRST, flat.shape[1]))
+
+    return [moments(estimator) for estimator in estimators_]
+
+
+def _point(row: Contender, moments: RunningMoments, truth: np.ndarray) -> Point:
+    mean, N = np.asarray(moments.mean), float(moments.num_samples)
+    sampled = np.asarray(diagnostics.variance(moments))
+    scale = _scale(truth)
+    bias = float(np.linalg.norm(row.mean - truth)) / scale
+    deviation = float(np.sqrt(row.variance.sum() / N)) / scale
+    # Single-precision samples carry rounding of their own, where a variance is nearly zero.
+    error_bar = np.maximum(np.sqrt(row.variance / N), 1e-5 * scale)
+    return Point(
+        num_trajectories=int(N),
+        error=float(np.linalg.norm(mean - truth)) / scale,
+        cosine=float(mean @ truth / (np.linalg.norm(mean) * scale)) if mean.any() else 0.0,
+        standard_error=float(np.sqrt(sampled.sum() / N)) / scale,
+        bias=bias,
+        deviation=deviation,
+        rmse=float(np.hypot(bias, deviation)),
+        largest_z=float(np.max(np.abs(mean - truth) / error_bar)),
+        expected_z=float(np.max(np.abs(row.mean - truth) / error_bar)),
+    )
+
+
+def _scale(truth: np.ndarray) -> float:
+    """‖∇J‖, the unit of every length; one where it is zero but for rounding."""
+    length = float(np.linalg.norm(truth))
+    return length if length > 1e-12 else 1.0
+
+
+def _power_of_two(x: float) -> int:
+    """The largest power of two that is not above x; one at least."""
+    return 1 << max(int(np.log2(x)), 0)

@@ -1,0 +1,186 @@
+"""The convergence experiment: its exact side agrees with enumeration, and its verdicts can fail."""
+
+import jax
+import numpy as np
+import pytest
+
+from pgjax import Problem, bridge, enumeration, exact, reinforce, tabular
+from pgjax.cli import main
+from pgjax.core.float64 import flatten
+from pgjax.environments import from_gymnax
+from pgjax.proof import error_curves
+from pgjax.proof.error_curves import Point
+
+HORIZON = 3
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    mdp = tabular.random_mdp(1)
+    policy, params = error_curves.flax_policy_for(mdp, 2, jax.random.key(3))
+    problem = Problem(mdp, policy, params, HORIZON)
+    return problem, error_curves.contenders(problem)
+
+
+def run(problem, rows, max_trajectories=2**13, key=5):
+    stream = error_curves.converge(
+        problem, jax.random.key(key), rows, max_trajectories=max_trajectories
+    )
+    return [found for _, found in stream if found]
+
+
+def test_stated_expectations_equal_enumeration(experiment):
+    problem, rows = experiment
+    for row in rows:
+        found = enumeration.moments(row.estimator, problem)
+        np.testing.assert_allclose(row.mean, found.mean, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(row.variance, np.diag(found.covariance), rtol=0, atol=1e-12)
+
+
+def test_only_the_estimator_without_discounted_states_is_biased(experiment):
+    problem, rows = experiment
+    truth = flatten(exact.gradient(problem))
+    biases = {row.name: np.linalg.norm(row.mean - truth) for row in rows}
+    assert biases.pop("reward-to-go, no γ^t") > 0.1 * np.linalg.norm(truth)
+    assert max(biases.values()) < 1e-12
+
+
+def test_every_power_of_two_is_reported_once_and_means_merge_exactly(experiment):
+    problem, rows = experiment
+    history = run(problem, rows)
+    counts = [points["reward-to-go"].num_trajectories for points in history]
+    assert counts == [2**power for power in range(8, 14)]
+    assert history[-1]["total return"].standard_error == pytest.approx(
+        history[-1]["total return"].deviation, rel=0.1
+    )
+
+
+def test_verdicts_hold_at_a_stated_rate(experiment):
+    # False alarms: 4 estimators × 1e-6. Power: the biased one stands > threshold + 3 errors away.
+    problem, rows = experiment
+    last = run(problem, rows)[-1]
+    verdicts = {
+        name: error_curves.judge(point, num_parameters=rows[0].mean.size, alpha=1e-6)
+        for name, point in last.items()
+    }
+    assert last["reward-to-go, no γ^t"].expected_z > verdicts["total return"].threshold + 3
+    assert all(verdict.passed for verdict in verdicts.values())
+
+
+def test_a_wrong_claim_of_unbiasedness_is_refuted(experiment):
+    problem, rows = experiment
+    truth = flatten(exact.gradient(problem))
+    liar = rows[-1]._replace(mean=truth)
+    point = run(problem, (liar,))[-1][liar.name]
+    verdict = error_curves.judge(point, num_parameters=truth.size, alpha=1e-6)
+    assert not verdict.is_biased
+    assert not verdict.passed
+
+
+def test_an_unseen_bias_is_no_pass_and_names_the_number_needed():
+    point = Point(256, 0.1, 1.0, 0.1, 0.05, 0.1, 0.11, largest_z=2.0, expected_z=1.0)
+    verdict = error_curves.judge(point, num_parameters=1, alpha=1e-6)
+    assert not verdict.passed
+    assert verdict.needed == int(np.ceil(256 * (verdict.threshold + 3) ** 2))
+
+
+def test_the_baseline_table_is_v_averaged_over_time_and_look_alikes():
+    mdp = tabular.short_corridor()
+    policy, params = error_curves.flax_policy_for(mdp, 2, jax.random.key(0))
+    problem = Problem(mdp, policy, params, horizon=4)
+    value = error_curves.observation_values(problem)
+    visits, values = exact.visitation(problem), exact.state_values(problem)
+    expected = (visits * values)[:, :3].sum() / visits[:, :3].sum()
+    assert float(value(mdp.observation[0])) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_number_that_is_no_power_of_two_is_refused(experiment):
+    problem, rows = experiment
+    with pytest.raises(ValueError, match="power of two of at least 256, got 1000"):
+        run(problem, rows, max_trajectories=1000)
+
+
+def test_command_draws_its_picture_and_passes_for_an_mdp_from_a_file(tmp_path, capsys):
+    path, picture = tmp_path / "mine.npz", tmp_path / "picture.png"
+    tabular.save(tabular.random_mdp(1), path)
+    arguments = ["--mdp", str(path), "--horizon", "3", "--trajectories", "4096", "--hidden", "2"]
+    assert main(["converge", *arguments, "--output", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "4 states, 2 actions" in printed
+    assert "✓ shown" in printed
+    assert "PASS" in printed
+
+
+def test_command_holds_real_frozen_lake_to_its_exact_gradient(tmp_path, capsys):
+    # Twenty steps instead of a hundred, and γ = 0.7, so that the bias of no γ^t is soon seen.
+    arguments = ["--env", "FrozenLake-misc", "--horizon", "20", "--discount", "0.7"]
+    arguments += ["--trajectories", "16384", "--hidden", "2", "--output", str(tmp_path / "p.png")]
+    assert main(["converge", *arguments]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "FrozenLake-misc: 16 states, 4 actions, γ = 0.7, at most 20 steps" in printed
+    assert printed.count("✓ within") == 3
+    assert "✓ shown" in printed
+
+
+def test_a_truth_of_zero_is_measured_in_its_own_unit():
+    # Every arm of the bandit pays the same on average, so ∇J = 0, and no estimator is biased.
+    environment, params = bridge.make("SimpleBandit-bsuite")
+    mdp, horizon = bridge.timeless_mdp(environment, params, discount=0.9)
+    policy, theta = error_curves.flax_policy_for(mdp, 2, jax.random.key(0))
+    zero = np.zeros(sum(leaf.size for leaf in jax.tree.leaves(theta)))
+    row = error_curves.Contender("total return", reinforce(0.9), zero, zero + 1)
+    stream = error_curves.converge(
+        Problem(mdp, policy, theta, horizon), jax.random.key(1), (row,), max_trajectories=2**10,
+        environment=from_gymnax.adapt(environment, params),
+    )  # fmt: skip
+    point = [points for _, points in stream if points][-1]["total return"]
+    verdict = error_curves.judge(point, num_parameters=zero.size, alpha=1e-6)
+    assert verdict.passed
+    assert not verdict.is_biased
+    assert point.error < 1
+
+
+def test_command_fails_when_the_bias_cannot_be_seen(tmp_path, capsys):
+    arguments = ["--trajectories", "256", "--mdp", "chain", "--hidden", "2", "--discount", "0.999"]
+    assert main(["converge", *arguments, "--output", str(tmp_path / "p.png")]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "too few trajectories to see its bias" in printed
+    assert "FAIL" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--mdp", "corridr"], "did you mean corridor?"),
+        (["--mdp", "nowhere.npz"], "nowhere.npz"),
+        (["--env", "FrozenLake"], "did you mean FrozenLake-misc?"),
+        (["--env", "CartPole-v1"], "bridged are FrozenLake-misc, FourRooms-misc"),
+        (["--trajectories", "1000"], "power of two"),
+        (["--output", "missing_folder/p.png"], "--output must lie in a folder that exists"),
+        (["--output", "picture.txt"], "--output must end in"),
+    ],
+)
+def test_bad_arguments_are_answered_in_one_line(arguments, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["converge", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
+
+
+def test_an_mdp_and_an_environment_exclude_each_other(capsys):
+    with pytest.raises(SystemExit):
+        main(["converge", "--mdp", "chain", "--env", "FrozenLake-misc"])
+    assert "not allowed with argument --mdp" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--discount", "2"], ["--horizon", "0"], ["--seed", "x"]])
+def test_bad_numbers_are_answered_in_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["converge", *arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert arguments[0] in error
+    assert arguments[1] in error
+    assert error.count("\n") == 1
