@@ -46,17 +46,10 @@ def surrogate(
     Ascend it; its value is not an estimate of J. Weights are constants in θ.
 
     Args:
-        estimator: weights and term.
-        policy: log-probabilities of the batch's actions are taken from it.
-        params: pytree of floating arrays.
         batch: [N, T]; anything may stand after an episode's end.
 
     Returns:
         Scalar, in the parameters' precision or float32.
-
-    Raises:
-        ValueError: if the batch is not laid out as [N, T], or is empty.
-        TypeError: if a parameter is not floating, or the mask is not boolean.
 
     Bias: the estimator's.
     """
@@ -71,17 +64,10 @@ def gradient(
     """The estimate of ∇J from a batch, to ascend.
 
     Args:
-        estimator: weights and term.
-        policy: log-probabilities of the batch's actions are taken from it.
-        params: pytree of floating arrays.
         batch: [N, T]; anything may stand after an episode's end.
 
     Returns:
         A pytree like params.
-
-    Raises:
-        ValueError: if the batch is not laid out as [N, T], or is empty.
-        TypeError: if a parameter is not floating, or the mask is not boolean.
 
     Bias: the estimator's.
     """
@@ -99,17 +85,10 @@ def per_trajectory_gradients(
     coupling.)
 
     Args:
-        estimator: weights and term.
-        policy: log-probabilities of the batch's actions are taken from it.
-        params: pytree of floating arrays.
         batch: [N, T]; anything may stand after an episode's end.
 
     Returns:
         A pytree like params with a leading N.
-
-    Raises:
-        ValueError: if the batch is not laid out as [N, T], or is empty.
-        TypeError: if a parameter is not floating, or the mask is not boolean.
 
     Bias: the estimator's. The samples are independent if the weights do not couple the batch.
     """
@@ -125,7 +104,6 @@ def score_weights(
     the network that computes them vanishes.
 
     Args:
-        estimator: weights and term.
         batch: [N, T]; its observations are read by no more than the weights.
         log_prob: [N, T] log π(a_it|s_it) under the parameters to improve.
 
@@ -141,13 +119,6 @@ def score_weights(
 def reinforce(discount: Number, *, baseline: Baseline | None = None) -> Estimator:
     """REINFORCE: the total return times the summed score, ĝ = mean_i Σ_t ∇log π(a_t|s_t) (R − b).
 
-    Args:
-        discount: γ in [0, 1].
-        baseline: from `pgjax.baselines`.
-
-    Raises:
-        ValueError: if γ is outside [0, 1].
-
     Bias: none for ∇J if the baseline has none. The largest variance of the family.
 
     References:
@@ -158,13 +129,6 @@ def reinforce(discount: Number, *, baseline: Baseline | None = None) -> Estimato
 
 def reward_to_go(discount: Number, *, baseline: Baseline | None = None) -> Estimator:
     """Reward-to-go, also GPOMDP: ĝ = mean_i Σ_t γ^t ∇log π(a_t|s_t) (G_t − b_t).
-
-    Args:
-        discount: γ in [0, 1].
-        baseline: from `pgjax.baselines`.
-
-    Raises:
-        ValueError: if γ is outside [0, 1].
 
     Bias: none for ∇J if the baseline has none.
 
@@ -182,13 +146,6 @@ def reward_to_go(discount: Number, *, baseline: Baseline | None = None) -> Estim
 def mismatched_reward_to_go(discount: Number, *, baseline: Baseline | None = None) -> Estimator:
     """Reward-to-go without γ^t, ĝ = mean_i Σ_t ∇log π(a_t|s_t) (G_t − b_t): what most code runs.
 
-    Args:
-        discount: γ in [0, 1].
-        baseline: from `pgjax.baselines`.
-
-    Raises:
-        ValueError: if γ is outside [0, 1].
-
     Bias: biased for ∇J when γ < 1: it weighs states as if undiscounted.
 
     References:
@@ -201,7 +158,6 @@ def rloo(discount: Number, *, groups: Groups | None = None) -> Estimator:
     """REINFORCE leave-one-out: each return less the mean return of the others.
 
     Args:
-        discount: γ in [0, 1].
         groups: the others of the trajectory's own group; None takes the whole batch as one.
 
     Raises:
@@ -258,8 +214,6 @@ def dr_grpo(discount: Number, groups: Groups, *, term: Term = terms.importance_r
     """Dr. GRPO, GRPO done right: w_i = R_i − mean in the group, divided by nothing.
 
     Args:
-        discount: γ in [0, 1].
-        groups: `consecutive(group_size)` or `labelled(ids)`.
         term: `terms.ppo_clip(0.2)` is the paper's.
 
     Raises:
@@ -277,7 +231,6 @@ def actor_critic(discount: Number, lambda_: Number) -> Estimator:
     """Actor-critic: ĝ = mean_i Σ_t γ^t ∇log π(a_t|s_t) A_t, with A = GAE(λ) of the batch's values.
 
     Args:
-        discount: γ in [0, 1].
         lambda_: λ in [0, 1]; 0 is the TD error, 1 the return less the value.
 
     Raises:
@@ -306,10 +259,6 @@ def actor_critic(discount: Number, lambda_: Number) -> Estimator:
 def mismatched_actor_critic(discount: Number, lambda_: Number) -> Estimator:
     """Actor-critic without γ^t, ĝ = mean_i Σ_t ∇log π(a_t|s_t) A_t: what most code runs.
 
-    Args:
-        discount: γ in [0, 1].
-        lambda_: λ in [0, 1].
-
     Raises:
         ValueError: if γ or λ is outside [0, 1]; at use, if the batch has no `value`.
 
@@ -328,11 +277,9 @@ def n_step_actor_critic(discount: Number, n: int) -> Estimator:
     G_t = r_t + … + γ^{n−1} r_{t+n−1} + γ^n V(s_{t+n}), or less if the episode ends before.
 
     Args:
-        discount: γ in [0, 1].
         n: rewards before the critic's value, at least one.
 
     Raises:
-        TypeError: if n is not an integer.
         ValueError: if γ is outside [0, 1] or n below one; at use, if the batch has no `value`.
 
     Bias: none for ∇J if V = V^π or n is at least the episode's length.

@@ -144,7 +144,6 @@ def with_reference(batch: Trajectory, reference_log_prob: Float[Array, "N T"]) -
     For terms that compare with a reference instead of the policy that acted.
 
     Args:
-        batch: [N, T].
         reference_log_prob: [N, T], as for `with_k1_reward`.
 
     Returns:
@@ -178,9 +177,6 @@ def visits(discount: Number) -> Weights:
 
     Args:
         discount: γ in [0, 1]; 1 weighs every step alike, as most code does.
-
-    Raises:
-        ValueError: if γ is outside [0, 1].
 
     Bias: none for Σ_s d(s) f(s), with d(s) = Σ_t γ^t P(s_t = s).
     """
@@ -274,7 +270,6 @@ def entropy_gradient(
 
     Args:
         policy: whose entropy.
-        params: pytree of floating arrays.
         batch: [N, T]; its observations, mask and time are read.
         discount: γ in [0, 1]; 1 weighs every step alike, as most code does.
 
@@ -283,7 +278,6 @@ def entropy_gradient(
 
     Raises:
         ValueError: if γ is outside [0, 1], or the batch is not laid out as [N, T], or is empty.
-        TypeError: if a parameter is not floating.
 
     Bias: on-policy none for Σ_s d(s) ∇H(π(·|s)), and no variance from the actions. It is biased for
     the gradient of the regularised return, by the entropy of later states.

@@ -39,11 +39,11 @@ class Trajectory:
             the episode. Both flags can be up at once; the episode then *ended* (terminated wins).
         mask: [T] true for the steps of the episode.
         final_observation: [...] what followed the last step; never a reset observation.
-        value: [T] optional V(s_t), a critic's opinion; only `baselines.recorded_value` and
+        value: [T] optional V(s_t), a critic's estimate; only `baselines.recorded_value` and
             estimators that name a critic read it.
         final_value: scalar, optional V(final_observation). Passing it bootstraps every episode
             that did not terminate; passing none bootstraps nothing.
-        action_value: [T] optional Q(s_t, a_t), a critic's opinion; `value` is then E_π Q(s_t, ·).
+        action_value: [T] optional Q(s_t, a_t), a critic's estimate; `value` is then E_π Q(s_t, ·).
         time: [T] optional, steps since the start of the step's episode. None counts from the row's
             first step and, in a window, anew after each cut.
         next_value: [T] optional V of what followed each step, in its own episode: never of a reset

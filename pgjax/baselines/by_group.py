@@ -15,9 +15,6 @@ def group_mean(groups: Groups) -> Baseline:
     An episode that has ended counts with a return of zero, and so does a row whose mask hides it
     all; rows that only pad a batch want an id of their own.
 
-    Args:
-        groups: `consecutive(group_size)` or `labelled(ids)`.
-
     Raises:
         ValueError: at use, if the groups do not fit the batch.
 
@@ -45,9 +42,6 @@ def group_leave_one_out(groups: Groups) -> Baseline:
 
     An episode that has ended counts with a return of zero, and so does a row whose mask hides it
     all.
-
-    Args:
-        groups: `consecutive(group_size)` or `labelled(ids)`.
 
     Returns:
         A baseline. Where ids are traced a group may turn out to be of one: its baseline is then its
@@ -84,7 +78,6 @@ def group_deviation(groups: Groups, *, epsilon: Number = 1e-4) -> Baseline:
     there is but one) it is infinite, so that they weigh nothing.
 
     Args:
-        groups: `consecutive(group_size)` or `labelled(ids)`.
         epsilon: ε ≥ 0, in units of return; 1e-4 in TRL, 1e-6 in verl.
 
     Returns:

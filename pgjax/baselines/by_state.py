@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 from jax import Array
 
+from pgjax.core.episode_boundaries import require_field
 from pgjax.records import configured
 from pgjax.types import Baseline, Trajectory
 
@@ -40,9 +41,4 @@ def recorded_value(batch: Trajectory, target: Array) -> Array:
     References:
         Sutton & Barto (2018), section 13.4.
     """
-    if batch.value is None:
-        raise ValueError(
-            "batch.value is None, and the recorded_value baseline needs it: "
-            "batch.replace(value=critic(batch.observation))"
-        )
-    return batch.value.astype(target.dtype)
+    return require_field(batch, "value", "the recorded_value baseline needs").astype(target.dtype)

@@ -37,7 +37,6 @@ def all_action_gradient(
 
     Args:
         policy: over actions 0..A−1.
-        params: pytree of floating arrays.
         batch: [N, T], of this policy.
         action_values: Q, [N, T, A] in units of return, or a function of one observation -> [A]. A
             constant under differentiation; its own discount is its own affair.
@@ -51,7 +50,6 @@ def all_action_gradient(
     Raises:
         ValueError: a discount outside [0, 1], values not [N, T, A]; with `pgjax.checked`, a policy
             over another number of actions.
-        TypeError: a parameter that is not floating.
 
     Bias: none for ∇J if Q = Q^π, of the steps that are left where there is a horizon; with another
         Q, that of Σ_t γ^t Σ_a ∇π (Q − Q^π). A part of Q that does not depend on the action

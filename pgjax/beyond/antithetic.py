@@ -149,11 +149,7 @@ def antithetic_rollout(
 
     Args:
         draws: `inversion`, `mirrored_normal`, or like them.
-        params: of the policy.
-        environment: as for `pgjax.rollout`.
-        key: from `jax.random.key`; a raw uint32 key is wrapped.
         num_pairs: K.
-        num_steps: T.
 
     Returns:
         A batch [2K, T], without values, a constant under differentiation.

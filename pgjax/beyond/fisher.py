@@ -49,7 +49,6 @@ def fisher(
 
     Raises:
         ValueError: as for `exact.gradient`.
-        TypeError: a parameter that is not floating.
 
     Bias: exact.
 
@@ -99,7 +98,6 @@ def expected_fisher(
 
     Args:
         policy: over actions 0..A−1.
-        params: pytree of floating arrays.
         batch: [N, T], of this policy; its observations and mask are read.
         discount: γ in [0, 1]; 1 for the undiscounted visits that TRPO averages over.
         num_actions: A.
@@ -109,7 +107,6 @@ def expected_fisher(
 
     Raises:
         ValueError: a discount outside [0, 1], a count below one.
-        TypeError: a parameter that is not floating.
 
     Bias: none for F v.
 
@@ -153,16 +150,10 @@ def sampled_fisher(
 
     Args:
         policy: of any kind.
-        params: pytree of floating arrays.
         batch: [N, T], of this policy: observations, actions and mask are read.
-        discount: γ in [0, 1].
 
     Returns:
         v -> F̂ v, for pytrees like params.
-
-    Raises:
-        ValueError: a discount outside [0, 1].
-        TypeError: a parameter that is not floating.
 
     Bias: none for F v on-policy. Its rank is at most the number of live steps, so that few steps
         leave directions without any information, where `expected_fisher` has some.

@@ -129,7 +129,6 @@ def exact_natural_gradient(
 
     Raises:
         ValueError: negative damping; otherwise as for `exact.gradient`.
-        TypeError: a parameter that is not floating.
 
     Bias: exact.
 

@@ -49,7 +49,6 @@ def evolution_strategies(
         objective: f, (params, key) -> scalar: `seeded_return`, or any other function. Both members
             of a pair are given the same key, so that luck cancels in their difference.
         params: θ, pytree of floating arrays.
-        key: from `jax.random.key`; a raw uint32 key is wrapped.
         scale: σ > 0, in units of the parameters.
         num_pairs: K, all evaluated at once; 2K evaluations.
 
@@ -58,7 +57,6 @@ def evolution_strategies(
 
     Raises:
         ValueError: a scale that is not positive, no pairs.
-        TypeError: a parameter that is not floating.
 
     Bias: none for ∇E_ε J(θ + σε), ε standard normal. For ∇J it is biased by σ²/2 ∇ΔJ + O(σ⁴), Δ the
         Laplacian. An average over independent pairs: nothing couples them.
@@ -105,7 +103,6 @@ def mirrored_contrast(
     quadrature where parameters are few.
 
     Args:
-        objective: f, (params, key) -> scalar.
         params: θ.
         noise: ε, a pytree like it.
         key: of both evaluations; passed on as it is.
@@ -139,7 +136,6 @@ def pgpe(
     Args:
         objective: f, (params, key) -> scalar. Both members of a pair are given the same key.
         distribution: where policies are drawn from.
-        key: from `jax.random.key`; a raw uint32 key is wrapped.
         num_pairs: K ≥ 2, all evaluated at once; 2K evaluations.
 
     Returns:
@@ -147,7 +143,6 @@ def pgpe(
 
     Raises:
         ValueError: fewer than two pairs, which have no others.
-        TypeError: a parameter that is not floating.
 
     Bias: none for the gradient of E f(μ + σε), which is what PGPE ascends: a policy is a draw. As
         an estimate of ∇J(μ) it is biased as evolution strategies are.
@@ -188,7 +183,6 @@ def symmetric_contrasts(
     """PGPE's estimate with the noise given, a pure function of it.
 
     Args:
-        objective: f, (params, key) -> scalar.
         distribution: μ and log σ.
         noise: ε_k, a pytree like μ with a leading K.
         keys: [K], one for each pair; passed on as they are.

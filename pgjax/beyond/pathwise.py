@@ -45,13 +45,9 @@ def pathwise_gradient(
     Args:
         policy: a Policy whose `sample` is differentiable, or (params, key, observation) -> action,
             such as mean + scale · noise. Actions are floating.
-        params: pytree of floating arrays.
         environment: differentiable in state and action, rewards included. gymnax's stop the
             gradient at their states; `differentiable` makes one of those that does not.
-        key: from `jax.random.key`; a raw uint32 key is wrapped.
-        num_trajectories: N.
         num_steps: T; memory grows with it, for every step is differentiated through.
-        discount: γ in [0, 1].
 
     Returns:
         A pytree like params, to ascend.

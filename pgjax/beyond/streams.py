@@ -34,12 +34,7 @@ def sampled_trace_gradient(
 
     Args:
         policy: acts, and is differentiated.
-        params: pytree of floating arrays.
-        environment: as for `pgjax.rollout`.
-        key: from `jax.random.key`; a raw uint32 key is wrapped.
         num_trajectories: N, in parallel.
-        num_steps: T.
-        discount: γ in [0, 1].
         decay: δ in [0, 1], of the trace.
 
     Returns:

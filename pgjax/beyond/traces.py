@@ -35,11 +35,8 @@ def trace_gradient(
     γ^k Σ_{t≥k} (γδ)^{t−k} r_t: with δ = 1, `reward_to_go`.
 
     Args:
-        policy: whose score.
-        params: pytree of floating arrays.
         batch: [N, T]; values are not read, so nothing is bootstrapped. A window may hold several
             episodes in a row.
-        discount: γ in [0, 1].
         decay: δ in [0, 1], of the trace.
 
     Returns:
@@ -47,7 +44,6 @@ def trace_gradient(
 
     Raises:
         ValueError: a discount or decay outside [0, 1].
-        TypeError: a parameter that is not floating.
 
     Bias: none for ∇J if δ = 1. Else credit is discounted by δ once more than the objective is.
         With γ = 1 and δ = β, divided by T, it is GPOMDP's estimate of the gradient of the average
@@ -114,7 +110,7 @@ def credit(
         return jnp.where(alive, jnp.asarray(decay, z.dtype) * z + s, z)
 
     def added(x: Array, z: Array) -> Array:
-        weight = jnp.asarray(discount, z.dtype) ** time.astype(z.dtype) * reward.astype(z.dtype)
+        weight = boundaries.discount_power(discount, time, z.dtype) * reward.astype(z.dtype)
         return x + jnp.where(alive, weight, 0) * z
 
     trace = jax.tree.map(decayed, trace, score)

@@ -18,13 +18,8 @@ from pgjax.types import Number, Params, Policy, RecurrentPolicy, Trajectory
 def scalar(batch: Trajectory) -> Float[Array, "N T 1"]:
     """One feature that is always one: b is a number.
 
-    Args:
-        batch: [N, T].
-
     Returns:
         [N, T, 1], zero on masked steps.
-
-    Bias: does not apply.
     """
     return jnp.asarray(batch.mask)[..., None].astype(_dtype(batch))
 
@@ -32,13 +27,8 @@ def scalar(batch: Trajectory) -> Float[Array, "N T 1"]:
 def time_steps(batch: Trajectory) -> Float[Array, "N T T"]:
     """A feature for each time step, counted from the episode's start: b is a table b(t).
 
-    Args:
-        batch: [N, T].
-
     Returns:
         [N, T, T], zero on masked steps.
-
-    Bias: does not apply.
     """
     time = boundaries.time_in_episode(batch)[..., None]
     steps = jnp.arange(batch.mask.shape[1], dtype=time.dtype)
@@ -48,13 +38,8 @@ def time_steps(batch: Trajectory) -> Float[Array, "N T T"]:
 def observations(batch: Trajectory) -> Float[Array, "N T F"]:
     """Everything observed, as one vector: b is a table b(s) if states are one-hot, else linear.
 
-    Args:
-        batch: [N, T].
-
     Returns:
         [N, T, F], zero on masked steps; F numbers in an observation.
-
-    Bias: does not apply.
     """
     N, T = batch.mask.shape
     leaves = [jnp.reshape(jnp.asarray(x), (N, T, -1)) for x in jax.tree.leaves(batch.observation)]
@@ -75,9 +60,6 @@ def score_products(
     is unrolled by itself, at T times the work.
 
     Args:
-        policy: whose score.
-        params: of the policy.
-        batch: [N, T].
         discount: γ as it stands before the weights: the reward-to-go's own, 1 for the total
             return's and where γ^t is left out.
 

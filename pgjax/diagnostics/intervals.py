@@ -151,13 +151,9 @@ def noise_scale_interval(
     Args:
         estimates: pytree of [K, ...], independent estimates from batches of N trajectories.
         batch_size: N.
-        level: of confidence.
 
     Returns:
         An Interval; up to infinity where the signal is not seen.
-
-    Raises:
-        ValueError: fewer than three estimates.
 
     Bias: of order 1/K.
 
@@ -186,13 +182,9 @@ def signal_to_noise_interval(
     Args:
         estimates: pytree of [K, ...], independent estimates from batches of N trajectories.
         batch_size: N.
-        level: of confidence.
 
     Returns:
         An Interval, the inverse of `noise_scale_interval`; down to zero where no signal is seen.
-
-    Raises:
-        ValueError: fewer than three estimates.
 
     Bias: of order 1/K.
 
@@ -219,13 +211,9 @@ def cosine_interval(
     Args:
         estimates: pytree of [K, ...], independent estimates.
         reference: pytree like one of them, ∇J say.
-        level: of confidence.
 
     Returns:
         An Interval within [−1, 1], and all of it where the signal is not seen.
-
-    Raises:
-        ValueError: fewer than three estimates.
 
     Bias: of order 1/K.
 
@@ -256,7 +244,6 @@ def cosine_between_interval(
         first: pytree of [K, ...], independent estimates ĝ.
         second: as many estimates ĥ, from batches of their own: shared noise would count as
             agreement.
-        level: of confidence.
 
     Returns:
         An Interval within [−1, 1], and all of it where a signal is not seen.

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key
 
+from pgjax.core.episode_boundaries import discount_power
 from pgjax.core.validation import check_positive, check_unit_interval
 from pgjax.environments.actions import check_actions
 from pgjax.environments.base import Environment, seen, stable
@@ -133,7 +134,7 @@ def seeded_return(
             return sample(params, key, observation), None
 
         def add(total: Array, now: Visit) -> tuple[Array, None]:
-            return total + power(discount, now.time, total.dtype) * now.taken.reward, None
+            return total + discount_power(discount, now.time, total.dtype) * now.taken.reward, None
 
         reward = jax.eval_shape(lambda key: surface.init(key)[1].reward, key)
         keys = jax.random.split(key, 3)
@@ -175,8 +176,3 @@ def sampled_action(
     action = jax.eval_shape(sampler(policy), params, key, start)
     check_actions(environment, action)
     return action
-
-
-def power(discount: float | Array, time: Array, dtype: Any) -> Array:
-    """γ^t, as a float whatever t is."""
-    return jnp.asarray(discount, dtype) ** time.astype(dtype)

@@ -25,9 +25,6 @@ def ppo_clip(epsilon: Number) -> Term:
     Args:
         epsilon: ε in [0, 1], how far the ratio may move from 1; Schulman et al. use 0.2.
 
-    Returns:
-        A term.
-
     Raises:
         ValueError: if ε is outside [0, 1].
 
@@ -65,9 +62,6 @@ def asymmetric_clip(clip_low: Number, clip_high: Number) -> Term:
     Args:
         clip_low: in [0, 1], how far below 1 the ratio may move; DAPO uses 0.2. At 1 it is free.
         clip_high: ≥ 0, how far above 1; DAPO uses 0.28. `math.inf` leaves it free.
-
-    Returns:
-        A term.
 
     Raises:
         ValueError: if a width is negative, or if `clip_low` is above 1.
@@ -115,11 +109,7 @@ def dual_clip(epsilon: Number, ceiling: Number) -> Term:
     an action that the acting policy hardly ever chose, and that went badly, dominates the step.
 
     Args:
-        epsilon: ε in [0, 1].
         ceiling: c ≥ 1 + ε; Ye et al. use 3.
-
-    Returns:
-        A term.
 
     Raises:
         ValueError: if ε is outside [0, 1], or if `ceiling` is below 1 + ε.
@@ -165,9 +155,6 @@ def truncated_ratio(ceiling: Number) -> Term:
 
     Args:
         ceiling: c ≥ 0.
-
-    Returns:
-        A term.
 
     Raises:
         ValueError: if `ceiling` is negative.

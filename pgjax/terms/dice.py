@@ -71,9 +71,6 @@ def loaded_dice(lambda_: Number) -> Term:
     Args:
         lambda_: λ in [0, 1]; at 1 it is `dice`, at 0 each action stands alone.
 
-    Returns:
-        A term.
-
     Raises:
         ValueError: if λ is outside [0, 1].
 

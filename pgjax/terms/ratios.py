@@ -57,7 +57,5 @@ def largest_log_ratio(dtype: jnp.dtype) -> float:
 
     Returns:
         44 in float32, 354 in float64.
-
-    Bias: does not apply.
     """
     return float(np.log(float(jnp.finfo(dtype).max))) / 2

@@ -15,9 +15,6 @@ from pgjax.types import Number, Trajectory, Weights, check_part
 def centred(weights: Weights) -> Weights:
     """w_it less its mean over all live steps of the batch.
 
-    Args:
-        weights: any.
-
     Bias: biased: the mean holds the step's own weight, and how many steps are live may hang on the
     actions.
 
@@ -67,9 +64,6 @@ def _whitened(batch: Trajectory, log_prob: Array, *, weights: Weights, epsilon: 
 
 def divided_by_length(weights: Weights) -> Weights:
     """w_it / |τ_i|, by the number of the row's live steps, as the mean over tokens does.
-
-    Args:
-        weights: any.
 
     Bias: biased: long episodes count less for each of their steps, so among bad ones long is
     better.

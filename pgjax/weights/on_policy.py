@@ -32,7 +32,6 @@ def total_return(
     """w_it = (R_i − b_it) / c_it: every action is credited with the whole episode's return.
 
     Args:
-        discount: γ in [0, 1].
         baseline: b from `pgjax.baselines`, zero if None; it is given R_i on every step.
         scale: c, such as `group_deviation`, one if None; it is given R_i too.
 
@@ -71,12 +70,8 @@ def reward_to_go(
     """w_it = γ^t (G_it − b_it) / c_it: an action is credited with what came after it.
 
     Args:
-        discount: γ in [0, 1].
         baseline: b from `pgjax.baselines`, zero if None; it is given G_it.
         scale: c, such as `group_deviation`, one if None; it is given G_it too.
-
-    Raises:
-        ValueError: if γ is outside [0, 1].
 
     Bias: none if b_it does not depend on a_it or later, and nothing is divided by.
 
@@ -106,12 +101,8 @@ def mismatched_reward_to_go(
     Returns are discounted, states are not: the discounting mismatch.
 
     Args:
-        discount: γ in [0, 1].
         baseline: b from `pgjax.baselines`, zero if None; it is given G_it.
         scale: c, such as `group_deviation`, one if None; it is given G_it too.
-
-    Raises:
-        ValueError: if γ is outside [0, 1].
 
     Bias: biased when γ < 1; not the gradient of any objective.
 
@@ -137,12 +128,10 @@ def n_step(discount: Number, n: int, *, baseline: Baseline | None = None) -> Wei
     """w_it = γ^t (G_it − b_it) with G of n rewards and then a critic's value, γ^n V(s_{t+n}).
 
     Args:
-        discount: γ in [0, 1].
         n: steps, at least one.
         baseline: b from `pgjax.baselines`, zero if None; `recorded_value` makes it an advantage.
 
     Raises:
-        TypeError: if n is not an integer.
         ValueError: if γ is outside [0, 1], or n below one; at use, if the batch has no values.
 
     Bias: none if V = V^π, or if n is at least the episode's length; and b as for `reward_to_go`.
@@ -180,7 +169,6 @@ def lambda_return(
     """w_it = γ^t (G_it − b_it) with G the λ-return, a mean of n-step returns weighted by λ^{n−1}.
 
     Args:
-        discount: γ in [0, 1].
         lambda_: λ in [0, 1]; 1 reads values only where an episode was cut.
         baseline: b from `pgjax.baselines`, zero if None; with `recorded_value` this is
             `generalized_advantage`.
@@ -228,10 +216,6 @@ def generalized_advantage(discount: Number, lambda_: Number) -> Weights:
 
     λ = 0 is the one-step TD error, λ = 1 the return less the value.
 
-    Args:
-        discount: γ in [0, 1].
-        lambda_: λ in [0, 1].
-
     Raises:
         ValueError: if γ or λ is outside [0, 1]; at use, if the batch has no values.
 
@@ -259,10 +243,6 @@ def _generalized_advantage(
 
 def mismatched_generalized_advantage(discount: Number, lambda_: Number) -> Weights:
     """w_it = A_it, GAE(λ) with γ^t left out: what actor-critic and PPO code runs.
-
-    Args:
-        discount: γ in [0, 1].
-        lambda_: λ in [0, 1].
 
     Raises:
         ValueError: if γ or λ is outside [0, 1]; at use, if the batch has no values.
@@ -299,13 +279,6 @@ def returns_to_go(batch: Trajectory, discount: Number) -> Float[Array, "N T"]:
     Where an episode is cut, but did not terminate, γ times the value of what follows is added to
     its last reward: of a whole episode `final_value`, of a window's episodes `next_value`. Without
     values a cut episode is taken at its rewards alone.
-
-    Args:
-        batch: [N, T].
-        discount: γ in [0, 1].
-
-    Returns:
-        [N, T].
 
     Bias: none for the H-step objective without values, nor for the uncut one with the right values;
     a wrong value biases every step before the cut.

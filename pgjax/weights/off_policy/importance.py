@@ -35,7 +35,6 @@ def trajectory_importance(
     """Full-trajectory importance sampling, w_it = min(ρ_{0:T}, c) (R_i − b_it).
 
     Args:
-        discount: γ in [0, 1].
         ceiling: c > 0, the largest ratio of an episode.
         baseline: from `pgjax.baselines`; it is given R_i.
 
@@ -69,7 +68,6 @@ def normalised_trajectory_importance(
     Where every episode of the batch has ratio zero, every weight is zero.
 
     Args:
-        discount: γ in [0, 1].
         ceiling: c > 0, the largest ratio of an episode, before they are normalised.
         baseline: from `pgjax.baselines`; it is given R_i.
 
@@ -98,7 +96,6 @@ def per_decision(
     A reward is weighed by the ratios of the actions that came before it, and by no later ones.
 
     Args:
-        discount: γ in [0, 1].
         ceiling: c > 0, the largest ρ_{0:k}.
         baseline: from `pgjax.baselines`, in units of return; it is given Σ_{k≥t} γ^(k−t) ρ_{0:k}
             r_k, so that `leave_one_out` is an estimate of E_π[G_t].
@@ -133,7 +130,6 @@ def normalised_per_decision(
     Each time step is normalised by itself. An episode that has ended counts with its last ratio.
 
     Args:
-        discount: γ in [0, 1].
         ceiling: c > 0, the largest ρ_{0:k}, before they are normalised.
         baseline: as for `per_decision`.
 
@@ -161,7 +157,6 @@ def on_target_states(credit: Weights, *, ceiling: Number = math.inf) -> Weights:
     `vtrace`, `retrace`, `tree_backup`.
 
     Args:
-        credit: weights for the score term.
         ceiling: c > 0.
 
     Raises:

@@ -48,7 +48,6 @@ def vtrace_targets(
 
     Args:
         reward: [T].
-        discount: γ in [0, 1], a scalar or [T].
         log_ratio: [T] log π(a_t|s_t) − log μ(a_t|s_t).
         value: [T] V(s_t).
         next_value: [T] V(s_{t+1}), as for `td_errors`.
@@ -98,7 +97,6 @@ def action_value_targets(
 
     Args:
         reward: [T].
-        discount: γ in [0, 1], a scalar or [T].
         trace: [T] c_t ≥ 0, of (s_t, a_t); zero where an episode starts. The first is not read.
         action_value: [T] Q(s_t, a_t).
         next_value: [T] E_π Q(s_{t+1},·), as for `td_errors`.
@@ -144,8 +142,6 @@ def vtrace(
     v are the targets of `vtrace_targets`, ρ_t = min(ρ̄, π/μ). On-policy it is γ^t GAE(λ).
 
     Args:
-        discount: γ in [0, 1].
-        lambda_: λ in [0, 1].
         ratio_ceiling: ρ̄ > 0, in the targets and in front of the advantage.
         trace_ceiling: c̄ > 0.
 
@@ -208,8 +204,6 @@ def retrace(
     G are the targets of `action_value_targets`.
 
     Args:
-        discount: γ in [0, 1].
-        lambda_: λ in [0, 1].
         ratio_ceiling: ρ̄ > 0, of the ratio in front of the advantage.
 
     Raises:
