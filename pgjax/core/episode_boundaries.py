@@ -128,11 +128,11 @@ def values(batch: Trajectory) -> Float[Array, "N T"]:
     Raises:
         ValueError: if the batch has none.
     """
-    return require_field(batch, "value", "weights that use a critic need")
+    return jnp.where(batch.mask, require_field(batch, "value", "weights that use a critic need"), 0)
 
 
 def require_field(batch: Trajectory, field: str, need: str) -> Float[Array, "N T"]:
-    """A critic's values in the batch, zero after the end.
+    """A critic's values in the batch.
 
     Raises:
         ValueError: if the field is None; `need` says what needs it.
@@ -143,7 +143,7 @@ def require_field(batch: Trajectory, field: str, need: str) -> Float[Array, "N T
             f"batch.{field} is None, and {need} it: "
             f"batch.replace({field}=critic(batch.observation))"
         )
-    return jnp.where(batch.mask, found, 0)
+    return found
 
 
 def following_values(batch: Trajectory) -> Float[Array, "N T"]:

@@ -1,8 +1,19 @@
 """Weights: how much credit each action gets, as functions (batch, log_prob[N,T]) -> [N,T].
 
 The only stage that sees the whole batch. Weights are constants in θ, because the batch and the
-log-probabilities that they are given are constants under differentiation. Values are the batch's
-own arrays, written there by a critic: `value`, and for cut episodes `final_value` or `next_value`.
+log-probabilities that they are given are constants under differentiation. Values are arrays of the
+batch, written there by a critic: `value`, and for cut episodes `final_value` or `next_value`.
+
+The settings mean the same everywhere:
+
+- discount: γ in [0, 1].
+- lambda_: λ in [0, 1].
+- baseline: b from `pgjax.baselines`, which is given the return that it is subtracted from; zero if
+  None.
+- scale: c, which divides, such as `group_deviation`; it is given that return too; one if None.
+
+A ValueError is raised if γ or λ is outside [0, 1] and, at use, if weights need values and the batch
+has none.
 """
 
 from collections.abc import Callable
@@ -14,7 +25,7 @@ from jaxtyping import Float
 
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.recurrence import accumulation_dtype
-from pgjax.core.validation import check_positive, check_scalars, check_unit_interval
+from pgjax.core.validation import check_counts, check_rates, check_scalars
 from pgjax.records import configured
 from pgjax.returns import (
     ScalarOrSequence,
@@ -31,12 +42,8 @@ def total_return(
 ) -> Weights:
     """w_it = (R_i − b_it) / c_it: every action is credited with the whole episode's return.
 
-    Args:
-        baseline: b from `pgjax.baselines`, zero if None; it is given R_i on every step.
-        scale: c, such as `group_deviation`, one if None; it is given R_i too.
-
     Raises:
-        ValueError: if γ is outside [0, 1]; at use, if rows are windows and not whole episodes.
+        ValueError: at use, if rows are windows and not whole episodes.
 
     Bias: none if b_it does not depend on a_it or later, and nothing is divided by.
 
@@ -47,12 +54,7 @@ def total_return(
 
 
 def _total_return(
-    batch: Trajectory,
-    log_prob: Array,
-    *,
-    discount: Number,
-    baseline: Baseline | None,
-    scale: Baseline | None,
+    batch: Trajectory, log_prob: Array, *, discount: Number, **adjustments: Baseline | None
 ) -> Array:
     if boundaries.holds_windows(batch):
         raise ValueError(
@@ -61,17 +63,13 @@ def _total_return(
         )
     returns = returns_to_go(batch, discount)
     total = jnp.broadcast_to(returns[:, :1], returns.shape)
-    return _subtract_and_divide(batch, total, baseline, scale)
+    return _subtract_and_divide(batch, total, **adjustments)
 
 
 def reward_to_go(
     discount: Number, *, baseline: Baseline | None = None, scale: Baseline | None = None
 ) -> Weights:
     """w_it = γ^t (G_it − b_it) / c_it: an action is credited with what came after it.
-
-    Args:
-        baseline: b from `pgjax.baselines`, zero if None; it is given G_it.
-        scale: c, such as `group_deviation`, one if None; it is given G_it too.
 
     Bias: none if b_it does not depend on a_it or later, and nothing is divided by.
 
@@ -82,14 +80,9 @@ def reward_to_go(
 
 
 def _reward_to_go(
-    batch: Trajectory,
-    log_prob: Array,
-    *,
-    discount: Number,
-    baseline: Baseline | None,
-    scale: Baseline | None,
+    batch: Trajectory, log_prob: Array, *, discount: Number, **adjustments: Baseline | None
 ) -> Array:
-    weight = _subtract_and_divide(batch, returns_to_go(batch, discount), baseline, scale)
+    weight = _subtract_and_divide(batch, returns_to_go(batch, discount), **adjustments)
     return boundaries.discounted_by_time(batch, discount, weight)
 
 
@@ -99,10 +92,6 @@ def mismatched_reward_to_go(
     """w_it = (G_it − b_it) / c_it, γ^t left out: what most code runs.
 
     Returns are discounted, states are not: the discounting mismatch.
-
-    Args:
-        baseline: b from `pgjax.baselines`, zero if None; it is given G_it.
-        scale: c, such as `group_deviation`, one if None; it is given G_it too.
 
     Bias: biased when γ < 1; not the gradient of any objective.
 
@@ -114,14 +103,9 @@ def mismatched_reward_to_go(
 
 
 def _mismatched_reward_to_go(
-    batch: Trajectory,
-    log_prob: Array,
-    *,
-    discount: Number,
-    baseline: Baseline | None,
-    scale: Baseline | None,
+    batch: Trajectory, log_prob: Array, *, discount: Number, **adjustments: Baseline | None
 ) -> Array:
-    return _subtract_and_divide(batch, returns_to_go(batch, discount), baseline, scale)
+    return _subtract_and_divide(batch, returns_to_go(batch, discount), **adjustments)
 
 
 def n_step(discount: Number, n: int, *, baseline: Baseline | None = None) -> Weights:
@@ -129,10 +113,11 @@ def n_step(discount: Number, n: int, *, baseline: Baseline | None = None) -> Wei
 
     Args:
         n: steps, at least one.
-        baseline: b from `pgjax.baselines`, zero if None; `recorded_value` makes it an advantage.
+        baseline: `recorded_value` makes the weight an advantage.
 
     Raises:
-        ValueError: if γ is outside [0, 1], or n below one; at use, if the batch has no values.
+        TypeError: if n is not an integer.
+        ValueError: if n is below one.
 
     Bias: none if V = V^π, or if n is at least the episode's length; and b as for `reward_to_go`.
 
@@ -142,8 +127,8 @@ def n_step(discount: Number, n: int, *, baseline: Baseline | None = None) -> Wei
     """
     return configured(
         _n_step,
-        discount=check_unit_interval("discount", discount),
-        n=check_positive("n", n),
+        **check_rates(discount=discount),
+        **check_counts(n=n),
         baseline=_check_baseline("baseline", baseline),
     )
 
@@ -169,24 +154,16 @@ def lambda_return(
     """w_it = γ^t (G_it − b_it) with G the λ-return, a mean of n-step returns weighted by λ^{n−1}.
 
     Args:
-        lambda_: λ in [0, 1]; 1 reads values only where an episode was cut.
-        baseline: b from `pgjax.baselines`, zero if None; with `recorded_value` this is
-            `generalized_advantage`.
-
-    Raises:
-        ValueError: if γ or λ is outside [0, 1]; at use, if the batch has no values.
+        lambda_: 1 reads values only where an episode was cut.
+        baseline: `recorded_value` makes this `generalized_advantage`.
 
     Bias: none if λ = 1 or V = V^π, and b as for `reward_to_go`.
 
     References:
         Sutton & Barto (2018), eq. 12.18 with state values.
     """
-    return configured(
-        _lambda_return,
-        discount=check_unit_interval("discount", discount),
-        lambda_=check_unit_interval("lambda_", lambda_),
-        baseline=_check_baseline("baseline", baseline),
-    )
+    rates = check_rates(discount=discount, lambda_=lambda_)
+    return configured(_lambda_return, **rates, baseline=_check_baseline("baseline", baseline))
 
 
 def _lambda_return(
@@ -216,36 +193,22 @@ def generalized_advantage(discount: Number, lambda_: Number) -> Weights:
 
     λ = 0 is the one-step TD error, λ = 1 the return less the value.
 
-    Raises:
-        ValueError: if γ or λ is outside [0, 1]; at use, if the batch has no values.
-
     Bias: none if λ = 1 or V = V^π; at λ = 1 V still counts where it is what follows a cut.
 
     References:
         Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage
         Estimation (2016), eq. 16, here with the episode's γ^t.
     """
-    return configured(
-        _generalized_advantage,
-        discount=check_unit_interval("discount", discount),
-        lambda_=check_unit_interval("lambda_", lambda_),
-    )
+    return configured(_generalized_advantage, **check_rates(discount=discount, lambda_=lambda_))
 
 
-def _generalized_advantage(
-    batch: Trajectory, log_prob: Array, *, discount: Number, lambda_: Number
-) -> Array:
-    advantage = _mismatched_generalized_advantage(
-        batch, log_prob, discount=discount, lambda_=lambda_
-    )
-    return boundaries.discounted_by_time(batch, discount, advantage)
+def _generalized_advantage(batch: Trajectory, log_prob: Array, **rates: Number) -> Array:
+    advantage = _mismatched_generalized_advantage(batch, log_prob, **rates)
+    return boundaries.discounted_by_time(batch, rates["discount"], advantage)
 
 
 def mismatched_generalized_advantage(discount: Number, lambda_: Number) -> Weights:
     """w_it = A_it, GAE(λ) with γ^t left out: what actor-critic and PPO code runs.
-
-    Raises:
-        ValueError: if γ or λ is outside [0, 1]; at use, if the batch has no values.
 
     Bias: biased when γ < 1, even with V = V^π; not the gradient of any objective.
 
@@ -253,9 +216,7 @@ def mismatched_generalized_advantage(discount: Number, lambda_: Number) -> Weigh
         Schulman et al. (2016), eq. 16; Nota & Thomas (2020) for the mismatch.
     """
     return configured(
-        _mismatched_generalized_advantage,
-        discount=check_unit_interval("discount", discount),
-        lambda_=check_unit_interval("lambda_", lambda_),
+        _mismatched_generalized_advantage, **check_rates(discount=discount, lambda_=lambda_)
     )
 
 
@@ -276,9 +237,9 @@ def _mismatched_generalized_advantage(
 def returns_to_go(batch: Trajectory, discount: Number) -> Float[Array, "N T"]:
     """G_it of every step of a batch, zero after the episode's end, in float32 or wider.
 
-    Where an episode is cut, but did not terminate, γ times the value of what follows is added to
-    its last reward: of a whole episode `final_value`, of a window's episodes `next_value`. Without
-    values a cut episode is taken at its rewards alone.
+    If an episode is cut before it terminated, γ times the value of what follows is added to its
+    last reward: `final_value` for a whole episode, `next_value` in a window. Without values, a cut
+    episode has the return of its rewards alone.
 
     Bias: none for the H-step objective without values, nor for the uncut one with the right values;
     a wrong value biases every step before the cut.
@@ -304,7 +265,7 @@ def _configure(
 ) -> Weights:
     return configured(
         function,
-        discount=check_unit_interval("discount", discount),
+        **check_rates(discount=discount),
         baseline=_check_baseline("baseline", baseline),
         scale=_check_baseline("scale", scale),
     )
