@@ -1,4 +1,19 @@
-"""Baselines fitted for least variance: to all trajectories, the same ones, or other folds."""
+"""Baselines fitted for least variance: to all trajectories, the same ones, or other folds.
+
+The arrays mean the same everywhere:
+
+- features: [N, T, F] Φ, of states and time, not of actions.
+- products: [N, T, T] K, as from `score_products`.
+- target: [N, T] G, the return that the baseline is subtracted from, as from
+  `weights.returns_to_go`.
+- folds: from 2 to N, of consecutive trajectories and of sizes that differ by one at most. N folds
+  of one use the most trajectories for each fit.
+- gradients, scores: pytrees of [N, ...], A_i and Z_i: each trajectory's gradient without a
+  baseline, and what a baseline of one takes from it.
+
+A ValueError is raised if shapes do not fit, or if `folds` is outside [2, N]: a fold would be empty,
+or have nothing to fit to.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -18,16 +33,10 @@ def coefficients(
     """β of least variance, Σ_i w_i Φ_iᵀ K_i Φ_i β = Σ_i w_i Φ_iᵀ K_i G_i.
 
     Args:
-        features: [N, T, F] Φ.
-        products: [N, T, T] K, as from `score_products`.
-        target: [N, T] G, the return that the baseline is subtracted from.
-        weight: [N] of each trajectory: one, or its probability where all are listed.
+        weight: [N] of each trajectory: one, or its probability if all trajectories are listed.
 
     Returns:
         [F]; zero for a feature that is zero on every step, or a combination of those before it.
-
-    Raises:
-        ValueError: if shapes do not fit.
 
     Bias: exact for the population if the weights are probabilities of all trajectories. From a
     sample, E b differs from the best by O(1/N).
@@ -52,18 +61,10 @@ def same_batch(
     products: Float[Array, "N T T"],
     target: Float[Array, "N T"],
 ) -> Float[Array, "N T"]:
-    """The baseline fitted to the very trajectories it is subtracted from, b_it = φ_it·β.
-
-    Args:
-        features: [N, T, F], of states and time, not of actions.
-        products: [N, T, T], as from `score_products`.
-        target: [N, T], as from `weights.returns_to_go`.
+    """The baseline fitted to the same trajectories it is subtracted from, b_it = φ_it·β.
 
     Returns:
         [N, T], for the batch's `value`.
-
-    Raises:
-        ValueError: if shapes do not fit.
 
     Bias: biased, by O(1/N): β depends on every trajectory's own actions.
 
@@ -84,19 +85,10 @@ def cross_fitted(
 ) -> Float[Array, "N T"]:
     """The baseline fitted to the other folds, b_it = φ_it·β^(all folds but i's).
 
-    Args:
-        features: [N, T, F], of states and time, not of actions.
-        products: [N, T, T], as from `score_products`.
-        target: [N, T], as from `weights.returns_to_go`.
-        folds: from 2 to N, of consecutive trajectories and of sizes that differ by one at most. N
-            folds of one use the most trajectories for each fit.
-
     Returns:
         [N, T], for the batch's `value`.
 
     Raises:
-        ValueError: if `folds` is outside [2, N], for then a fold is empty or has nothing to fit
-            to; if shapes do not fit.
         TypeError: if `folds` is not an integer.
 
     Bias: none, for trajectories drawn independently. Their gradients are then no longer so.
@@ -126,16 +118,6 @@ def per_parameter_same_batch(
 
     ĝ_p = 1/N Σ_i (A_ip − b_p Z_ip), b_p = Σ_i A_ip Z_ip / Σ_i Z_ip².
 
-    Args:
-        gradients: pytree of [N, ...], A_i, each trajectory's gradient without a baseline.
-        scores: the same, Z_i, what a baseline of one takes from it.
-
-    Returns:
-        A pytree like the parameters.
-
-    Raises:
-        ValueError: if trees or shapes differ.
-
     Bias: biased, by O(1/N): b depends on every trajectory's own actions.
 
     References:
@@ -159,19 +141,12 @@ def per_parameter_cross_fitted(
     """Mean gradient less a baseline for each parameter, fitted to the other folds.
 
     ĝ_p = 1/N Σ_i (A_ip − b_p^(−i) Z_ip), b_p^(−i) = Σ_j A_jp Z_jp / Σ_j Z_jp² over the other folds.
-    No weight does that: it is one number for a step, whatever the parameter.
+    A weight cannot do that: it is one number a step for all parameters.
 
     Args:
-        gradients: pytree of [N, ...], A_i, each trajectory's gradient without a baseline.
-        scores: the same, Z_i, what a baseline of one takes from it: `gradients` less
-            `per_trajectory_gradients` with `baseline=constant(1.0)`.
-        folds: as for `cross_fitted`.
-
-    Returns:
-        A pytree like the parameters.
+        scores: `gradients` less `per_trajectory_gradients` with `baseline=constant(1.0)`.
 
     Raises:
-        ValueError: if `folds` is outside [2, N], or if trees or shapes differ.
         TypeError: if `folds` is not an integer.
 
     Bias: none, for trajectories drawn independently.
@@ -212,11 +187,11 @@ def _normal_equations(features: Array, products: Array, target: Array) -> tuple[
 
 
 def _solve(gram: Array, moment: Array) -> Array:
-    """β of gram β = moment by elimination, each feature in units in which it counts one.
+    """β of gram β = moment by elimination, with each feature scaled to norm one.
 
-    A feature of which the ones before it leave less than √eps is left out: its pivot would be all
-    noise. LAPACK would be faster, but its calls, batched by vmap and several of them in one
-    program, were seen to wait for one another for ever on a CPU of two cores.
+    A feature is left out if less than √eps of it is independent of the ones before: its pivot would
+    be noise. LAPACK would be faster, but several of its calls in one program, batched by vmap, were
+    seen to deadlock on a CPU of two cores.
     """
     size = jnp.diagonal(gram)
     scale = jnp.where(size > 0, jax.lax.rsqrt(jnp.where(size > 0, size, 1)), 0)

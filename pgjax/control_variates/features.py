@@ -1,4 +1,7 @@
-"""What a baseline is fitted with: features of states and times, and the products of the scores."""
+"""Features of states and times for fitted baselines, and the products of the scores.
+
+A batch is [N, T]. Features [N, T, F] and products are zero on masked steps.
+"""
 
 from dataclasses import replace
 from functools import reduce
@@ -16,31 +19,19 @@ from pgjax.types import Number, Params, Policy, RecurrentPolicy, Trajectory
 
 
 def scalar(batch: Trajectory) -> Float[Array, "N T 1"]:
-    """One feature that is always one: b is a number.
-
-    Returns:
-        [N, T, 1], zero on masked steps.
-    """
+    """One feature that is always one: b is a number."""
     return jnp.asarray(batch.mask)[..., None].astype(_dtype(batch))
 
 
 def time_steps(batch: Trajectory) -> Float[Array, "N T T"]:
-    """A feature for each time step, counted from the episode's start: b is a table b(t).
-
-    Returns:
-        [N, T, T], zero on masked steps.
-    """
+    """A feature for each time step, counted from the episode's start: b is a table b(t)."""
     time = boundaries.time_in_episode(batch)[..., None]
     steps = jnp.arange(batch.mask.shape[1], dtype=time.dtype)
     return (batch.mask[..., None] & (time == steps[None, None])).astype(_dtype(batch))
 
 
 def observations(batch: Trajectory) -> Float[Array, "N T F"]:
-    """Everything observed, as one vector: b is a table b(s) if states are one-hot, else linear.
-
-    Returns:
-        [N, T, F], zero on masked steps; F numbers in an observation.
-    """
+    """The observation as a vector of F numbers: b is a table b(s) if it is one-hot, else linear."""
     N, T = batch.mask.shape
     leaves = [jnp.reshape(jnp.asarray(x), (N, T, -1)) for x in jax.tree.leaves(batch.observation)]
     features = jnp.concatenate([x.astype(_dtype(batch)) for x in leaves], axis=-1)
@@ -56,20 +47,20 @@ def score_products(
 ) -> Float[Array, "N T T"]:
     """Products of a trajectory's scores, K_tt' = γ^t γ^t' ∇log π(a_t|s_t) · ∇log π(a_t'|s_t').
 
-    One trajectory's scores, T·P numbers, are held at a time. With a memory in the policy each step
-    is unrolled by itself, at T times the work.
+    One trajectory's scores, T·P numbers, are held at a time. For a recurrent policy each step is
+    unrolled by itself, at T times the work.
 
     Args:
-        discount: γ as it stands before the weights: the reward-to-go's own, 1 for the total
-            return's and where γ^t is left out.
+        discount: γ of the weights' γ^t: that of `reward_to_go`, and 1 for the total return and
+            where γ^t is left out.
 
     Returns:
-        [N, T, T], zero on masked steps. Its diagonal holds the squared norms of the scores; with
-        the rest set to zero a fit is that of each step's own variance, which needs fewer
-        trajectories to settle, and misses the covariances of the steps.
+        [N, T, T]. Its diagonal holds the squared norms of the scores. With the rest set to zero, a
+        fit minimises each step's variance alone, which needs fewer trajectories and ignores the
+        covariances of the steps.
 
     Raises:
-        ValueError: if γ is outside [0, 1], or the batch is not laid out as [N, T].
+        ValueError: if γ is outside [0, 1], or if the batch is not laid out as [N, T].
 
     Bias: exact. A discount that is not the estimator's makes a fit worse, but biases nothing.
 
