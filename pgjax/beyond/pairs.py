@@ -36,6 +36,7 @@ def antithetic_pairs(
     Args:
         mdp: S states, A actions.
         policy: over the MDP's A actions; actions by `inversion`.
+        params: of the policy.
         horizon: H, the steps after which an episode is cut.
 
     Returns:
@@ -89,6 +90,7 @@ def antithetic_moments(
         estimator: an Estimator, or any function (params, batch[2,T]) -> numbers that JAX can trace.
         mdp: S states, A actions.
         policy: over the MDP's A actions; actions by `inversion`.
+        params: of the policy.
         horizon: H, the steps after which an episode is cut.
 
     Returns:
