@@ -1,4 +1,4 @@
-"""Gradients as vectors, whatever tree they come in: inner product, norm, angle."""
+"""Gradients as vectors, whatever their tree: inner product, norm, angle."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ Gradient = PyTree[Float[Array, "..."]]
 def cosine(first: Gradient, second: Gradient) -> Float[Array, ""]:
     """Cosine of the angle between two gradients; zero if either is zero.
 
-    No test of unbiasedness: it is above 0.999 for many a biased estimator.
+    It does not test unbiasedness: it is above 0.999 for many biased estimators.
     """
     scale = norm(first) * norm(second)
     safe = jnp.where(scale > 0, scale, 1)

@@ -9,22 +9,22 @@ from jaxtyping import Float
 def effective_sample_size(log_weight: Float[Array, "N *rest"]) -> Float[Array, "*rest"]:
     """Effective sample size (Σ_i w_i)² / Σ_i w_i² of N importance weights, from 1 to N.
 
-    It is the number of equal weights that would give a weighted mean the same variance, where the
+    It is the number of equal weights that would give a weighted mean the same variance, if the
     weights do not depend on what is averaged.
 
     Args:
-        log_weight: [N, ...], log of the weights along the first axis; for a per-decision estimate
-            the cumulative sum of log π − log μ over time, [N, T], gives one number a step. Weights
-            of zero are −inf.
+        log_weight: [N, ...], log of the weights along the first axis, −inf for a weight of zero.
+            For a per-decision estimate, the cumulative sum of log π − log μ over time, [N, T],
+            gives one number a step.
 
     Returns:
-        [...], NaN where every weight is zero. Computed relative to the largest weight, so that
-        none overflows.
+        [...], NaN where every weight is zero. It is computed relative to the largest weight, so
+        that none overflows.
 
     Raises:
-        ValueError: no sample.
+        ValueError: if N is zero.
 
-    Bias: it is too large when the large weights have not been drawn yet; a good value proves
+    Bias: too large if the large weights have not been drawn yet, so that a good value proves
         nothing.
 
     References:
