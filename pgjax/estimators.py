@@ -56,7 +56,7 @@ def surrogate(
 
     Bias: the estimator's.
     """
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     log_prob = log_probs(policy, params, batch)
     return _mean_term(estimator, batch, log_prob, _evaluate_weights(estimator, batch, log_prob))
 
@@ -70,7 +70,7 @@ def gradient(
     """
 
     def estimate(estimator: Estimator, params: Params, batch: Trajectory) -> Params:
-        return _gradient(policy, estimator, *admit(params, batch))
+        return _gradient(policy, estimator, *as_checked_arrays(params, batch))
 
     return without_explicit_axes(estimate, PartitionSpec())(estimator, params, batch)
 
@@ -88,7 +88,7 @@ def per_trajectory_gradients(
 
     Bias: the estimator's. The samples are independent if the weights do not couple the batch.
     """
-    return _each_gradient(policy, estimator, *admit(params, batch))
+    return _each_gradient(policy, estimator, *as_checked_arrays(params, batch))
 
 
 def score_weights(
@@ -334,7 +334,7 @@ def _without_garbage(batch: Trajectory) -> Trajectory:
     )
 
 
-def admit(params: Params, batch: Trajectory) -> tuple[Params, Trajectory]:
+def as_checked_arrays(params: Params, batch: Trajectory) -> tuple[Params, Trajectory]:
     """The parameters and the batch, checked and as JAX arrays of the present precision.
 
     Bias: none; nothing else is changed.

@@ -50,7 +50,7 @@ from pgjax.core.validation import (
     check_traced_finite,
     is_concrete,
 )
-from pgjax.estimators import admit
+from pgjax.estimators import as_checked_arrays
 from pgjax.records import configured
 from pgjax.terms.ratios import likelihood_ratio
 from pgjax.types import Number, Params, Policy, Term, Trajectory, Weights
@@ -138,9 +138,7 @@ def with_reference(batch: Trajectory, reference_log_prob: Float[Array, "N T"]) -
         >>> kl.shape  # to be subtracted, times β, from a policy gradient
         (4, 2)
     """
-    reference_log_prob = jnp.asarray(reference_log_prob)
-    _check_reference(batch, reference_log_prob)
-    return replace(batch, log_prob=jnp.where(batch.mask, reference_log_prob, 0))
+    return replace(batch, log_prob=_read_reference(batch, reference_log_prob))
 
 
 def visits(discount: Number) -> Weights:
@@ -255,7 +253,7 @@ def entropy_gradient(
         Learning (2016), section 4, as it is used.
     """
     weights = visits(discount)
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     return _entropy_gradient(policy, weights, params, batch)
 
 
@@ -287,15 +285,15 @@ def _subtract_divergence(
     batch: Trajectory, reference_log_prob: Array, coefficient: Number, estimate: Term
 ) -> Trajectory:
     """The batch with r_t − β k for r_t, where k is a loss's estimate of the KL divergence."""
+    reference = _read_reference(batch, reference_log_prob)
+    ours = jnp.where(batch.mask, batch.log_prob, 0)
+    penalty = jax.vmap(estimate)(ours, reference, jnp.ones_like(ours))
+    return _subtract_penalty(batch, coefficient, penalty)
+
+
+def _read_reference(batch: Trajectory, reference_log_prob: Array) -> Array:
+    """The reference's log-probabilities, checked, zero after the end."""
     reference_log_prob = jnp.asarray(reference_log_prob)
-    _check_reference(batch, reference_log_prob)
-    ours, reference = (jnp.where(batch.mask, x, 0) for x in (batch.log_prob, reference_log_prob))
-    return _subtract_penalty(
-        batch, coefficient, jax.vmap(estimate)(ours, reference, jnp.ones_like(ours))
-    )
-
-
-def _check_reference(batch: Trajectory, reference_log_prob: Array) -> None:
     if reference_log_prob.shape != batch.reward.shape:
         raise ValueError(
             f"reference_log_prob must have shape [N, T] = {batch.reward.shape}, "
@@ -309,3 +307,4 @@ def _check_reference(batch: Trajectory, reference_log_prob: Array) -> None:
                 "where the reference gives an action no probability the KL divergence is infinite"
             )
     check_traced_finite("reference_log_prob", reference_log_prob, batch.mask)
+    return jnp.where(batch.mask, reference_log_prob, 0)

@@ -180,7 +180,7 @@ def n_step_returns(
         check_sequence("continues", jnp.asarray(continues), ("reward", rewards))
 
     # n Bellman backups of all steps at once. A sum that slides over the rewards, R_t − γ^n R_{t+n},
-    # would need no loop, but cancels, and knows no cuts.
+    # would need no loop, but loses digits by cancellation and cannot end at an episode's end.
     def back_up(_: Any, target: Array) -> Array:
         later = jnp.concatenate([target[1:], following[-1:]])
         if continues is not None:

@@ -15,7 +15,7 @@ def per_time_step(baseline: Float[Array | np.ndarray, "*several T"]) -> Baseline
 
     Raises:
         TypeError: if `baseline` does not hold numbers.
-        ValueError: at use, if T is not the batch's.
+        ValueError: if T is not the batch's, at use.
 
     Bias: none if the numbers were not computed from the batch.
 

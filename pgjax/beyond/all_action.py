@@ -16,7 +16,7 @@ from jaxtyping import Float, PyTree
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.validation import check_unit_interval
-from pgjax.estimators import admit, gradient, reward_to_go
+from pgjax.estimators import as_checked_arrays, gradient, reward_to_go
 from pgjax.types import Observation, Params, Policy, Trajectory
 
 ActionValues = Float[Any, "N T A"] | Callable[[Observation], Array]
@@ -67,7 +67,7 @@ def all_action_gradient(
         Array([-0.075,  0.075], dtype=float32)
     """
     check_unit_interval("discount", discount)
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     values = values_of_all(action_values, batch)
     return _all_action(policy, params, batch, values, jnp.asarray(discount, values.dtype))
 
@@ -94,7 +94,7 @@ def corrected_all_action_gradient(
         the first term it is the biased form that Tucker et al., The Mirage of Action-Dependent
         Baselines (2018), found in released code.
     """
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     values = values_of_all(action_values, batch)
     action = replace_dead_steps(batch.mask, batch.action)[..., None]
 

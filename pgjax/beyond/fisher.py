@@ -22,7 +22,7 @@ from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.float64 import as_float64, in_float64, to_jax
 from pgjax.core.scores import log_probs, weighted_score
 from pgjax.core.validation import check_params, check_positive, check_unit_interval
-from pgjax.estimators import admit
+from pgjax.estimators import as_checked_arrays
 from pgjax.exact.dynamics import log_prob_table
 from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Observation, Params, Policy, Trajectory
@@ -123,7 +123,7 @@ def expected_fisher(
     """
     check_unit_interval("discount", discount)
     check_positive("num_actions", num_actions)
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     observation = replace_dead_steps(batch.mask, batch.observation)
 
     def table(params: Params) -> Array:
@@ -161,7 +161,7 @@ def sampled_fisher(
         Natural Actor-Critic (2008).
     """
     check_unit_interval("discount", discount)
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     value, push = jax.linearize(lambda params: log_probs(policy, params, batch), params)
     weight = state_weights(batch, jnp.asarray(discount), value.dtype)
     return lambda vector: weighted_score(policy, params, batch, weight * push(vector))

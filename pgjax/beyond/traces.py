@@ -16,7 +16,7 @@ from jaxtyping import Float, PyTree
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.validation import check_rates
-from pgjax.estimators import admit
+from pgjax.estimators import as_checked_arrays
 from pgjax.types import Params, Policy, Trajectory
 
 
@@ -59,7 +59,7 @@ def trace_gradient(
         True
     """
     check_rates(discount=discount, decay=decay)
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     return _along_batch(policy, params, batch, jnp.asarray(discount), jnp.asarray(decay))
 
 

@@ -22,6 +22,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from pgjax.core.validation import check_positive
+from pgjax.diagnostics.geometry import divide_if_positive
 
 
 def coefficients(
@@ -126,7 +127,7 @@ def per_parameter_same_batch(
     _check_same_shapes(gradients, scores)
 
     def of_leaf(gradient: Array, score: Array) -> Array:
-        baseline = _divide_or_zero(jnp.sum(gradient * score, axis=0), jnp.sum(score**2, axis=0))
+        baseline = divide_if_positive(jnp.sum(gradient * score, axis=0), jnp.sum(score**2, axis=0))
         return jnp.mean(gradient - baseline[None] * score, axis=0)
 
     return jax.tree.map(of_leaf, gradients, scores)
@@ -166,8 +167,9 @@ def per_parameter_cross_fitted(
 
     def of_leaf(gradient: Array, score: Array) -> Array:
         weight = jnp.asarray(others, gradient.dtype)
-        sums = (jnp.tensordot(weight, x, 1) for x in (gradient * score, score**2))
-        return jnp.mean(gradient - _divide_or_zero(*sums)[fold] * score, axis=0)
+        products, squares = (jnp.tensordot(weight, x, 1) for x in (gradient * score, score**2))
+        baseline = divide_if_positive(products, squares)[fold]
+        return jnp.mean(gradient - baseline * score, axis=0)
 
     return jax.tree.map(of_leaf, gradients, scores)
 
@@ -204,12 +206,6 @@ def _solve(gram: Array, moment: Array) -> Array:
 
     rows = jnp.column_stack([gram * scale[:, None] * scale[None], scale * moment])
     return scale * jax.lax.fori_loop(0, gram.shape[0], eliminate, rows)[:, -1]
-
-
-def _divide_or_zero(numerator: Array, denominator: Array) -> Array:
-    """The ratio, zero where the denominator is."""
-    seen = denominator > 0
-    return jnp.where(seen, numerator / jnp.where(seen, denominator, 1), 0)
 
 
 def _split_into_folds(folds: int, N: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.scores import weighted_score_per_trajectory
 from pgjax.core.validation import check_unit_interval
-from pgjax.estimators import admit
+from pgjax.estimators import as_checked_arrays
 from pgjax.types import Number, Params, Policy, RecurrentPolicy, Trajectory
 
 
@@ -78,7 +78,7 @@ def score_products(
         Array([0.5, 0.5, 0.5, 0.5], dtype=float32)
     """
     discount = check_unit_interval("discount", discount)
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     recurrent = isinstance(policy, RecurrentPolicy)
 
     def of_row(row: Trajectory) -> Array:

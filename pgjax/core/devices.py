@@ -76,7 +76,7 @@ def without_explicit_axes(
 def varying(tree: Any, like: Any) -> Any:
     """Within `shard_map`, a tree that counts as differing wherever any leaf of `like` does.
 
-    A loop's carry must say so from its start; elsewhere nothing changes.
+    A loop's carry must be so from its start. Outside `shard_map` nothing changes.
     """
     axes = frozenset().union(*map(_varies_over, jax.tree.leaves(like)))
 

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from pgjax.diagnostics.geometry import divide_if_positive
+
 
 def effective_sample_size(log_weight: Float[Array, "N *rest"]) -> Float[Array, "*rest"]:
     """Effective sample size (Σ_i w_i)² / Σ_i w_i² of N importance weights, from 1 to N.
@@ -41,4 +43,4 @@ def effective_sample_size(log_weight: Float[Array, "N *rest"]) -> Float[Array, "
     peak = jax.lax.stop_gradient(jnp.max(log_weight, axis=0, keepdims=True))
     relative = jnp.exp(log_weight - jnp.where(peak == -jnp.inf, 0, peak))
     total, squares = jnp.sum(relative, axis=0), jnp.sum(relative**2, axis=0)
-    return jnp.where(squares > 0, total**2 / jnp.where(squares > 0, squares, 1), jnp.nan)
+    return divide_if_positive(total**2, squares, otherwise=jnp.nan)

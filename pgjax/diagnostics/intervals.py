@@ -141,13 +141,7 @@ def noise_scale_interval(
 ) -> Interval:
     """Gradient noise scale in trajectories, N tr Cov(ĝ) / ‖E ĝ‖², with an interval.
 
-    Args:
-        estimates: pytree of [K, ...], from batches of N trajectories.
-
-    Returns:
-        An Interval; up to infinity where the signal is not seen.
-
-    Bias: of order 1/K.
+    The interval reaches infinity if the signal is lost in noise.
 
     References:
         McCandlish et al. (2018), eq. 2.9.
@@ -171,13 +165,7 @@ def signal_to_noise_interval(
 ) -> Interval:
     """Signal to noise of one trajectory, ‖E ĝ‖² / (N tr Cov(ĝ)), with an interval.
 
-    Args:
-        estimates: pytree of [K, ...], from batches of N trajectories.
-
-    Returns:
-        An Interval, the inverse of `noise_scale_interval`; down to zero where no signal is seen.
-
-    Bias: of order 1/K.
+    It is the inverse of `noise_scale_interval`, and reaches zero if the signal is lost in noise.
 
     References:
         Roberts & Tedrake (2009).

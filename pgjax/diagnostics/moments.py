@@ -8,7 +8,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
-from pgjax.diagnostics.geometry import Gradient, dot, norm, total
+from pgjax.diagnostics.geometry import Gradient, divide_if_positive, dot, norm, total
 
 
 class RunningMoments(NamedTuple):
@@ -186,9 +186,7 @@ def noise_scale(moments: RunningMoments) -> Float[Array, ""]:
         >>> noise_scale(running_moments(jnp.array([[1.0], [3.0]])))
         Array(0.6666667, dtype=float32)
     """
-    signal = squared_signal(moments)
-    ratio = total_variance(moments) / jnp.where(signal > 0, signal, 1)
-    return jnp.where(signal > 0, ratio, jnp.inf)
+    return divide_if_positive(total_variance(moments), squared_signal(moments), otherwise=jnp.inf)
 
 
 def cosine_of_means(first: RunningMoments, second: RunningMoments | Gradient) -> Float[Array, ""]:

@@ -17,6 +17,7 @@ has none.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,6 @@ from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import check_counts, check_rates, check_scalars
 from pgjax.records import configured
 from pgjax.returns import (
-    ScalarOrSequence,
     discounted_returns,
     generalized_advantages,
     lambda_returns,
@@ -43,7 +43,7 @@ def total_return(
     """w_it = (R_i − b_it) / c_it: every action is credited with the whole episode's return.
 
     Raises:
-        ValueError: at use, if rows are windows and not whole episodes.
+        ValueError: if rows are windows and not whole episodes, at use.
 
     Bias: none if b_it does not depend on a_it or later, and nothing is divided by.
 
@@ -137,15 +137,13 @@ def _n_step(
     batch: Trajectory, log_prob: Array, *, discount: Number, n: int, baseline: Baseline | None
 ) -> Array:
     check_scalars(discount=discount)
-
-    def row(reward: Array, following: Array, goes_on: Array) -> Array:
-        return n_step_returns(reward, discount, n, following, continues=goes_on)
-
-    following = boundaries.following_values(batch)
-    target = jax.vmap(row)(_live_rewards(batch), following, boundaries.same_episode_next(batch))
-    return boundaries.discounted_by_time(
-        batch, discount, _subtract_and_divide(batch, target, baseline)
+    target = jax.vmap(partial(n_step_returns, discount=discount, n=n))(
+        _live_rewards(batch),
+        next_value=boundaries.following_values(batch),
+        continues=boundaries.same_episode_next(batch),
     )
+    weight = _subtract_and_divide(batch, target, baseline)
+    return boundaries.discounted_by_time(batch, discount, weight)
 
 
 def lambda_return(
@@ -175,17 +173,12 @@ def _lambda_return(
     baseline: Baseline | None,
 ) -> Array:
     check_scalars(discount=discount, lambda_=lambda_)
-
-    def row(reward: Array, rate: Array, following: Array) -> Array:
-        return lambda_returns(reward, discount, rate, following)
-
-    reward = _live_rewards(batch)
+    reward, following = _live_rewards(batch), boundaries.following_values(batch)
     goes_on = boundaries.same_episode_next(batch).astype(reward.dtype)
     rate = jnp.asarray(lambda_, reward.dtype) * goes_on
-    target = jax.vmap(row)(reward, rate, boundaries.following_values(batch))
-    return boundaries.discounted_by_time(
-        batch, discount, _subtract_and_divide(batch, target, baseline)
-    )
+    target = jax.vmap(lambda_returns, (0, None, 0, 0))(reward, discount, rate, following)
+    weight = _subtract_and_divide(batch, target, baseline)
+    return boundaries.discounted_by_time(batch, discount, weight)
 
 
 def generalized_advantage(discount: Number, lambda_: Number) -> Weights:
@@ -224,14 +217,11 @@ def _mismatched_generalized_advantage(
     batch: Trajectory, log_prob: Array, *, discount: Number, lambda_: Number
 ) -> Array:
     check_scalars(discount=discount, lambda_=lambda_)
-
-    def row(reward: Array, rate: ScalarOrSequence, value: Array, following: Array) -> Array:
-        return generalized_advantages(reward, discount, rate, value, following)
-
     rate = boundaries.rate_within_episode(batch, lambda_)
     values, following = boundaries.values(batch), boundaries.following_values(batch)
-    axes = (0, 0 if jnp.ndim(rate) else None, 0, 0)
-    return jax.vmap(row, axes)(_live_rewards(batch), rate, values, following)
+    axes = (0, None, 0 if jnp.ndim(rate) else None, 0, 0)
+    rows = _live_rewards(batch), discount, rate, values, following
+    return jax.vmap(generalized_advantages, axes)(*rows)
 
 
 def returns_to_go(batch: Trajectory, discount: Number) -> Float[Array, "N T"]:

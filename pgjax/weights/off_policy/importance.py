@@ -66,7 +66,7 @@ def normalised_trajectory_importance(
     every weight is zero.
 
     Raises:
-        ValueError: at use, if N = 1.
+        ValueError: if N = 1, at use.
 
     Bias: biased, by O(1/N) without a ceiling, for N trajectories; bounded variance instead.
 
@@ -121,7 +121,7 @@ def normalised_per_decision(
     its last ratio.
 
     Raises:
-        ValueError: at use, if N = 1.
+        ValueError: if N = 1, at use.
 
     Bias: biased, by O(1/N) without a ceiling, for N trajectories; bounded variance instead.
 
