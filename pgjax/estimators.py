@@ -1,9 +1,17 @@
-"""Estimators: a gradient from weights × term, derived once; the named compositions pass through.
+"""Estimators: a gradient from weights × term, derived once, and the named compositions.
 
-All three derivations ascend J, sum over time and average over trajectories.
+`surrogate`, `gradient` and `per_trajectory_gradients` ascend J, sum over time and average over
+trajectories. Log-probabilities of the batch's actions are taken from the policy; params are a
+pytree of floating arrays; in a batch [N, T], anything may stand after an episode's end. They raise
+a ValueError if the batch is not laid out as [N, T] or is empty, and a TypeError if a parameter is
+not floating or the mask is not boolean.
+
+The settings of the named estimators are those of `pgjax.weights` and `pgjax.terms`: discount is γ
+in [0, 1], lambda_ is λ in [0, 1], baseline comes from `pgjax.baselines`, and groups are
+`consecutive(group_size)` or `labelled(ids)`. A ValueError is raised if γ or λ is outside [0, 1]
+and, at use, if groups do not fit the batch or if it lacks the `value` that a critic gives.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -43,24 +51,12 @@ def surrogate(
 ) -> Float[Array, ""]:
     """The scalar whose gradient is the estimate, (1/N) Σ_i Σ_t mask · term(log π, log μ, w).
 
-    Ascend it; its value is not an estimate of J. Weights are constants in θ.
-
-    Args:
-        estimator: weights and term.
-        policy: log-probabilities of the batch's actions are taken from it.
-        params: pytree of floating arrays.
-        batch: [N, T]; anything may stand after an episode's end.
-
-    Returns:
-        Scalar, in the parameters' precision or float32.
-
-    Raises:
-        ValueError: if the batch is not laid out as [N, T], or is empty.
-        TypeError: if a parameter is not floating, or the mask is not boolean.
+    Ascend it; its value is not an estimate of J. Weights are constants in θ. The scalar has the
+    parameters' precision, or float32.
 
     Bias: the estimator's.
     """
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     log_prob = log_probs(policy, params, batch)
     return _mean_term(estimator, batch, log_prob, _evaluate_weights(estimator, batch, log_prob))
 
@@ -68,24 +64,14 @@ def surrogate(
 def gradient(
     estimator: Estimator, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
 ) -> PyTree[Float[Array, "..."]]:
-    """The estimate of ∇J from a batch, to ascend.
-
-    Args:
-        estimator: weights and term.
-        policy: log-probabilities of the batch's actions are taken from it.
-        params: pytree of floating arrays.
-        batch: [N, T]; anything may stand after an episode's end.
-
-    Returns:
-        A pytree like params.
-
-    Raises:
-        ValueError: if the batch is not laid out as [N, T], or is empty.
-        TypeError: if a parameter is not floating, or the mask is not boolean.
+    """The estimate of ∇J from a batch, to ascend; a pytree like params.
 
     Bias: the estimator's.
     """
-    estimate = partial(_call_admitted, _gradient, policy)
+
+    def estimate(estimator: Estimator, params: Params, batch: Trajectory) -> Params:
+        return _gradient(policy, estimator, *as_checked_arrays(params, batch))
+
     return without_explicit_axes(estimate, PartitionSpec())(estimator, params, batch)
 
 
@@ -94,26 +80,15 @@ def per_trajectory_gradients(
 ) -> PyTree[Float[Array, "N ..."]]:
     """Each trajectory's share of the estimate; their mean is `gradient`, coupled baselines too.
 
-    The weights are computed once, for the whole batch, and only then is the term differentiated
-    trajectory by trajectory. (vmapping a whole loss over single trajectories would lose the
-    coupling.)
-
-    Args:
-        estimator: weights and term.
-        policy: log-probabilities of the batch's actions are taken from it.
-        params: pytree of floating arrays.
-        batch: [N, T]; anything may stand after an episode's end.
+    The weights are computed once, for the whole batch; then the term is differentiated trajectory
+    by trajectory. (vmapping a whole loss over single trajectories would lose the coupling.)
 
     Returns:
         A pytree like params with a leading N.
 
-    Raises:
-        ValueError: if the batch is not laid out as [N, T], or is empty.
-        TypeError: if a parameter is not floating, or the mask is not boolean.
-
     Bias: the estimator's. The samples are independent if the weights do not couple the batch.
     """
-    return _call_admitted(_each_gradient, policy, estimator, params, batch)
+    return _each_gradient(policy, estimator, *as_checked_arrays(params, batch))
 
 
 def score_weights(
@@ -121,16 +96,12 @@ def score_weights(
 ) -> Float[Array, "N T"]:
     """Score weights c_it, the surrogate's derivative by log π(a_it|s_it): ĝ = Σ_it c_it ∇log π.
 
-    For the score term c_it is w_it/N, which needs no log-probability: once compiled, the pass over
-    the network that computes them vanishes.
+    They are [N, T], and zero after each episode's end. For the score term c_it is w_it/N, which
+    needs no log-probability: the compiled program then skips the pass over the network.
 
     Args:
-        estimator: weights and term.
-        batch: [N, T]; its observations are read by no more than the weights.
+        batch: [N, T]; its observations are read by the weights only.
         log_prob: [N, T] log π(a_it|s_it) under the parameters to improve.
-
-    Returns:
-        [N, T], zero after each episode's end.
 
     Bias: the estimator's.
     """
@@ -140,13 +111,6 @@ def score_weights(
 
 def reinforce(discount: Number, *, baseline: Baseline | None = None) -> Estimator:
     """REINFORCE: the total return times the summed score, ĝ = mean_i Σ_t ∇log π(a_t|s_t) (R − b).
-
-    Args:
-        discount: γ in [0, 1].
-        baseline: from `pgjax.baselines`.
-
-    Raises:
-        ValueError: if γ is outside [0, 1].
 
     Bias: none for ∇J if the baseline has none. The largest variance of the family.
 
@@ -158,13 +122,6 @@ def reinforce(discount: Number, *, baseline: Baseline | None = None) -> Estimato
 
 def reward_to_go(discount: Number, *, baseline: Baseline | None = None) -> Estimator:
     """Reward-to-go, also GPOMDP: ĝ = mean_i Σ_t γ^t ∇log π(a_t|s_t) (G_t − b_t).
-
-    Args:
-        discount: γ in [0, 1].
-        baseline: from `pgjax.baselines`.
-
-    Raises:
-        ValueError: if γ is outside [0, 1].
 
     Bias: none for ∇J if the baseline has none.
 
@@ -182,13 +139,6 @@ def reward_to_go(discount: Number, *, baseline: Baseline | None = None) -> Estim
 def mismatched_reward_to_go(discount: Number, *, baseline: Baseline | None = None) -> Estimator:
     """Reward-to-go without γ^t, ĝ = mean_i Σ_t ∇log π(a_t|s_t) (G_t − b_t): what most code runs.
 
-    Args:
-        discount: γ in [0, 1].
-        baseline: from `pgjax.baselines`.
-
-    Raises:
-        ValueError: if γ is outside [0, 1].
-
     Bias: biased for ∇J when γ < 1: it weighs states as if undiscounted.
 
     References:
@@ -201,11 +151,10 @@ def rloo(discount: Number, *, groups: Groups | None = None) -> Estimator:
     """REINFORCE leave-one-out: each return less the mean return of the others.
 
     Args:
-        discount: γ in [0, 1].
         groups: the others of the trajectory's own group; None takes the whole batch as one.
 
     Raises:
-        ValueError: if γ is outside [0, 1], or a group is of one; at use, if N = 1.
+        ValueError: if a group has one member only; at use, if N = 1.
 
     Bias: none.
 
@@ -228,13 +177,13 @@ def grpo(
     ĝ = mean_i (1/|τ_i|) Σ_t ρ_t ∇log π(a_t|s_t) w_i, with ρ clipped if the term does.
 
     Args:
-        discount: γ in [0, 1]; 1 in the paper, whose reward comes at the end.
-        groups: `consecutive(group_size)` or `labelled(ids)`: answers to one question.
+        discount: 1 in the paper, whose reward comes at the end.
+        groups: of answers to one question.
         epsilon: ε ≥ 0, in units of return.
         term: `terms.ppo_clip(0.2)` is the paper's.
 
     Raises:
-        ValueError: if γ is outside [0, 1] or ε is negative; at use, if the groups do not fit.
+        ValueError: if ε is negative.
 
     Bias: biased: own return in the mean, a standard deviation from the same returns, the length. A
     group whose returns agree gives zero.
@@ -258,12 +207,7 @@ def dr_grpo(discount: Number, groups: Groups, *, term: Term = terms.importance_r
     """Dr. GRPO, GRPO done right: w_i = R_i − mean in the group, divided by nothing.
 
     Args:
-        discount: γ in [0, 1].
-        groups: `consecutive(group_size)` or `labelled(ids)`.
         term: `terms.ppo_clip(0.2)` is the paper's.
-
-    Raises:
-        ValueError: if γ is outside [0, 1]; at use, if the groups do not fit.
 
     Bias: on-policy it shrinks by (G−1)/G in groups of G, and is `rloo` but for that.
 
@@ -277,11 +221,7 @@ def actor_critic(discount: Number, lambda_: Number) -> Estimator:
     """Actor-critic: ĝ = mean_i Σ_t γ^t ∇log π(a_t|s_t) A_t, with A = GAE(λ) of the batch's values.
 
     Args:
-        discount: γ in [0, 1].
-        lambda_: λ in [0, 1]; 0 is the TD error, 1 the return less the value.
-
-    Raises:
-        ValueError: if γ or λ is outside [0, 1]; at use, if the batch has no `value`.
+        lambda_: 0 is the TD error, 1 the return less the value.
 
     Bias: none for ∇J if λ = 1 or V = V^π.
 
@@ -306,13 +246,6 @@ def actor_critic(discount: Number, lambda_: Number) -> Estimator:
 def mismatched_actor_critic(discount: Number, lambda_: Number) -> Estimator:
     """Actor-critic without γ^t, ĝ = mean_i Σ_t ∇log π(a_t|s_t) A_t: what most code runs.
 
-    Args:
-        discount: γ in [0, 1].
-        lambda_: λ in [0, 1].
-
-    Raises:
-        ValueError: if γ or λ is outside [0, 1]; at use, if the batch has no `value`.
-
     Bias: biased for ∇J when γ < 1, even with V = V^π.
 
     References:
@@ -328,12 +261,11 @@ def n_step_actor_critic(discount: Number, n: int) -> Estimator:
     G_t = r_t + … + γ^{n−1} r_{t+n−1} + γ^n V(s_{t+n}), or less if the episode ends before.
 
     Args:
-        discount: γ in [0, 1].
         n: rewards before the critic's value, at least one.
 
     Raises:
         TypeError: if n is not an integer.
-        ValueError: if γ is outside [0, 1] or n below one; at use, if the batch has no `value`.
+        ValueError: if n is below one.
 
     Bias: none for ∇J if V = V^π or n is at least the episode's length.
 
@@ -342,16 +274,6 @@ def n_step_actor_critic(discount: Number, n: int) -> Estimator:
         the window and γ^t is left out.
     """
     return Estimator(weights.n_step(discount, n, baseline=recorded_value), terms.score)
-
-
-def _call_admitted(
-    function: Callable[..., Params],
-    policy: Policy | RecurrentPolicy,
-    estimator: Estimator,
-    params: Params,
-    batch: Trajectory,
-) -> Params:
-    return function(policy, estimator, *admit(params, batch))
 
 
 @jax.jit
@@ -397,28 +319,25 @@ def _trajectory_term(
 
 
 def _without_garbage(batch: Trajectory) -> Trajectory:
+    """The batch with zeros, or repeated steps, after each episode's end."""
+    mask = batch.mask
+    observation, action = replace_dead_steps(mask, (batch.observation, batch.action))
+    names = ("reward", "log_prob", "value", "action_value", "next_value")
+    given = {name: x for name in names if (x := getattr(batch, name)) is not None}
     return replace(
         batch,
-        observation=replace_dead_steps(batch.mask, batch.observation),
-        action=replace_dead_steps(batch.mask, batch.action),
-        reward=jnp.where(batch.mask, batch.reward, 0),
-        log_prob=jnp.where(batch.mask, batch.log_prob, 0),
-        terminated=batch.terminated & batch.mask,
-        truncated=batch.truncated & batch.mask,
-        value=_zero_after_end(batch.mask, batch.value),
-        action_value=_zero_after_end(batch.mask, batch.action_value),
-        next_value=_zero_after_end(batch.mask, batch.next_value),
+        observation=observation,
+        action=action,
+        terminated=batch.terminated & mask,
+        truncated=batch.truncated & mask,
+        **{name: jnp.where(mask, x, 0) for name, x in given.items()},
     )
 
 
-def _zero_after_end(mask: Array, field: Array | None) -> Array | None:
-    return None if field is None else jnp.where(mask, field, 0)
+def as_checked_arrays(params: Params, batch: Trajectory) -> tuple[Params, Trajectory]:
+    """The parameters and the batch, checked and as JAX arrays of the present precision.
 
-
-def admit(params: Params, batch: Trajectory) -> tuple[Params, Trajectory]:
-    """Validated, and as JAX arrays: NumPy's float64 is welcome whatever the x64 setting.
-
-    Bias: none; nothing is changed.
+    Bias: none; nothing else is changed.
     """
     check_params(params)
     check_batch(batch)

@@ -3,12 +3,12 @@
 Two estimands go by one name. With KL_s = KL(π(·|s) ‖ ref(·|s)) and d the discounted visitation,
 
 - the regularised return's, ∇E[Σ_t γ^t (r_t − β KL_{s_t})] (`exact.kl_regularized_gradient`): an
-  action also answers for the divergence in the states that it leads to;
+  action also gets credit for the divergence in the states that it leads to;
 - the local one, Σ_s d(s) ∇KL_s (`exact.local_kl_gradient`): d is held fixed.
 
 A sampled estimate k of KL_s has three forms, with ρ = ref(a|s)/π(a|s): k1 = −log ρ,
-k2 = (log ρ)²/2 and k3 = ρ − 1 − log ρ. k1 and k3 have the mean KL_s; but what counts is the
-gradient, and it is another for each place where k can stand:
+k2 = (log ρ)²/2 and k3 = ρ − 1 − log ρ. k1 and k3 have the mean KL_s, but what counts is the
+gradient, which depends on where k stands:
 
 | k | its gradient in the loss has the mean | in the reward |
 |---|---|---|
@@ -20,10 +20,17 @@ The entropy is −k1 with ref = 1: the sampled bonus −log π in the loss has g
 expectation, −(log π)²/2 the right local one, and −log π in the reward is unbiased for the
 regularised return.
 
-In the reward: a batch goes in, one with other rewards comes out, and any estimator may follow. In
-the loss: a term as any other, weighed by `visits`; the batch carries the reference's
-log-probabilities (`with_reference`), which come from `pgjax.log_probs` of the reference's policy
-and parameters, or from anywhere else.
+In the reward: `with_entropy_reward` and `with_k1_reward`, `with_k2_reward`, `with_k3_reward` return
+the batch with other rewards, in float32 or wider, and any estimator may follow. Their batch [N, T]
+is on-policy, and its `log_prob` is a constant under differentiation. Their `coefficient` is β ≥ 0,
+in units of reward per nat.
+
+In the loss: a term, weighed by `visits`, of a batch that carries the reference's log-probabilities
+(`with_reference`).
+
+The reference is `reference_log_prob`, [N, T] log ref(a_it|s_it), such as `pgjax.log_probs(policy,
+reference_params, batch)`. A ValueError is raised if it has another shape or is not finite on a live
+step, if β is negative, or if γ is outside [0, 1].
 """
 
 from dataclasses import replace
@@ -38,12 +45,12 @@ from pgjax.core.episode_boundaries import discounted_by_time, replace_dead_steps
 from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import (
     check_at_least,
+    check_rates,
     check_scalars,
     check_traced_finite,
-    check_unit_interval,
     is_concrete,
 )
-from pgjax.estimators import admit
+from pgjax.estimators import as_checked_arrays
 from pgjax.records import configured
 from pgjax.terms.ratios import likelihood_ratio
 from pgjax.types import Number, Params, Policy, Term, Trajectory, Weights
@@ -51,16 +58,6 @@ from pgjax.types import Number, Params, Policy, Term, Trajectory, Weights
 
 def with_entropy_reward(batch: Trajectory, coefficient: Number) -> Trajectory:
     """The batch with r_t − β log π(a_t|s_t) for r_t: a sampled entropy bonus.
-
-    Args:
-        batch: [N, T], on-policy; its `log_prob` is read, and is a constant under differentiation.
-        coefficient: β ≥ 0, in units of reward per nat.
-
-    Returns:
-        The batch with other rewards, in float32 or wider.
-
-    Raises:
-        ValueError: if the coefficient is negative.
 
     Bias: with an estimator that has none for ∇J, none for ∇E[Σ_t γ^t (r_t + β H(π(·|s_t)))].
 
@@ -89,19 +86,6 @@ def with_k1_reward(
 ) -> Trajectory:
     """The batch with r_t − β k1 for r_t, k1 = log π(a_t|s_t) − log ref(a_t|s_t).
 
-    Args:
-        batch: [N, T], on-policy; its `log_prob` is read, and is a constant under differentiation.
-        reference_log_prob: [N, T] log ref(a_it|s_it), say
-            `pgjax.log_probs(policy, reference_params, batch)`; finite on live steps.
-        coefficient: β ≥ 0, in units of reward per nat.
-
-    Returns:
-        The batch with other rewards, in float32 or wider.
-
-    Raises:
-        ValueError: if the reference has another shape or gave an action no probability, or if the
-            coefficient is negative.
-
     Bias: with an estimator that has none for ∇J, none for ∇E[Σ_t γ^t (r_t − β KL(π‖ref))]. That k1
     itself moves with θ does not matter: E[∇k1] = 0.
 
@@ -117,10 +101,8 @@ def with_k2_reward(
 ) -> Trajectory:
     """The batch with r_t − β k2 for r_t, k2 = (log π(a_t|s_t) − log ref(a_t|s_t))²/2.
 
-    Args, Returns, Raises: as for `with_k1_reward`.
-
-    Bias: biased. Its estimand is ∇E[Σ_t γ^t (r_t − β k2)] + β Σ_s d(s) ∇KL(π‖ref): E[k2] is no KL
-    divergence, and the gradient of k2 itself is left out.
+    Bias: biased. Its estimand is ∇E[Σ_t γ^t (r_t − β k2)] + β Σ_s d(s) ∇KL(π‖ref): E[k2] is not a
+    KL divergence, and the gradient of k2 itself is left out.
     """
     return _subtract_divergence(batch, reference_log_prob, coefficient, k2)
 
@@ -129,8 +111,6 @@ def with_k3_reward(
     batch: Trajectory, reference_log_prob: Float[Array, "N T"], coefficient: Number
 ) -> Trajectory:
     """The batch with r_t − β k3 for r_t, k3 = ρ − 1 − log ρ with ρ = ref(a_t|s_t)/π(a_t|s_t).
-
-    Args, Returns, Raises: as for `with_k1_reward`.
 
     Bias: biased by β Σ_s d(s) ∇KL(ref‖π) exactly, although E[k3] is the KL divergence: the gradient
     of k3 itself is left out, and E[∇k3] is not zero as that of k1 is.
@@ -142,16 +122,6 @@ def with_reference(batch: Trajectory, reference_log_prob: Float[Array, "N T"]) -
     """The batch as though the reference had acted: `log_prob` is log ref(a_it|s_it).
 
     For terms that compare with a reference instead of the policy that acted.
-
-    Args:
-        batch: [N, T].
-        reference_log_prob: [N, T], as for `with_k1_reward`.
-
-    Returns:
-        The batch with another `log_prob`.
-
-    Raises:
-        ValueError: if the reference has another shape or gave an action no probability.
 
     Bias: none; nothing else is changed.
 
@@ -168,9 +138,7 @@ def with_reference(batch: Trajectory, reference_log_prob: Float[Array, "N T"]) -
         >>> kl.shape  # to be subtracted, times β, from a policy gradient
         (3, 2)
     """
-    reference_log_prob = jnp.asarray(reference_log_prob)
-    _check_reference(batch, reference_log_prob)
-    return replace(batch, log_prob=jnp.where(batch.mask, reference_log_prob, 0))
+    return replace(batch, log_prob=_read_reference(batch, reference_log_prob))
 
 
 def visits(discount: Number) -> Weights:
@@ -179,12 +147,9 @@ def visits(discount: Number) -> Weights:
     Args:
         discount: γ in [0, 1]; 1 weighs every step alike, as most code does.
 
-    Raises:
-        ValueError: if γ is outside [0, 1].
-
     Bias: none for Σ_s d(s) f(s), with d(s) = Σ_t γ^t P(s_t = s).
     """
-    return configured(_visits, discount=check_unit_interval("discount", discount))
+    return configured(_visits, **check_rates(discount=discount))
 
 
 def _visits(batch: Trajectory, log_prob: Array, *, discount: Number) -> Array:
@@ -195,7 +160,7 @@ def _visits(batch: Trajectory, log_prob: Array, *, discount: Number) -> Array:
 def k1(
     log_prob: Float[Array, "T"], reference_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
 ) -> Float[Array, "T"]:
-    """KL in the loss by k1 = log π − log ref, times w_t: the mean is right and the gradient is not.
+    """KL in the loss by k1 = log π − log ref, times w_t: its mean is right, its gradient is not.
 
     Bias: biased for the local gradient of the KL divergence: on-policy its gradient, w_t ∇log π, is
     zero in expectation whatever the reference. In the reward it is right.
@@ -273,17 +238,11 @@ def entropy_gradient(
     """The mean over trajectories of Σ_t γ^t ∇H(π(·|s_t)), each entropy from the policy's formula.
 
     Args:
-        policy: whose entropy.
-        params: pytree of floating arrays.
         batch: [N, T]; its observations, mask and time are read.
-        discount: γ in [0, 1]; 1 weighs every step alike, as most code does.
+        discount: γ; 1 weighs every step alike, as most code does.
 
     Returns:
-        A pytree like params, to be added, times β, to a policy gradient.
-
-    Raises:
-        ValueError: if γ is outside [0, 1], or the batch is not laid out as [N, T], or is empty.
-        TypeError: if a parameter is not floating.
+        A pytree like params. Add it, times β, to a policy gradient.
 
     Bias: on-policy none for Σ_s d(s) ∇H(π(·|s)), and no variance from the actions. It is biased for
     the gradient of the regularised return, by the entropy of later states.
@@ -294,7 +253,7 @@ def entropy_gradient(
         Learning (2016), section 4, as it is used.
     """
     weights = visits(discount)
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     return _entropy_gradient(policy, weights, params, batch)
 
 
@@ -326,15 +285,15 @@ def _subtract_divergence(
     batch: Trajectory, reference_log_prob: Array, coefficient: Number, estimate: Term
 ) -> Trajectory:
     """The batch with r_t − β k for r_t, where k is a loss's estimate of the KL divergence."""
+    reference = _read_reference(batch, reference_log_prob)
+    ours = jnp.where(batch.mask, batch.log_prob, 0)
+    penalty = jax.vmap(estimate)(ours, reference, jnp.ones_like(ours))
+    return _subtract_penalty(batch, coefficient, penalty)
+
+
+def _read_reference(batch: Trajectory, reference_log_prob: Array) -> Array:
+    """The reference's log-probabilities, checked, zero after the end."""
     reference_log_prob = jnp.asarray(reference_log_prob)
-    _check_reference(batch, reference_log_prob)
-    ours, reference = (jnp.where(batch.mask, x, 0) for x in (batch.log_prob, reference_log_prob))
-    return _subtract_penalty(
-        batch, coefficient, jax.vmap(estimate)(ours, reference, jnp.ones_like(ours))
-    )
-
-
-def _check_reference(batch: Trajectory, reference_log_prob: Array) -> None:
     if reference_log_prob.shape != batch.reward.shape:
         raise ValueError(
             f"reference_log_prob must have shape [N, T] = {batch.reward.shape}, "
@@ -348,3 +307,4 @@ def _check_reference(batch: Trajectory, reference_log_prob: Array) -> None:
                 "where the reference gives an action no probability the KL divergence is infinite"
             )
     check_traced_finite("reference_log_prob", reference_log_prob, batch.mask)
+    return jnp.where(batch.mask, reference_log_prob, 0)

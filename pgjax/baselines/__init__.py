@@ -1,8 +1,9 @@
 """Baselines: what is subtracted from a return, as functions (batch, target[N,T]) -> [N,T].
 
-`target` is the return the baseline is compared with: the total return on every step, or the
-reward-to-go. A baseline costs nothing, in expectation, if b_it depends on nothing that trajectory i
-does from a_it on; each docstring says whether that holds.
+`target` is the return that the baseline is subtracted from: the total return on every step, or the
+reward-to-go. A baseline leaves the expectation unchanged if b_it does not depend on a_it or on what
+follows it in trajectory i; each docstring says whether that holds. Baselines are in units of
+return.
 """
 
 from pgjax.baselines.by_group import group_deviation as group_deviation

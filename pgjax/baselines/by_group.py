@@ -1,4 +1,9 @@
-"""Baselines by group: the mean return of a trajectory's group, or of the others in it."""
+"""Baselines by group: the mean return of a trajectory's group, or of the others in it.
+
+`groups` is `consecutive(group_size)` or `labelled(ids)`; a ValueError is raised at use if the
+groups do not fit the batch. An episode that has ended counts with a return of zero, and so does a
+row that is masked throughout: give rows that only pad a batch an id of their own.
+"""
 
 import jax.numpy as jnp
 from jax import Array
@@ -12,17 +17,8 @@ from pgjax.types import Baseline, Number, Trajectory
 def group_mean(groups: Groups) -> Baseline:
     """The mean over the trajectory's group, b_it = (1/G) Σ_{j∈group} target_jt, itself included.
 
-    An episode that has ended counts with a return of zero, and so does a row whose mask hides it
-    all; rows that only pad a batch want an id of their own.
-
-    Args:
-        groups: `consecutive(group_size)` or `labelled(ids)`.
-
-    Raises:
-        ValueError: at use, if the groups do not fit the batch.
-
     Bias: the gradient shrinks by (G−1)/G in groups of G, because the trajectory's own return is
-    subtracted too. In a group of one, nothing is left.
+    subtracted too. In a group of one, the weight is zero.
 
     References:
         Shao et al., DeepSeekMath (2024), section 4.1.2, there divided by `group_deviation`; Liu et
@@ -43,21 +39,14 @@ def _group_mean(batch: Trajectory, target: Array, *, groups: Groups) -> Array:
 def group_leave_one_out(groups: Groups) -> Baseline:
     """The mean over the *others* of the trajectory's group, b_it = Σ_{j≠i} target_jt / (G−1).
 
-    An episode that has ended counts with a return of zero, and so does a row whose mask hides it
-    all.
-
-    Args:
-        groups: `consecutive(group_size)` or `labelled(ids)`.
-
-    Returns:
-        A baseline. Where ids are traced a group may turn out to be of one: its baseline is then its
-        own return, so that it weighs nothing.
+    If ids are traced, a group may have one member only. Its baseline is then its own return, so
+    that its weight is zero.
 
     Raises:
-        ValueError: if a group is known to be of one; at use, if the groups do not fit the batch.
+        ValueError: if a group is known to have one member only.
 
-    Bias: none, if ids do not depend on what the trajectories did (a traced group of one gives zero,
-    and so is left out of the average that still divides by it).
+    Bias: none, if ids do not depend on what the trajectories did. A traced group of one adds zero
+    to an average that still counts it.
 
     References:
         Kool, van Hoof & Welling (2019), eq. 8; Ahmadian et al., Back to Basics (2024), eq. 8.
@@ -80,21 +69,20 @@ def _group_leave_one_out(batch: Trajectory, target: Array, *, groups: Groups) ->
 def group_deviation(groups: Groups, *, epsilon: Number = 1e-4) -> Baseline:
     """The group's standard deviation, √(Σ_j (target_jt − mean)² / (G−1)) + ε: a `scale`.
 
-    The divisor is G−1. Where it tells the members apart by no more than rounding (all agree, or
-    there is but one) it is infinite, so that they weigh nothing.
+    If the members differ by no more than rounding, or there is one only, it is infinite, so that
+    their weights are zero.
 
     Args:
-        groups: `consecutive(group_size)` or `labelled(ids)`.
         epsilon: ε ≥ 0, in units of return; 1e-4 in TRL, 1e-6 in verl.
 
     Returns:
         A function like a baseline; weights take it as `scale`, to divide by.
 
     Raises:
-        ValueError: if ε is negative; at use, if the groups do not fit the batch.
+        ValueError: if ε is negative.
 
-    Bias: biased: each group's gradient is divided by a number that its own returns decide. Easy and
-    hard questions, whose returns differ little, count for more.
+    Bias: biased: each group's gradient is divided by a number computed from its own returns. Easy
+    and hard questions, whose returns differ little, count for more.
 
     References:
         Shao et al., DeepSeekMath (2024), section 4.1.2, which leaves divisor and ε open; G−1 is

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 from jax import Array
 
+from pgjax.core.episode_boundaries import require_field
 from pgjax.records import configured
 from pgjax.types import Baseline, Trajectory
 
@@ -13,9 +14,9 @@ def state_value(value: Callable[[Array], Array]) -> Baseline:
     """A fixed function of the observation, b(s_t).
 
     Args:
-        value: one observation -> scalar, in units of return. For a table over one-hot
-            observations it is `lambda observation: observation @ table`, or
-            `jax.tree_util.Partial(jnp.matmul, b=table)`, whose numbers are leaves.
+        value: one observation -> scalar. For a table over one-hot observations it is
+            `lambda observation: observation @ table`, or `jax.tree_util.Partial(jnp.matmul,
+            b=table)`, whose numbers are leaves.
 
     Bias: none, whatever the function, if it was not fitted to this batch.
 
@@ -30,7 +31,7 @@ def _state_value(batch: Trajectory, target: Array, *, value: Callable[[Array], A
 
 
 def recorded_value(batch: Trajectory, target: Array) -> Array:
-    """The batch's own `value`, b_it = V(s_it), written there by a critic.
+    """The batch's `value`, b_it = V(s_it), written there by a critic.
 
     Raises:
         ValueError: if `batch.value` is None.
@@ -40,9 +41,4 @@ def recorded_value(batch: Trajectory, target: Array) -> Array:
     References:
         Sutton & Barto (2018), section 13.4.
     """
-    if batch.value is None:
-        raise ValueError(
-            "batch.value is None, and the recorded_value baseline needs it: "
-            "batch.replace(value=critic(batch.observation))"
-        )
-    return batch.value.astype(target.dtype)
+    return require_field(batch, "value", "the recorded_value baseline needs").astype(target.dtype)

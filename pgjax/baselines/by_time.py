@@ -13,12 +13,9 @@ from pgjax.types import Baseline, Trajectory
 def per_time_step(baseline: Float[Array | np.ndarray, "*several T"]) -> Baseline:
     """A number for each time step, b_t, that is known beforehand.
 
-    Args:
-        baseline: [T] in units of return.
-
     Raises:
         TypeError: if `baseline` does not hold numbers.
-        ValueError: at use, if T is not the batch's.
+        ValueError: if T is not the batch's, at use.
 
     Bias: none if the numbers were not computed from the batch.
 

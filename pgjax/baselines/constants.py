@@ -11,9 +11,6 @@ from pgjax.types import Baseline, Number, Trajectory
 def constant(baseline: Number) -> Baseline:
     """The same number b on every step.
 
-    Args:
-        baseline: b, in units of return.
-
     Raises:
         TypeError: if `baseline` is not a number.
 

@@ -1,4 +1,8 @@
-"""Baselines from the batch: the mean return of all its trajectories, or of all the others."""
+"""Baselines from the batch: the mean return of all its trajectories, or of all the others.
+
+An episode that has ended counts with a return of zero. The number of trajectories averaged is
+therefore the same at every step, whatever trajectory i does.
+"""
 
 import jax.numpy as jnp
 from jax import Array
@@ -8,8 +12,6 @@ from pgjax.types import Trajectory
 
 def batch_mean(batch: Trajectory, target: Array) -> Array:
     """The batch's mean at each time step, b_t = (1/N) Σ_j target_jt, own sample included.
-
-    An episode that has ended counts with a return of zero.
 
     Bias: the gradient shrinks by (N−1)/N, because the trajectory's own return is subtracted too.
 
@@ -22,11 +24,8 @@ def batch_mean(batch: Trajectory, target: Array) -> Array:
 def leave_one_out(batch: Trajectory, target: Array) -> Array:
     """The mean over the *other* trajectories, b_it = Σ_{j≠i} target_jt / (N−1).
 
-    An episode that has ended counts with a return of zero; so the number of others is N−1 at every
-    step, whatever trajectory i does.
-
     Raises:
-        ValueError: if N = 1, for then there are no others.
+        ValueError: if N = 1, because there are no others.
 
     Bias: none.
 

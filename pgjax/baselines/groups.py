@@ -1,4 +1,4 @@
-"""Groups: which rows of a batch answer the same question, and so may be compared with each other.
+"""Groups: which rows of a batch answer the same question, and may be compared with each other.
 
 Baselines by group need one function only: the sum over each row's group.
 """
@@ -23,7 +23,7 @@ class Groups:
 
     Attributes:
         total: x [N, ...] -> [N, ...], for each row the sum of x over its group, itself included.
-        smallest: rows of the smallest group; None where it is not known beforehand.
+        smallest: rows of the smallest group; None if it is not known beforehand.
     """
 
     total: Callable[[Array], Array]
@@ -31,13 +31,7 @@ class Groups:
 
 
 def consecutive(group_size: int) -> Groups:
-    """Every `group_size` rows, one after another, are a group: a batch laid out [group, member].
-
-    Args:
-        group_size: rows of each group, at least one.
-
-    Returns:
-        Groups, for any batch whose N is a multiple of it.
+    """Groups of `group_size` rows, one after another: a batch laid out [group, member].
 
     Raises:
         TypeError: if `group_size` is not an integer.
@@ -49,7 +43,6 @@ def consecutive(group_size: int) -> Groups:
         Array([ 3.,  3., 30., 30.], dtype=float32)
     """
     size = check_positive("group_size", group_size)
-
     return Groups(configured(_consecutive, group_size=size), size)
 
 
@@ -67,15 +60,12 @@ def _consecutive(x: Array, *, group_size: int) -> Array:
 def labelled(
     ids: Int[Array, "N"] | Int[np.ndarray, "N"] | Sequence[int], *, num_groups: int | None = None
 ) -> Groups:
-    """Rows with the same id are a group; in any order, of any sizes.
+    """Groups of the rows with the same id, in any order and of any sizes.
 
     Args:
         ids: [N] the group of each row, in 0, …, num_groups − 1.
         num_groups: how many there may be; some can be empty. None takes the largest id, plus one;
-            it has to be given where the ids are traced.
-
-    Returns:
-        Groups, for a batch of these N rows.
+            it must be given if the ids are traced.
 
     Raises:
         TypeError: if `ids` are not integers.
@@ -117,19 +107,17 @@ def deviation(
 ) -> Float[Array, "..."]:
     """A standard deviation to divide by, √(squares / degrees) + ε; infinite if it is only rounding.
 
-    Numbers that differ by rounding then weigh nothing. With ε = 0 they would be noise, or NaN.
+    Numbers that differ by rounding only then get zero weight. With ε = 0 they would be noise, or
+    NaN. The result is positive, and never NaN.
 
     Args:
         squares: the sum of squared deviations from the mean.
-        degrees: what to divide it by; below one, the result is infinite.
+        degrees: the divisor of that sum; if it is below one, the result is infinite.
         magnitude: the root mean square of the numbers themselves.
         epsilon: ε ≥ 0, in their units.
 
     Raises:
         ValueError: if ε is not a single number.
-
-    Returns:
-        Positive, and never NaN.
     """
     check_scalars(epsilon=epsilon)
     found = jnp.sqrt(squares / jnp.maximum(degrees, 1))
@@ -139,7 +127,7 @@ def deviation(
 
 
 def _check_num_groups(ids: np.ndarray | Array, num_groups: int | None) -> int:
-    """The number of groups; ids that are known lie within it."""
+    """The number of groups, if all ids lie below it."""
     if isinstance(ids, np.ndarray):
         largest = int(ids.max(initial=-1))
         number = max(largest + 1, 1) if num_groups is None else num_groups

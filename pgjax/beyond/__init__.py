@@ -1,7 +1,18 @@
-"""Beyond the factoring: gradients that are no weights × term, or that come in another way.
+"""Beyond the factoring: gradients that are not weights × term, or that are computed differently.
 
-docs/beyond.md says of each what it is in those terms, or why it lies outside. Names stand in
-`__init__.pyi` and are imported on first use: what needs no environment does not wait for gymnax.
+docs/beyond.md says of each how it relates to the factoring, or why it lies outside.
+
+The arguments mean the same everywhere:
+
+- params: a pytree of floating arrays; gradients are pytrees like it, to ascend.
+- batch: [N, T], of the policy.
+- environment: as for `pgjax.rollout`. key: from `jax.random.key`, or a raw uint32 key.
+- discount: γ in [0, 1].
+- num_trajectories, num_steps, num_pairs: N, T and K, each at least one.
+
+A ValueError is raised if a rate or a count is outside its range. A TypeError is raised if a
+parameter is not floating and, by what rolls out, if the environment is not one, if actions are not
+the environment's, or if the policy has a memory.
 """
 
 from pgjax.beyond.all_action import all_action_gradient as all_action_gradient

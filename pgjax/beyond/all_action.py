@@ -1,7 +1,7 @@
-"""All-action gradients: the sum over actions carried out, where a critic gives every one's value.
+"""All-action gradients: the sum over actions is computed, from a critic's value of every action.
 
 The policy gradient theorem sums over actions, Σ_a ∇π(a|s) Q(s, a). REINFORCE samples that sum; here
-it is taken. Only states are sampled then, and the actions' share of the variance is gone.
+it is computed. Only states are sampled, so that the actions add no variance.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from jaxtyping import Float, PyTree
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.validation import check_unit_interval
-from pgjax.estimators import admit, gradient, reward_to_go
+from pgjax.estimators import as_checked_arrays, gradient, reward_to_go
 from pgjax.types import Observation, Params, Policy, Trajectory
 
 ActionValues = Float[Any, "N T A"] | Callable[[Observation], Array]
@@ -37,25 +37,20 @@ def all_action_gradient(
 
     Args:
         policy: over actions 0..A−1.
-        params: pytree of floating arrays.
-        batch: [N, T], of this policy.
-        action_values: Q, [N, T, A] in units of return, or a function of one observation -> [A]. A
-            constant under differentiation; its own discount is its own affair.
-        discount: γ in [0, 1], of the states: t is `batch.time`, or counted from the row's start.
-            With 1 it weighs states as most code does, and is off by as much.
+        action_values: Q, [N, T, A] in units of return, or a function of one observation -> [A]. It
+            is a constant under differentiation, and its discount is not checked.
+        discount: γ of the states: t is `batch.time`, or counted from the row's start. With 1 it
+            weighs states as most code does, and is as biased.
 
     Returns:
-        A pytree like params, to ascend. For each trajectory by itself, `jax.vmap` it over batches
-        of one.
+        A pytree like params. For each trajectory by itself, `jax.vmap` it over batches of one.
 
     Raises:
-        ValueError: a discount outside [0, 1], values not [N, T, A]; with `pgjax.checked`, a policy
-            over another number of actions.
-        TypeError: a parameter that is not floating.
+        ValueError: if values are not [N, T, A]; under `pgjax.checked`, if the policy is over
+            another number of actions.
 
-    Bias: none for ∇J if Q = Q^π, of the steps that are left where there is a horizon; with another
-        Q, that of Σ_t γ^t Σ_a ∇π (Q − Q^π). A part of Q that does not depend on the action
-        contributes nothing, in any batch.
+    Bias: none for ∇J if Q = Q^π, of the remaining steps if there is a horizon. With another Q it is
+        Σ_t γ^t Σ_a ∇π (Q − Q^π). A part of Q that does not depend on the action adds nothing.
 
     References:
         Sutton et al., Policy Gradient Methods for RL with Function Approximation (2000), theorem 1;
@@ -72,7 +67,7 @@ def all_action_gradient(
         Array([-0.075,  0.075], dtype=float32)
     """
     check_unit_interval("discount", discount)
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     values = values_of_all(action_values, batch)
     return _all_action(policy, params, batch, values, jnp.asarray(discount, values.dtype))
 
@@ -85,18 +80,11 @@ def corrected_all_action_gradient(
     *,
     discount: float | Array,
 ) -> PyTree[Float[Array, "..."]]:
-    """The same, with the critic's error put right by the returns; unbiased for any critic.
+    """`all_action_gradient` with the critic's error corrected by returns; unbiased for any critic.
 
     ĝ = (1/N) Σ_i Σ_t γ^t [Σ_a ∇π(a|s) Q(s, a) + ∇log π(a_t|s) (G_t − Q(s, a_t))]: a baseline that
-    depends on the action, and the expectation that it takes away given back exactly.
-
-    Args: as for `all_action_gradient`; the batch's rewards and actions are read too.
-
-    Returns:
-        A pytree like params, to ascend.
-
-    Raises:
-        ValueError, TypeError: as for `all_action_gradient`.
+    depends on the action, with its expectation added back exactly. Arguments are those of
+    `all_action_gradient`; the batch's rewards and actions are read too.
 
     Bias: none for ∇J, whatever Q is, if it was not fitted to this batch.
 
@@ -106,8 +94,7 @@ def corrected_all_action_gradient(
         the first term it is the biased form that Tucker et al., The Mirage of Action-Dependent
         Baselines (2018), found in released code.
     """
-    check_unit_interval("discount", discount)
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     values = values_of_all(action_values, batch)
     action = replace_dead_steps(batch.mask, batch.action)[..., None]
 
@@ -115,14 +102,14 @@ def corrected_all_action_gradient(
         return jnp.take_along_axis(values, action, -1)[..., 0].astype(target.dtype)
 
     sampled = gradient(reward_to_go(discount, baseline=of_the_action), policy, params, batch)
-    expected = _all_action(policy, params, batch, values, jnp.asarray(discount, values.dtype))
+    expected = all_action_gradient(policy, params, batch, values, discount=discount)
     return jax.tree.map(jnp.add, expected, sampled)
 
 
 def log_probs_of_all(
     policy: Policy, params: Params, observation: Observation, num_actions: int
 ) -> Float[Array, "A"]:
-    """All of log π(·|s) for one observation; the network is evaluated once."""
+    """[A] log π(a|s) of every action for one observation; the network is evaluated once."""
     actions = jnp.arange(num_actions)
     values = jax.vmap(policy.log_prob, (None, None, 0))(params, observation, actions)
     total = jnp.sum(jnp.exp(values))
@@ -136,7 +123,7 @@ def log_probs_of_all(
 
 
 def state_weights(batch: Trajectory, discount: Array, dtype: Any) -> Float[Array, "N T"]:
-    """The weight mask γ^t / N of each step, t counted from the start of each step's own episode."""
+    """The weight mask γ^t / N of each step, t counted from the start of its episode."""
     share = batch.mask.astype(dtype) / batch.mask.shape[0]
     return boundaries.discounted_by_time(batch, discount, share)
 
@@ -166,7 +153,7 @@ def _all_action(
     def credit(params: Params) -> Array:
         def of_step(observation: Observation, values: Array) -> Array:
             probability = jnp.exp(log_probs_of_all(policy, params, observation, A))
-            # An illegal action's value may be anything, and counts for nothing.
+            # The value of an illegal action may be anything.
             return jnp.sum(probability * jnp.where(probability > 0, values, 0))
 
         expected = jax.vmap(jax.vmap(of_step))(observation, values)

@@ -1,8 +1,8 @@
 """Antithetic pairs: two episodes driven by mirrored noise, so that their errors partly cancel.
 
-Each episode of a pair has the law of every other, so an average over them estimates the same; what
-changes is the covariance within the pair, for better or for worse. `pgjax.beyond.pairs` has it
-exactly.
+Each episode of a pair has the law of an ordinary episode, so that an average over them has the same
+expectation. The covariance within a pair changes, for better or for worse; `pgjax.beyond.pairs`
+computes it exactly.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from jaxtyping import Key, UInt32
 
 from pgjax.beyond.all_action import log_probs_of_all
 from pgjax.core.recurrence import accumulation_dtype
-from pgjax.core.validation import check_key, check_positive
+from pgjax.core.validation import check_counts, check_key, check_positive
 from pgjax.environments.base import Environment, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies.gaussian import standard_log_density
@@ -28,7 +28,7 @@ from pgjax.types import Observation, Params, Policy, Trajectory
 
 @record
 class Draws:
-    """How an action comes of noise, where a policy keeps that to itself: what a mirror needs.
+    """Action sampling as a function of noise, so that the noise can be mirrored.
 
     Attributes:
         noise: key -> noise.
@@ -45,16 +45,13 @@ def inversion(policy: Policy, num_actions: int) -> Draws:
     """Actions 0..A−1 by inversion, a = min{a: u < Σ_{b≤a} π(b|s)}; the mirror of u is 1 − u.
 
     Args:
-        policy: over actions 0..A−1, however it samples itself.
+        policy: over actions 0..A−1.
         num_actions: A.
 
     Returns:
         Draws. The order of the actions matters: a mirror pairs the first with the last.
 
-    Raises:
-        ValueError: a count below one.
-
-    Bias: does not apply; actions have the policy's law.
+    Bias: none; actions have the policy's law.
 
     Example:
         >>> import jax.numpy as jnp, pgjax
@@ -82,7 +79,7 @@ def _invert(
 ) -> tuple[Array, Array]:
     log_prob = log_probs_of_all(policy, params, observation, num_actions)
     cumulative = jnp.cumsum(jnp.exp(log_prob.astype(accumulation_dtype(log_prob))))
-    # Relative to the last sum: rounding can then not point past the last legal action.
+    # Relative to the last sum, so that rounding cannot select past the last legal action.
     threshold = noise.astype(cumulative.dtype) * cumulative[-1]
     action = jnp.sum(threshold >= cumulative[:-1], dtype=jnp.int32)
     return action, log_prob[action]
@@ -98,13 +95,7 @@ def mirrored_normal(
             `gaussian_policy`.
         num_dimensions: D.
 
-    Returns:
-        Draws.
-
-    Raises:
-        ValueError: a count below one.
-
-    Bias: does not apply; actions have the policy's law.
+    Bias: none; actions have the policy's law.
 
     Example:
         >>> import jax.numpy as jnp
@@ -144,28 +135,19 @@ def antithetic_rollout(
 ) -> Trajectory:
     """K pairs of episodes, as one batch of 2K: rows 2k and 2k + 1 act on mirrored noise.
 
-    At each time step the two draw their actions from u and from its mirror, wherever each then is.
-    Starts and transitions are independent. Compiled once for each record of draws,
-    environment and pair of sizes.
+    At each time step the two draw their actions from u and from its mirror, each in its own state.
+    Starts and transitions are independent. Compiled once for each record of draws, environment and
+    pair of sizes.
 
     Args:
-        draws: `inversion`, `mirrored_normal`, or like them.
-        params: of the policy.
-        environment: as for `pgjax.rollout`.
-        key: from `jax.random.key`; a raw uint32 key is wrapped.
-        num_pairs: K.
-        num_steps: T.
+        draws: from `inversion` or `mirrored_normal`, or another record of the same kind.
 
     Returns:
         A batch [2K, T], without values, a constant under differentiation.
 
-    Raises:
-        ValueError: sizes below one.
-        TypeError: an environment that is none, actions that are not the environment's.
-
     Bias: each episode is an exact draw from P(τ), to the resolution of a float, so estimators that
-        do not couple the batch keep their expectation. Those that do lose it, if they rely on
-        independence: leave-one-out is biased on pairs. Standard errors are to be taken over pairs.
+        do not couple the batch keep their expectation. Those that rely on independent episodes are
+        biased, such as leave-one-out. Take standard errors over pairs.
 
     References:
         Hammersley & Morton, A New Monte Carlo Technique: Antithetic Variates (1956).
@@ -178,8 +160,7 @@ def antithetic_rollout(
         >>> batch.action[0::2, 0] + batch.action[1::2, 0]
         Array([1, 1, 1], dtype=int32)
     """
-    check_positive("num_pairs", num_pairs)
-    check_positive("num_steps", num_steps)
+    check_counts(num_pairs=num_pairs, num_steps=num_steps)
     whole = params, as_environment(environment)
     return _pairs(draws, whole, check_key(key), (num_pairs, num_steps))
 

@@ -1,8 +1,8 @@
 """The Fisher information of a policy: exact on a finite MDP, and as products from a batch.
 
-F = E[Σ_t γ^t ∇log π(a_t|s_t) ∇log π(a_t|s_t)ᵀ], summed over time as ∇J is, so that F⁻¹∇J does not
-depend on how either is normalised. It is singular wherever two parameters do the same, as in every
-softmax over a table: natural gradients then take the pseudo-inverse, or a little damping.
+F = E[Σ_t γ^t ∇log π(a_t|s_t) ∇log π(a_t|s_t)ᵀ] is summed over time as ∇J is, so that F⁻¹∇J does not
+depend on the normalisation of either. F is singular if two parameters have the same effect, as in
+every softmax over a table: natural gradients then use the pseudo-inverse, or a little damping.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.float64 import as_float64, in_float64, to_jax
 from pgjax.core.scores import log_probs, weighted_score
 from pgjax.core.validation import check_positive, check_unit_interval
-from pgjax.estimators import admit
+from pgjax.estimators import as_checked_arrays
 from pgjax.exact.dynamics import log_prob_table
 from pgjax.exact.problem import Problem
 from pgjax.types import Observation, Params, Policy, Trajectory
@@ -82,24 +82,19 @@ def expected_fisher(
     discount: float | Array,
     num_actions: int,
 ) -> Product:
-    """Fisher-vector products with the expectation over actions carried out, in sampled states.
+    """Fisher-vector products with the exact expectation over actions, in sampled states.
 
     F̂ v = (1/N) Σ_i Σ_t γ^t Σ_a π(a|s_it) ∇log π(a|s_it) (∇log π(a|s_it)ᵀ v): one product forward
     (JVP) and one back (VJP); no [P, P] is formed.
 
     Args:
         policy: over actions 0..A−1.
-        params: pytree of floating arrays.
-        batch: [N, T], of this policy; its observations and mask are read.
-        discount: γ in [0, 1]; 1 for the undiscounted visits that TRPO averages over.
+        batch: [N, T]; its observations and mask are read.
+        discount: γ; 1 for the undiscounted visits that TRPO averages over.
         num_actions: A.
 
     Returns:
         v -> F̂ v, for pytrees like params.
-
-    Raises:
-        ValueError: a discount outside [0, 1], a count below one.
-        TypeError: a parameter that is not floating.
 
     Bias: none for F v.
 
@@ -118,7 +113,7 @@ def expected_fisher(
     """
     check_unit_interval("discount", discount)
     check_positive("num_actions", num_actions)
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     observation = replace_dead_steps(batch.mask, batch.observation)
 
     def table(params: Params) -> Array:
@@ -143,26 +138,20 @@ def sampled_fisher(
 
     Args:
         policy: of any kind.
-        params: pytree of floating arrays.
-        batch: [N, T], of this policy: observations, actions and mask are read.
-        discount: γ in [0, 1].
+        batch: [N, T]; its observations, actions and mask are read.
 
     Returns:
         v -> F̂ v, for pytrees like params.
 
-    Raises:
-        ValueError: a discount outside [0, 1].
-        TypeError: a parameter that is not floating.
-
-    Bias: none for F v on-policy. Its rank is at most the number of live steps, so that few steps
-        leave directions without any information, where `expected_fisher` has some.
+    Bias: none for F v on-policy. The rank is at most the number of live steps, so that with few
+        steps some directions have no information that `expected_fisher` has.
 
     References:
         Schulman et al. (2015), appendix C, the covariance of the gradients; Peters & Schaal,
         Natural Actor-Critic (2008).
     """
     check_unit_interval("discount", discount)
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     value, push = jax.linearize(lambda params: log_probs(policy, params, batch), params)
     weight = state_weights(batch, jnp.asarray(discount), value.dtype)
     return lambda vector: weighted_score(policy, params, batch, weight * push(vector))

@@ -1,7 +1,7 @@
 """Natural gradients: the direction that is steepest in the policy, not in its parameters.
 
-F⁻¹∇J, from a batch by conjugate gradient on Fisher-vector products, and exactly on a finite MDP;
-there also as what it equals, the weights of the best linear fit of the advantage.
+F⁻¹∇J from a batch, by conjugate gradient on Fisher-vector products, and exactly on a finite MDP.
+There it is also computed as the weights of the best linear fit of the advantage, which it equals.
 """
 
 import jax
@@ -36,8 +36,8 @@ def natural_gradient(
         gradient: ĝ, from any estimator of ∇J.
         product: v -> F̂ v, from `expected_fisher` or `sampled_fisher`.
         damping: λ ≥ 0, in units of F. F is singular in every softmax over logits: with 0 the
-            system is solvable only while ĝ lies in the range of F̂, as it does if both come from the
-            same batch, in exact arithmetic.
+            system is solvable only if ĝ lies in the range of F̂, as it does in exact arithmetic if
+            both come from the same batch.
         max_iterations: of conjugate gradient.
         tolerance: it stops at a residual of this share of ‖ĝ‖.
 
@@ -45,11 +45,11 @@ def natural_gradient(
         A pytree like the gradient, to ascend.
 
     Raises:
-        ValueError: negative damping, no iterations.
-        TypeError: a gradient that is not floating.
+        ValueError: if damping is negative, or if `max_iterations` is below one.
+        TypeError: if the gradient is not floating.
 
-    Bias: biased for F⁻¹∇J: the inverse of an estimate is no estimate of the inverse, and both
-        estimates come from one batch; it goes with 1/N. With the exact F and λ = 0, that of ĝ.
+    Bias: biased for F⁻¹∇J by O(1/N): the inverse of an estimate does not estimate the inverse, and
+        both estimates come from one batch. With the exact F and λ = 0, the bias of ĝ.
 
     References:
         Kakade, A Natural Policy Gradient (2001); conjugate gradient with damping as in Schulman et
@@ -92,7 +92,7 @@ def trust_region_scale(
     Returns:
         The scalar to multiply F⁻¹g with; zero where g is zero.
 
-    Bias: does not apply; δ is met up to O(δ^{3/2}).
+    Bias: δ is met up to O(δ^{3/2}).
 
     References:
         Schulman et al. (2015), appendix C; its line search is left to the caller.

@@ -1,8 +1,12 @@
 """Scores in the space of parameters: perturb the policy, not the action.
 
-Whatever maps parameters to a return can be searched so: no step of it needs a derivative, not even
-the policy. What is estimated is not ∇J but the gradient of J smoothed by the noise; the difference
-is of second order in its scale.
+Any function from parameters to a return will do: neither the environment nor the policy needs a
+derivative. The estimand is not ∇J but the gradient of J smoothed by the noise; the difference is of
+second order in the scale of the noise.
+
+objective is f, (params, key) -> scalar, such as `seeded_return`. Both members of a pair are given
+the same key, so that the randomness of f cancels in their difference. K pairs take 2K evaluations,
+all at once.
 """
 
 from collections.abc import Callable
@@ -15,7 +19,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Key, PyTree, UInt32
 
-from pgjax.core.validation import check_key, check_params, check_positive
+from pgjax.core.validation import check_above_zero, check_key, check_params, check_positive
 from pgjax.records import as_record
 from pgjax.types import Params
 
@@ -24,7 +28,7 @@ Objective: TypeAlias = Callable[[Params, Any], Array]
 
 
 class SearchDistribution(NamedTuple):
-    """Independent Gaussians over parameters, from which PGPE draws whole policies.
+    """Independent Gaussians over parameters, from which PGPE draws policies.
 
     Attributes:
         mean: μ, a pytree.
@@ -46,22 +50,13 @@ def evolution_strategies(
     """Evolution strategies with mirrored noise, ĝ = (1/K) Σ_k (f(θ + σε_k) − f(θ − σε_k)) ε_k / 2σ.
 
     Args:
-        objective: f, (params, key) -> scalar: `seeded_return`, or any other function. Both members
-            of a pair are given the same key, so that luck cancels in their difference.
-        params: θ, pytree of floating arrays.
-        key: from `jax.random.key`; a raw uint32 key is wrapped.
         scale: σ > 0, in units of the parameters.
-        num_pairs: K, all evaluated at once; 2K evaluations.
-
-    Returns:
-        A pytree like params, to ascend.
 
     Raises:
-        ValueError: a scale that is not positive, no pairs.
-        TypeError: a parameter that is not floating.
+        ValueError: if the scale is not positive.
 
     Bias: none for ∇E_ε J(θ + σε), ε standard normal. For ∇J it is biased by σ²/2 ∇ΔJ + O(σ⁴), Δ the
-        Laplacian. An average over independent pairs: nothing couples them.
+        Laplacian. Pairs are independent.
 
     References:
         Salimans et al., Evolution Strategies as a Scalable Alternative to Reinforcement Learning
@@ -78,7 +73,7 @@ def evolution_strategies(
     """
     check_positive("num_pairs", num_pairs)
     check_params(params)
-    check_scale("scale", scale)
+    check_above_zero("scale", scale, "it is a standard deviation of the parameters")
     return _search(as_record(objective), params, check_key(key), scale, num_pairs)
 
 
@@ -86,7 +81,7 @@ def evolution_strategies(
 def _search(
     objective: Objective, params: Params, key: Array, scale: float | Array, num_pairs: int
 ) -> Params:
-    noise_keys, keys = _keys(key, num_pairs)
+    noise_keys, keys = _split_keys(key, num_pairs)
     params = jax.tree.map(jnp.asarray, params)
 
     def of_pair(noise_key: Array, key: Array) -> Params:
@@ -99,20 +94,16 @@ def _search(
 def mirrored_contrast(
     objective: Objective, params: Params, noise: Params, key: Any, *, scale: float | Array
 ) -> PyTree[Float[Array, "..."]]:
-    """What one mirrored pair says, (f(θ + σε) − f(θ − σε)) ε / 2σ, the noise given.
+    """The estimate from one mirrored pair with given noise, (f(θ + σε) − f(θ − σε)) ε / 2σ.
 
-    A pure function of the noise: its expectation over ε is a Gaussian integral, and exact by
-    quadrature where parameters are few.
+    It is a pure function of the noise: its expectation over ε is a Gaussian integral, which
+    quadrature computes exactly if parameters are few.
 
     Args:
-        objective: f, (params, key) -> scalar.
         params: θ.
-        noise: ε, a pytree like it.
-        key: of both evaluations; passed on as it is.
+        noise: ε, a pytree like θ.
+        key: of both evaluations; passed on unchanged.
         scale: σ > 0.
-
-    Returns:
-        A pytree like params.
 
     Bias: over ε standard normal, none for ∇E_ε f(θ + σε).
 
@@ -136,21 +127,14 @@ def pgpe(
     By the mean (f₊ − f₋)/2 · ε/σ, by log σ ((f₊ + f₋)/2 − b)(ε² − 1), with f± = f(μ ± σε) and b the
     mean of (f₊ + f₋)/2 over the other pairs.
 
-    Args:
-        objective: f, (params, key) -> scalar. Both members of a pair are given the same key.
-        distribution: where policies are drawn from.
-        key: from `jax.random.key`; a raw uint32 key is wrapped.
-        num_pairs: K ≥ 2, all evaluated at once; 2K evaluations.
-
     Returns:
         The gradient, a SearchDistribution as well, to ascend.
 
     Raises:
-        ValueError: fewer than two pairs, which have no others.
-        TypeError: a parameter that is not floating.
+        ValueError: if there are fewer than two pairs.
 
-    Bias: none for the gradient of E f(μ + σε), which is what PGPE ascends: a policy is a draw. As
-        an estimate of ∇J(μ) it is biased as evolution strategies are.
+    Bias: none for the gradient of E f(μ + σε), which is what PGPE ascends. As an estimate of
+        ∇J(μ) it is biased as evolution strategies are.
 
     References:
         Sehnke et al., Parameter-Exploring Policy Gradients (2010), with its symmetric sampling.
@@ -176,7 +160,7 @@ def pgpe(
 def _explore(
     objective: Objective, distribution: SearchDistribution, key: Array, num_pairs: int
 ) -> SearchDistribution:
-    noise_keys, keys = _keys(key, num_pairs)
+    noise_keys, keys = _split_keys(key, num_pairs)
     distribution = jax.tree.map(jnp.asarray, distribution)
     noise = jax.vmap(lambda key: normal_like(key, distribution.mean))(noise_keys)
     return symmetric_contrasts(objective, distribution, noise, keys)
@@ -185,16 +169,12 @@ def _explore(
 def symmetric_contrasts(
     objective: Objective, distribution: SearchDistribution, noise: PyTree, keys: Any
 ) -> SearchDistribution:
-    """PGPE's estimate with the noise given, a pure function of it.
+    """PGPE's estimate with given noise; a pure function of it.
 
     Args:
-        objective: f, (params, key) -> scalar.
         distribution: μ and log σ.
         noise: ε_k, a pytree like μ with a leading K.
-        keys: [K], one for each pair; passed on as they are.
-
-    Returns:
-        A SearchDistribution, the mean over the pairs.
+        keys: [K], one for each pair; passed on unchanged.
 
     Bias: over independent standard normal noise, none for the gradient of E f(μ + σε).
 
@@ -223,13 +203,7 @@ def normal_like(key: Key[Array, ""], params: Params) -> Params:
     return unravel(jax.random.normal(key, flat.shape, flat.dtype))
 
 
-def check_scale(name: str, scale: Any) -> None:
-    """A scale that is known is positive."""
-    if isinstance(scale, float | int) and not scale > 0:
-        raise ValueError(f"{name} must be positive, got {scale}")
-
-
-def _keys(key: Any, count: int) -> tuple[Array, Array]:
+def _split_keys(key: Any, count: int) -> tuple[Array, Array]:
     noise_key, objective_key = jax.random.split(key)
     return jax.random.split(noise_key, count), jax.random.split(objective_key, count)
 

@@ -1,8 +1,8 @@
 """Pathwise gradients: the derivative of the return itself, through the steps of the environment.
 
-Where an action is a smooth function of parameters and noise, and the environment of the action, an
-episode with its noise held is a smooth function of the parameters. Its gradient is an estimate of
-∇J, and usually a far quieter one than a score gives: it knows which way each action matters.
+If an action is a smooth function of parameters and noise, and the environment of the action, then
+an episode with fixed noise is a smooth function of the parameters. Its gradient is an estimate of
+∇J, usually with far less variance than a score-function estimate.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key, PyTree, UInt32
 
-from pgjax.core.validation import check_key, check_params, check_positive, check_unit_interval
+from pgjax.core.validation import check_counts, check_key, check_params, check_rates
 from pgjax.environments import from_gymnax
 from pgjax.environments.base import Environment
 from pgjax.environments.conversion import AnyEnvironment, as_environment
@@ -25,7 +25,7 @@ from pgjax.types import Observation, Params, Policy
 SMOOTH = ("Pendulum-v1", "Reacher-misc", "Swimmer-misc")
 """Environments of gymnax whose return is continuous in the actions."""
 JUMPING = ("MountainCarContinuous-v0", "PointRobot-misc")
-"""Those with derivatives, but with jumps that these do not see."""
+"""Environments with derivatives, and with jumps that the derivatives do not include."""
 
 
 def pathwise_gradient(
@@ -44,29 +44,19 @@ def pathwise_gradient(
 
     Args:
         policy: a Policy whose `sample` is differentiable, or (params, key, observation) -> action,
-            such as mean + scale · noise. Actions are floating.
-        params: pytree of floating arrays.
+            such as mean + scale · noise.
         environment: differentiable in state and action, rewards included. gymnax's stop the
-            gradient at their states; `differentiable` makes one of those that does not.
-        key: from `jax.random.key`; a raw uint32 key is wrapped.
-        num_trajectories: N.
-        num_steps: T; memory grows with it, for every step is differentiated through.
-        discount: γ in [0, 1].
-
-    Returns:
-        A pytree like params, to ascend.
+            gradient at their states; `differentiable` returns one that does not.
+        num_steps: T; memory grows with it, because every step is differentiated through.
 
     Raises:
-        ValueError: actions that are not floating, which have no path; sizes below one, a discount
-            outside [0, 1].
-        TypeError: an environment that is none, a policy with a memory, actions that are not the
-            environment's, a parameter that is not floating.
+        ValueError: if actions are not floating.
 
-    Bias: none for ∇J if, with the noise held, the return is continuous in θ (and Lipschitz, as
-        where torques or speeds are clipped). Where an action can end the episode, or a reward
-        jumps, the gradient does not see the jump and is biased by as much as it matters; a reward
-        that is nothing but jumps gives zero. An environment that stops gradients at its state
-        leaves, silently, the derivative of each reward by its own action alone.
+    Bias: none for ∇J if, with fixed noise, the return is continuous in θ (and Lipschitz, as where
+        torques or speeds are clipped). If an action can end the episode, or if a reward jumps, the
+        gradient leaves out the jump and is biased by its effect; a reward that consists of jumps
+        gives zero. If an environment stops gradients at its state, only the derivative of each
+        reward by its own action is left, without a warning.
 
     References:
         Kingma & Welling, Auto-Encoding Variational Bayes (2014), for the trick; Heess et al.,
@@ -82,9 +72,8 @@ def pathwise_gradient(
         ...     num_trajectories=4, num_steps=20, discount=0.99).shape
         (3, 1)
     """
-    check_positive("num_trajectories", num_trajectories)
-    check_positive("num_steps", num_steps)
-    check_unit_interval("discount", discount)
+    check_counts(num_trajectories=num_trajectories, num_steps=num_steps)
+    check_rates(discount=discount)
     check_params(params)
     whole = params, as_environment(environment)
     sizes = num_trajectories, num_steps
@@ -116,13 +105,13 @@ def _through_episodes(
 
 
 def differentiable(environment: Any, params: Any = None) -> Environment:
-    """A gymnax environment on the surface, with derivatives through its transitions.
+    """A gymnax environment as an `Environment`, with derivatives through its transitions.
 
-    Of gymnax's own these have them: Pendulum-v1, Reacher-misc and Swimmer-misc, whose returns are
-    continuous; MountainCarContinuous-v0, whose prize of 100 at the goal is a jump that no pathwise
-    gradient sees, so that only the cost of the actions is; and PointRobot-misc, whose reward is
-    nothing but a jump unless `dense_reward` is on, and whose robot jumps away from a goal it has
-    reached. All others have discrete actions or states.
+    Pendulum-v1, Reacher-misc and Swimmer-misc have derivatives, and continuous returns. In
+    MountainCarContinuous-v0 the reward of 100 at the goal is a jump, so that a pathwise gradient
+    contains the cost of the actions only. In PointRobot-misc the reward is a jump unless
+    `dense_reward` is on, and the robot jumps away from a goal it has reached. All other
+    environments of gymnax have discrete actions or states.
 
     Args:
         environment: of gymnax, `gymnax.make(name)[0]`.
@@ -132,10 +121,8 @@ def differentiable(environment: Any, params: Any = None) -> Environment:
         An Environment with gymnax's own time limit.
 
     Raises:
-        TypeError: not of gymnax.
-        ValueError: one without derivatives.
-
-    Bias: does not apply; dynamics are gymnax's.
+        TypeError: if the environment is not of gymnax.
+        ValueError: if it has no derivatives.
 
     References:
         gymnax: Lange (2022); `Environment.with_transition_gradients`.
@@ -143,7 +130,7 @@ def differentiable(environment: Any, params: Any = None) -> Environment:
     if not isinstance(environment, from_gymnax.GymnaxEnvironment):
         raise TypeError(
             "environment must be of gymnax, gymnax.make(name)[0], got "
-            f"{type(environment).__name__}; an Environment of the surface needs no adapter"
+            f"{type(environment).__name__}; an Environment needs no adapter"
         )
     if not environment.supports_transition_gradients:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Eligibility traces from an environment itself, of whose episodes nothing is stored."""
+"""Eligibility traces along fresh episodes, which are not stored."""
 
 from functools import partial
 from typing import Any
@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float, Key, PyTree, UInt32
 
 from pgjax.beyond.traces import credit
-from pgjax.core.validation import check_key, check_params, check_positive, check_unit_interval
+from pgjax.core.validation import check_counts, check_key, check_params, check_rates
 from pgjax.environments.base import Environment, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.rollouts.fold import fold, sampled_action
@@ -28,28 +28,13 @@ def sampled_trace_gradient(
     discount: float | Array,
     decay: float | Array = 1.0,
 ) -> PyTree[Float[Array, "..."]]:
-    """The same from fresh episodes, of which nothing is stored: memory is constant in T.
+    """`trace_gradient` along fresh episodes, which are not stored: memory is constant in T.
 
-    Two gradients and an environment's state are held for each trajectory, however long it is.
-    Compiled once for each policy, environment and pair of sizes.
+    Two gradients and an environment's state are held for each trajectory. Compiled once for each
+    policy, environment and pair of sizes.
 
     Args:
-        policy: acts, and is differentiated.
-        params: pytree of floating arrays.
-        environment: as for `pgjax.rollout`.
-        key: from `jax.random.key`; a raw uint32 key is wrapped.
-        num_trajectories: N, in parallel.
-        num_steps: T.
-        discount: γ in [0, 1].
         decay: δ in [0, 1], of the trace.
-
-    Returns:
-        A pytree like params, to ascend.
-
-    Raises:
-        ValueError: sizes below one, a discount or decay outside [0, 1].
-        TypeError: an environment that is none, a policy with a memory, actions that are not the
-            environment's, a parameter that is not floating.
 
     Bias: as for `trace_gradient`. For the average reward of an environment that never ends take
         γ = 1, δ = β and divide by T.
@@ -64,10 +49,8 @@ def sampled_trace_gradient(
         ...     jax.random.key(0), num_trajectories=8, num_steps=1000, discount=0.8).shape
         (4, 2)
     """
-    check_positive("num_trajectories", num_trajectories)
-    check_positive("num_steps", num_steps)
-    check_unit_interval("discount", discount)
-    check_unit_interval("decay", decay)
+    check_counts(num_trajectories=num_trajectories, num_steps=num_steps)
+    check_rates(discount=discount, decay=decay)
     check_params(params)
     whole = params, as_environment(environment)
     sizes, rates = (num_trajectories, num_steps), (discount, decay)

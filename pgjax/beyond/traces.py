@@ -1,9 +1,8 @@
 """Eligibility traces: the policy gradient online, in memory that does not grow with time.
 
-z ← δ z + ∇log π(a_t|s_t), Δ ← Δ + γ^t r_t z: each reward credits every action before it at once,
-where reward-to-go credits each action with every reward after it. The same double sum, the other
-way round. A recurrence forward in time, over gradients: it needs no more than the last z, which the
-reverse recurrence over a stored batch cannot say.
+z ← δ z + ∇log π(a_t|s_t), Δ ← Δ + γ^t r_t z: each reward credits every action before it at once.
+Reward-to-go credits each action with every reward after it, which is the same double sum in the
+other order. The recurrence runs forward in time, over gradients, and keeps the last z only.
 """
 
 from functools import partial
@@ -16,8 +15,8 @@ from jaxtyping import Float, PyTree
 
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.episode_boundaries import replace_dead_steps
-from pgjax.core.validation import check_unit_interval
-from pgjax.estimators import admit
+from pgjax.core.validation import check_rates
+from pgjax.estimators import as_checked_arrays
 from pgjax.types import Params, Policy, Trajectory
 
 
@@ -35,21 +34,11 @@ def trace_gradient(
     γ^k Σ_{t≥k} (γδ)^{t−k} r_t: with δ = 1, `reward_to_go`.
 
     Args:
-        policy: whose score.
-        params: pytree of floating arrays.
-        batch: [N, T]; values are not read, so nothing is bootstrapped. A window may hold several
-            episodes in a row.
-        discount: γ in [0, 1].
+        batch: [N, T], of whole episodes or windows; values are not read, so nothing is
+            bootstrapped.
         decay: δ in [0, 1], of the trace.
 
-    Returns:
-        A pytree like params, to ascend.
-
-    Raises:
-        ValueError: a discount or decay outside [0, 1].
-        TypeError: a parameter that is not floating.
-
-    Bias: none for ∇J if δ = 1. Else credit is discounted by δ once more than the objective is.
+    Bias: none for ∇J if δ = 1. Otherwise credit is discounted by δ besides γ.
         With γ = 1 and δ = β, divided by T, it is GPOMDP's estimate of the gradient of the average
         reward, biased for it by an amount that goes to zero as β → 1, while the variance grows.
 
@@ -69,9 +58,8 @@ def trace_gradient(
         >>> bool(jnp.allclose(online, stored, atol=1e-6))
         True
     """
-    check_unit_interval("discount", discount)
-    check_unit_interval("decay", decay)
-    params, batch = admit(params, batch)
+    check_rates(discount=discount, decay=decay)
+    params, batch = as_checked_arrays(params, batch)
     return _along_batch(policy, params, batch, jnp.asarray(discount), jnp.asarray(decay))
 
 
@@ -107,14 +95,14 @@ def credit(
     discount: float | Array,
     decay: float | Array,
 ) -> tuple[Params, Params]:
-    """One step on: z ← δ z + ∇log π, Δ ← Δ + γ^t r z; nothing after the end."""
+    """(z, Δ) after one step: z ← δ z + ∇log π, Δ ← Δ + γ^t r z; unchanged after the end."""
     trace, credited = total
 
     def decayed(z: Array, s: Array) -> Array:
         return jnp.where(alive, jnp.asarray(decay, z.dtype) * z + s, z)
 
     def added(x: Array, z: Array) -> Array:
-        weight = jnp.asarray(discount, z.dtype) ** time.astype(z.dtype) * reward.astype(z.dtype)
+        weight = boundaries.discount_power(discount, time, z.dtype) * reward.astype(z.dtype)
         return x + jnp.where(alive, weight, 0) * z
 
     trace = jax.tree.map(decayed, trace, score)

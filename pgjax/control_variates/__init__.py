@@ -26,7 +26,7 @@ subtract. So an estimator stays weights × term:
 
 A baseline fitted to the trajectory that it is subtracted from depends on its actions, and biases
 the estimate. Cross-fitting splits the batch into folds, and gives each fold the baseline fitted to
-the others. A baseline for each parameter by itself is no weight; `per_parameter_cross_fitted` takes
+the others. A weight cannot hold a baseline for each parameter: `per_parameter_cross_fitted` takes
 the trajectories' gradients and returns their mean.
 """
 

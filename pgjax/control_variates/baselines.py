@@ -1,4 +1,19 @@
-"""Baselines fitted for least variance: to all trajectories, the same ones, or other folds."""
+"""Baselines fitted for least variance: to all trajectories, the same ones, or other folds.
+
+The arrays mean the same everywhere:
+
+- features: [N, T, F] Φ, of states and time, not of actions.
+- products: [N, T, T] K, as from `score_products`.
+- target: [N, T] G, the return that the baseline is subtracted from, as from
+  `weights.returns_to_go`.
+- folds: from 2 to N, of consecutive trajectories and of sizes that differ by one at most. N folds
+  of one use the most trajectories for each fit.
+- gradients, scores: pytrees of [N, ...], A_i and Z_i: each trajectory's gradient without a
+  baseline, and what a baseline of one takes from it.
+
+A ValueError is raised if shapes do not fit, or if `folds` is outside [2, N]: a fold would be empty,
+or have nothing to fit to.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +22,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from pgjax.core.validation import check_positive
+from pgjax.diagnostics.geometry import divide_if_positive
 
 
 def coefficients(
@@ -18,16 +34,10 @@ def coefficients(
     """β of least variance, Σ_i w_i Φ_iᵀ K_i Φ_i β = Σ_i w_i Φ_iᵀ K_i G_i.
 
     Args:
-        features: [N, T, F] Φ.
-        products: [N, T, T] K, as from `score_products`.
-        target: [N, T] G, the return that the baseline is subtracted from.
-        weight: [N] of each trajectory: one, or its probability where all are listed.
+        weight: [N] of each trajectory: one, or its probability if all trajectories are listed.
 
     Returns:
         [F]; zero for a feature that is zero on every step, or a combination of those before it.
-
-    Raises:
-        ValueError: if shapes do not fit.
 
     Bias: exact for the population if the weights are probabilities of all trajectories. From a
     sample, E b differs from the best by O(1/N).
@@ -52,18 +62,10 @@ def same_batch(
     products: Float[Array, "N T T"],
     target: Float[Array, "N T"],
 ) -> Float[Array, "N T"]:
-    """The baseline fitted to the very trajectories it is subtracted from, b_it = φ_it·β.
-
-    Args:
-        features: [N, T, F], of states and time, not of actions.
-        products: [N, T, T], as from `score_products`.
-        target: [N, T], as from `weights.returns_to_go`.
+    """The baseline fitted to the same trajectories it is subtracted from, b_it = φ_it·β.
 
     Returns:
         [N, T], for the batch's `value`.
-
-    Raises:
-        ValueError: if shapes do not fit.
 
     Bias: biased, by O(1/N): β depends on every trajectory's own actions.
 
@@ -84,19 +86,10 @@ def cross_fitted(
 ) -> Float[Array, "N T"]:
     """The baseline fitted to the other folds, b_it = φ_it·β^(all folds but i's).
 
-    Args:
-        features: [N, T, F], of states and time, not of actions.
-        products: [N, T, T], as from `score_products`.
-        target: [N, T], as from `weights.returns_to_go`.
-        folds: from 2 to N, of consecutive trajectories and of sizes that differ by one at most. N
-            folds of one use the most trajectories for each fit.
-
     Returns:
         [N, T], for the batch's `value`.
 
     Raises:
-        ValueError: if `folds` is outside [2, N], for then a fold is empty or has nothing to fit
-            to; if shapes do not fit.
         TypeError: if `folds` is not an integer.
 
     Bias: none, for trajectories drawn independently. Their gradients are then no longer so.
@@ -126,16 +119,6 @@ def per_parameter_same_batch(
 
     ĝ_p = 1/N Σ_i (A_ip − b_p Z_ip), b_p = Σ_i A_ip Z_ip / Σ_i Z_ip².
 
-    Args:
-        gradients: pytree of [N, ...], A_i, each trajectory's gradient without a baseline.
-        scores: the same, Z_i, what a baseline of one takes from it.
-
-    Returns:
-        A pytree like the parameters.
-
-    Raises:
-        ValueError: if trees or shapes differ.
-
     Bias: biased, by O(1/N): b depends on every trajectory's own actions.
 
     References:
@@ -144,7 +127,7 @@ def per_parameter_same_batch(
     _check_same_shapes(gradients, scores)
 
     def of_leaf(gradient: Array, score: Array) -> Array:
-        baseline = _divide_or_zero(jnp.sum(gradient * score, axis=0), jnp.sum(score**2, axis=0))
+        baseline = divide_if_positive(jnp.sum(gradient * score, axis=0), jnp.sum(score**2, axis=0))
         return jnp.mean(gradient - baseline[None] * score, axis=0)
 
     return jax.tree.map(of_leaf, gradients, scores)
@@ -159,19 +142,12 @@ def per_parameter_cross_fitted(
     """Mean gradient less a baseline for each parameter, fitted to the other folds.
 
     ĝ_p = 1/N Σ_i (A_ip − b_p^(−i) Z_ip), b_p^(−i) = Σ_j A_jp Z_jp / Σ_j Z_jp² over the other folds.
-    No weight does that: it is one number for a step, whatever the parameter.
+    A weight cannot do that: it is one number a step for all parameters.
 
     Args:
-        gradients: pytree of [N, ...], A_i, each trajectory's gradient without a baseline.
-        scores: the same, Z_i, what a baseline of one takes from it: `gradients` less
-            `per_trajectory_gradients` with `baseline=constant(1.0)`.
-        folds: as for `cross_fitted`.
-
-    Returns:
-        A pytree like the parameters.
+        scores: `gradients` less `per_trajectory_gradients` with `baseline=constant(1.0)`.
 
     Raises:
-        ValueError: if `folds` is outside [2, N], or if trees or shapes differ.
         TypeError: if `folds` is not an integer.
 
     Bias: none, for trajectories drawn independently.
@@ -191,8 +167,9 @@ def per_parameter_cross_fitted(
 
     def of_leaf(gradient: Array, score: Array) -> Array:
         weight = jnp.asarray(others, gradient.dtype)
-        sums = (jnp.tensordot(weight, x, 1) for x in (gradient * score, score**2))
-        return jnp.mean(gradient - _divide_or_zero(*sums)[fold] * score, axis=0)
+        products, squares = (jnp.tensordot(weight, x, 1) for x in (gradient * score, score**2))
+        baseline = divide_if_positive(products, squares)[fold]
+        return jnp.mean(gradient - baseline * score, axis=0)
 
     return jax.tree.map(of_leaf, gradients, scores)
 
@@ -212,11 +189,11 @@ def _normal_equations(features: Array, products: Array, target: Array) -> tuple[
 
 
 def _solve(gram: Array, moment: Array) -> Array:
-    """β of gram β = moment by elimination, each feature in units in which it counts one.
+    """β of gram β = moment by elimination, with each feature scaled to norm one.
 
-    A feature of which the ones before it leave less than √eps is left out: its pivot would be all
-    noise. LAPACK would be faster, but its calls, batched by vmap and several of them in one
-    program, were seen to wait for one another for ever on a CPU of two cores.
+    A feature is left out if less than √eps of it is independent of the ones before: its pivot would
+    be noise. LAPACK would be faster, but several of its calls in one program, batched by vmap, were
+    seen to deadlock on a CPU of two cores.
     """
     size = jnp.diagonal(gram)
     scale = jnp.where(size > 0, jax.lax.rsqrt(jnp.where(size > 0, size, 1)), 0)
@@ -229,12 +206,6 @@ def _solve(gram: Array, moment: Array) -> Array:
 
     rows = jnp.column_stack([gram * scale[:, None] * scale[None], scale * moment])
     return scale * jax.lax.fori_loop(0, gram.shape[0], eliminate, rows)[:, -1]
-
-
-def _divide_or_zero(numerator: Array, denominator: Array) -> Array:
-    """The ratio, zero where the denominator is."""
-    seen = denominator > 0
-    return jnp.where(seen, numerator / jnp.where(seen, denominator, 1), 0)
 
 
 def _split_into_folds(folds: int, N: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,7 @@
-"""What a baseline is fitted with: features of states and times, and the products of the scores."""
+"""Features of states and times for fitted baselines, and the products of the scores.
+
+A batch is [N, T]. Features [N, T, F] and products are zero on masked steps.
+"""
 
 from dataclasses import replace
 from functools import reduce
@@ -11,51 +14,24 @@ from jaxtyping import Float
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.scores import weighted_score_per_trajectory
 from pgjax.core.validation import check_unit_interval
-from pgjax.estimators import admit
+from pgjax.estimators import as_checked_arrays
 from pgjax.types import Number, Params, Policy, RecurrentPolicy, Trajectory
 
 
 def scalar(batch: Trajectory) -> Float[Array, "N T 1"]:
-    """One feature that is always one: b is a number.
-
-    Args:
-        batch: [N, T].
-
-    Returns:
-        [N, T, 1], zero on masked steps.
-
-    Bias: does not apply.
-    """
+    """One feature that is always one: b is a number."""
     return jnp.asarray(batch.mask)[..., None].astype(_dtype(batch))
 
 
 def time_steps(batch: Trajectory) -> Float[Array, "N T T"]:
-    """A feature for each time step, counted from the episode's start: b is a table b(t).
-
-    Args:
-        batch: [N, T].
-
-    Returns:
-        [N, T, T], zero on masked steps.
-
-    Bias: does not apply.
-    """
+    """A feature for each time step, counted from the episode's start: b is a table b(t)."""
     time = boundaries.time_in_episode(batch)[..., None]
     steps = jnp.arange(batch.mask.shape[1], dtype=time.dtype)
     return (batch.mask[..., None] & (time == steps[None, None])).astype(_dtype(batch))
 
 
 def observations(batch: Trajectory) -> Float[Array, "N T F"]:
-    """Everything observed, as one vector: b is a table b(s) if states are one-hot, else linear.
-
-    Args:
-        batch: [N, T].
-
-    Returns:
-        [N, T, F], zero on masked steps; F numbers in an observation.
-
-    Bias: does not apply.
-    """
+    """The observation as a vector of F numbers: b is a table b(s) if it is one-hot, else linear."""
     N, T = batch.mask.shape
     leaves = [jnp.reshape(jnp.asarray(x), (N, T, -1)) for x in jax.tree.leaves(batch.observation)]
     features = jnp.concatenate([x.astype(_dtype(batch)) for x in leaves], axis=-1)
@@ -71,23 +47,20 @@ def score_products(
 ) -> Float[Array, "N T T"]:
     """Products of a trajectory's scores, K_tt' = γ^t γ^t' ∇log π(a_t|s_t) · ∇log π(a_t'|s_t').
 
-    One trajectory's scores, T·P numbers, are held at a time. With a memory in the policy each step
-    is unrolled by itself, at T times the work.
+    One trajectory's scores, T·P numbers, are held at a time. For a recurrent policy each step is
+    unrolled by itself, at T times the work.
 
     Args:
-        policy: whose score.
-        params: of the policy.
-        batch: [N, T].
-        discount: γ as it stands before the weights: the reward-to-go's own, 1 for the total
-            return's and where γ^t is left out.
+        discount: γ of the weights' γ^t: that of `reward_to_go`, and 1 for the total return and
+            where γ^t is left out.
 
     Returns:
-        [N, T, T], zero on masked steps. Its diagonal holds the squared norms of the scores; with
-        the rest set to zero a fit is that of each step's own variance, which needs fewer
-        trajectories to settle, and misses the covariances of the steps.
+        [N, T, T]. Its diagonal holds the squared norms of the scores. With the rest set to zero, a
+        fit minimises each step's variance alone, which needs fewer trajectories and ignores the
+        covariances of the steps.
 
     Raises:
-        ValueError: if γ is outside [0, 1], or the batch is not laid out as [N, T].
+        ValueError: if γ is outside [0, 1], or if the batch is not laid out as [N, T].
 
     Bias: exact. A discount that is not the estimator's makes a fit worse, but biases nothing.
 
@@ -105,7 +78,7 @@ def score_products(
         Array([0.5, 0.5, 0.5, 0.5], dtype=float32)
     """
     discount = check_unit_interval("discount", discount)
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     recurrent = isinstance(policy, RecurrentPolicy)
 
     def of_row(row: Trajectory) -> Array:

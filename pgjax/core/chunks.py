@@ -138,9 +138,6 @@ def sum_live_rows(
         live: [R].
         size: rows in a chunk.
 
-    Returns:
-        The pytree of sums.
-
     Example:
         >>> live = jnp.array([True, False, True, True])
         >>> def total(x, live):
@@ -159,7 +156,7 @@ def sum_rows(
 ) -> PyTree:
     """`sum_live_rows` with the rows in order: only chunks without a live row are skipped.
 
-    Faster if the live rows are together, for packing 500 rows takes the time of a small chunk.
+    It is faster if the live rows are together: packing 500 rows takes as long as a small chunk.
     `f` sees dead rows too.
     """
     return _sum(f, rows, live, size, _in_order)
@@ -176,7 +173,7 @@ def even_size(count: int, largest: int) -> int:
 
 
 Chunks = tuple[Array, Array, Array]
-"""[C, size] indices, [C, size] which of them count, [C] whether a chunk has any."""
+"""Indices [C, size], which of them count [C, size], and whether a chunk has any [C]."""
 
 
 def _sum(

@@ -14,17 +14,13 @@ def over_devices(function: Callable[..., Any], mesh: Mesh | None, whole: Any, ro
     """`function(whole, rows)`, each device with its share of the rows and of the result.
 
     Args:
-        function: of pytrees; the result's leaves are [N, ...] as the rows' are, and what it says
-            of a row depends on that row alone.
+        function: of pytrees; each row of its result, a pytree of [N, ...], depends on one row.
         mesh: the devices; None runs where the data is.
         whole: what every device needs.
         rows: pytree of [N, ...].
 
-    Returns:
-        The function's result.
-
     Raises:
-        ValueError: N is not a multiple of the number of devices.
+        ValueError: if N is not a multiple of the number of devices.
     """
     if mesh is None:
         return without_explicit_axes(function, PartitionSpec())(whole, rows)
@@ -52,14 +48,11 @@ def without_explicit_axes(
     """`function`, within which the compiler alone decides how arrays are spread.
 
     On a mesh with explicit axes, JAX's default, types say how arrays are spread, and an operation
-    that cannot tell how to spread its result is an error. Estimators are written without.
+    that cannot tell how to spread its result is an error. Estimators do not say it.
 
     Args:
-        function: of pytrees; what is no array in them is left alone.
+        function: of pytrees, whose leaves need not be arrays.
         result: how every leaf of its result is spread on such a mesh.
-
-    Returns:
-        A function of the same arguments; where no axis is explicit, `function` itself.
     """
 
     def run(*arguments: Any) -> Any:
@@ -83,7 +76,7 @@ def without_explicit_axes(
 def varying(tree: Any, like: Any) -> Any:
     """Within `shard_map`, a tree that counts as differing wherever any leaf of `like` does.
 
-    A loop's carry must say so from its start; elsewhere nothing changes.
+    A loop's carry must be so from its start. Outside `shard_map` nothing changes.
     """
     axes = frozenset().union(*map(_varies_over, jax.tree.leaves(like)))
 
@@ -97,7 +90,7 @@ def varying(tree: Any, like: Any) -> Any:
 def summed_like(tree: Any, like: Any) -> Any:
     """Within `shard_map`, each leaf summed over the axes in which the leaf of `like` is the same.
 
-    So the gradient of replicated parameters is the sum over devices, as JAX has it.
+    The gradient of replicated parameters is then the sum over devices, as in JAX.
     """
 
     def total(x: Any, like: Any) -> Any:
@@ -108,7 +101,7 @@ def summed_like(tree: Any, like: Any) -> Any:
 
 
 def _within(result: PartitionSpec, axes: tuple[str, ...]) -> PartitionSpec:
-    """What a partition says of some of the axes."""
+    """A partition, restricted to some of the axes."""
 
     def part(names: Any) -> tuple[str, ...]:
         names = (names,) if isinstance(names, str) else names or ()

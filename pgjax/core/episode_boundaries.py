@@ -2,9 +2,13 @@
 
 A row is one whole episode, or a window of several, one after another. An episode in a window ends
 after each step that terminated or truncated, and at the row's last step. All credit assignment
-reads the boundaries here, so that no return leaks from one episode into the one before it, and no
-terminal state is bootstrapped.
+reads the boundaries here: no return leaks from one episode into the one before it, and no terminal
+state is bootstrapped.
+
+Batches are [N, T], and so are results unless their docstring says otherwise.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,28 +29,22 @@ def holds_windows(batch: Trajectory) -> bool:
 
 
 def same_episode_next(batch: Trajectory) -> Bool[Array, "N T"]:
-    """[N, T] whether the next step is a live one of the same episode."""
+    """Whether the next step is a live one of the same episode."""
     going = batch.mask & jnp.pad(batch.mask[:, 1:], ((0, 0), (0, 1)))
     return going & ~(batch.terminated | batch.truncated) if holds_windows(batch) else going
 
 
 def is_first_step(batch: Trajectory) -> Bool[Array, "N T"]:
-    """[N, T] whether a step begins an episode, as far as the row shows; true at dead steps too."""
+    """Whether a step begins an episode, as far as the row shows; true at dead steps too."""
     inside = same_episode_next(batch)[:, :-1]
     return jnp.pad(~inside, ((0, 0), (1, 0)), constant_values=True)
 
 
 def rate_within_episode(batch: Trajectory, rate: Number) -> Number | Float[Array, "N T"]:
-    """A rate, γ or λ, that is zero where the next step belongs to another episode.
+    """A rate, γ or λ, set to zero where the next step belongs to another episode.
 
-    If a row is one episode, the rate itself will do, and is faster: only zeros follow its end.
-
-    Args:
-        batch: [N, T].
-        rate: in [0, 1].
-
-    Returns:
-        The rate unchanged for whole episodes; [N, T] in float32 or wider for windows.
+    For windows it is [N, T], in float32 or wider. For whole episodes it is the rate itself, which
+    is faster: only zeros follow an episode's end.
     """
     if not holds_windows(batch):
         return rate
@@ -55,13 +53,10 @@ def rate_within_episode(batch: Trajectory, rate: Number) -> Number | Float[Array
 
 
 def time_in_episode(batch: Trajectory) -> Int[Array, "N T"] | Int[Array, "1 T"]:
-    """The time t of every step, counted from the start of its episode.
+    """The time t of every step, counted from the start of its episode; [1, T] for whole episodes.
 
-    This is `time` if the batch has it. Otherwise each row is taken to begin with the first step of
-    an episode, and so is each step after an episode's end.
-
-    Returns:
-        [N, T] for windows, [1, T] for whole episodes.
+    This is `time` if the batch has it. Otherwise the row's first step starts an episode, and so
+    does each step after an episode's end.
     """
     if batch.time is not None:
         return batch.time
@@ -75,9 +70,9 @@ def time_in_episode(batch: Trajectory) -> Int[Array, "N T"] | Int[Array, "1 T"]:
 def replace_dead_steps(mask: Bool[Array, "N T"], tree: PyTree) -> PyTree:
     """Leaves [N, T, ...] whose dead steps repeat the row's first step.
 
-    So a policy is evaluated at a real step everywhere, and what stands after an episode's end
-    reaches neither the value nor, as NaN · 0, the gradient. A row whose first step is dead gets
-    zeros; of booleans true, for no action mask may be all false.
+    A policy is then evaluated at a real step everywhere. What stands after an episode's end reaches
+    neither the value nor, as NaN · 0, the gradient. A row whose first step is dead gets zeros, and
+    true for booleans, because no action mask may be all false.
     """
 
     def replaced(x: Array) -> Array:
@@ -92,34 +87,28 @@ def replace_dead_steps(mask: Bool[Array, "N T"], tree: PyTree) -> PyTree:
 def discounted_by_time(
     batch: Trajectory, discount: Number, weight: Float[Array, "N T"]
 ) -> Float[Array, "N T"]:
-    """γ^t w_it, where t is the time in the step's episode.
-
-    Args:
-        batch: [N, T].
-        discount: γ in [0, 1].
-        weight: [N, T] w, such as an advantage.
-
-    Returns:
-        [N, T].
+    """γ^t w_it, where t is the time in the step's episode and w is a weight or an advantage.
 
     Raises:
         ValueError: if `discount` is not a single number.
     """
     check_scalars(discount=discount)
-    return (
-        jnp.asarray(discount, weight.dtype) ** time_in_episode(batch).astype(weight.dtype) * weight
-    )
+    return discount_power(discount, time_in_episode(batch), weight.dtype) * weight
+
+
+def discount_power(discount: Number, time: Array, dtype: Any) -> Array:
+    """γ^t in a floating dtype, whatever the dtype of the times."""
+    return jnp.asarray(discount, dtype) ** time.astype(dtype)
 
 
 def bootstrap_values(batch: Trajectory) -> Float[Array, "N T"] | None:
-    """The value of the state after an episode that ends without having terminated; else zero.
+    """The value of the state after an episode that is cut and did not terminate; else zero.
 
-    Returns:
-        [N, T]; None if the batch has no such values, and so bootstraps nothing.
+    It is None if the batch has no such values, and so bootstraps nothing.
 
     Raises:
         ValueError: if the batch has `final_value` and `time` but no `next_value`: `final_value`
-            holds nothing for the ends within a row.
+            does not cover the ends within a row.
     """
     if batch.next_value is not None:
         return jnp.where(_is_cut(batch), batch.next_value, 0)
@@ -136,18 +125,25 @@ def bootstrap_values(batch: Trajectory) -> Float[Array, "N T"] | None:
 def values(batch: Trajectory) -> Float[Array, "N T"]:
     """V(s_t), the batch's `value`, zero after the end.
 
-    Returns:
-        [N, T].
-
     Raises:
         ValueError: if the batch has none.
     """
-    if batch.value is None:
+    return jnp.where(batch.mask, require_field(batch, "value", "weights that use a critic need"), 0)
+
+
+def require_field(batch: Trajectory, field: str, need: str) -> Float[Array, "N T"]:
+    """A critic's values in the batch.
+
+    Raises:
+        ValueError: if the field is None; `need` says what needs it.
+    """
+    found = getattr(batch, field)
+    if found is None:
         raise ValueError(
-            "batch.value is None, and weights that ask a critic need it: "
-            "batch.replace(value=critic(batch.observation))"
+            f"batch.{field} is None, and {need} it: "
+            f"batch.replace({field}=critic(batch.observation))"
         )
-    return jnp.where(batch.mask, batch.value, 0)
+    return found
 
 
 def following_values(batch: Trajectory) -> Float[Array, "N T"]:
@@ -155,10 +151,7 @@ def following_values(batch: Trajectory) -> Float[Array, "N T"]:
 
     For a window this is `next_value`. For a whole episode it is the next step's `value`, and
     `final_value` at the last step. Without a `final_value` the time limit belongs to the task, and
-    nothing follows.
-
-    Returns:
-        [N, T].
+    the last step is followed by zero.
 
     Raises:
         ValueError: if the batch has no values.
@@ -174,7 +167,7 @@ def following_values(batch: Trajectory) -> Float[Array, "N T"]:
 
 
 def _is_cut(batch: Trajectory) -> Array:
-    """Whether the episode was left here before it terminated."""
+    """Whether the episode is cut after this step, before it terminated."""
     return batch.mask & ~same_episode_next(batch) & ~batch.terminated
 
 

@@ -11,7 +11,7 @@ from jax import Array
 
 
 def in_float64(function: Callable) -> Callable:
-    """Run under a local x64 setting, whatever the caller's."""
+    """`function`, run under a local x64 setting, whatever the caller's."""
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -37,10 +37,10 @@ def as_float64(x: Any) -> Array:
 
 
 def to_jax(tree: Any) -> Any:
-    """Leaves as JAX arrays of the present precision, each from a fresh copy.
+    """The tree with JAX arrays of the present precision, each from a fresh copy.
 
-    JAX remembers what it made of a NumPy array it has traced, also when the x64 setting has changed
-    since, and would give float32 where float64 is asked for.
+    JAX caches its conversion of a traced NumPy array, even when the x64 setting has changed since,
+    and would give float32 where float64 is asked for.
     """
     return jax.tree.map(
         lambda x: jnp.asarray(np.array(x) if isinstance(x, np.ndarray) else x), tree

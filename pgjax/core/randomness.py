@@ -7,7 +7,7 @@ part it is, so this works for any policy and any environment.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax import Array
@@ -19,22 +19,10 @@ LARGEST_DRAW = 64
 """Numbers that one operation may draw outside the loop: all steps' draws are held at once."""
 
 
-class SplitDraws(NamedTuple):
-    """A function of (keys, carry) in two parts: `step(draw(keys), carry)` is its value.
-
-    Attributes:
-        draw: keys -> the values that depend on the keys alone and that `step` needs.
-        step: (draws, carry) -> what the function returns.
-    """
-
-    draw: Callable[[PyTree], list[Array]]
-    step: Callable[[list[Array], PyTree], PyTree]
-
-
 def split_random_draws(
     function: Callable[[PyTree, PyTree], PyTree], keys: PyTree, carry: PyTree
-) -> SplitDraws:
-    """Split a function of (keys, carry) by what depends on keys alone.
+) -> tuple[Callable[[PyTree], list[Array]], Callable[[list[Array], PyTree], PyTree]]:
+    """A function of (keys, carry) in two parts, so that `step(draw(keys), carry)` is its value.
 
     Args:
         function: (keys, carry) -> any pytree. Arrays that it closes over are constants.
@@ -42,7 +30,8 @@ def split_random_draws(
         carry: an example of the second.
 
     Returns:
-        The two parts. Operations with side effects stay in the second.
+        `draw`, which computes what depends on the keys alone, and `step`. Operations with side
+        effects stay in `step`.
     """
     closed, result = jax.make_jaxpr(function, return_shape=True)(keys, carry)
     jaxpr = closed.jaxpr
@@ -75,7 +64,7 @@ def split_random_draws(
         out = eval_jaxpr(step_jaxpr, closed.consts, *draws, *jax.tree.leaves(carry))
         return jax.tree.unflatten(structure, out)
 
-    return SplitDraws(draw, step)
+    return draw, step
 
 
 def _part(closed: ClosedJaxpr, equations: list, invars: list, outvars: list) -> Any:

@@ -7,7 +7,7 @@ A primitive learns from vmap where the batch axes stand, and chooses when it is 
   loop. Eight elements are first solved as if nothing followed them, which no carry delays; then one
   multiply-add with the carry corrects all eight.
 - time not last ([T, N]): one row at a time, a vector operation each.
-- accelerators: a parallel scan, for there each step of a loop is a kernel launch.
+- accelerators: a parallel scan, because each step of a loop would be a kernel launch.
 
 On a CPU both loops write over their input, so a donated buffer costs no new memory.
 """
@@ -27,8 +27,8 @@ from jaxtyping import Float
 from pgjax.core.devices import varying
 
 LOOK_AHEAD = 8
-"""Elements solved without the carry. XLA on a CPU falls off a cliff just above: at 10 it computes
-the shared terms anew for each of its outputs, a hundredfold slower; 4 costs 1.6 times as much."""
+"""Elements solved without the carry. At 10, XLA on a CPU computes the shared terms anew for each of
+its outputs, a hundredfold slower; 4 costs 1.6 times as much as 8."""
 
 
 def reverse_affine(

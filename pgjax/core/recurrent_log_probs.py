@@ -6,7 +6,7 @@ whole episode.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,33 +20,20 @@ Measure = Callable[[Params, Any, Observation], Array]
 """(params, memory, observation) -> scalar, constant under differentiation."""
 
 
-class Steps(NamedTuple):
-    """What the log-probabilities of T steps are functions of.
+Steps: TypeAlias = tuple[Observation, PyTree, Bool[Array, "*batch T"] | None]
+"""Observations [T, ...], actions [T, ...] and `is_first` [T] of T steps, or of rows of them.
 
-    Attributes:
-        observation: [T, ...] without garbage: dead steps repeat the row's first one.
-        action: [T, ...] likewise.
-        is_first: [T] true where the memory is the initial one: at the row's start, after each end
-            of an episode within a window, and at dead steps, which so repeat the first step's
-            computation. None if the policy has no memory.
-    """
-
-    observation: Observation
-    action: PyTree
-    is_first: Bool[Array, "T"] | None
+Dead steps repeat the row's first step. `is_first` is true where the memory is the initial one: at
+the row's start, after each end of an episode within a window, and at dead steps. It is None if the
+policy has no memory."""
 
 
 def unroll(
-    policy: RecurrentPolicy,
-    params: Params,
-    steps: Steps,
-    measure: Measure | None = None,
+    policy: RecurrentPolicy, params: Params, steps: Steps, measure: Measure | None = None
 ) -> tuple[Float[Array, "T"], Float[Array, "T"]]:
     """Log π(a_t|m_t, s_t) along one row, m_t being the memory, and a measure of each step.
 
     Args:
-        policy: with a memory.
-        params: of the policy.
         steps: of one row, [T].
         measure: such as the policy's entropy; None is zero.
 
@@ -61,11 +48,11 @@ def unroll(
     start = _initial_memory(policy, params, steps)
     measure = measure or _zero
 
-    def step(memory: Any, now: Steps) -> tuple[Any, tuple[Array, Array]]:
-        is_first: Any = now.is_first
+    def step(memory: Any, now: Any) -> tuple[Any, tuple[Array, Array]]:
+        observation, action, is_first = now
         memory = jax.tree.map(partial(jnp.where, is_first), start, memory)
-        measured = measure(*jax.lax.stop_gradient((params, memory)), now.observation)
-        memory, log_prob = policy.log_prob(params, memory, now.observation, now.action)
+        measured = measure(*jax.lax.stop_gradient((params, memory)), observation)
+        memory, log_prob = policy.log_prob(params, memory, observation, action)
         memory = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), memory, start)
         return memory, (log_prob, measured)
 
@@ -75,7 +62,7 @@ def unroll(
 def _initial_memory(policy: RecurrentPolicy, params: Params, steps: Steps) -> Any:
     """The initial memory, in the dtypes that a step gives it: a scan's carry may not change."""
     start = jax.tree.map(jnp.asarray, policy.memory(params))
-    observation, action = jax.tree.map(lambda x: x[0], (steps.observation, steps.action))
+    observation, action = jax.tree.map(lambda x: x[0], steps[:2])
     after = jax.eval_shape(policy.log_prob, params, start, observation, action)[0]
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (start, after)]
     if jax.tree.structure(start) != jax.tree.structure(after) or shapes[0] != shapes[1]:

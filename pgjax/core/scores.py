@@ -5,16 +5,18 @@ weighted score Σ_it c_it ∇log π(a_it|s_it). Once the score weights are known
 without memory are independent, and the trajectories of a recurrent one. These independent units
 are the rows of the chunks in which a batch is evaluated; a recurrent policy needs nothing else
 (`pgjax.core.chunks`, `pgjax.core.recurrent_log_probs`).
+
+Of a batch [N, T], the observations, actions and mask are read. `chunk_size` is the number of steps
+that are evaluated at a time; None takes the fastest measured, 4,096 on a CPU.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import Float, PyTree
 
 from pgjax.core import chunks
 from pgjax.core.devices import summed_like, varying
@@ -38,39 +40,30 @@ def log_probs(
     *,
     chunk_size: int | None = None,
 ) -> Float[Array, "N T"]:
-    """Log-probabilities log π(a_it|s_it) under params, zero after each episode's end.
+    """Log-probabilities log π(a_it|s_it) under params, [N, T], zero after each episode's end.
 
     A network sees one matrix of many steps. A recurrent policy is unrolled along each episode
     instead, from the memory at its start.
 
-    Args:
-        policy: whose log-probabilities.
-        params: of the policy.
-        batch: [N, T].
-        chunk_size: steps evaluated at a time; None takes the fastest measured, 4,096 on a CPU.
-
-    Returns:
-        [N, T].
-
     Raises:
         ValueError: if a recurrent policy returns another kind of memory than it was given.
 
-    Bias: exact. A window that begins within an episode does not hold the steps before: there a
-        recurrent policy starts from the initial memory, and is another policy than the one that
-        acted, unless that one did so too.
+    Bias: exact, but for windows that begin within an episode: there a recurrent policy starts from
+        the initial memory, and differs from the policy that acted, unless that one did so too.
     """
     if batch.mask.size == 0:  # a check inside the policy cannot be mapped over no rows
         return jnp.zeros_like(batch.log_prob)
-    units = _independent_units(policy, batch, chunk_size)
+    steps, mask, size = _independent_units(policy, batch, chunk_size)
+    evaluate_units = _along_units(policy)
 
     def evaluate(steps: Steps) -> Array:
-        return units.evaluate(params, steps)[0]
+        return evaluate_units(params, steps)[0]
 
     if isinstance(policy, RecurrentPolicy):
         # Whole trajectories are rarely dead: to pack them costs 3 % of time and 7 % of memory.
-        log_prob = chunks.map_rows(evaluate, units.steps, units.size)
+        log_prob = chunks.map_rows(evaluate, steps, size)
     else:
-        log_prob = chunks.map_live_rows(evaluate, units.steps, units.live, units.size)
+        log_prob = chunks.map_live_rows(evaluate, steps, mask, size)
     return jnp.where(batch.mask, log_prob.reshape(batch.mask.shape), 0)
 
 
@@ -82,18 +75,7 @@ def weighted_score(
     *,
     chunk_size: int | None = None,
 ) -> PyTree[Float[Array, "..."]]:
-    """The weighted score Σ_it c_it ∇log π(a_it|s_it).
-
-    Args:
-        policy: whose score.
-        params: of the policy.
-        batch: [N, T]; its observations, actions and mask are read.
-        score_weight: [N, T] c_it.
-        chunk_size: steps evaluated at a time; None takes the fastest measured.
-
-    Returns:
-        A pytree like params.
-    """
+    """The weighted score Σ_it c_it ∇log π(a_it|s_it), a pytree like params."""
     score, _ = weighted_score_and_sum(policy, params, batch, score_weight, chunk_size=chunk_size)
     return score
 
@@ -110,34 +92,31 @@ def weighted_score_and_sum(
     """The weighted score, and the sum of a measure over the live steps, in one pass.
 
     Args:
-        policy: whose score.
-        params: of the policy.
-        batch: [N, T]; its observations, actions and mask are read.
         score_weight: [N, T] c_it.
         measure: of the policy, such as its entropy; None is zero.
-        chunk_size: steps evaluated at a time; None takes the fastest measured.
 
     Returns:
         A pytree like params, and Σ_it measure(s_it) over the live steps.
     """
     if batch.mask.size == 0:
         return jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
-    units = _independent_units(policy, batch, chunk_size)
+    steps, mask, size = _independent_units(policy, batch, chunk_size)
+    evaluate = _along_units(policy)
 
     def weighted(
         params: Params, rows: tuple[Steps, Array, Array], live: Array
     ) -> tuple[Array, Array]:
         steps, weight, mask = rows
-        log_prob, measured = units.evaluate(params, steps, measure)
+        log_prob, measured = evaluate(params, steps, measure)
         counts = mask & live.reshape(live.shape + (1,) * (mask.ndim - 1))
         total = jnp.sum(log_prob * jnp.where(counts, weight, 0))
         return total, jnp.sum(jnp.where(counts, measured, 0))
 
-    per_unit = jax.tree.map(lambda x: x.reshape(units.shape), (score_weight, batch.mask))
-    rows = units.steps, *per_unit
+    rows = steps, score_weight.reshape(mask.shape), mask
     local = varying(params, (params, rows))  # no device waits for another's chunks
     score = partial(jax.grad(weighted, has_aux=True), local)
-    total, measured = chunks.sum_live_rows(score, rows, units.live, units.size)
+    live = jnp.any(mask.reshape(len(mask), -1), axis=1)
+    total, measured = chunks.sum_live_rows(score, rows, live, size)
     return summed_like(total, params), measured
 
 
@@ -153,11 +132,8 @@ def weighted_score_per_trajectory(
     """The weighted score Σ_t c_it ∇log π(a_it|s_it) of each trajectory.
 
     Args:
-        policy: whose score.
-        params: of the policy.
-        batch: [N, T]; its observations, actions and mask are read.
         score_weight: [N, T] c_it.
-        chunk_size: steps of a batch that is evaluated all at once; None takes the fastest measured.
+        chunk_size: steps of a batch that is evaluated all at once.
         chunk_shape: trajectories and steps in a chunk of a larger batch. A recurrent policy's
             trajectories are whole in time, and at most so many that `chunk_size` holds.
 
@@ -184,7 +160,7 @@ def weighted_score_per_trajectory(
     local = varying(params, (params, rows))  # or each would be summed over devices
 
     def score(rows: tuple[Steps, Array, Array]) -> Params:
-        """Of a few trajectories: the sum over chunks of their time."""
+        """The scores of a few trajectories: sums over chunks of their time."""
 
         def part(time: Array, live: Array) -> Params:
             steps_now, weight, _ = jax.tree.map(lambda x: x[:, time], rows)
@@ -195,42 +171,21 @@ def weighted_score_per_trajectory(
     return chunks.map_rows(score, rows, trajectories)
 
 
-class _Units(NamedTuple):
-    """A batch as U units that are independent: steps, or the rows of a recurrent policy.
-
-    Attributes:
-        steps: [U, ...], or [U, T, ...] of a recurrent policy.
-        live: [U] whether a unit has a live step.
-        shape: of a number for each step, (U,) or (U, T).
-        size: units in a chunk.
-        evaluate: (params, steps, measure) -> log-probabilities and measures of n units.
-    """
-
-    steps: Steps
-    live: Bool[Array, "U"]
-    shape: tuple[int, ...]
-    size: int
-    evaluate: Callable[..., tuple[Array, Array]]
-
-
 def _independent_units(
     policy: Policy | RecurrentPolicy, batch: Trajectory, chunk_size: int | None
-) -> _Units:
+) -> tuple[Steps, Array, int]:
+    """The steps and the mask of U independent units, and how many units make a chunk.
+
+    Units are the steps, [U, ...], or the rows of a recurrent policy, [U, T, ...].
+    """
     chunk_size = chunk_size or chunks.rows_per_chunk()
-    shape = N, T = batch.mask.shape
+    N, T = batch.mask.shape
     if isinstance(policy, RecurrentPolicy):
-        steps = _steps(policy, batch, is_clean=True)
-
-        def evaluate(
-            params: Params, steps: Steps, measure: Measure | None = None
-        ) -> tuple[Array, Array]:
-            return jax.vmap(lambda steps: unroll(policy, params, steps, measure))(steps)
-
-        return _Units(steps, jnp.any(batch.mask, axis=1), shape, max(1, chunk_size // T), evaluate)
+        return _steps(policy, batch, is_clean=True), batch.mask, max(1, chunk_size // T)
     # Chunks hold no dead steps, so that a large batch saves a pass over its observations.
     steps = _steps(policy, batch, is_clean=chunk_size >= N * T)
     steps = jax.tree.map(lambda x: x.reshape(N * T, *x.shape[2:]), steps)
-    return _Units(steps, batch.mask.reshape(-1), (N * T,), chunk_size, _along_row(policy))
+    return steps, batch.mask.reshape(-1), chunk_size
 
 
 def _steps(policy: Policy | RecurrentPolicy, batch: Trajectory, *, is_clean: bool) -> Steps:
@@ -238,7 +193,21 @@ def _steps(policy: Policy | RecurrentPolicy, batch: Trajectory, *, is_clean: boo
     seen = batch.observation, batch.action
     observation, action = replace_dead_steps(batch.mask, seen) if is_clean else seen
     is_recurrent = isinstance(policy, RecurrentPolicy)
-    return Steps(observation, action, is_first_step(batch) if is_recurrent else None)
+    return observation, action, is_first_step(batch) if is_recurrent else None
+
+
+def _along_units(policy: Policy | RecurrentPolicy) -> Callable[..., tuple[Array, Array]]:
+    """(params, steps, measure) -> log-probabilities and measures of the units of a chunk."""
+    of_row = _along_row(policy)
+    if not isinstance(policy, RecurrentPolicy):
+        return of_row
+
+    def evaluate(
+        params: Params, steps: Steps, measure: Measure | None = None
+    ) -> tuple[Array, Array]:
+        return jax.vmap(lambda steps: of_row(params, steps, measure))(steps)
+
+    return evaluate
 
 
 def _along_row(policy: Policy | RecurrentPolicy) -> Callable[..., tuple[Array, Array]]:
@@ -249,10 +218,11 @@ def _along_row(policy: Policy | RecurrentPolicy) -> Callable[..., tuple[Array, A
     def evaluate(
         params: Params, steps: Steps, measure: Measure | None = None
     ) -> tuple[Array, Array]:
-        log_prob = jax.vmap(policy.log_prob, (None, 0, 0))(params, steps.observation, steps.action)
+        observation, action, _ = steps
+        log_prob = jax.vmap(policy.log_prob, (None, 0, 0))(params, observation, action)
         if measure is None:
             return log_prob, jnp.zeros_like(log_prob)
         held = jax.lax.stop_gradient(params)
-        return log_prob, jax.vmap(measure, (None, 0))(held, steps.observation)
+        return log_prob, jax.vmap(measure, (None, 0))(held, observation)
 
     return evaluate

@@ -23,8 +23,8 @@ def checked(function: Callable[..., Result]) -> Callable[..., Result]:
     """`function`, jit-compiled, with every check on its traced values switched on.
 
     Without it a NaN reward, an action outside the policy's range or a discount outside [0, 1] that
-    is only known at run time gives NaN or a wrong number; with it, an error that names the first
-    offending (trajectory, step). Costs one extra output per check; for debugging, not for speed.
+    is only known at run time gives NaN or a wrong number. With it, the error names the first wrong
+    (trajectory, step). Each check costs one more output: for debugging, not for speed.
 
     Args:
         function: arrays and pytrees of arrays in and out; close over policies and estimators.
@@ -33,7 +33,7 @@ def checked(function: Callable[..., Result]) -> Callable[..., Result]:
         A function of the same arguments.
 
     Raises:
-        ValueError: by the returned function, when a check fails.
+        ValueError: by the returned function, if a check fails.
 
     Example:
         >>> import jax.numpy as jnp, pgjax
@@ -78,6 +78,11 @@ def check_unit_interval(name: str, value: Any) -> Any:
     return _check_numbers(name, value, 0, lambda x, _: (x >= 0) & (x <= 1), "lie in [0, 1]")
 
 
+def check_rates(**values: Any) -> dict[str, Any]:
+    """The named settings (γ, λ), if each lies in [0, 1]; as `check_number` gives them."""
+    return {name: check_unit_interval(name, value) for name, value in values.items()}
+
+
 def check_at_least(name: str, value: Any, bound: Any, fix: str) -> Any:
     """`value`, if it is no less than `bound`, and so not NaN; as `check_number` gives it."""
     return _check_numbers(name, value, bound, lambda x, y: x >= y, "be at least {bound}", fix)
@@ -91,7 +96,7 @@ def check_above_zero(name: str, value: Any, fix: str) -> Any:
 def _check_numbers(
     name: str, value: Any, bound: Any, holds: Callable[..., Any], need: str, fix: str = ""
 ) -> Any:
-    """`value`, if `holds(value, bound)` for each number in it; the first other one is named."""
+    """`value`, if `holds(value, bound)` for each number in it; an error names the first other."""
     value = check_number(name, value)
     message = f"{name} must {need}, got {{value}}" + (f"; {fix}" if fix else "")
     if is_concrete(value, bound):
@@ -110,7 +115,7 @@ def _check_numbers(
 
 
 def check_scalars(**values: Any) -> None:
-    """Each setting is a single number where it is used."""
+    """Raise if a setting is not a single number where it is used."""
     for name, value in values.items():
         if jnp.ndim(value):
             raise ValueError(
@@ -120,7 +125,7 @@ def check_scalars(**values: Any) -> None:
 
 
 def check_sequence(name: str, value: jax.Array, like: tuple[str, jax.Array] | None = None) -> None:
-    """`value` is [T], and as long as the sequence `like`."""
+    """Raise if `value` is not [T], or is not as long as the sequence `like`."""
     if value.ndim != 1:
         raise ValueError(
             f"{name} must have shape [T], got {value.shape}; add a batch axis with jax.vmap, "
@@ -133,13 +138,13 @@ def check_sequence(name: str, value: jax.Array, like: tuple[str, jax.Array] | No
 
 
 def check_scalar_or_sequence(name: str, value: jax.Array, like: tuple[str, jax.Array]) -> None:
-    """`value` is a scalar or as long as the sequence `like`."""
+    """Raise if `value` is neither a scalar nor as long as the sequence `like`."""
     if value.ndim > 0:
         check_sequence(name, value, like)
 
 
 def check_batch(batch: Trajectory) -> None:
-    """Every field of the batch is laid out as [N, T, ...]; traced rewards are finite."""
+    """Raise if a field of the batch is not [N, T, ...], or if a traced reward is not finite."""
     if not isinstance(batch, Trajectory):
         raise TypeError(f"batch must be a pgjax.Trajectory, got {type(batch).__name__}")
     shape = batch.reward.shape
@@ -176,10 +181,8 @@ def check_batch(batch: Trajectory) -> None:
 
 
 def check_traced_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
-    """Traced values are finite wherever the mask is true; known ones are not read."""
-    if value.size == 0:
-        return
-    if is_concrete(value, mask):
+    """Raise if a traced value is not finite where the mask is true; known ones are not read."""
+    if value.size == 0 or is_concrete(value, mask):
         return  # reading every reward would make each eager call wait; `checked` does it
     bad = mask & ~jnp.isfinite(value)
     index = jnp.argmax(jnp.ravel(bad))
@@ -193,7 +196,7 @@ def check_traced_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
 
 
 def check_params(params: Any) -> None:
-    """Every leaf of the parameters is floating, so that a gradient exists."""
+    """Raise if a leaf of the parameters is not floating, and so has no gradient."""
     for path, leaf in jax.tree.leaves_with_path(params):
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
@@ -204,7 +207,7 @@ def check_params(params: Any) -> None:
 
 
 def check_key(key: Any) -> jax.Array:
-    """A typed key as it is; a raw uint32 key wrapped into a typed one."""
+    """A single typed key; a raw uint32 key is wrapped into one."""
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         if key.shape != ():
@@ -217,9 +220,14 @@ def check_key(key: Any) -> jax.Array:
 
 
 def check_positive(name: str, value: Any) -> int:
-    """A count: an integer of at least one."""
+    """`value` as an int, if it is an integer of at least one."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
     return int(value)
+
+
+def check_counts(**values: Any) -> dict[str, int]:
+    """The named counts as ints, if each is an integer of at least one."""
+    return {name: check_positive(name, value) for name, value in values.items()}

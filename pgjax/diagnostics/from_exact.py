@@ -1,4 +1,8 @@
-"""What exact moments say: signal to noise, mean squared error, estimates needed."""
+"""Signal to noise, mean squared error and the estimates needed, from exact moments.
+
+`moments` are those of a single estimate, from `exact` or `enumeration`; `truth` is [P], flattened
+as they are. A ValueError is raised if its length differs. All results are exact.
+"""
 
 import numpy as np
 from jaxtyping import Float
@@ -9,13 +13,7 @@ from pgjax.types import Moments, Spread
 def exact_signal_to_noise(moments: Moments | Spread) -> float:
     """‖E ĝ‖² / tr Σ of a single estimate, exactly; N times it for the mean of N.
 
-    Args:
-        moments: exact ones, from `exact` or `enumeration`.
-
-    Returns:
-        The ratio, infinite for an estimate without variance.
-
-    Bias: exact.
+    It is infinite for an estimate without variance.
 
     References:
         Roberts & Tedrake (2009).
@@ -32,13 +30,7 @@ def exact_signal_to_noise(moments: Moments | Spread) -> float:
 def exact_noise_scale(moments: Moments | Spread) -> float:
     """Gradient noise scale tr Σ / ‖E ĝ‖², exactly: estimates until signal and noise are equal.
 
-    Args:
-        moments: exact ones, from `exact` or `enumeration`.
-
-    Returns:
-        The ratio, in estimates; infinite for an expectation of zero.
-
-    Bias: exact.
+    It is infinite for an expectation of zero.
 
     References:
         McCandlish et al., An Empirical Model of Large-Batch Training (2018), eq. 2.9.
@@ -57,18 +49,8 @@ def mean_squared_error(
 ) -> float:
     """E‖ĝ_N − truth‖² of the mean of N independent estimates, bias² + tr Σ / N, exactly.
 
-    Args:
-        moments: exact ones of a single estimate.
-        truth: [P], flattened like the moments.
-        num_estimates: N.
-
-    Returns:
-        The error, in squared units of the gradient.
-
     Raises:
-        ValueError: a truth of another length, N below one.
-
-    Bias: exact.
+        ValueError: if N is below one.
 
     Example:
         >>> import numpy as np
@@ -90,17 +72,13 @@ def estimates_needed(
     N = ⌈tr Σ / ((ε ‖truth‖)² − bias²)⌉.
 
     Args:
-        moments: exact ones of a single estimate.
-        truth: [P], flattened like the moments.
-        relative_error: ε, positive.
+        relative_error: ε > 0.
 
     Returns:
-        N, at least 1; infinite where the bias alone exceeds the error.
+        N, at least 1; infinite if the bias alone exceeds the error.
 
     Raises:
-        ValueError: a truth of another length, an error that is not positive.
-
-    Bias: exact.
+        ValueError: if the error is not positive.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Gradients as vectors, whatever tree they come in: inner product, norm, angle."""
+"""Gradients as vectors, whatever their tree: inner product, norm, angle."""
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,9 @@ Gradient = PyTree[Float[Array, "..."]]
 def cosine(first: Gradient, second: Gradient) -> Float[Array, ""]:
     """Cosine of the angle between two gradients; zero if either is zero.
 
-    No test of unbiasedness: it is above 0.999 for many a biased estimator.
+    It does not test unbiasedness: it is above 0.999 for many biased estimators.
     """
-    scale = norm(first) * norm(second)
-    safe = jnp.where(scale > 0, scale, 1)
-    return jnp.where(scale > 0, dot(first, second) / safe, 0)
+    return divide_if_positive(dot(first, second), norm(first) * norm(second))
 
 
 def norm(gradient: Gradient) -> Float[Array, ""]:
@@ -31,3 +29,9 @@ def dot(first: Gradient, second: Gradient) -> Float[Array, ""]:
 def total(tree: Gradient) -> Array:
     """Sum over all leaves."""
     return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(tree)), start=jnp.zeros(()))
+
+
+def divide_if_positive(numerator: Array, denominator: Array, otherwise: float = 0.0) -> Array:
+    """The ratio where the denominator is positive, and `otherwise` elsewhere, without a NaN."""
+    positive = denominator > 0
+    return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), otherwise)

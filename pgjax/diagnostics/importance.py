@@ -5,26 +5,28 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from pgjax.diagnostics.geometry import divide_if_positive
+
 
 def effective_sample_size(log_weight: Float[Array, "N *rest"]) -> Float[Array, "*rest"]:
     """Effective sample size (Σ_i w_i)² / Σ_i w_i² of N importance weights, from 1 to N.
 
-    It is the number of equal weights that would give a weighted mean the same variance, where the
+    It is the number of equal weights that would give a weighted mean the same variance, if the
     weights do not depend on what is averaged.
 
     Args:
-        log_weight: [N, ...], log of the weights along the first axis; for a per-decision estimate
-            the cumulative sum of log π − log μ over time, [N, T], gives one number a step. Weights
-            of zero are −inf.
+        log_weight: [N, ...], log of the weights along the first axis, −inf for a weight of zero.
+            For a per-decision estimate, the cumulative sum of log π − log μ over time, [N, T],
+            gives one number a step.
 
     Returns:
-        [...], NaN where every weight is zero. Computed relative to the largest weight, so that
-        none overflows.
+        [...], NaN where every weight is zero. It is computed relative to the largest weight, so
+        that none overflows.
 
     Raises:
-        ValueError: no sample.
+        ValueError: if N is zero.
 
-    Bias: it is too large when the large weights have not been drawn yet; a good value proves
+    Bias: too large if the large weights have not been drawn yet, so that a good value proves
         nothing.
 
     References:
@@ -41,4 +43,4 @@ def effective_sample_size(log_weight: Float[Array, "N *rest"]) -> Float[Array, "
     peak = jax.lax.stop_gradient(jnp.max(log_weight, axis=0, keepdims=True))
     relative = jnp.exp(log_weight - jnp.where(peak == -jnp.inf, 0, peak))
     total, squares = jnp.sum(relative, axis=0), jnp.sum(relative**2, axis=0)
-    return jnp.where(squares > 0, total**2 / jnp.where(squares > 0, squares, 1), jnp.nan)
+    return divide_if_positive(total**2, squares, otherwise=jnp.nan)

@@ -1,11 +1,13 @@
-"""Intervals for what is no mean: noise scale, signal to noise, cosine, by the jackknife.
+"""Jackknife confidence intervals for the noise scale, the signal to noise ratio and the cosine.
 
-Samples are independent gradient estimates, one for each of K batches: what couples the trajectories
-within a batch then does no harm.
+Samples are pytrees of [K, ...] with K ≥ 3 independent gradient estimates, one for each of K batches
+of N trajectories, so that trajectories within a batch may be coupled. `level` is the level of
+confidence, and `batch_size` is N. A ValueError is raised if there are fewer than three estimates.
+Biases are of order 1/K.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -38,20 +40,11 @@ class Interval(NamedTuple):
     high: float
 
 
-class Scale(NamedTuple):
-    """Where a statistic is close to normal: as it is, or its logarithm.
+Scale: TypeAlias = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
+"""An increasing function to the scale on which a statistic is close to normal, and its inverse."""
 
-    Attributes:
-        forward: from the statistic to that scale, increasing.
-        backward: its inverse.
-    """
-
-    forward: Callable[[np.ndarray], np.ndarray]
-    backward: Callable[[np.ndarray], np.ndarray]
-
-
-LOGARITHM = Scale(np.log, np.exp)
-LINEAR = Scale(np.asarray, np.asarray)
+LOGARITHM: Scale = (np.log, np.exp)
+LINEAR: Scale = (np.asarray, np.asarray)
 
 
 def jackknife(
@@ -67,17 +60,16 @@ def jackknife(
 
     Args:
         statistic: RunningMoments of each of the samples -> scalar.
-        *samples: pytrees of [K, ...], each of K ≥ 3 independent estimates, and independent of each
-            other.
-        scale: where the statistic is close to normal.
-        level: of confidence, in (0, 1).
+        *samples: pytrees of [K, ...], independent of each other.
+        scale: on which the statistic is close to normal, `LOGARITHM` or `LINEAR`.
+        level: in (0, 1).
 
     Returns:
-        An Interval. It is the whole range where a statistic was not finite: the sample is too small
-        to say anything.
+        An Interval. It is the whole range if a statistic was not finite, because the sample is too
+        small.
 
     Raises:
-        ValueError: fewer than three estimates, or not as many in each; a level outside (0, 1).
+        ValueError: if samples differ in K, or if the level is outside (0, 1).
 
     Bias: coverage tends to the level as K grows, if the statistic has a derivative at the truth.
 
@@ -101,18 +93,19 @@ def jackknife(
         raise ValueError(f"level must lie in (0, 1), got {level}")
     if isinstance(statistic, Partial):
         found = _compiled_statistics(statistic, *samples)
-    else:  # to be compiled for each new function would take longer than it saves
+    else:  # compiling each new function would take longer than it saves
         found = _statistics(statistic, *samples)
     estimate, left_out = float(found[0]), found[1]
+    forward, backward = scale
     with np.errstate(invalid="ignore", divide="ignore"):
-        centre = scale.forward(np.asarray(estimate, np.float64))
-        replicates = scale.forward(np.asarray(left_out, np.float64))
+        centre = forward(np.asarray(estimate, np.float64))
+        replicates = forward(np.asarray(left_out, np.float64))
         if not (np.isfinite(centre) and np.all(np.isfinite(replicates))):
-            low, high = scale.backward(np.asarray([-np.inf, np.inf]))
+            low, high = backward(np.asarray([-np.inf, np.inf]))
             return Interval(estimate, float(low), float(high))
     error = np.sqrt((K - 1) / K * np.sum((replicates - replicates.mean()) ** 2))
     reach = stats.t.isf((1 - level) / 2, K - 1) * error
-    low, high = scale.backward(np.asarray([centre - reach, centre + reach]))
+    low, high = backward(np.asarray([centre - reach, centre + reach]))
     return Interval(estimate, float(low), float(high))
 
 
@@ -148,18 +141,7 @@ def noise_scale_interval(
 ) -> Interval:
     """Gradient noise scale in trajectories, N tr Cov(ĝ) / ‖E ĝ‖², with an interval.
 
-    Args:
-        estimates: pytree of [K, ...], independent estimates from batches of N trajectories.
-        batch_size: N.
-        level: of confidence.
-
-    Returns:
-        An Interval; up to infinity where the signal is not seen.
-
-    Raises:
-        ValueError: fewer than three estimates.
-
-    Bias: of order 1/K.
+    The interval reaches infinity if the signal is lost in noise.
 
     References:
         McCandlish et al. (2018), eq. 2.9.
@@ -183,18 +165,7 @@ def signal_to_noise_interval(
 ) -> Interval:
     """Signal to noise of one trajectory, ‖E ĝ‖² / (N tr Cov(ĝ)), with an interval.
 
-    Args:
-        estimates: pytree of [K, ...], independent estimates from batches of N trajectories.
-        batch_size: N.
-        level: of confidence.
-
-    Returns:
-        An Interval, the inverse of `noise_scale_interval`; down to zero where no signal is seen.
-
-    Raises:
-        ValueError: fewer than three estimates.
-
-    Bias: of order 1/K.
+    It is the inverse of `noise_scale_interval`, and reaches zero if the signal is lost in noise.
 
     References:
         Roberts & Tedrake (2009).
@@ -203,7 +174,7 @@ def signal_to_noise_interval(
 
 
 def inverse(interval: Interval) -> Interval:
-    """Of 1/x, for a positive x."""
+    """The interval of 1/x from that of a positive x."""
     with np.errstate(divide="ignore"):
         estimate, high, low = (float(1 / np.float64(x)) for x in interval)
     return Interval(estimate, low, high)
@@ -214,20 +185,12 @@ def cosine_interval(
 ) -> Interval:
     """Cosine of the angle between E ĝ and a gradient that is known, with an interval.
 
-    Noise is taken off the length of the mean first, or the cosine would be too small.
+    The variance is subtracted from the squared length of the mean; otherwise the cosine would be
+    too small. The interval lies in [−1, 1], and is all of it if the signal is lost in noise.
 
     Args:
-        estimates: pytree of [K, ...], independent estimates.
-        reference: pytree like one of them, ∇J say.
-        level: of confidence.
-
-    Returns:
-        An Interval within [−1, 1], and all of it where the signal is not seen.
-
-    Raises:
-        ValueError: fewer than three estimates.
-
-    Bias: of order 1/K.
+        estimates: pytree of [K, ...].
+        reference: pytree like one of them, such as ∇J.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -252,25 +215,17 @@ def cosine_between_interval(
 ) -> Interval:
     """Cosine of the angle between two expectations, E ĝ and E ĥ, with an interval.
 
+    The interval lies in [−1, 1], and is all of it if a signal is lost in noise.
+
     Args:
-        first: pytree of [K, ...], independent estimates ĝ.
-        second: as many estimates ĥ, from batches of their own: shared noise would count as
-            agreement.
-        level: of confidence.
-
-    Returns:
-        An Interval within [−1, 1], and all of it where a signal is not seen.
-
-    Raises:
-        ValueError: fewer than three estimates, or not as many of both.
-
-    Bias: of order 1/K.
+        first: pytree of [K, ...], estimates ĝ.
+        second: as many estimates ĥ, from other batches: shared noise would count as agreement.
     """
     found = jackknife(Partial(cosine_of_means), first, second, scale=LINEAR, level=level)
     return _within_cosines(found)
 
 
 def _within_cosines(found: Interval) -> Interval:
-    """Noise may carry all three out of [−1, 1], where no cosine lies."""
+    """The interval cut to [−1, 1], which noise may exceed."""
     estimate, low, high = (float(np.clip(x, -1, 1)) for x in found)
     return Interval(estimate, low, high)

@@ -1,4 +1,4 @@
-"""Sampled moments: mean and variance of a stream of gradients, and what is read from them."""
+"""Sampled moments: mean and variance of a stream of gradients, and statistics of them."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
-from pgjax.diagnostics.geometry import Gradient, dot, norm, total
+from pgjax.diagnostics.geometry import Gradient, divide_if_positive, dot, norm, total
 
 
 class RunningMoments(NamedTuple):
@@ -26,18 +26,12 @@ class RunningMoments(NamedTuple):
 
 
 def running_moments(gradients: PyTree[Float[Array, "N ..."]]) -> RunningMoments:
-    """Moments of N per-trajectory gradients.
-
-    Args:
-        gradients: pytree of [N, ...].
-
-    Returns:
-        RunningMoments of N samples.
+    """Moments of N per-trajectory gradients, a pytree of [N, ...].
 
     Raises:
-        ValueError: no leaves, or no samples.
+        ValueError: if there are no leaves, or no samples.
 
-    Bias: the mean is unbiased for the estimator's expectation.
+    Bias: none for the estimator's expectation.
 
     Example:
         >>> import jax.numpy as jnp
@@ -52,16 +46,7 @@ def running_moments(gradients: PyTree[Float[Array, "N ..."]]) -> RunningMoments:
 
 
 def merge(first: RunningMoments, second: RunningMoments) -> RunningMoments:
-    """Moments of both streams together; the order does not matter beyond rounding.
-
-    Args:
-        first: of one stream.
-        second: of another, with the same tree.
-
-    Returns:
-        RunningMoments of the union.
-
-    Bias: equal to the moments of all samples at once.
+    """Moments of both streams together, equal to those of all samples at once.
 
     References:
         Chan, Golub & LeVeque, Updating Formulae and a Pairwise Algorithm (1979), eq. 2.1.
@@ -86,15 +71,10 @@ def merge(first: RunningMoments, second: RunningMoments) -> RunningMoments:
 
 
 def merge_all(moments: RunningMoments) -> RunningMoments:
-    """Moments of many streams together, at once.
+    """Moments of many streams together, equal to those of all samples at once.
 
     Args:
         moments: of K streams, every field with a leading K; a stream may be empty.
-
-    Returns:
-        RunningMoments of the union.
-
-    Bias: equal to the moments of all samples at once.
 
     References:
         Chan, Golub & LeVeque (1979), section 2.
@@ -148,7 +128,7 @@ def covariance(gradients: PyTree[Float[Array, "N ..."]]) -> Float[Array, "P P"]:
         [P, P], in the order of `ravel_pytree`.
 
     Raises:
-        ValueError: fewer than two samples.
+        ValueError: if there are fewer than two samples.
 
     Bias: none.
     """
@@ -172,7 +152,7 @@ def signal_to_noise(moments: RunningMoments) -> Float[Array, ""]:
 
 
 def squared_signal(moments: RunningMoments) -> Float[Array, ""]:
-    """‖E g‖², estimated as ‖mean‖² − tr Σ̂ / N; negative where noise hides the signal.
+    """‖E g‖², estimated as ‖mean‖² − tr Σ̂ / N; it can be negative by noise.
 
     Bias: none.
 
@@ -194,7 +174,7 @@ def noise_scale(moments: RunningMoments) -> Float[Array, ""]:
         moments: of at least two samples; B counts in them.
 
     Returns:
-        Scalar, infinite where the estimated signal is not positive.
+        Scalar, infinite if the estimated signal is not positive.
 
     Bias: numerator and denominator have none; their ratio has one of order 1/N.
 
@@ -206,22 +186,20 @@ def noise_scale(moments: RunningMoments) -> Float[Array, ""]:
         >>> noise_scale(running_moments(jnp.array([[1.0], [3.0]])))
         Array(0.6666667, dtype=float32)
     """
-    signal = squared_signal(moments)
-    ratio = total_variance(moments) / jnp.where(signal > 0, signal, 1)
-    return jnp.where(signal > 0, ratio, jnp.inf)
+    return divide_if_positive(total_variance(moments), squared_signal(moments), otherwise=jnp.inf)
 
 
 def cosine_of_means(first: RunningMoments, second: RunningMoments | Gradient) -> Float[Array, ""]:
-    """Cosine of the angle between E g and another gradient, noise in both lengths taken off.
+    """Cosine of the angle between E g and another gradient, corrected for noise in both lengths.
 
-    The plain cosine of sample means is too small: noise makes them longer and shares no direction.
+    The plain cosine of sample means is too small, because noise makes the means longer.
 
     Args:
         first: of at least two samples.
-        second: moments of *independent* samples, or a gradient that is known.
+        second: moments of *independent* samples, or a known gradient.
 
     Returns:
-        Scalar; it may exceed 1 by noise. NaN where a length is all noise.
+        Scalar; it may exceed 1 by noise, and is NaN if an estimated length is not positive.
 
     Bias: of order 1/N.
 
@@ -244,7 +222,7 @@ def num_samples(gradients: PyTree) -> int:
     """N of a pytree of [N, ...].
 
     Raises:
-        ValueError: no leaves, no samples, or leaves of different N.
+        ValueError: if there are no leaves, no samples, or leaves of different N.
     """
     leaves = jax.tree.leaves(gradients)
     if not leaves:

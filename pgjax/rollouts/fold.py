@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key
 
+from pgjax.core.episode_boundaries import discount_power
 from pgjax.core.validation import check_positive, check_unit_interval
 from pgjax.environments.actions import check_actions
 from pgjax.environments.base import Environment, seen, stable
@@ -125,7 +126,7 @@ def seeded_return(
             return sample(params, key, observation), None
 
         def add(total: Array, time: Array, taken: Taken) -> tuple[Array, None]:
-            return total + power(discount, time, total.dtype) * taken.reward, None
+            return total + discount_power(discount, time, total.dtype) * taken.reward, None
 
         reward = jax.eval_shape(lambda key: stepped.init(key)[1].reward, key)
         keys = jax.random.split(key, 3)
@@ -163,8 +164,3 @@ def sampled_action(
     action = jax.eval_shape(sampler(policy), params, key, start)
     check_actions(environment, action)
     return action
-
-
-def power(discount: float | Array, time: Array, dtype: Any) -> Array:
-    """γ^t as a float, for t of any dtype."""
-    return jnp.asarray(discount, dtype) ** time.astype(dtype)

@@ -4,8 +4,7 @@
 so a term is chosen for its gradient; its value is a surrogate and means nothing by itself.
 
 In what follows ρ_t = π(a_t|s_t)/μ(a_t|s_t) is the ratio of one step, μ the policy that acted, and
-w_t the weight. Every clip is a choice of the steps that still count: where it holds the ratio at a
-bound, the step's gradient is zero, and elsewhere it is ρ_t w_t ∇log π(a_t|s_t).
+w_t the weight.
 """
 
 from pgjax.terms.clips import asymmetric_clip as asymmetric_clip

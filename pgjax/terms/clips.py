@@ -1,8 +1,7 @@
 """Clipped ratios as terms: PPO's clip, clip-higher, the dual clip, and a truncated ratio.
 
-Every clip is a choice of the steps that still count. Where it holds the ratio at a bound, the
-gradient of the step is zero; elsewhere it is ρ_t w_t ∇log π(a_t|s_t), with the ratio
-ρ_t = π(a_t|s_t)/μ(a_t|s_t).
+A clip chooses the steps that still count. Where it holds the ratio ρ_t = π(a_t|s_t)/μ(a_t|s_t) at a
+bound, the gradient of the step is zero; elsewhere it is ρ_t w_t ∇log π(a_t|s_t).
 """
 
 import jax
@@ -19,20 +18,17 @@ def ppo_clip(epsilon: Number) -> Term:
     """PPO's clipped ratio, min(ρ_t w_t, clip(ρ_t, 1−ε, 1+ε) w_t).
 
     Gradient: ρ_t w_t ∇log π where w_t > 0 and ρ_t ≤ 1+ε, or w_t < 0 and ρ_t ≥ 1−ε; zero elsewhere.
-    So a step stops counting once the ratio has moved far enough in the direction that its weight
-    asks for, and counts however far it has moved in the other.
+    A step stops counting if the ratio has moved far enough in the direction of its weight's sign,
+    and counts however far it has moved in the other direction.
 
     Args:
         epsilon: ε in [0, 1], how far the ratio may move from 1; Schulman et al. use 0.2.
 
-    Returns:
-        A term.
-
     Raises:
         ValueError: if ε is outside [0, 1].
 
-    Bias: equal to `score` on-policy (π = μ). Off-policy biased, as `importance_ratio` is, and by
-    the clipped steps besides.
+    Bias: equal to `score` on-policy (π = μ). Off-policy biased, as `importance_ratio` is, and also
+    by the clipped steps.
 
     References:
         Schulman et al., Proximal Policy Optimization Algorithms (2017), eq. 7.
@@ -48,11 +44,9 @@ def ppo_clip(epsilon: Number) -> Term:
     return configured(_ppo_clip, epsilon=check_unit_interval("epsilon", epsilon))
 
 
-def _ppo_clip(
-    log_prob: Array, behaviour_log_prob: Array, weight: Array, *, epsilon: Number
-) -> Array:
+def _ppo_clip(log_prob: Array, behaviour: Array, weight: Array, *, epsilon: Number) -> Array:
     check_scalars(epsilon=epsilon)
-    ratio = likelihood_ratio(log_prob, behaviour_log_prob)
+    ratio = likelihood_ratio(log_prob, behaviour)
     return _clip_by_sign(ratio, weight, 1 - epsilon, 1 + epsilon) * weight
 
 
@@ -65,9 +59,6 @@ def asymmetric_clip(clip_low: Number, clip_high: Number) -> Term:
     Args:
         clip_low: in [0, 1], how far below 1 the ratio may move; DAPO uses 0.2. At 1 it is free.
         clip_high: ≥ 0, how far above 1; DAPO uses 0.28. `math.inf` leaves it free.
-
-    Returns:
-        A term.
 
     Raises:
         ValueError: if a width is negative, or if `clip_low` is above 1.
@@ -96,35 +87,26 @@ def asymmetric_clip(clip_low: Number, clip_high: Number) -> Term:
 
 
 def _asymmetric_clip(
-    log_prob: Array,
-    behaviour_log_prob: Array,
-    weight: Array,
-    *,
-    clip_low: Number,
-    clip_high: Number,
+    log_prob: Array, behaviour: Array, weight: Array, *, clip_low: Number, clip_high: Number
 ) -> Array:
     check_scalars(clip_low=clip_low, clip_high=clip_high)
-    ratio = likelihood_ratio(log_prob, behaviour_log_prob)
+    ratio = likelihood_ratio(log_prob, behaviour)
     return _clip_by_sign(ratio, weight, 1 - clip_low, 1 + clip_high) * weight
 
 
 def dual_clip(epsilon: Number, ceiling: Number) -> Term:
     """PPO's clip with a ceiling for bad actions, max(min(ρ w, clip(ρ, 1−ε, 1+ε) w), c w) if w < 0.
 
-    Gradient: as `ppo_clip`, but zero too where w_t < 0 and ρ_t > c. There `ppo_clip` is unbounded:
-    an action that the acting policy hardly ever chose, and that went badly, dominates the step.
+    Gradient: as `ppo_clip`, but also zero where w_t < 0 and ρ_t > c. There `ppo_clip` is unbounded:
+    a bad action that the acting policy hardly ever chose dominates the step.
 
     Args:
-        epsilon: ε in [0, 1].
         ceiling: c ≥ 1 + ε; Ye et al. use 3.
-
-    Returns:
-        A term.
 
     Raises:
         ValueError: if ε is outside [0, 1], or if `ceiling` is below 1 + ε.
 
-    Bias: as for `ppo_clip`; for smaller variance, more of it.
+    Bias: as for `ppo_clip`, but more of it, for smaller variance.
 
     References:
         Ye et al., Mastering Complex Control in MOBA Games with Deep Reinforcement Learning (2020),
@@ -144,15 +126,10 @@ def dual_clip(epsilon: Number, ceiling: Number) -> Term:
 
 
 def _dual_clip(
-    log_prob: Array,
-    behaviour_log_prob: Array,
-    weight: Array,
-    *,
-    epsilon: Number,
-    ceiling: Number,
+    log_prob: Array, behaviour: Array, weight: Array, *, epsilon: Number, ceiling: Number
 ) -> Array:
     check_scalars(epsilon=epsilon, ceiling=ceiling)
-    ratio = likelihood_ratio(log_prob, behaviour_log_prob)
+    ratio = likelihood_ratio(log_prob, behaviour)
     clipped = _clip_by_sign(ratio, weight, 1 - epsilon, 1 + epsilon)
     # A negated weight swaps the sides, so that the ceiling holds where w < 0.
     return _clip_by_sign(clipped, -weight, 0.0, ceiling) * weight
@@ -165,9 +142,6 @@ def truncated_ratio(ceiling: Number) -> Term:
 
     Args:
         ceiling: c ≥ 0.
-
-    Returns:
-        A term.
 
     Raises:
         ValueError: if `ceiling` is negative.
@@ -190,11 +164,9 @@ def truncated_ratio(ceiling: Number) -> Term:
     return configured(_truncated_ratio, ceiling=ceiling)
 
 
-def _truncated_ratio(
-    log_prob: Array, behaviour_log_prob: Array, weight: Array, *, ceiling: Number
-) -> Array:
+def _truncated_ratio(log_prob: Array, behaviour: Array, weight: Array, *, ceiling: Number) -> Array:
     check_scalars(ceiling=ceiling)
-    ratio = jax.lax.stop_gradient(likelihood_ratio(log_prob, behaviour_log_prob))
+    ratio = jax.lax.stop_gradient(likelihood_ratio(log_prob, behaviour))
     return jnp.minimum(ratio, jnp.asarray(ceiling, ratio.dtype)) * weight * log_prob
 
 

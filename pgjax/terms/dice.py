@@ -1,7 +1,7 @@
 """DiCE: terms whose surrogate has the right derivatives of every order.
 
-The magic box □(x) = exp(x − sg(x)) has the value one and the derivative □(x)∇x, so it keeps the
-likelihood ratio of what it was given alive through every differentiation. With
+The magic box □(x) = exp(x − sg(x)) has the value one and the derivative □(x)∇x, so the likelihood
+ratio of its argument survives every differentiation. With
 W_t = log π(a_0|s_0) + … + log π(a_t|s_t), every derivative of □(W_t) c_t, taken at the policy that
 acted, has the expectation of that derivative of E[c_t]. Foerster's objective, Σ_t γ^t r_t □(W_t),
 is summed by parts here,
@@ -12,10 +12,9 @@ which is the same at every order, trajectory by trajectory, and takes any weight
 where the baseline now lowers the variance of every order and not only of the first; advantages from
 a critic; total returns.
 
-Higher derivatives are taken of `pgjax.surrogate`: `jax.hessian` of it by the parameters is an
-estimate of ∇²J, and so on. (`pgjax.gradient` differentiates once.) The second derivative of
-`score`'s surrogate is none: it is E[Σ_t w_t ∇²log π], without the terms in which one action's score
-meets another's, or its own.
+Take higher derivatives of `pgjax.surrogate`: its `jax.hessian` by the parameters estimates ∇²J.
+(`pgjax.gradient` differentiates once.) The second derivative of `score`'s surrogate does not
+estimate ∇²J: it is E[Σ_t w_t ∇²log π], without the products of scores.
 """
 
 import jax
@@ -60,9 +59,9 @@ def dice(
 def loaded_dice(lambda_: Number) -> Term:
     """Loaded DiCE, (□(λ W_{t−1} + l_t) − □(λ W_{t−1})) w_t with W_t = λ W_{t−1} + l_t.
 
-    l_t is log π(a_t|s_t). How an action bears on the credit of a later one, which first counts in
-    the second derivative, fades by λ with each step between them: less variance, for a bias in the
-    second and further derivatives. It is not the λ of an advantage, and need not equal it.
+    l_t is log π(a_t|s_t). The influence of an action on the credit of a later one first counts in
+    the second derivative. Here it decays by λ with each step between them: less variance, for a
+    bias in the second and further derivatives. The λ of an advantage may be another number.
 
     On the suite's "random" problem with three steps the exact total variance of the second
     derivative is 0.565 of plain DiCE's once V is subtracted, and 0.255 with λ = 0.5 besides, at a
@@ -70,9 +69,6 @@ def loaded_dice(lambda_: Number) -> Term:
 
     Args:
         lambda_: λ in [0, 1]; at 1 it is `dice`, at 0 each action stands alone.
-
-    Returns:
-        A term.
 
     Raises:
         ValueError: if λ is outside [0, 1].

@@ -1,4 +1,4 @@
-"""Ratios of probabilities as terms, and where they are held so that none overflows."""
+"""Ratios of probabilities as terms, held at a bound so that none overflows."""
 
 import jax
 import jax.numpy as jnp
@@ -30,15 +30,9 @@ def likelihood_ratio(
 ) -> Float[Array, "*batch T"]:
     """exp(log_prob − other_log_prob), held where its square would overflow: e^44 in float32.
 
-    Above that bound the value is constant, and the slope is that of the bound: so a step far out
-    keeps its direction. (Clamping the difference alone would make its gradient zero.)
-
-    Args:
-        log_prob: [..., T] of the numerator.
-        other_log_prob: [..., T] of the denominator.
-
-    Returns:
-        [..., T], finite unless one of the two is NaN.
+    Above that bound the value is constant and the slope is that of the bound, so that the step
+    keeps its direction. (Clamping the difference alone would make its gradient zero.) The result is
+    finite unless one of the two is NaN.
 
     Bias: none below the bound; above it the ratio is too small.
     """
@@ -50,14 +44,8 @@ def likelihood_ratio(
 
 
 def largest_log_ratio(dtype: jnp.dtype) -> float:
-    """The logarithm at which ratios are held, log(max)/2: the square of a held ratio is finite.
+    """The logarithm at which ratios are held, log(max)/2: 44 in float32, 354 in float64.
 
-    Args:
-        dtype: of the ratio.
-
-    Returns:
-        44 in float32, 354 in float64.
-
-    Bias: does not apply.
+    Bias: none; the square of a held ratio is finite.
     """
     return float(np.log(float(jnp.finfo(dtype).max))) / 2

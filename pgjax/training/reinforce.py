@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from pgjax.core.scores import log_probs, weighted_score_and_sum
 from pgjax.core.validation import check_key, check_positive
-from pgjax.estimators import admit, score_weights
+from pgjax.estimators import as_checked_arrays, score_weights
 from pgjax.rollouts.episodes import rollout
 from pgjax.types import Estimator, KeyLike, Params, Policy, RecurrentPolicy, Trajectory
 
@@ -100,7 +100,7 @@ def update(
         >>> float(metrics.entropy)  # doctest: +ELLIPSIS
         0.6931...
     """
-    params, batch = admit(params, batch)
+    params, batch = as_checked_arrays(params, batch)
     score_weight = score_weights(estimator, batch, log_probs(policy, params, batch))
     gradient, entropy = weighted_score_and_sum(policy, params, batch, score_weight, policy.entropy)
     params, optimizer_state = ascend(optimizer, params, optimizer_state, gradient)

@@ -1,8 +1,7 @@
 """Weights: how much credit each action gets, as functions (batch, log_prob[N,T]) -> [N,T].
 
-The only stage that sees the whole batch. Weights are constants in θ, because the batch and the
-log-probabilities that they are given are constants under differentiation. Values are the batch's
-own arrays, written there by a critic: `value`, and for cut episodes `final_value` or `next_value`.
+The only stage that sees the whole batch. `on_policy` says what the settings mean, `normalised` has
+weights divided by their deviation or length, and `off_policy` those for another policy's batches.
 """
 
 from pgjax.types import Number

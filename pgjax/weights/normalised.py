@@ -1,6 +1,6 @@
 """Normalised weights: less their mean, over their deviation, over the episode's length.
 
-Each takes weights and gives weights. All of them bias the gradient.
+Each takes any weights and returns weights. All of them bias the gradient.
 """
 
 import jax.numpy as jnp
@@ -15,11 +15,8 @@ from pgjax.types import Number, Trajectory, Weights, check_part
 def centred(weights: Weights) -> Weights:
     """w_it less its mean over all live steps of the batch.
 
-    Args:
-        weights: any.
-
-    Bias: biased: the mean holds the step's own weight, and how many steps are live may hang on the
-    actions.
+    Bias: biased: the mean includes the step's own weight, and the number of live steps may depend
+    on the actions.
 
     References:
         The first half of `whitened`.
@@ -34,8 +31,8 @@ def _centred(batch: Trajectory, log_prob: Array, *, weights: Weights) -> Array:
 def whitened(weights: Weights, *, epsilon: Number = 1e-8) -> Weights:
     """(w_it − mean) / (std + ε) over all live steps of the batch: advantage normalisation.
 
-    The deviation is divided by the number of live steps, not one less. Where it is no more than
-    rounding, weights are zero.
+    The variance is divided by the number of live steps, not one less. If the deviation is no more
+    than rounding, weights are zero.
 
     Args:
         weights: any, such as `mismatched_generalized_advantage`.
@@ -44,7 +41,7 @@ def whitened(weights: Weights, *, epsilon: Number = 1e-8) -> Weights:
     Raises:
         ValueError: if ε is negative.
 
-    Bias: biased, in size and direction: mean and deviation hold the step's own weight.
+    Bias: biased, in size and direction: mean and deviation include the step's own weight.
 
     References:
         Andrychowicz et al., What Matters In On-Policy Reinforcement Learning? (2021), appendix
@@ -66,13 +63,10 @@ def _whitened(batch: Trajectory, log_prob: Array, *, weights: Weights, epsilon: 
 
 
 def divided_by_length(weights: Weights) -> Weights:
-    """w_it / |τ_i|, by the number of the row's live steps, as the mean over tokens does.
+    """w_it / |τ_i|, divided by the number of the row's live steps, as in a mean over tokens.
 
-    Args:
-        weights: any.
-
-    Bias: biased: long episodes count less for each of their steps, so among bad ones long is
-    better.
+    Bias: biased: each step of a long episode counts less, so long episodes are preferred among bad
+    ones.
 
     References:
         Shao et al., DeepSeekMath (2024), eq. 3, its 1/|o_i|; Liu et al., Understanding

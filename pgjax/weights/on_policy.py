@@ -1,11 +1,23 @@
 """Weights: how much credit each action gets, as functions (batch, log_prob[N,T]) -> [N,T].
 
 The only stage that sees the whole batch. Weights are constants in θ, because the batch and the
-log-probabilities that they are given are constants under differentiation. Values are the batch's
-own arrays, written there by a critic: `value`, and for cut episodes `final_value` or `next_value`.
+log-probabilities that they are given are constants under differentiation. Values are arrays of the
+batch, written there by a critic: `value`, and for cut episodes `final_value` or `next_value`.
+
+The settings mean the same everywhere:
+
+- discount: γ in [0, 1].
+- lambda_: λ in [0, 1].
+- baseline: b from `pgjax.baselines`, which is given the return that it is subtracted from; zero if
+  None.
+- scale: c, which divides, such as `group_deviation`; it is given that return too; one if None.
+
+A ValueError is raised if γ or λ is outside [0, 1] and, at use, if weights need values and the batch
+has none.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +26,9 @@ from jaxtyping import Float
 
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.recurrence import accumulation_dtype
-from pgjax.core.validation import check_positive, check_scalars, check_unit_interval
+from pgjax.core.validation import check_counts, check_rates, check_scalars
 from pgjax.records import configured
 from pgjax.returns import (
-    ScalarOrSequence,
     discounted_returns,
     generalized_advantages,
     lambda_returns,
@@ -31,13 +42,8 @@ def total_return(
 ) -> Weights:
     """w_it = (R_i − b_it) / c_it: every action is credited with the whole episode's return.
 
-    Args:
-        discount: γ in [0, 1].
-        baseline: b from `pgjax.baselines`, zero if None; it is given R_i on every step.
-        scale: c, such as `group_deviation`, one if None; it is given R_i too.
-
     Raises:
-        ValueError: if γ is outside [0, 1]; at use, if rows are windows and not whole episodes.
+        ValueError: if rows are windows and not whole episodes, at use.
 
     Bias: none if b_it does not depend on a_it or later, and nothing is divided by.
 
@@ -48,12 +54,7 @@ def total_return(
 
 
 def _total_return(
-    batch: Trajectory,
-    log_prob: Array,
-    *,
-    discount: Number,
-    baseline: Baseline | None,
-    scale: Baseline | None,
+    batch: Trajectory, log_prob: Array, *, discount: Number, **adjustments: Baseline | None
 ) -> Array:
     if boundaries.holds_windows(batch):
         raise ValueError(
@@ -62,21 +63,13 @@ def _total_return(
         )
     returns = returns_to_go(batch, discount)
     total = jnp.broadcast_to(returns[:, :1], returns.shape)
-    return _subtract_and_divide(batch, total, baseline, scale)
+    return _subtract_and_divide(batch, total, **adjustments)
 
 
 def reward_to_go(
     discount: Number, *, baseline: Baseline | None = None, scale: Baseline | None = None
 ) -> Weights:
     """w_it = γ^t (G_it − b_it) / c_it: an action is credited with what came after it.
-
-    Args:
-        discount: γ in [0, 1].
-        baseline: b from `pgjax.baselines`, zero if None; it is given G_it.
-        scale: c, such as `group_deviation`, one if None; it is given G_it too.
-
-    Raises:
-        ValueError: if γ is outside [0, 1].
 
     Bias: none if b_it does not depend on a_it or later, and nothing is divided by.
 
@@ -87,14 +80,9 @@ def reward_to_go(
 
 
 def _reward_to_go(
-    batch: Trajectory,
-    log_prob: Array,
-    *,
-    discount: Number,
-    baseline: Baseline | None,
-    scale: Baseline | None,
+    batch: Trajectory, log_prob: Array, *, discount: Number, **adjustments: Baseline | None
 ) -> Array:
-    weight = _subtract_and_divide(batch, returns_to_go(batch, discount), baseline, scale)
+    weight = _subtract_and_divide(batch, returns_to_go(batch, discount), **adjustments)
     return boundaries.discounted_by_time(batch, discount, weight)
 
 
@@ -104,14 +92,6 @@ def mismatched_reward_to_go(
     """w_it = (G_it − b_it) / c_it, γ^t left out: what most code runs.
 
     Returns are discounted, states are not: the discounting mismatch.
-
-    Args:
-        discount: γ in [0, 1].
-        baseline: b from `pgjax.baselines`, zero if None; it is given G_it.
-        scale: c, such as `group_deviation`, one if None; it is given G_it too.
-
-    Raises:
-        ValueError: if γ is outside [0, 1].
 
     Bias: biased when γ < 1; not the gradient of any objective.
 
@@ -123,27 +103,21 @@ def mismatched_reward_to_go(
 
 
 def _mismatched_reward_to_go(
-    batch: Trajectory,
-    log_prob: Array,
-    *,
-    discount: Number,
-    baseline: Baseline | None,
-    scale: Baseline | None,
+    batch: Trajectory, log_prob: Array, *, discount: Number, **adjustments: Baseline | None
 ) -> Array:
-    return _subtract_and_divide(batch, returns_to_go(batch, discount), baseline, scale)
+    return _subtract_and_divide(batch, returns_to_go(batch, discount), **adjustments)
 
 
 def n_step(discount: Number, n: int, *, baseline: Baseline | None = None) -> Weights:
     """w_it = γ^t (G_it − b_it) with G of n rewards and then a critic's value, γ^n V(s_{t+n}).
 
     Args:
-        discount: γ in [0, 1].
         n: steps, at least one.
-        baseline: b from `pgjax.baselines`, zero if None; `recorded_value` makes it an advantage.
+        baseline: `recorded_value` makes the weight an advantage.
 
     Raises:
         TypeError: if n is not an integer.
-        ValueError: if γ is outside [0, 1], or n below one; at use, if the batch has no values.
+        ValueError: if n is below one.
 
     Bias: none if V = V^π, or if n is at least the episode's length; and b as for `reward_to_go`.
 
@@ -153,8 +127,8 @@ def n_step(discount: Number, n: int, *, baseline: Baseline | None = None) -> Wei
     """
     return configured(
         _n_step,
-        discount=check_unit_interval("discount", discount),
-        n=check_positive("n", n),
+        **check_rates(discount=discount),
+        **check_counts(n=n),
         baseline=_check_baseline("baseline", baseline),
     )
 
@@ -163,15 +137,13 @@ def _n_step(
     batch: Trajectory, log_prob: Array, *, discount: Number, n: int, baseline: Baseline | None
 ) -> Array:
     check_scalars(discount=discount)
-
-    def row(reward: Array, following: Array, goes_on: Array) -> Array:
-        return n_step_returns(reward, discount, n, following, continues=goes_on)
-
-    following = boundaries.following_values(batch)
-    target = jax.vmap(row)(_live_rewards(batch), following, boundaries.same_episode_next(batch))
-    return boundaries.discounted_by_time(
-        batch, discount, _subtract_and_divide(batch, target, baseline)
+    target = jax.vmap(partial(n_step_returns, discount=discount, n=n))(
+        _live_rewards(batch),
+        next_value=boundaries.following_values(batch),
+        continues=boundaries.same_episode_next(batch),
     )
+    weight = _subtract_and_divide(batch, target, baseline)
+    return boundaries.discounted_by_time(batch, discount, weight)
 
 
 def lambda_return(
@@ -180,25 +152,16 @@ def lambda_return(
     """w_it = γ^t (G_it − b_it) with G the λ-return, a mean of n-step returns weighted by λ^{n−1}.
 
     Args:
-        discount: γ in [0, 1].
-        lambda_: λ in [0, 1]; 1 reads values only where an episode was cut.
-        baseline: b from `pgjax.baselines`, zero if None; with `recorded_value` this is
-            `generalized_advantage`.
-
-    Raises:
-        ValueError: if γ or λ is outside [0, 1]; at use, if the batch has no values.
+        lambda_: 1 reads values only where an episode was cut.
+        baseline: `recorded_value` makes this `generalized_advantage`.
 
     Bias: none if λ = 1 or V = V^π, and b as for `reward_to_go`.
 
     References:
         Sutton & Barto (2018), eq. 12.18 with state values.
     """
-    return configured(
-        _lambda_return,
-        discount=check_unit_interval("discount", discount),
-        lambda_=check_unit_interval("lambda_", lambda_),
-        baseline=_check_baseline("baseline", baseline),
-    )
+    rates = check_rates(discount=discount, lambda_=lambda_)
+    return configured(_lambda_return, **rates, baseline=_check_baseline("baseline", baseline))
 
 
 def _lambda_return(
@@ -210,17 +173,12 @@ def _lambda_return(
     baseline: Baseline | None,
 ) -> Array:
     check_scalars(discount=discount, lambda_=lambda_)
-
-    def row(reward: Array, rate: Array, following: Array) -> Array:
-        return lambda_returns(reward, discount, rate, following)
-
-    reward = _live_rewards(batch)
+    reward, following = _live_rewards(batch), boundaries.following_values(batch)
     goes_on = boundaries.same_episode_next(batch).astype(reward.dtype)
     rate = jnp.asarray(lambda_, reward.dtype) * goes_on
-    target = jax.vmap(row)(reward, rate, boundaries.following_values(batch))
-    return boundaries.discounted_by_time(
-        batch, discount, _subtract_and_divide(batch, target, baseline)
-    )
+    target = jax.vmap(lambda_returns, (0, None, 0, 0))(reward, discount, rate, following)
+    weight = _subtract_and_divide(batch, target, baseline)
+    return boundaries.discounted_by_time(batch, discount, weight)
 
 
 def generalized_advantage(discount: Number, lambda_: Number) -> Weights:
@@ -228,44 +186,22 @@ def generalized_advantage(discount: Number, lambda_: Number) -> Weights:
 
     λ = 0 is the one-step TD error, λ = 1 the return less the value.
 
-    Args:
-        discount: γ in [0, 1].
-        lambda_: λ in [0, 1].
-
-    Raises:
-        ValueError: if γ or λ is outside [0, 1]; at use, if the batch has no values.
-
     Bias: none if λ = 1 or V = V^π; at λ = 1 V still counts where it is what follows a cut.
 
     References:
         Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage
         Estimation (2016), eq. 16, here with the episode's γ^t.
     """
-    return configured(
-        _generalized_advantage,
-        discount=check_unit_interval("discount", discount),
-        lambda_=check_unit_interval("lambda_", lambda_),
-    )
+    return configured(_generalized_advantage, **check_rates(discount=discount, lambda_=lambda_))
 
 
-def _generalized_advantage(
-    batch: Trajectory, log_prob: Array, *, discount: Number, lambda_: Number
-) -> Array:
-    advantage = _mismatched_generalized_advantage(
-        batch, log_prob, discount=discount, lambda_=lambda_
-    )
-    return boundaries.discounted_by_time(batch, discount, advantage)
+def _generalized_advantage(batch: Trajectory, log_prob: Array, **rates: Number) -> Array:
+    advantage = _mismatched_generalized_advantage(batch, log_prob, **rates)
+    return boundaries.discounted_by_time(batch, rates["discount"], advantage)
 
 
 def mismatched_generalized_advantage(discount: Number, lambda_: Number) -> Weights:
     """w_it = A_it, GAE(λ) with γ^t left out: what actor-critic and PPO code runs.
-
-    Args:
-        discount: γ in [0, 1].
-        lambda_: λ in [0, 1].
-
-    Raises:
-        ValueError: if γ or λ is outside [0, 1]; at use, if the batch has no values.
 
     Bias: biased when γ < 1, even with V = V^π; not the gradient of any objective.
 
@@ -273,9 +209,7 @@ def mismatched_generalized_advantage(discount: Number, lambda_: Number) -> Weigh
         Schulman et al. (2016), eq. 16; Nota & Thomas (2020) for the mismatch.
     """
     return configured(
-        _mismatched_generalized_advantage,
-        discount=check_unit_interval("discount", discount),
-        lambda_=check_unit_interval("lambda_", lambda_),
+        _mismatched_generalized_advantage, **check_rates(discount=discount, lambda_=lambda_)
     )
 
 
@@ -283,29 +217,19 @@ def _mismatched_generalized_advantage(
     batch: Trajectory, log_prob: Array, *, discount: Number, lambda_: Number
 ) -> Array:
     check_scalars(discount=discount, lambda_=lambda_)
-
-    def row(reward: Array, rate: ScalarOrSequence, value: Array, following: Array) -> Array:
-        return generalized_advantages(reward, discount, rate, value, following)
-
     rate = boundaries.rate_within_episode(batch, lambda_)
     values, following = boundaries.values(batch), boundaries.following_values(batch)
-    axes = (0, 0 if jnp.ndim(rate) else None, 0, 0)
-    return jax.vmap(row, axes)(_live_rewards(batch), rate, values, following)
+    axes = (0, None, 0 if jnp.ndim(rate) else None, 0, 0)
+    rows = _live_rewards(batch), discount, rate, values, following
+    return jax.vmap(generalized_advantages, axes)(*rows)
 
 
 def returns_to_go(batch: Trajectory, discount: Number) -> Float[Array, "N T"]:
     """G_it of every step of a batch, zero after the episode's end, in float32 or wider.
 
-    Where an episode is cut, but did not terminate, γ times the value of what follows is added to
-    its last reward: of a whole episode `final_value`, of a window's episodes `next_value`. Without
-    values a cut episode is taken at its rewards alone.
-
-    Args:
-        batch: [N, T].
-        discount: γ in [0, 1].
-
-    Returns:
-        [N, T].
+    If an episode is cut before it terminated, γ times the value of what follows is added to its
+    last reward: `final_value` for a whole episode, `next_value` in a window. Without values, a cut
+    episode has the return of its rewards alone.
 
     Bias: none for the H-step objective without values, nor for the uncut one with the right values;
     a wrong value biases every step before the cut.
@@ -331,7 +255,7 @@ def _configure(
 ) -> Weights:
     return configured(
         function,
-        discount=check_unit_interval("discount", discount),
+        **check_rates(discount=discount),
         baseline=_check_baseline("baseline", baseline),
         scale=_check_baseline("scale", scale),
     )

@@ -1,7 +1,12 @@
 """Importance sampling as weights for the score term: whole products of ratios, held or normalised.
 
-A product of ratios turns an expectation over μ's trajectories into one over π's, and its variance
-grows exponentially with the number of steps. Whatever bounds it biases the estimate.
+A product of ratios turns an expectation over μ's trajectories into one over π's. Its variance grows
+exponentially with the number of steps, and every bound on it biases the estimate.
+
+The settings mean the same everywhere: discount is γ in [0, 1], baseline is b from `pgjax.baselines`
+or None for zero, and ceiling is c > 0, the largest ratio, `math.inf` if there is none. A ValueError
+is raised if γ is outside [0, 1] or the ceiling is not positive and, at use, if the ratios need
+whole episodes and rows are windows.
 """
 
 import math
@@ -14,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pgjax.core.episode_boundaries import discounted_by_time, holds_windows, is_first_step
-from pgjax.core.validation import check_scalars, check_unit_interval
+from pgjax.core.validation import check_rates, check_scalars
 from pgjax.records import configured
 from pgjax.types import Baseline, Number, Trajectory, Weights, check_part
 from pgjax.weights.off_policy.ratios import (
@@ -34,17 +39,8 @@ def trajectory_importance(
 ) -> Weights:
     """Full-trajectory importance sampling, w_it = min(ρ_{0:T}, c) (R_i − b_it).
 
-    Args:
-        discount: γ in [0, 1].
-        ceiling: c > 0, the largest ratio of an episode.
-        baseline: from `pgjax.baselines`; it is given R_i.
-
-    Raises:
-        ValueError: if γ is outside [0, 1] or the ceiling is not positive; at use, if rows are
-            windows.
-
     Bias: none off-policy without a ceiling, if b_it does not depend on a_it or later and μ may take
-    every action that π may. A ceiling shrinks the share of episodes that π likes more than μ does.
+    every action that π may. A ceiling lowers the share of episodes that are more probable under π.
 
     References:
         Precup, Sutton & Singh (2000), eq. 4, for values; Ionides, Truncated Importance Sampling
@@ -66,15 +62,11 @@ def normalised_trajectory_importance(
 ) -> Weights:
     """Self-normalised, or weighted, importance sampling, w_it = ρ_i/(1/N Σ_j ρ_j) (R_i − b_it).
 
-    Where every episode of the batch has ratio zero, every weight is zero.
-
-    Args:
-        discount: γ in [0, 1].
-        ceiling: c > 0, the largest ratio of an episode, before they are normalised.
-        baseline: from `pgjax.baselines`; it is given R_i.
+    The ceiling holds before ratios are normalised. If every episode of the batch has ratio zero,
+    every weight is zero.
 
     Raises:
-        ValueError: as for `trajectory_importance`; at use, if N = 1.
+        ValueError: if N = 1, at use.
 
     Bias: biased, by O(1/N) without a ceiling, for N trajectories; bounded variance instead.
 
@@ -98,13 +90,8 @@ def per_decision(
     A reward is weighed by the ratios of the actions that came before it, and by no later ones.
 
     Args:
-        discount: γ in [0, 1].
-        ceiling: c > 0, the largest ρ_{0:k}.
-        baseline: from `pgjax.baselines`, in units of return; it is given Σ_{k≥t} γ^(k−t) ρ_{0:k}
-            r_k, so that `leave_one_out` is an estimate of E_π[G_t].
-
-    Raises:
-        ValueError: if γ is outside [0, 1], or the ceiling is not positive.
+        baseline: in units of return; it is given Σ_{k≥t} γ^(k−t) ρ_{0:k} r_k, so that
+            `leave_one_out` is an estimate of E_π[G_t].
 
     Bias: none off-policy without a ceiling, if b_t does not depend on a_t or later and μ may take
     every action that π may. A window's first episode is corrected from the window's start on only.
@@ -130,15 +117,11 @@ def normalised_per_decision(
 ) -> Weights:
     """Self-normalised per-decision importance sampling: ρ_{0:k}/(1/N Σ_j ρ^j_{0:k}) for ρ_{0:k}.
 
-    Each time step is normalised by itself. An episode that has ended counts with its last ratio.
-
-    Args:
-        discount: γ in [0, 1].
-        ceiling: c > 0, the largest ρ_{0:k}, before they are normalised.
-        baseline: as for `per_decision`.
+    Each time step is normalised by itself, after the ceiling. An episode that has ended counts with
+    its last ratio.
 
     Raises:
-        ValueError: as for `per_decision`; at use, if rows are windows, or if N = 1.
+        ValueError: if N = 1, at use.
 
     Bias: biased, by O(1/N) without a ceiling, for N trajectories; bounded variance instead.
 
@@ -155,17 +138,10 @@ def _normalised_per_decision(batch: Trajectory, log_prob: Array, **settings: Any
 
 
 def on_target_states(credit: Weights, *, ceiling: Number = math.inf) -> Weights:
-    """Weights times min(ρ_{0:t−1}, c): the states that π would reach, and not those of μ.
+    """Weights times min(ρ_{0:t−1}, c): credit in the states of π, and not in those of μ.
 
-    For weights that correct an action and what follows it, but leave the states as μ found them:
+    For weights that correct an action and what follows it, but not the state that it is taken in:
     `vtrace`, `retrace`, `tree_backup`.
-
-    Args:
-        credit: weights for the score term.
-        ceiling: c > 0.
-
-    Raises:
-        ValueError: if the ceiling is not positive.
 
     Bias: none without a ceiling if μ's mean of w_t, given s_t, a_t and all before, is
     γ^t ρ_t (Q^π(s_t,a_t) − b(s_t)).
@@ -196,7 +172,7 @@ def _configure(
 ) -> Weights:
     return configured(
         function,
-        discount=check_unit_interval("discount", discount),
+        **check_rates(discount=discount),
         ceiling=check_ceiling("ceiling", ceiling),
         baseline=None if baseline is None else check_part("baseline", baseline, "baseline"),
     )
@@ -261,6 +237,5 @@ def _check_episodes(what: str, batch: Trajectory) -> None:
     if holds_windows(batch):
         raise ValueError(
             f"{what} need rows of one whole episode each, got windows (batch.next_value or "
-            "batch.time is given); "
-            "use per_decision, vtrace or retrace"
+            "batch.time is given); use per_decision, vtrace or retrace"
         )

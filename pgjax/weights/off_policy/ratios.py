@@ -1,8 +1,10 @@
 """Ratios ρ_t = π(a_t|s_t)/μ(a_t|s_t) and their products ρ_{0:t} = ρ_0 ⋯ ρ_t, in log space.
 
-What is made of them stays finite. A ratio above the square root of the largest number of its dtype
-(e^44 in float32, e^354 in float64) is held there. An action that π never takes has ratio zero, also
-where μ never takes it either; one that only μ never takes has a ratio that is held.
+Ratios and products stay finite. A ratio above the square root of the largest number of its dtype
+(e^44 in float32, e^354 in float64) is held there. An action that π never takes has ratio zero, even
+if μ never takes it either. An action that only μ never takes has a ratio that is held.
+
+Batches are [N, T], with μ's log-probabilities as `log_prob`.
 """
 
 import jax
@@ -26,7 +28,6 @@ def log_ratios(batch: Trajectory, log_prob: Float[Array, "N T"]) -> Float[Array,
     """Logarithms of the steps' ratios, log ρ_t = log π(a_t|s_t) − log μ(a_t|s_t).
 
     Args:
-        batch: [N, T], with μ's `log_prob`.
         log_prob: [N, T] log π(a_t|s_t); −inf for an action that π never takes.
 
     Returns:
@@ -37,21 +38,14 @@ def log_ratios(batch: Trajectory, log_prob: Float[Array, "N T"]) -> Float[Array,
     dtype = accumulation_dtype(batch.reward)
     never = batch.mask & (log_prob == -jnp.inf)
     known = batch.mask & ~never
-    target, behaviour = (
-        jnp.where(known, x, 0).astype(dtype) for x in (log_prob, batch.log_prob)
-    )  # fmt: skip
+    target, behaviour = (jnp.where(known, x, 0).astype(dtype) for x in (log_prob, batch.log_prob))
     return jnp.where(never, jnp.asarray(ZERO, dtype), jnp.clip(target - behaviour, ZERO, INFINITE))
 
 
 def cumulative_log_ratios(batch: Trajectory, log_prob: Float[Array, "N T"]) -> Float[Array, "N T"]:
-    """Sums of the log-ratios since the start of each step's episode, log ρ_{0:t}.
+    """Sums [N, T] of the log-ratios since the start of each step's episode, log ρ_{0:t}.
 
-    Args:
-        batch: [N, T], with μ's `log_prob`.
-        log_prob: [N, T] log π(a_t|s_t).
-
-    Returns:
-        [N, T]; after a row's last step its last sum is repeated.
+    After a row's last step its last sum is repeated.
 
     Bias: exact, but for an episode that began before its window did: there the sum begins with the
     window.
@@ -69,12 +63,11 @@ def cumulative_log_ratios(batch: Trajectory, log_prob: Float[Array, "N T"]) -> F
 def ratio_below(ceiling: Number, log_ratio: Float[Array, "..."]) -> Float[Array, "..."]:
     """min(ρ, c) from log ρ; ρ is also held at √max of its dtype.
 
+    The result is finite unless log ρ is NaN.
+
     Args:
         ceiling: c > 0, or `math.inf`.
         log_ratio: [...] log ρ.
-
-    Returns:
-        [...], finite unless log ρ is NaN.
 
     Raises:
         ValueError: if the ceiling is not a single number.

@@ -1,9 +1,13 @@
 """V-trace and Retrace: ratios bounded step by step, with a critic in place of what is cut off.
 
-The targets know one sequence of length T; `jax.vmap` adds the batch. The weights read the critic's
-values from the batch: `value` V(s_t) = E_π Q(s_t, ·), `action_value` Q(s_t, a_t), and at a cut
-`final_value`, or `next_value` in a window. They correct an action and what follows it, but not the
-state it was taken in: `on_target_states` does that.
+The targets take one sequence of length T, and `jax.vmap` adds the batch; reward, discount, value
+and next_value are as in `pgjax.returns`. The weights read the critic's values from the batch:
+`value` V(s_t) = E_π Q(s_t, ·), `action_value` Q(s_t, a_t), and at a cut `final_value`, or
+`next_value` in a window. They correct an action and what follows it, but not the state it was taken
+in: `on_target_states` does that.
+
+γ and λ lie in [0, 1], and a ceiling is positive, `math.inf` if there is none. A ValueError is
+raised if they do not, if a shape does not fit and, at use, if the batch lacks the critic's values.
 """
 
 import math
@@ -19,10 +23,10 @@ from jaxtyping import Float, Num
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.recurrence import accumulation_dtype, reverse_affine
 from pgjax.core.validation import (
+    check_rates,
     check_scalar_or_sequence,
     check_scalars,
     check_sequence,
-    check_unit_interval,
 )
 from pgjax.records import configured
 from pgjax.returns import ScalarOrSequence, td_errors
@@ -43,25 +47,17 @@ def vtrace_targets(
 ) -> Float[Array, "T"]:
     """V-trace's targets for a critic, v_t = V(s_t) + Σ_{k≥t} γ^(k−t) c_t ⋯ c_{k−1} ρ_k δ_k.
 
-    ρ_k = min(ρ̄, π/μ), c_k = λ min(c̄, π/μ), δ_k = r_k + γ V(s_{k+1}) − V(s_k). ρ̄ says which policy
-    is evaluated, c̄ how fast. A sum that overflows, which takes c̄ > 1, is counted as zero.
+    ρ_k = min(ρ̄, π/μ), c_k = λ min(c̄, π/μ), δ_k = r_k + γ V(s_{k+1}) − V(s_k). ρ̄ decides which
+    policy is evaluated, and c̄ how fast. A sum that overflows, as it can if c̄ > 1, counts as zero.
 
     Args:
-        reward: [T].
-        discount: γ in [0, 1], a scalar or [T].
         log_ratio: [T] log π(a_t|s_t) − log μ(a_t|s_t).
-        value: [T] V(s_t).
-        next_value: [T] V(s_{t+1}), as for `td_errors`.
-        lambda_: λ in [0, 1], a scalar or [T]; zero where nothing may leak back from the next step.
-        ratio_ceiling: ρ̄ > 0.
-        trace_ceiling: c̄ > 0; Espeholt et al. ask for c̄ ≤ ρ̄.
+        lambda_: λ, a scalar or [T]; zero at an episode's last step if another step follows.
+        ratio_ceiling: ρ̄.
+        trace_ceiling: c̄; Espeholt et al. ask for c̄ ≤ ρ̄.
 
     Returns:
         [T], in the reward's precision or float32.
-
-    Raises:
-        ValueError: if a shape is not [T], if γ or λ is outside [0, 1], or if a ceiling is not
-            positive.
 
     Bias: none for V^π if ρ̄ is never reached and V = V^π, or if neither ceiling is and λ = 1.
     Otherwise repeated use leads to the value of a policy between μ and π, proportional to
@@ -77,7 +73,11 @@ def vtrace_targets(
         >>> vtrace_targets(reward, 0.5, jnp.log(jnp.array([0.5, 4.0])), value, next_value)
         Array([0.75, 1.  ], dtype=float32)
     """
-    ceilings = ratio_ceiling, trace_ceiling
+    check_rates(lambda_=lambda_)
+    ceilings = (
+        check_ceiling("ratio_ceiling", ratio_ceiling),
+        check_ceiling("trace_ceiling", trace_ceiling),
+    )
     sequences = reward, log_ratio, value, next_value
     error = _errors_and_advantages(discount, lambda_, ceilings, sequences)[0]
     return value.astype(error.dtype) + error
@@ -94,20 +94,15 @@ def action_value_targets(
 
     δ_k = r_k + γ E_π Q(s_{k+1},·) − Q(s_k,a_k). The trace makes the method: λ min(1, π/μ) is
     Retrace, λ π(a|s) tree-backup, λ is Q^π(λ), and π/μ importance sampling. A sum that overflows,
-    which takes traces above one, is counted as zero.
+    as it can if traces exceed one, counts as zero.
 
     Args:
-        reward: [T].
-        discount: γ in [0, 1], a scalar or [T].
         trace: [T] c_t ≥ 0, of (s_t, a_t); zero where an episode starts. The first is not read.
         action_value: [T] Q(s_t, a_t).
-        next_value: [T] E_π Q(s_{t+1},·), as for `td_errors`.
+        next_value: [T] E_π Q(s_{t+1},·).
 
     Returns:
         [T], in the reward's precision or float32.
-
-    Raises:
-        ValueError: if a shape is not [T], or if γ is outside [0, 1].
 
     Bias: none for Q^π(s_t,a_t) if Q = Q^π, whatever the trace, or if the trace is π/μ. Repeated
     use leads to Q^π for Retrace and tree-backup, from any μ.
@@ -144,14 +139,8 @@ def vtrace(
     v are the targets of `vtrace_targets`, ρ_t = min(ρ̄, π/μ). On-policy it is γ^t GAE(λ).
 
     Args:
-        discount: γ in [0, 1].
-        lambda_: λ in [0, 1].
-        ratio_ceiling: ρ̄ > 0, in the targets and in front of the advantage.
-        trace_ceiling: c̄ > 0.
-
-    Raises:
-        ValueError: if γ or λ is outside [0, 1], or if a ceiling is not positive; at use, if the
-            batch has no `value`.
+        ratio_ceiling: ρ̄, in the targets and in front of the advantage.
+        trace_ceiling: c̄.
 
     Bias: biased off-policy: states are left to μ. If ρ̄ is never reached and V = V^π, or if neither
     ceiling is and λ = 1, it estimates Σ_t γ^t Σ_s P_μ(s_t = s) Σ_a ∇π(a|s) Q^π(s,a), and
@@ -167,8 +156,7 @@ def vtrace(
     """
     return configured(
         _vtrace,
-        discount=check_unit_interval("discount", discount),
-        lambda_=check_unit_interval("lambda_", lambda_),
+        **check_rates(discount=discount, lambda_=lambda_),
         ratio_ceiling=check_ceiling("ratio_ceiling", ratio_ceiling),
         trace_ceiling=check_ceiling("trace_ceiling", trace_ceiling),
     )
@@ -198,23 +186,14 @@ def _vtrace(
 
 
 def retrace(
-    discount: Number,
-    *,
-    lambda_: Number = 1.0,
-    ratio_ceiling: Number = math.inf,
+    discount: Number, *, lambda_: Number = 1.0, ratio_ceiling: Number = math.inf
 ) -> Weights:
     """Actor-critic with Retrace(λ), w_t = γ^t min(π/μ, ρ̄) (G_t − V(s_t)), c_t = λ min(1, π/μ).
 
     G are the targets of `action_value_targets`.
 
     Args:
-        discount: γ in [0, 1].
-        lambda_: λ in [0, 1].
-        ratio_ceiling: ρ̄ > 0, of the ratio in front of the advantage.
-
-    Raises:
-        ValueError: if γ or λ is outside [0, 1], or if the ceiling is not positive; at use, if the
-            batch has no `value` or no `action_value`.
+        ratio_ceiling: ρ̄, of the ratio in front of the advantage.
 
     Bias: biased off-policy: states are left to μ. With Q = Q^π, V = V^π and no ceiling
     `on_target_states` makes it unbiased for ∇J.
@@ -237,19 +216,11 @@ def _retrace(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
 
 
 def tree_backup(
-    discount: Number,
-    *,
-    lambda_: Number = 1.0,
-    ratio_ceiling: Number = math.inf,
+    discount: Number, *, lambda_: Number = 1.0, ratio_ceiling: Number = math.inf
 ) -> Weights:
     """Actor-critic with tree-backup(λ): `retrace` with c_t = λ π(a_t|s_t), which needs no μ.
 
-    For discrete actions: where π is a density, c_t is no trace.
-
-    Args: as for `retrace`.
-
-    Raises:
-        ValueError: as for `retrace`.
+    Actions must be discrete: a density π(a_t|s_t) can exceed one.
 
     Bias: as for `retrace`.
 
@@ -273,8 +244,7 @@ def _configure(
 ) -> Weights:
     return configured(
         function,
-        discount=check_unit_interval("discount", discount),
-        lambda_=check_unit_interval("lambda_", lambda_),
+        **check_rates(discount=discount, lambda_=lambda_),
         ratio_ceiling=check_ceiling("ratio_ceiling", ratio_ceiling),
     )
 
@@ -292,15 +262,14 @@ def _action_value_advantages(
     """γ^t min(π/μ, ρ̄) (G_t − V(s_t)), with λ times the trace in the targets G."""
     check_scalars(discount=discount, lambda_=lambda_)
     value, next_value, _ = _read_critic(batch, name)
-    action_value = jnp.where(batch.mask, _require_field(batch, "action_value", name), 0)
+    action_value = boundaries.require_field(batch, "action_value", f"{name} needs")
+    action_value = jnp.where(batch.mask, action_value, 0)
     log_ratio = log_ratios(batch, log_prob)
     reward = jnp.where(batch.mask, batch.reward, 0).astype(log_ratio.dtype)
     trace = jnp.asarray(lambda_, log_ratio.dtype) * trace.astype(log_ratio.dtype)
     trace = jnp.where(boundaries.is_first_step(batch), 0, trace)
     targets = jax.vmap(partial(action_value_targets, discount=discount))
-    target = targets(
-        reward, trace=trace, action_value=action_value, next_value=next_value
-    )  # fmt: skip
+    target = targets(reward, trace=trace, action_value=action_value, next_value=next_value)
     advantage = ratio_below(ratio_ceiling, log_ratio) * (target - value)
     return boundaries.discounted_by_time(batch, discount, advantage)
 
@@ -315,9 +284,6 @@ def _errors_and_advantages(
 
     `sequences` are the reward, the log-ratio, V(s_t) and V(s_{t+1}), [T] each.
     """
-    check_unit_interval("lambda_", lambda_)
-    for name, ceiling in zip(("ratio_ceiling", "trace_ceiling"), ceilings, strict=True):
-        check_ceiling(name, ceiling)
     reward, log_ratio, value, next_value = sequences
     reward, log_ratio = jnp.asarray(reward), jnp.asarray(log_ratio)
     dtype = accumulation_dtype(reward)
@@ -341,19 +307,7 @@ def _accumulate_errors(slope: Array, error: Array) -> Array:
 def _read_critic(batch: Trajectory, name: str) -> tuple[Array, Array, Array]:
     """V(s_t), V of what followed it in its own episode, and whether the episode goes on, [N, T]."""
     dtype = accumulation_dtype(batch.reward)
-    value = jnp.where(batch.mask, _require_field(batch, "value", name), 0).astype(dtype)
-    return (
-        value,
-        boundaries.following_values(batch).astype(dtype),
-        boundaries.same_episode_next(batch),
-    )
-
-
-def _require_field(batch: Trajectory, field: str, name: str) -> Array:
-    found = getattr(batch, field)
-    if found is None:
-        raise ValueError(
-            f"batch.{field} is None, and {name} needs a critic's opinion: "
-            f"batch.replace({field}=critic(batch.observation))"
-        )
-    return found
+    value = boundaries.require_field(batch, "value", f"{name} needs")
+    value = jnp.where(batch.mask, value, 0).astype(dtype)
+    following = boundaries.following_values(batch).astype(dtype)
+    return value, following, boundaries.same_episode_next(batch)
