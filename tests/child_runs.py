@@ -120,12 +120,18 @@ class Child:
         return self.process.exitcode
 
 
+def handle_signals_as_in_a_terminal() -> None:
+    """Undo what a shell's background jobs and nohup set: they ignore SIGINT and SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, handler)
+
+
 def _train(
     arguments: list[str], said: Path, cache: str, hold: str, stuck_at: int, pipe: Any
 ) -> None:
     """`pgjax train`, its two outputs in a file."""
-    # A shell's background jobs, and their children, ignore SIGINT unless told otherwise.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    handle_signals_as_in_a_terminal()
     # Whatever becomes of its parent, an endless computation ends.
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -49,10 +49,12 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def interruptible():
-    """SIGINT as a terminal has it: a shell's background jobs, these tests too, may ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Signals as a terminal handles them, however these tests were started."""
+    before = {number: signal.getsignal(number) for number in signals.ASKING}
+    child_runs.handle_signals_as_in_a_terminal()
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module", autouse=True)
