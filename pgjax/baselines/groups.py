@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.experimental import checkify
 from jaxtyping import Float, Int
 
-from pgjax.core.validation import check_positive, check_scalars, is_concrete
+from pgjax.core.validation import check_positive, check_scalars, check_traced, is_concrete
 from pgjax.records import configured, record, static
 from pgjax.types import Number
 
@@ -140,9 +139,8 @@ def _check_num_groups(ids: np.ndarray | Array, num_groups: int | None) -> int:
         raise ValueError("num_groups must be given where ids are traced: its size is static")
     number = check_positive("num_groups", num_groups)
     inside = (ids >= 0) & (ids < number)
-    checkify.debug_check(
-        jnp.all(inside),
+    check_traced(
         "ids must lie in 0 to " + str(number - 1) + ", got {value}",
-        value=ids[jnp.argmin(inside)],
+        lambda: (jnp.all(inside), {"value": ids[jnp.argmin(inside)]}),
     )
     return number

@@ -10,12 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.experimental import checkify
 from jaxtyping import Float, PyTree
 
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.episode_boundaries import replace_dead_steps
-from pgjax.core.validation import check_unit_interval
+from pgjax.core.validation import check_traced, check_unit_interval
 from pgjax.estimators import as_checked_arrays, gradient, reward_to_go
 from pgjax.types import Observation, Params, Policy, Trajectory
 
@@ -113,11 +112,10 @@ def log_probs_of_all(
     actions = jnp.arange(num_actions)
     values = jax.vmap(policy.log_prob, (None, None, 0))(params, observation, actions)
     total = jnp.sum(jnp.exp(values))
-    checkify.debug_check(
-        jnp.abs(total - 1) < 1e-3,
+    check_traced(
         f"the policy's probabilities over {num_actions} actions sum to {{total}}; it is over "
         "another number of actions",
-        total=total,
+        lambda: (jnp.abs(total - 1) < 1e-3, {"total": total}),
     )
     return values
 

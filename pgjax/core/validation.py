@@ -1,7 +1,7 @@
 """Errors at the public boundary: the argument, what it was, what was needed, the usual fix.
 
 Values that are known are checked at once and raise. Values that are being traced cannot be read,
-so the same check becomes a `checkify.debug_check`: free by default, and raised by `checked`.
+so the same check is traced under `checked` only, and raised by it; elsewhere it costs nothing.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,8 @@ from jax.experimental import checkify
 from pgjax.types import Trajectory
 
 Result = TypeVar("Result")
+
+_checking = jax.make_user_context(default_value=False)  # a part of the key of JAX's caches
 
 
 def checked(function: Callable[..., Result]) -> Callable[..., Result]:
@@ -47,13 +49,26 @@ def checked(function: Callable[..., Result]) -> Callable[..., Result]:
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Result:
-        error, result = checkified(*args, **kwargs)
+        with _checking(True):
+            error, result = checkified(*args, **kwargs)
         message = error.get()
         if message is not None:
             raise ValueError(message.split(" (`check` failed)")[0])
         return result
 
     return run
+
+
+def check_traced(message: str, finding: Callable[[], tuple[jax.Array, dict[str, Any]]]) -> None:
+    """Under `checked`, an error unless a condition on traced values holds; elsewhere, nothing.
+
+    Args:
+        message: with {name} for each of the values.
+        finding: gives the condition, and the values to show.
+    """
+    if _checking.value:
+        holds, values = finding()
+        checkify.debug_check(holds, message, **values)
 
 
 def is_concrete(*trees: Any) -> bool:
@@ -105,12 +120,15 @@ def _check_numbers(
             found, needed = x[wrong].flat[0], y[wrong].flat[0]
             raise ValueError(message.format(value=f"{found:g}", bound=f"{needed:g}"))
     elif np.size(value):
-        x = jnp.asarray(value)
-        x, y = jnp.broadcast_arrays(x, jnp.asarray(bound).astype(x.dtype))
-        good = jnp.ravel(holds(x, y))
-        first = jnp.argmin(good)
-        shown = {"value": jnp.ravel(x)[first], "bound": jnp.ravel(y)[first]}
-        checkify.debug_check(jnp.all(good), message, **shown)
+
+        def finding() -> tuple[jax.Array, dict[str, Any]]:
+            x = jnp.asarray(value)
+            x, y = jnp.broadcast_arrays(x, jnp.asarray(bound).astype(x.dtype))
+            good = jnp.ravel(holds(x, y))
+            first = jnp.argmin(good)
+            return jnp.all(good), {"value": jnp.ravel(x)[first], "bound": jnp.ravel(y)[first]}
+
+        check_traced(message, finding)
     return value
 
 
@@ -184,15 +202,14 @@ def check_traced_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
     """Raise if a traced value is not finite where the mask is true; known ones are not read."""
     if value.size == 0 or is_concrete(value, mask):
         return  # reading every reward would make each eager call wait; `checked` does it
-    bad = mask & ~jnp.isfinite(value)
-    index = jnp.argmax(jnp.ravel(bad))
-    checkify.debug_check(
-        ~jnp.any(bad),
-        name + " is {value} at trajectory {row}, step {step}",
-        value=jnp.ravel(value)[index],
-        row=index // max(value.shape[1], 1),
-        step=index % max(value.shape[1], 1),
-    )
+
+    def finding() -> tuple[jax.Array, dict[str, Any]]:
+        bad = mask & ~jnp.isfinite(value)
+        index = jnp.argmax(jnp.ravel(bad))
+        row, step = index // max(value.shape[1], 1), index % max(value.shape[1], 1)
+        return ~jnp.any(bad), {"value": jnp.ravel(value)[index], "row": row, "step": step}
+
+    check_traced(name + " is {value} at trajectory {row}, step {step}", finding)
 
 
 def check_params(params: Any) -> None:

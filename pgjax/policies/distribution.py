@@ -9,10 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from jax import Array
-from jax.experimental import checkify
 from jaxtyping import Bool, Float, Key, PyTree
 
-from pgjax.core.validation import is_concrete
+from pgjax.core.validation import check_traced, is_concrete
 from pgjax.records import configured, record
 from pgjax.types import MaskedObservation, Observation, Params, Policy
 
@@ -93,7 +92,7 @@ def require(holds: Array, message: str, **values: Array) -> None:
         ValueError: if `holds` is known and false.
     """
     if not is_concrete(holds):
-        checkify.debug_check(holds, message, **values)
+        check_traced(message, lambda: (holds, values))
     elif not np.asarray(holds):
         raise ValueError(message.format(**values))
 
