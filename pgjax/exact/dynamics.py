@@ -68,8 +68,8 @@ def prepare(problem: Problem) -> tuple[Model, Params]:
     alive = ~mdp.terminal
     kept = mdp.transition * (alive & proper)[:, None, None]
     model = Model(
-        transition=jnp.asarray(kept * (alive & proper)),
-        reward=jnp.asarray(np.sum(kept * mdp.reward, axis=-1)),
+        transition=to_jax(kept * (alive & proper)),
+        reward=to_jax(np.sum(kept * mdp.reward, axis=-1)),
         initial=to_jax(mdp.initial),
         observation=to_jax(mdp.observation),
         discount=jnp.asarray(mdp.discount),

@@ -7,11 +7,9 @@ through a Distribution.
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Key, PyTree
 
-from pgjax.core.validation import check_traced, is_concrete
 from pgjax.records import configured, record
 from pgjax.types import MaskedObservation, Observation, Params, Policy
 
@@ -78,23 +76,6 @@ def mask_output(distribution: Distribution, output: Output, observation: Observa
     if not isinstance(observation, MaskedObservation):
         return output
     return distribution.masked(output, observation.action_mask)
-
-
-def require(holds: Array, message: str, **values: Array) -> None:
-    """Check a condition: at once if its value is known, and under `pgjax.checked` if it is traced.
-
-    Args:
-        holds: the condition, a boolean scalar.
-        message: with {name} for each of the values.
-        values: to show in the message.
-
-    Raises:
-        ValueError: if `holds` is known and false.
-    """
-    if not is_concrete(holds):
-        check_traced(message, lambda: (holds, values))
-    elif not np.asarray(holds):
-        raise ValueError(message.format(**values))
 
 
 def _init(key: Array, observation: Observation, *, init: Any) -> Params:

@@ -10,7 +10,8 @@ from jax import Array
 from jaxtyping import Float, Key
 
 from pgjax.core.recurrence import accumulation_dtype
-from pgjax.policies.distribution import Distribution, Output, distribution_policy, require
+from pgjax.core.validation import check_values
+from pgjax.policies.distribution import Distribution, Output, distribution_policy
 from pgjax.types import Observation, Params, Policy
 
 
@@ -82,8 +83,11 @@ def mean_and_log_std(output: Output) -> tuple[Float[Array, "D"], Float[Array, "D
     mean, log_std = mean.astype(dtype), log_std.astype(dtype)
     std = jnp.exp(log_std)
     proper = (std > 0) & (std < jnp.inf)
-    require(
-        jnp.all(proper), "a Gaussian policy's σ must be positive and finite, got σ = {std}", std=std
+    check_values(
+        "a Gaussian policy's σ must be positive and finite, got σ = {std}",
+        lambda proper, std: (proper.all(), {"std": std}),
+        proper,
+        std,
     )
     return mean, jnp.where(proper, log_std, jnp.nan)
 

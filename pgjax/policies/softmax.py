@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from pgjax.core.recurrence import accumulation_dtype
-from pgjax.core.validation import check_positive
-from pgjax.policies.distribution import Distribution, distribution_policy, require
+from pgjax.core.validation import check_positive, check_values
+from pgjax.policies.distribution import Distribution, distribution_policy
 from pgjax.records import configured
 from pgjax.types import Observation, Params, Policy
 
@@ -126,6 +126,11 @@ def _log_probabilities(logits: Array) -> Array:
         raise ValueError(
             f"a policy's logits must have shape [A] for one observation, got {jnp.shape(logits)}"
         )
+    check_values(
+        "state has no legal action: every logit is -inf or every mask false",
+        lambda logits: ((logits != -jnp.inf).any(), {}),
+        logits,
+    )
     return _masked_log_softmax(logits)
 
 
@@ -134,6 +139,7 @@ FEW_ACTIONS = 16
 vector operation over the batch; a reduction along so short an axis is a loop for every row."""
 
 
+@jax.jit  # traced once for all that call it
 def _draw(key: Array, values: Array) -> Array:
     """An action from its log-probabilities; one with probability zero never."""
     if values.shape[0] > FEW_ACTIONS:
@@ -149,6 +155,7 @@ def _draw(key: Array, values: Array) -> Array:
     return sum(passed, start=jnp.int32(0))
 
 
+@jax.jit  # traced once for all that call it
 def _entry(values: Array, action: Any) -> Array:
     """values[action], or NaN if the action is out of range, where a gather would clamp it."""
     A = values.shape[0]
@@ -172,10 +179,10 @@ def _max(values: Array) -> Array:
     return _fold(jnp.maximum, values) if values.shape[0] <= FEW_ACTIONS else jnp.max(values)
 
 
+@jax.jit  # traced once for all that call it
 def _masked_log_softmax(logits: Array) -> Array:
     legal = logits != -jnp.inf  # a NaN is no mask: it must come out as NaN
     any_legal = _max(legal)
-    require(any_legal, "state has no legal action: every logit is -inf or every mask false")
     # Normalise over finite numbers only, so that no −inf − (−inf) stands in a derivative; and
     # relative to the peak throughout: log(total) added to a large peak would lose its digits.
     finite = jnp.where(legal, logits, 0)
@@ -188,14 +195,15 @@ def _masked_log_softmax(logits: Array) -> Array:
 
 
 def _check_action(action: Any, logits: Array) -> None:
-    action, num_actions = jnp.asarray(action), logits.shape[0]
-    require(
-        jnp.all((action >= 0) & (action < num_actions)),
+    num_actions = logits.shape[0]
+    check_values(
         f"action must lie in 0..{num_actions - 1}, got {{action}}",
-        action=action,
+        lambda action: (((action >= 0) & (action < num_actions)).all(), {"action": action}),
+        action,
     )
-    require(
-        _entry(logits, action) != -jnp.inf,
+    check_values(
         "action {action} is illegal in this state: its logit is -inf or its mask false",
-        action=action,
+        lambda action, logits: (logits[action] != -jnp.inf, {"action": action}),
+        action,
+        logits,
     )

@@ -15,8 +15,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Key
 
-from pgjax.core.validation import is_concrete
-from pgjax.policies.distribution import Distribution, Output, distribution_policy, require
+from pgjax.core.validation import check_values, is_concrete
+from pgjax.policies.distribution import Distribution, Output, distribution_policy
 from pgjax.policies.gaussian import (
     check_vector,
     gaussian_entropy,
@@ -122,7 +122,7 @@ def _log_prob(output: Output, action: Any, *, limits: "_Limits") -> Array:
     bounds = _bounds(limits, mean.shape, action.dtype)
     beyond = jnp.any((action < bounds.low) | (action > bounds.high))
     message = f"action must lie between {limits.low} and {limits.high}, got {{action}}"
-    require(~beyond, message, action=action)
+    check_values(message, lambda beyond, action: (~beyond, {"action": action}), beyond, action)
     return jnp.where(beyond, -jnp.inf, _log_density(mean, log_std, bounds, action))
 
 

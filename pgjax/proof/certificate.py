@@ -207,7 +207,6 @@ def _moments(
 
     composed = [each for each in estimators if isinstance(each, Estimator)]
 
-    @jax.jit  # traced once, not each time that `enumeration` looks at it
     def estimates(params: Params, batch: Trajectory) -> list[Any]:
         state, action = batch.observation, jax.nn.one_hot(batch.action, problem.mdp.num_actions)
         batch = replace(

@@ -116,7 +116,7 @@ def mean_test(
     look, target = 1, 0
     while True:
         key, chunk_key = jax.random.split(key)
-        chunk = _sums(_chunk_sums(draw, jnp.asarray(truth), jnp.asarray(directions), chunk_key))
+        chunk = _sums(_chunk_sums(draw, truth, directions, chunk_key))
         if not np.all(np.isfinite(chunk.deviation)):
             raise ValueError("the estimate is not finite on some sample")
         sums = chunk if sums is None else _sums(map(np.add, sums, chunk))
