@@ -12,7 +12,7 @@ Computed in float64 whatever the caller's setting; returned as NumPy arrays.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import combinations_with_replacement, islice, product
 from typing import Any, NamedTuple
 
@@ -113,7 +113,7 @@ def moments(
     Args:
         estimator: an Estimator, or any function (params, batch[K,T]) -> numbers, a gradient or not,
             that JAX can trace. It is given `problem.params`, and a batch with the fields of a
-            rollout by the policy that acts.
+            rollout by the policy that acts; where its mask is false stands garbage, on purpose.
         problem: with a finite horizon.
         batch_size: K.
         limit: the largest number of trajectories, and of batches, accepted.
@@ -138,23 +138,125 @@ def moments(
         >>> bool(np.allclose(found.mean, truth.ravel(), rtol=0, atol=1e-12))
         True
     """
+    return _sums(_prepared(estimator, problem, batch_size, limit), tuples=False)
+
+
+class Examination(NamedTuple):
+    """What enumeration shows of an estimate on one problem.
+
+    Attributes:
+        moments: its exact mean and covariance.
+        over_tuples: whether these are sums over all tuples of K trajectories, so that no order of
+            a batch was left out; else over multisets, as far as a sample of orders allows.
+        reads_padding: whether NaN in `reward` and `log_prob` where the mask is false changes it.
+        reads_log_prob: whether it depends on `batch.log_prob`, and so on who acted.
+    """
+
+    moments: Moments
+    over_tuples: bool
+    reads_padding: bool
+    reads_log_prob: bool
+
+
+@in_float64
+def examine(
+    estimator: Estimator | Function,
+    problem: Problem,
+    *,
+    batch_size: int = 1,
+    limit: int = LIMIT,
+) -> Examination:
+    """`moments`, over all tuples where the limit allows, and what the estimate reads.
+
+    Args:
+        estimator: as for `moments`.
+        problem: with a finite horizon.
+        batch_size: K.
+        limit: the largest number of trajectories, and of batches, accepted.
+
+    Returns:
+        Examination. Every trajectory stands in some batch that was tried for what is read.
+
+    Raises:
+        ValueError: as `moments` does.
+
+    Bias: exact.
+
+    Example:
+        >>> import pgjax
+        >>> problem = pgjax.suite.problems()[0]
+        >>> found = examine(pgjax.reward_to_go(1.0), problem, batch_size=2)
+        >>> found.over_tuples, found.reads_padding, found.reads_log_prob
+        (True, False, False)
+    """
+    run = _prepared(estimator, problem, batch_size, limit)
+    M = len(run.probability)
+    reads_padding = reads_log_prob = False
+    random = np.random.default_rng(0)
+    for begin in range(0, M, run.chunk):
+        members = random.integers(M, size=(run.chunk, batch_size))
+        members[:, 0] = np.arange(begin, begin + run.chunk) % M
+        plain, with_nan, shifted = (
+            np.asarray(run.estimates(members, *changes))
+            for changes in ((), (np.nan, 0.0), (NOISE, 1.0))
+        )
+        reads_padding = reads_padding or not np.array_equal(plain, with_nan, equal_nan=True)
+        reads_log_prob = reads_log_prob or not np.array_equal(plain, shifted, equal_nan=True)
+    tuples = M**batch_size <= limit
+    return Examination(_sums(run, tuples), tuples, reads_padding, reads_log_prob)
+
+
+class _Run(NamedTuple):
+    """What an enumeration needs: how to evaluate batches, and of which there are how many."""
+
+    estimates: Callable[..., Array]  # members [B, K] -> [B, P]
+    probability: np.ndarray  # [M]
+    batch_size: int  # K
+    chunk: int  # batches at a time
+    size: int  # P
+    limit: int
+
+
+def _prepared(
+    estimator: Estimator | Function, problem: Problem, batch_size: int, limit: int
+) -> _Run:
     K = check_positive("batch_size", batch_size)
     params = jax.tree.map(as_float64, problem.params)
     tables, paths = _enumerated(problem, limit)
     if isinstance(estimator, Estimator):
         estimator = partial(gradient, estimator, problem.policy)
-    estimate = jax.jit(estimator)  # traced once, for its size and for all batches
-    evaluate = jax.jit(partial(_estimates, estimate))
-    P, size = _sizes(estimate, params, tables, paths, K)
+    estimate, evaluate = _compiled(estimator)
+    P, chunk = _sizes(estimate, params, tables, paths, K)
 
-    def estimates(members: np.ndarray) -> Array:
-        return evaluate(params, tables, paths.states[members], paths.actions[members])
+    def estimates(members: np.ndarray, padding: float = NOISE, shift: float = 0.0) -> Array:
+        indices = paths.states[members], paths.actions[members]
+        return evaluate(params, tables, *indices, np.float64(padding), np.float64(shift))
 
-    ordered = K > 1 and _depends_on_order(estimates, len(paths.probability), (size, K))
-    center, shifted = np.zeros(P), False
+    return _Run(estimates, paths.probability, K, chunk, P, limit)
+
+
+def _compiled(estimator: Function) -> tuple[Callable, Callable]:
+    """The estimate and that of many batches, traced once for all that is asked of them."""
+    try:
+        return _kept(estimator)
+    except TypeError:  # not hashable
+        return _kept.__wrapped__(estimator)
+
+
+@lru_cache(maxsize=16)
+def _kept(estimator: Function) -> tuple[Callable, Callable]:
+    estimate = jax.jit(estimator)
+    return estimate, jax.jit(partial(_estimates, estimate))
+
+
+def _sums(run: _Run, tuples: bool) -> Moments:
+    """Over all tuples, or over multisets if the order within a batch seems not to matter."""
+    M, K = len(run.probability), run.batch_size
+    ordered = K > 1 and (tuples or _depends_on_order(run.estimates, M, (run.chunk, K)))
+    center, shifted = np.zeros(run.size), False
     mass = first = second = np.zeros(())
-    for members, weight in _batches(paths.probability, K, size, ordered, limit):
-        values = estimates(members)
+    for members, weight in _batches(run.probability, K, run.chunk, ordered, run.limit):
+        values = run.estimates(members)
         if not shifted:  # by a typical value, which keeps the second moment from cancelling
             total, typical, _ = to_numpy(_weighted_sums(values, weight, center))
             center, shifted = np.where(np.isfinite(typical), typical / total, 0), True
@@ -270,11 +372,44 @@ def _assemble(tables: _Tables, states: Any, actions: Any) -> Trajectory:
     )
 
 
+NOISE = 7.0
+"""The size of what stands in rewards and log-probabilities where the mask is false."""
+
+
+def _spoiled(
+    tables: _Tables, batch: Trajectory, states: Any, padding: Any, shift: Any
+) -> Trajectory:
+    """The batch with garbage where its mask is false, and falsified log-probabilities.
+
+    The garbage is what `Trajectory` allows there: numbers of the size of `padding`, raised flags,
+    and observations and actions of other steps. `shift` is the size of the falsification.
+    """
+    mask, (S, A) = batch.mask, tables.probability.shape
+    time = np.broadcast_to(np.arange(mask.shape[-1], dtype=np.int32), mask.shape)
+    noise = np.sin(1.0 + 3.0 * time)
+    elsewhere = jnp.where(mask, states[..., :-1], (states[..., :-1] + 1 + time) % S)
+    return replace(
+        batch,
+        observation=tables.observation[elsewhere],
+        action=jnp.where(mask, batch.action, (batch.action + 1 + time) % A),
+        reward=jnp.where(mask, batch.reward, padding * noise),
+        log_prob=jnp.where(mask, batch.log_prob + shift * noise, padding * noise),
+        terminated=batch.terminated | ~mask,
+        truncated=batch.truncated | ~mask,
+    )
+
+
 def _estimates(
-    estimate: Function, params: Params, tables: _Tables, states: Array, actions: Array
+    estimate: Function,
+    params: Params,
+    tables: _Tables,
+    states: Array,
+    actions: Array,
+    padding: Array,
+    shift: Array,
 ) -> Float[Array, "B P"]:
     """Each batch's estimate, flattened."""
-    batches = _assemble(tables, states, actions)
+    batches = _spoiled(tables, _assemble(tables, states, actions), states, padding, shift)
     return jax.vmap(lambda batch: ravel_pytree(estimate(params, batch))[0])(batches)
 
 

@@ -32,6 +32,10 @@ class Trajectory:
     terminated or truncated. Rows are windows if `next_value` or `time` is there; the latter says
     how old each step's episode is.
 
+    Where `mask` is false, rewards, log-probabilities, flags, values and times may hold anything,
+    NaN included: read them through `jnp.where(mask, x, 0)`, since `mask * x` can keep a NaN.
+    Observations and actions there are such as the policy can be asked about, and mean nothing.
+
     Attributes:
         observation: [T, ...] seen by the policy before each action; a pytree.
         action: [T, ...] taken by the policy; a pytree for a factored policy.

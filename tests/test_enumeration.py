@@ -161,7 +161,8 @@ def test_an_estimate_that_depends_on_the_order_is_summed_over_tuples(table: np.n
 
 def test_users_code_may_return_any_tree(table: np.ndarray) -> None:
     def statistics(params: Any, batch: Trajectory) -> Any:
-        return {"length": jnp.sum(batch.mask), "reward": jnp.sum(batch.reward, axis=0)}
+        reward = jnp.where(batch.mask, batch.reward, 0)
+        return {"length": jnp.sum(batch.mask), "reward": jnp.sum(reward, axis=0)}
 
     with jax.numpy_dtype_promotion("standard"):  # flattening mixes integers and floats
         found = enumeration.moments(statistics, Problem(MDP, POLICY, table, HORIZON))

@@ -28,6 +28,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--up-to-scale", action="store_true", help="accept c ∇J with c > 0, knowingly"
     )
     parser.add_argument(
+        "--behaviour",
+        choices=["policy", "other"],
+        help="who acts: the policy itself, or another one; by default the policy itself, and the "
+        "other too if batch.log_prob is read",
+    )
+    parser.add_argument(
         "--tolerance", type=float, default=1e-10, help="largest relative bias of an exact mean"
     )
 
@@ -36,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the report; status 0 if unbiased, 1 if not."""
     candidate = _load(arguments.target)
     from pgjax.proof.judge import Judge
+    from pgjax.proof.problems import off_policy
     from pgjax.proof.problems import problems as certified_problems
     from pgjax.proof.unbiased import assert_unbiased
 
@@ -43,11 +50,17 @@ def run(arguments: argparse.Namespace) -> int:
     unknown = [name for name in arguments.problem or () if name not in problems]
     if unknown:
         raise ValueError(f"--problem {unknown[0]} is unknown; known are {', '.join(problems)}")
+    behaviours = {
+        None: None,
+        "policy": lambda problem: problem.params,
+        "other": lambda problem: off_policy(problem).behaviour,
+    }
     try:
         report = assert_unbiased(
             candidate,
             [problems[name] for name in arguments.problem or problems],
             batch_size=arguments.batch_size,
+            behaviour=behaviours[arguments.behaviour],
             judge=Judge(tolerance=arguments.tolerance, up_to_scale=arguments.up_to_scale),
         )
     except AssertionError as failure:
@@ -62,7 +75,14 @@ def _load(target: str) -> Any:
     module_name, colon, name = target.rpartition(":")
     if not colon or not module_name or not name:
         raise ValueError(f"the estimator must be given as module:name, got {target}")
-    module = _load_file(Path(module_name)) if module_name.endswith(".py") else _import(module_name)
+    load = _load_file if module_name.endswith(".py") else _import
+    try:
+        module = load(module_name)
+    except SystemExit as end:
+        raise ValueError(
+            f"{module_name} ends the process with status {end.code or 0} when it is imported; put "
+            'what is for the command line behind `if __name__ == "__main__":`'
+        ) from None
     found = module
     for part in name.split("."):
         if not hasattr(found, part):
@@ -71,7 +91,8 @@ def _load(target: str) -> Any:
     return found
 
 
-def _load_file(path: Path) -> Any:
+def _load_file(name: str) -> Any:
+    path = Path(name)
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     sys.path.insert(0, str(path.resolve().parent))  # as `python path` would

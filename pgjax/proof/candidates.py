@@ -7,9 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Key
 
+from pgjax import enumeration
+from pgjax.core.float64 import in_float64
 from pgjax.enumeration import Function
 from pgjax.estimators import gradient
 from pgjax.exact.problem import Problem
@@ -37,7 +40,14 @@ def estimate_on(candidate: Candidate, problem: Problem) -> Function:
         return partial(gradient, resolved, problem.policy)
 
     def estimate(params: Params, batch: Trajectory) -> Any:
-        result = resolved(params, batch)
+        try:
+            result = resolved(params, batch)
+        except NEEDS_A_VALUE as error:
+            raise TypeError(
+                "the candidate must be a function that JAX can trace, but it asks for the value of "
+                "an array, as NumPy, float() and `if` do; use jax.numpy instead of numpy, and "
+                f"jnp.where instead of `if` ({str(error).splitlines()[0]})"
+            ) from error
         expected, got = (
             [(jax.tree_util.keystr(path), jnp.shape(leaf)) for path, leaf in found]
             for found in map(jax.tree.leaves_with_path, (params, result))
@@ -52,19 +62,79 @@ def estimate_on(candidate: Candidate, problem: Problem) -> Function:
     return estimate
 
 
+NEEDS_A_VALUE = (
+    jax.errors.TracerArrayConversionError,
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where the value of a traced array is asked for."""
+
+
 def resolve(function: Any, problem: Problem) -> Any:
-    """A function of one argument, problem -> x, called; any other function as it is."""
+    """What a function of problem gives; a function of (params, batch), or (params, key), as it is.
+
+    One that can be called either way, as with an optional second argument, is called with the
+    problem: it is a function of problem if that gives an Estimator or a function.
+
+    Args:
+        function: of either kind.
+        problem: to call it with.
+
+    Raises:
+        TypeError: if it is no function.
+    """
     if not callable(function):
         raise TypeError(
             "candidate must be an Estimator, a function (params, batch) -> gradient, or a function "
             f"problem -> either, got {function!r}"
         )
-    required = [
-        parameter
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.default is parameter.empty and parameter.kind != parameter.KEYWORD_ONLY
+    if not _accepts(function, 1):
+        return function
+    if not _accepts(function, 2):
+        return function(problem)
+    try:
+        made = function(problem)
+    except Exception:  # it takes problem for params; what it raises means nothing
+        return function
+    return made if callable(made) or isinstance(made, Estimator) else function
+
+
+def _accepts(function: Callable, num_arguments: int) -> bool:
+    """Whether the function can be called with so many arguments, by position."""
+    try:
+        inspect.signature(function).bind(*range(num_arguments))
+    except TypeError:
+        return False
+    return True
+
+
+@in_float64
+def check_repeats(estimate: Function, problem: Problem) -> None:
+    """Raise if the estimate, called twice on the same batch, answers differently.
+
+    Args:
+        estimate: a function (params, batch) -> gradient.
+        problem: whose trajectories make the batch.
+
+    Raises:
+        ValueError: if the two answers are not the same numbers.
+    """
+    if enumeration.count(problem) < 10_000:
+        batch = jax.tree.map(lambda x: x[:2], enumeration.trajectories(problem)[0])
+    else:
+        batch = library_rollout(problem, 2)(problem.acting_params, jax.random.key(0))
+    # Each jit of a new function traces anew, and so calls it.
+    answers = [
+        jax.jit(lambda params, batch: estimate(params, batch))(problem.params, batch)
+        for _ in range(2)
     ]
-    return function(problem) if len(required) == 1 else function
+    for one, other in zip(*map(jax.tree.leaves, answers), strict=True):
+        if not np.array_equal(one, other, equal_nan=True):
+            raise ValueError(
+                "the candidate must be a pure function, but it answers differently when called "
+                "twice with the same parameters and the same batch; draw nothing from NumPy or "
+                "Python's random, and keep nothing between calls"
+            )
 
 
 def library_rollout(problem: Problem, batch_size: int) -> Rollout:

@@ -8,3 +8,5 @@ from pgjax.proof.sequential_test import MeanTest as MeanTest
 from pgjax.proof.sequential_test import mean_test as mean_test
 from pgjax.proof.trajectory_law import LawTest as LawTest
 from pgjax.proof.trajectory_law import law_test as law_test
+from pgjax.proof.trajectory_law import wrong_fields as wrong_fields
+from pgjax.proof.trajectory_law import wrong_final_observation as wrong_final_observation

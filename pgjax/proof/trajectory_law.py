@@ -73,6 +73,74 @@ def law_test(batch: Trajectory, problem: Problem, *, alpha: float = 1e-6) -> Law
     return LawTest(p_value >= alpha and impossible == 0, p_value, impossible, len(expected))
 
 
+def wrong_fields(batch: Trajectory, problem: Problem) -> dict[str, str]:
+    """What a sampler wrote into fields that follow from the others, and what it must be.
+
+    Args:
+        batch: [N, T] of the policy that acts, T the horizon.
+        problem: that was sampled.
+
+    Returns:
+        The fields that are wrong, each with what is wrong about it; `law_test` sees the others.
+
+    Bias: does not apply; log-probabilities are held to 1e-3, which bounds what float32 rounds.
+    """
+    mask = np.asarray(batch.mask)
+    T = mask.shape[1]
+    ends = np.asarray(batch.terminated) & mask
+    wrong = {}
+
+    over_steps = jax.vmap(jax.vmap(problem.policy.log_prob, (None, 0, 0)), (None, 0, 0))
+    log_prob = np.asarray(over_steps(problem.acting_params, batch.observation, batch.action))
+    recorded = np.asarray(batch.log_prob)
+    off = ~(np.abs(recorded - log_prob) <= 1e-3 * (1 + np.abs(log_prob))) & mask
+    if off.any():
+        at = tuple(np.argwhere(off)[0])
+        wrong["log_prob"] = (
+            f"of the policy that acts it is {log_prob[at]:.6g} at trajectory {at[0]}, step "
+            f"{at[1]}, where {recorded[at]:.6g} is recorded"
+        )
+
+    alive = np.ones(mask.shape, bool)
+    alive[:, 1:] = ~np.logical_or.accumulate(ends, axis=1)[:, :-1]
+    if not np.array_equal(alive, mask):
+        wrong["mask"] = "it must be true up to the step that terminates, and false after it"
+    truncated = np.asarray(batch.truncated) & mask
+    last = np.arange(T) == T - 1
+    if (truncated & ~last).any() or (mask & last & ~ends & ~truncated).any():
+        wrong["truncated"] = (
+            f"it must be true at step {T - 1}, the last one, of an episode that has not "
+            "terminated, and at no step before"
+        )
+    if batch.time is not None and (mask & (np.asarray(batch.time) != np.arange(T))).any():
+        wrong["time"] = "it must count the steps of the episode from 0"
+    return wrong
+
+
+def wrong_final_observation(batch: Trajectory, problem: Problem) -> str:
+    """What is wrong about `final_observation`, or "": it must be what the last step led to.
+
+    Args:
+        batch: [N, T] of the policy that acts, T the horizon.
+        problem: small enough to enumerate.
+
+    Bias: does not apply.
+    """
+    known, _ = enumeration.trajectories(problem)
+    possible = set(zip(_names(known), _rows(known.final_observation), strict=True))
+    without = {name for name, _ in possible}
+    found = zip(_names(batch), _rows(batch.final_observation), strict=True)
+    if any(name in without and (name, final) not in possible for name, final in found):
+        return "it must be the observation after the last step, never a reset observation"
+    return ""
+
+
+def _rows(tree: Any) -> list[bytes]:
+    leaves = [np.asarray(x, np.float32) for x in jax.tree.leaves(tree)]
+    flat = np.concatenate([x.reshape(x.shape[0], -1) for x in leaves], axis=1)
+    return [row.tobytes() for row in flat + 0.0]
+
+
 def _names(batch: Trajectory) -> list[bytes]:
     """Each trajectory as bytes, in single precision, with nothing after its end."""
     mask = np.asarray(batch.mask)

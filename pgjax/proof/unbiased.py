@@ -7,9 +7,10 @@ that it was derived for, and can prove nothing of a user's code.)
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import comb
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +25,22 @@ from pgjax.core.validation import check_positive
 from pgjax.enumeration import Function
 from pgjax.exact.problem import Problem
 from pgjax.proof import statistics
-from pgjax.proof.candidates import Candidate, Rollout, estimate_on, library_rollout, resolve
+from pgjax.proof.candidates import (
+    Candidate,
+    Rollout,
+    check_repeats,
+    estimate_on,
+    library_rollout,
+    resolve,
+)
 from pgjax.proof.judge import DEFAULT_JUDGE, Judge
+from pgjax.proof.problems import off_policy
 from pgjax.proof.problems import problems as certified_problems
 from pgjax.types import Params, Trajectory
+
+ITSELF = "the policy itself"
+OTHER = "another policy, of parameters θ/2,"
+GIVEN = "the behaviour policy given"
 
 
 class Finding(NamedTuple):
@@ -44,6 +57,8 @@ class Finding(NamedTuple):
         detail: how it was shown.
         worst: where the deviation is largest, and by how much.
         hint: a known mistake that gives this very mean, or "".
+        acting: the policy that made the trajectories.
+        is_theorem: whether no batch was left out, nor any order of one; else orders were sampled.
     """
 
     problem: str
@@ -56,16 +71,20 @@ class Finding(NamedTuple):
     detail: str
     worst: str
     hint: str
+    acting: str = ITSELF
+    is_theorem: bool = True
 
 
 class Report(NamedTuple):
     """What `assert_unbiased` showed, problem by problem; print it.
 
     Attributes:
-        findings: one a problem and tier.
+        findings: one a problem, tier and policy that acts.
+        not_seen: what was not looked at, in one sentence.
     """
 
     findings: tuple[Finding, ...]
+    not_seen: str = ""
 
     @property
     def passed(self) -> bool:
@@ -80,10 +99,14 @@ class Report(NamedTuple):
             finding.passed and finding.bias > finding.tolerance for finding in self.findings
         )
         word = "wrong" if failed else "unbiased up to scale" if scaled else "unbiased"
-        lines = [f"{word} on {wrong if failed else problems} of {problems} problems"]
+        acting = " and ".join(
+            f"when {who} acts" for who in dict.fromkeys(f.acting for f in self.findings)
+        )
+        lines = [f"{word} on {wrong if failed else problems} of {problems} problems, {acting}"]
         lines += [_line(finding) for finding in self.findings]
         lines += [f"  {f.problem}: {f.worst}" for f in failed if f.worst]
         lines += [f"hint: {hint}" for hint in dict.fromkeys(f.hint for f in failed if f.hint)]
+        lines += [self.not_seen] if self.not_seen else []
         return "\n".join(lines)
 
 
@@ -94,6 +117,7 @@ def assert_unbiased(
     batch_size: int = 2,
     judge: Judge = DEFAULT_JUDGE,
     rollout: Rollout | Callable[[Problem], Rollout] | None = None,
+    behaviour: Callable[[Problem], Params] | None = None,
     key: Key[Array, ""] | None = None,
 ) -> Report:
     """Assert that an estimator's expectation is ∇J, by the strongest proof that applies.
@@ -108,7 +132,11 @@ def assert_unbiased(
         judge: how large a bias is refused, at which rates of error, and how much work is spent.
         rollout: (params, key) -> batch of K, your own pipeline, or problem -> such a function: the
             pipeline itself is then tested too, by sampling: its mean, the independence of its
-            trajectories and, if they can be enumerated, their law.
+            trajectories, every field that it writes and, if it can be enumerated, their law.
+        behaviour: problem -> parameters of the policy that acts; `lambda problem: problem.params`
+            for the policy itself, and no other. If None, the policy itself acts, or the problem's
+            own `behaviour`; a candidate that reads `batch.log_prob` is then judged on trajectories
+            of another policy too.
         key: for sampling; `jax.random.key(0)` if None.
 
     Returns:
@@ -117,11 +145,14 @@ def assert_unbiased(
     Raises:
         AssertionError: if there is a bias; the message is the report.
         statistics.InconclusiveError: if `judge.max_samples` do not suffice; it names what would.
-        ValueError: if a gradient is not finite or has another structure than the parameters, or a
-            problem's ∇J is zero.
-        TypeError: if the candidate is neither an Estimator nor a function.
+        ValueError: if a gradient is not finite or has another structure than the parameters, if the
+            candidate answers differently when called twice, if there is no problem, or a problem's
+            ∇J is zero.
+        TypeError: if the candidate is neither an Estimator nor a function, or not one that JAX can
+            trace; if a problem is none.
 
-    Bias: an exact proof holds for the batch size and the problems given, not for all.
+    Bias: an exact proof holds for the batch size and the problems given, not for all; the last line
+        of the report says what was not looked at.
 
     Example:
         >>> import pgjax
@@ -130,22 +161,61 @@ def assert_unbiased(
     """
     next_key = jax.random.key(0) if key is None else key
     K = check_positive("batch_size", batch_size)
-    chosen = certified_problems() if problems is None else problems
-    chosen = (chosen,) if isinstance(chosen, Problem) else tuple(chosen)
+    chosen = _chosen(problems)
+    check_repeats(estimate_on(candidate, chosen[0]), chosen[0])
     findings = []
     for problem in chosen:
-        trial = _Trial(problem, estimate_on(candidate, problem), K, judge, _truth(problem))
+        acting = GIVEN
+        if behaviour is not None:
+            problem = replace(problem, behaviour=behaviour(problem))
+        if problem.behaviour is None or _is_same(problem.behaviour, problem.params):
+            problem, acting = replace(problem, behaviour=None), ITSELF
+        estimate = estimate_on(candidate, problem)
+        trial = _Trial(problem, estimate, K, judge, _truth(problem), acting)
         next_key, sample_key = jax.random.split(next_key)
-        if _num_batches(problem, K) <= judge.limit:
-            findings.append(_by_enumeration(trial))
-        elif rollout is None:
-            findings += _by_sampling(trial, library_rollout(problem, K), sample_key)
-        if rollout is not None:
-            findings += _by_sampling(trial, resolve(rollout, problem), sample_key)
-    report = Report(tuple(findings))
+        found, reads_log_prob = _judged(trial, rollout, sample_key)
+        findings += found
+        if behaviour is None and acting == ITSELF and rollout is None and reads_log_prob:
+            other = trial._replace(problem=off_policy(problem), acting=OTHER)
+            findings += _judged(other, None, sample_key)[0]
+    report = Report(tuple(findings), _not_seen(findings, chosen, K))
     if not report.passed:
         raise AssertionError(str(report))
     return report
+
+
+def _chosen(problems: Problem | Sequence[Problem] | None) -> tuple[Problem, ...]:
+    if problems is None:
+        return certified_problems()
+    chosen = (problems,) if isinstance(problems, Problem) else tuple(problems)
+    for problem in chosen:
+        if not isinstance(problem, Problem):
+            raise TypeError(
+                f"problems must be pgjax.Problem records, got {problem!r}; "
+                "pgjax.suite.problems() makes those of the suite"
+            )
+    if not chosen:
+        raise ValueError(
+            "problems must hold at least one problem, got none: nothing would be judged"
+        )
+    return chosen
+
+
+def _is_same(one: Params, other: Params) -> bool:
+    leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(x, y) for x, y in leaves)
+
+
+def _not_seen(findings: Sequence[Finding], problems: Sequence[Problem], K: int) -> str:
+    """The limits of the proof, in one sentence."""
+    unproved = "" if all(f.is_theorem for f in findings) else ", some orders within a batch"
+    acting = {finding.acting for finding in findings}
+    policies = ", other policies that act" if acting != {ITSELF} else ", batches of another policy"
+    horizon = max(problem.finite_horizon for problem in problems)
+    return (
+        f"not looked at: batches of another size than {K}, episodes of more than {horizon} steps, "
+        f"float32, continuous actions{policies}{unproved}, and what changes from call to call"
+    )
 
 
 class _Trial(NamedTuple):
@@ -156,6 +226,32 @@ class _Trial(NamedTuple):
     batch_size: int
     judge: Judge
     truth: np.ndarray  # [P]
+    acting: str
+
+
+def _judged(trial: _Trial, rollout: Any, key: Key[Array, ""]) -> tuple[list[Finding], bool]:
+    """The findings of one trial, and whether the estimate reads `batch.log_prob`."""
+    problem, K = trial.problem, trial.batch_size
+    findings, reads_log_prob = [], False
+    if _num_batches(problem, K) <= trial.judge.limit:
+        finding, reads_log_prob = _by_enumeration(trial)
+        findings.append(finding)
+    elif rollout is None:
+        sampler = library_rollout(problem, K)
+        findings += _by_sampling(trial, sampler, key)
+        reads_log_prob = _reads_log_prob(trial, sampler, key)
+    if rollout is not None:
+        findings += _by_sampling(trial, resolve(rollout, problem), key)
+    return findings, reads_log_prob
+
+
+def _reads_log_prob(trial: _Trial, rollout: Rollout, key: Key[Array, ""]) -> bool:
+    batch = rollout(trial.problem.acting_params, key)
+    noise = jnp.sin(1.0 + jnp.arange(batch.log_prob.size, dtype=batch.log_prob.dtype))
+    other = replace(batch, log_prob=batch.log_prob + noise.reshape(batch.log_prob.shape))
+    found = (jax.jit(trial.estimate)(trial.problem.params, each) for each in (batch, other))
+    pairs = zip(*map(jax.tree.leaves, found), strict=True)
+    return not all(np.array_equal(x, y, equal_nan=True) for x, y in pairs)
 
 
 def _num_batches(problem: Problem, K: int) -> int:
@@ -170,16 +266,26 @@ def _truth(problem: Problem) -> np.ndarray:
     return truth
 
 
-def _by_enumeration(trial: _Trial) -> Finding:
+def _by_enumeration(trial: _Trial) -> tuple[Finding, bool]:
     problem, K, judge = trial.problem, trial.batch_size, trial.judge
-    found = enumeration.moments(trial.estimate, problem, batch_size=K, limit=judge.limit)
-    return _finding(
-        trial,
-        "enumeration",
-        found.mean,
-        judge.tolerance,
-        f"exact, over every batch of {K} of {enumeration.count(problem):,} trajectories",
-    )
+    found = enumeration.examine(trial.estimate, problem, batch_size=K, limit=judge.limit)
+    whole, M = K == 1 or found.over_tuples, enumeration.count(problem)
+    if K == 1:
+        detail = f"exact, over all {M:,} trajectories"
+    elif whole:
+        detail = f"exact, over all {M**K:,} ordered batches of {K}"
+    else:
+        detail = f"exact, over all {comb(M + K - 1, K):,} batches of {K}; their orders were sampled"
+    finding = _finding(trial, "enumeration", found.moments.mean, judge.tolerance, detail)
+    finding = finding._replace(is_theorem=whole)
+    if found.reads_padding:
+        finding = finding._replace(
+            passed=False,
+            worst="it reads rewards or log-probabilities where batch.mask is false: NaN there "
+            "changes the estimate",
+            hint="use jnp.where(batch.mask, x, 0): a product with the mask can keep a NaN",
+        )
+    return finding, found.reads_log_prob
 
 
 def _by_sampling(trial: _Trial, rollout: Rollout, key: Key[Array, ""]) -> list[Finding]:
@@ -191,7 +297,10 @@ def _by_sampling(trial: _Trial, rollout: Rollout, key: Key[Array, ""]) -> list[F
         for tree in (problem.acting_params, problem.params)
     )
     batches = jax.jit(jax.vmap(partial(rollout, acting)))(jax.random.split(batches_key, 4096))
-    findings = _pipeline_findings(problem, batches, judge)
+    findings = [
+        finding._replace(acting=trial.acting)
+        for finding in _pipeline_findings(problem, batches, judge)
+    ]
     if not all(finding.passed for finding in findings):
         return findings
 
@@ -222,6 +331,13 @@ def _by_sampling(trial: _Trial, rollout: Rollout, key: Key[Array, ""]) -> list[F
 def _pipeline_findings(problem: Problem, batches: Trajectory, judge: Judge) -> list[Finding]:
     """Independence within batches of at least two, and the law if it can be enumerated."""
     findings = []
+    wrong = _wrong_fields(problem, batches, judge)
+    for name, what in wrong.items():
+        findings.append(
+            _about_pipeline(
+                problem, "record", False, f"batch.{name} is wrong", f"batch.{name}: {what}", ""
+            )
+        )
     if batches.reward.shape[1] > 1:
         independence = statistics.independence_test(batches, alpha=judge.alpha)
         findings.append(
@@ -251,6 +367,17 @@ def _pipeline_findings(problem: Problem, batches: Trajectory, judge: Judge) -> l
     return findings
 
 
+def _wrong_fields(problem: Problem, batches: Trajectory, judge: Judge) -> dict[str, str]:
+    if batches.reward.shape[2] != problem.horizon:
+        return {}
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
+    wrong = statistics.wrong_fields(flat, problem)
+    if _num_batches(problem, 1) <= judge.limit:
+        final = statistics.wrong_final_observation(flat, problem)
+        wrong |= {"final_observation": final} if final else {}
+    return wrong
+
+
 def _about_pipeline(
     problem: Problem, what: str, passed: bool, detail: str, worst: str, hint: str
 ) -> Finding:
@@ -268,6 +395,7 @@ def _finding(trial: _Trial, tier: str, mean: np.ndarray, tolerance: float, detai
     is_scaled = scale > 0 and shape_error <= tolerance * max(scale, 1e-300)
     passed = bias <= tolerance or (trial.judge.up_to_scale and is_scaled)
     return Finding(
+        acting=trial.acting,
         problem=trial.problem.name,
         tier=tier,
         passed=passed,
@@ -319,7 +447,7 @@ def _hint(
 
 def _line(finding: Finding) -> str:
     mark = "✓" if finding.passed else "✗"
-    if finding.tier in ("independence", "law"):
+    if finding.tier in ("independence", "law", "record"):
         return f"{mark} {finding.problem} ({finding.tier}): {finding.detail}"
     bias = f"bias {100 * finding.bias:.3g}%"
     if finding.bias <= 1e-10:
@@ -328,7 +456,6 @@ def _line(finding: Finding) -> str:
         abs(finding.scale), 1
     ):
         bias += f", a pure scale of {finding.scale:.6g}"
-    return (
-        f"{mark} {finding.problem} ({finding.tier}): {bias}; {finding.detail}; "
-        f"a bias of {finding.tolerance:g} would have been seen"
-    )
+    acting = "" if finding.acting == ITSELF else f", {finding.acting.rstrip(',')} acting"
+    seen = f"; a bias of {finding.tolerance:g} would have been seen" if finding.is_theorem else ""
+    return f"{mark} {finding.problem} ({finding.tier}{acting}): {bias}; {finding.detail}{seen}"

@@ -139,7 +139,8 @@ def reward_scaled_per_trajectory(case: Case):
     """Rewards are divided by the episode's own largest, so the scale depends on the actions."""
 
     def scale(batch: Trajectory, log_prob: Any) -> Any:
-        return batch.reward / (jnp.max(jnp.abs(batch.reward), axis=1, keepdims=True) + 1e-8)
+        reward = jnp.where(batch.mask, batch.reward, 0)
+        return reward / (jnp.max(jnp.abs(reward), axis=1, keepdims=True) + 1e-8)
 
     return with_reward(weights.reward_to_go(case.discount), scale)
 
@@ -407,7 +408,8 @@ def importance_weights_self_normalised(case: Case):
 
 
 def _whole_ratio(batch: Trajectory, log_prob: Any) -> Any:
-    return jnp.exp(jnp.sum(log_prob - batch.log_prob, axis=1, keepdims=True))
+    log_ratio = jnp.where(batch.mask, log_prob - batch.log_prob, 0)
+    return jnp.exp(jnp.sum(log_ratio, axis=1, keepdims=True))
 
 
 # --- where episodes end ------------------------------------------------------------------------

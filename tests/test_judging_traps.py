@@ -1,0 +1,257 @@
+"""What must earn no green from `assert_unbiased`: each trap alone, beside a control that passes."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import Problem, enumeration, statistics, suite
+from pgjax.cli import main
+from pgjax.proof.candidates import library_rollout
+from pgjax.proof.unbiased import assert_unbiased
+
+PROBLEMS = {problem.name: problem for problem in suite.problems()}
+RANDOM = PROBLEMS["random"]
+
+
+def reward_to_go(problem, changed=lambda batch: batch.reward):
+    """γ^t G_t from scratch, of rewards as `changed` reads them."""
+
+    def gradient(params, batch):
+        T = batch.reward.shape[1]
+        reward = problem.mdp.discount ** jnp.arange(T) * changed(batch)
+        weight = jnp.cumsum(reward[:, ::-1], axis=1)[:, ::-1]
+
+        def objective(params):
+            log_prob = pgjax.log_probs(problem.policy, params, batch)
+            return jnp.mean(jnp.sum(jnp.where(batch.mask, log_prob * weight, 0), axis=1))
+
+        return jax.grad(objective)(params)
+
+    return gradient
+
+
+def masked(batch):
+    return jnp.where(batch.mask, batch.reward, 0)
+
+
+# Padding.
+
+
+def test_an_estimator_that_ignores_the_mask_is_refuted():
+    with pytest.raises(AssertionError, match=r"where batch\.mask is false.*\n.*jnp\.where"):
+        assert_unbiased(reward_to_go, RANDOM)
+    assert assert_unbiased(lambda problem: reward_to_go(problem, masked), RANDOM).passed
+
+
+def test_what_only_nan_would_show_is_refuted():
+    def difference(problem):
+        return reward_to_go(
+            problem, lambda batch: batch.reward - jnp.where(batch.mask, 0, batch.reward)
+        )
+
+    found = enumeration.examine(difference(RANDOM), RANDOM)
+    truth = np.ravel(pgjax.exact.gradient(RANDOM))
+    np.testing.assert_allclose(found.moments.mean, truth, rtol=0, atol=1e-12)
+    with pytest.raises(AssertionError, match="a product with the mask can keep a NaN"):
+        assert_unbiased(difference, RANDOM)
+
+
+@pytest.mark.parametrize("name", ["log_prob", "terminated", "truncated"])
+def test_garbage_stands_in_every_field_that_may_hold_it(name):
+    def after_the_end(params, batch):
+        return jnp.sum(jnp.where(batch.mask, 0.0, getattr(batch, name)))
+
+    assert float(enumeration.moments(after_the_end, RANDOM).mean[0]) != 0
+
+
+# Who acts.
+
+
+def trimmed(problem):
+    """Reward-to-go with trimmed importance weights: unbiased only where the policy itself acts."""
+
+    def gradient(params, batch):
+        log_prob = jax.lax.stop_gradient(pgjax.log_probs(problem.policy, params, batch))
+        log_ratio = jnp.where(batch.mask, log_prob - batch.log_prob, 0)
+        ratio = jnp.minimum(jnp.exp(jnp.cumsum(log_ratio, axis=1)), 1.2)
+        return reward_to_go(problem, lambda batch: ratio * masked(batch))(params, batch)
+
+    return gradient
+
+
+def test_what_reads_log_prob_is_judged_off_policy_unasked():
+    with pytest.raises(AssertionError) as failure:
+        assert_unbiased(trimmed, RANDOM)
+    lines = str(failure.value).splitlines()
+    assert (
+        "when the policy itself acts and when another policy, of parameters θ/2, acts" in lines[0]
+    )
+    assert lines[1].startswith("✓ random (enumeration):")
+    assert lines[2].startswith("✗ random (enumeration, another policy, of parameters θ/2 acting)")
+
+
+def test_behaviour_chooses_who_acts_and_the_first_line_says_so():
+    itself = assert_unbiased(trimmed, RANDOM, behaviour=lambda problem: problem.params)
+    assert str(itself).splitlines()[0].endswith("when the policy itself acts")
+    with pytest.raises(AssertionError, match="when the behaviour policy given acts"):
+        assert_unbiased(trimmed, RANDOM, behaviour=lambda problem: -np.asarray(problem.params))
+    whole = assert_unbiased(lambda problem: importance_weighted, RANDOM)
+    assert len(whole.findings) == 2
+
+
+@pytest.mark.parametrize(
+    ("who", "status", "acting"),
+    [("policy", 0, "the policy itself"), ("other", 1, "the behaviour policy given")],
+)
+def test_the_command_takes_who_acts(who, status, acting, tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import pgjax\n"
+        "def f(problem):\n"
+        "    weights = pgjax.weights.reward_to_go(problem.mdp.discount)\n"
+        "    return pgjax.Estimator(weights, pgjax.terms.importance_ratio)\n"
+    )
+    asked = ["check", f"{file}:f", "--problem", "random", "--behaviour", who]
+    assert main(asked) == status
+    assert f"when {acting} acts" in capsys.readouterr().out
+
+
+def importance_weighted(params, batch):
+    """Every reward weighed by the ratio of its whole past: unbiased whoever acts."""
+    log_prob = pgjax.log_probs(RANDOM.policy, params, batch)
+    log_ratio = jnp.where(batch.mask, jax.lax.stop_gradient(log_prob) - batch.log_prob, 0)
+    ratio = jnp.exp(jnp.cumsum(log_ratio, axis=1))
+    return reward_to_go(RANDOM, lambda batch: ratio * masked(batch))(params, batch)
+
+
+# Orders.
+
+
+def test_one_pair_in_one_order_is_found_by_the_sum_over_tuples():
+    listed, _ = enumeration.trajectories(RANDOM)
+    right = reward_to_go(RANDOM, masked)
+
+    def is_path(batch, row, path):
+        same = jnp.array(True)
+        for name in ("observation", "action", "mask"):
+            mine, other = getattr(batch, name)[row], jnp.asarray(getattr(listed, name)[path])
+            live = batch.mask[row].reshape((-1,) + (1,) * (mine.ndim - 1))
+            if name == "mask":
+                live = True
+            same &= jnp.all(jnp.where(live, mine == other, True))
+        return same & jnp.all(batch.final_observation[row] == listed.final_observation[path])
+
+    def trap(params, batch):
+        sprung = is_path(batch, 0, 207) & is_path(batch, 1, 3)
+        return right(params, batch) + 50 * sprung
+
+    with pytest.raises(AssertionError, match="ordered batches of 2"):
+        assert_unbiased(trap, RANDOM)
+    few = pgjax.Judge(limit=40_000)  # multisets fit, tuples do not
+    report = assert_unbiased(trap, RANDOM, judge=few)  # not seen, and the report says so
+    assert "their orders were sampled" in str(report)
+    assert "would have been seen" not in str(report)
+    assert "some orders within a batch" in str(report).splitlines()[-1]
+
+
+# What is no estimator.
+
+
+@pytest.mark.parametrize("problems", [[], (p for p in ())])
+def test_no_problem_is_no_proof(problems):
+    with pytest.raises(ValueError, match="at least one problem"):
+        assert_unbiased(reward_to_go, problems)
+
+
+@pytest.mark.parametrize("problems", ["bandit", [1]])
+def test_what_is_no_problem_is_refused(problems):
+    with pytest.raises(TypeError, match=r"problems must be pgjax\.Problem records"):
+        assert_unbiased(reward_to_go, problems)
+
+
+def test_one_that_answers_differently_the_second_time_is_refused():
+    calls = []
+
+    def moody(params, batch):
+        calls.append(None)
+        return (1 + len(calls)) * reward_to_go(RANDOM, masked)(params, batch)
+
+    with pytest.raises(ValueError, match="answers differently when called twice"):
+        assert_unbiased(moody, RANDOM)
+
+
+def test_an_optional_second_argument_makes_no_factory_and_no_estimator():
+    def estimate(params, batch=None):
+        return reward_to_go(RANDOM, masked)(params, batch)
+
+    def factory(problem, factor=1.0):
+        return reward_to_go(problem, lambda batch: factor * masked(batch))
+
+    assert assert_unbiased(estimate, RANDOM).passed
+    assert assert_unbiased(factory, RANDOM).passed
+
+
+@pytest.mark.parametrize(
+    "read",
+    [lambda x: np.asarray(x), lambda x: float(x[0, 0]) * x, lambda x: x if x[0, 0] > 0 else -x],
+)
+def test_numpy_and_if_on_values_are_refused_with_the_fix(read):
+    def estimate(params, batch):
+        return reward_to_go(RANDOM, lambda batch: read(masked(batch)))(params, batch)
+
+    with pytest.raises(TypeError, match=r"use jax\.numpy instead of numpy, and jnp\.where"):
+        assert_unbiased(estimate, RANDOM)
+
+
+@pytest.mark.parametrize("status", [0, 3, None])
+def test_a_module_that_ends_the_process_proves_nothing(status, tmp_path, capsys):
+    file = tmp_path / "script.py"
+    file.write_text(f"import sys\n\ndef f(params, batch): ...\n\nsys.exit({status})\n")
+    assert main(["check", f"{file}:f"]) != 0
+    assert "ends the process" in capsys.readouterr().err
+
+
+# Pipelines.
+
+
+def written(problem, **changes):
+    """The library's rollout, with fields of its record replaced."""
+    run = library_rollout(problem, 2)
+
+    def rollout(params, key):
+        batch = run(params, key)
+        return replace(batch, **{name: change(batch) for name, change in changes.items()})
+
+    return rollout
+
+
+WRONG = {
+    "log_prob": lambda batch: jnp.zeros_like(batch.log_prob),
+    "truncated": lambda batch: jnp.zeros_like(batch.truncated),
+    "final_observation": lambda batch: batch.observation[:, 0],
+    "time": lambda batch: jnp.zeros(batch.reward.shape, jnp.int32),
+    "mask": lambda batch: jnp.ones_like(batch.mask),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_field_that_the_sampler_writes_wrongly_is_named(name):
+    problem = PROBLEMS["time limit"]
+
+    def candidate(problem):
+        return pgjax.reward_to_go(problem.mdp.discount)
+
+    with pytest.raises(AssertionError, match=rf"batch\.{name} is wrong"):
+        assert_unbiased(candidate, problem, rollout=written(problem, **{name: WRONG[name]}))
+
+
+def test_the_librarys_own_records_are_right_in_every_field():
+    for problem in PROBLEMS.values():
+        assert isinstance(problem, Problem)
+        batch = library_rollout(problem, 500)(problem.params, jax.random.key(0))
+        assert statistics.wrong_fields(batch, problem) == {}
+        assert statistics.wrong_final_observation(batch, problem) == ""
