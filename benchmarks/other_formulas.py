@@ -8,6 +8,7 @@ and differentiated. What a row "as it is" lacks for ∇J is then put back, as th
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -49,7 +50,9 @@ def formulas(problem: Problem) -> dict[str, Callable[[Params, Trajectory], Any]]
             )
 
         def gradient(params: Params, batch: Trajectory) -> Params:
-            rows = jax.vmap(jax.grad(loss), (None, 0))(params, batch)
+            # A padded row holds zeros after its end, where ours may hold anything.
+            padded = replace(batch, reward=jnp.where(batch.mask, batch.reward, 0))
+            rows = jax.vmap(jax.grad(loss), (None, 0))(params, padded)
             return -jnp.mean(rows, axis=0)
 
         return gradient

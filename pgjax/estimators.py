@@ -4,7 +4,8 @@
 trajectories. Log-probabilities of the batch's actions are taken from the policy; params are a
 pytree of floating arrays; in a batch [N, T], anything may stand after an episode's end. They raise
 a ValueError if the batch is not laid out as [N, T] or is empty, and a TypeError if a parameter is
-not floating or the mask is not boolean.
+not floating or the mask is not boolean. An action that the policy does not have is a ValueError
+outside jit; under jit it makes the whole estimate NaN.
 
 The settings of the named estimators are those of `pgjax.weights` and `pgjax.terms`: discount is γ
 in [0, 1], lambda_ is λ in [0, 1], baseline comes from `pgjax.baselines`, and groups are
@@ -32,7 +33,12 @@ from pgjax.baselines import (
 )
 from pgjax.core.devices import without_explicit_axes
 from pgjax.core.episode_boundaries import replace_dead_steps
-from pgjax.core.scores import log_probs, weighted_score, weighted_score_per_trajectory
+from pgjax.core.scores import (
+    explained,
+    log_probs,
+    weighted_score,
+    weighted_score_per_trajectory,
+)
 from pgjax.core.validation import check_batch, check_params
 from pgjax.types import (
     Baseline,
@@ -58,7 +64,8 @@ def surrogate(
     """
     params, batch = as_checked_arrays(params, batch)
     log_prob = log_probs(policy, params, batch)
-    return _mean_term(estimator, batch, log_prob, _evaluate_weights(estimator, batch, log_prob))
+    value = _mean_term(estimator, batch, log_prob, _evaluate_weights(estimator, batch, log_prob))
+    return explained(value, policy, params, batch)
 
 
 def gradient(
@@ -72,7 +79,8 @@ def gradient(
     def estimate(estimator: Estimator, params: Params, batch: Trajectory) -> Params:
         return _gradient(policy, estimator, *as_checked_arrays(params, batch))
 
-    return without_explicit_axes(estimate, PartitionSpec())(estimator, params, batch)
+    found = without_explicit_axes(estimate, PartitionSpec())(estimator, params, batch)
+    return explained(found, policy, params, batch)
 
 
 def per_trajectory_gradients(
@@ -88,7 +96,8 @@ def per_trajectory_gradients(
 
     Bias: the estimator's. The samples are independent if the weights do not couple the batch.
     """
-    return _each_gradient(policy, estimator, *as_checked_arrays(params, batch))
+    found = _each_gradient(policy, estimator, *as_checked_arrays(params, batch))
+    return explained(found, policy, params, batch)
 
 
 def score_weights(

@@ -12,9 +12,11 @@ that are evaluated at a time; None takes the fastest measured, 4,096 on a CPU.
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 
@@ -22,11 +24,14 @@ from pgjax.core import chunks
 from pgjax.core.devices import summed_like, varying
 from pgjax.core.episode_boundaries import is_first_step, replace_dead_steps
 from pgjax.core.recurrent_log_probs import Steps, unroll
+from pgjax.core.validation import is_concrete
 from pgjax.types import Params, Policy, RecurrentPolicy, Trajectory
 
 TRAJECTORIES, STEPS = 16, 128
 """Trajectories and steps in a chunk of per-trajectory gradients: 1.6 times as fast as all at once,
 with a ninth of the memory."""
+
+Result = TypeVar("Result")
 
 Measure = Callable[..., Array]
 """(params, observation) -> scalar; of a recurrent policy (params, memory, observation) -> scalar.
@@ -46,11 +51,58 @@ def log_probs(
     instead, from the memory at its start.
 
     Raises:
-        ValueError: if a recurrent policy returns another kind of memory than it was given.
+        ValueError: if a recurrent policy returns another kind of memory than it was given; outside
+            jit, if the policy has no such action as `batch.action` names. Under jit that is NaN.
 
     Bias: exact, but for windows that begin within an episode: there a recurrent policy starts from
         the initial memory, and differs from the policy that acted, unless that one did so too.
     """
+    found = _log_probs(policy, params, batch, chunk_size)
+    return explained(found, policy, params, batch)
+
+
+def explained(
+    result: Result, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
+) -> Result:
+    """The result, or the policy's own error, if one of the batch's actions has made it NaN.
+
+    Values that are traced are not looked at.
+
+    Args:
+        result: of a pass over the policy; a pytree whose leaves are NaN together.
+
+    Raises:
+        ValueError, TypeError: of `policy.log_prob`, with the place of the action before it.
+    """
+    leaves = jax.tree.leaves(result)
+    if not leaves or not is_concrete(result, params, batch):
+        return result
+    smallest = jnp.asarray(min(leaves, key=jnp.size))
+    if smallest.is_fully_addressable and np.isnan(np.asarray(smallest)).any():
+        _raise_of_policy(policy, params, batch)
+    return result
+
+
+def _raise_of_policy(policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory) -> None:
+    """Ask the policy about the first action whose log-probability is NaN: it may well say why."""
+    if isinstance(policy, RecurrentPolicy):
+        return
+    log_prob = np.asarray(_log_probs(policy, params, batch, None))
+    bad = np.argwhere(np.isnan(log_prob) & np.asarray(batch.mask))
+    if not len(bad):
+        return
+    row, step = map(int, bad[0])
+    at_fault = jax.tree.map(lambda x: x[row, step], (batch.observation, batch.action))
+    try:
+        policy.log_prob(params, *at_fault)
+    except (ValueError, TypeError) as error:
+        place = f"batch.action at trajectory {row}, step {step}"
+        raise type(error)(f"{place}: {error}") from None
+
+
+def _log_probs(
+    policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory, chunk_size: int | None
+) -> Float[Array, "N T"]:
     if batch.mask.size == 0:  # a check inside the policy cannot be mapped over no rows
         return jnp.zeros_like(batch.log_prob)
     steps, mask, size = _independent_units(policy, batch, chunk_size)
@@ -105,19 +157,33 @@ def weighted_score_and_sum(
 
     def weighted(
         params: Params, rows: tuple[Steps, Array, Array], live: Array
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, tuple[Array, Array]]:
         steps, weight, mask = rows
         log_prob, measured = evaluate(params, steps, measure)
         counts = mask & live.reshape(live.shape + (1,) * (mask.ndim - 1))
         total = jnp.sum(log_prob * jnp.where(counts, weight, 0))
-        return total, jnp.sum(jnp.where(counts, measured, 0))
+        is_bad = jnp.any(counts & jnp.isnan(log_prob))
+        return total, (is_bad, jnp.sum(jnp.where(counts, measured, 0)))
 
     rows = steps, score_weight.reshape(mask.shape), mask
     local = varying(params, (params, rows))  # no device waits for another's chunks
-    score = partial(jax.grad(weighted, has_aux=True), local)
+
+    def score(rows: tuple[Steps, Array, Array], live: Array) -> tuple[Params, Array]:
+        gradient, (is_bad, measured) = jax.grad(weighted, has_aux=True)(local, rows, live)
+        return _nan_where(is_bad, gradient), measured
+
     live = jnp.any(mask.reshape(len(mask), -1), axis=1)
     total, measured = chunks.sum_live_rows(score, rows, live, size)
     return summed_like(total, params), measured
+
+
+def _nan_where(is_bad: Array, gradient: Params) -> Params:
+    """NaN instead of a gradient through a log-probability that is NaN.
+
+    Such a one is a constant to most policies, as that of an action they do not have: its derivative
+    is then zero, and would pass for an estimate.
+    """
+    return jax.tree.map(lambda g: jnp.where(is_bad, jnp.nan, g), gradient)
 
 
 def weighted_score_per_trajectory(
@@ -151,10 +217,15 @@ def weighted_score_per_trajectory(
         trajectories, steps = N, T
     evaluate = _along_row(policy)
 
-    def weighted(params: Params, steps: Steps, weight: Array) -> Array:
-        return jnp.sum(evaluate(params, steps)[0] * weight)
+    def weighted(params: Params, steps: Steps, weight: Array) -> tuple[Array, Array]:
+        log_prob = evaluate(params, steps)[0]
+        return jnp.sum(log_prob * weight), jnp.any((weight != 0) & jnp.isnan(log_prob))
 
-    of_each = jax.vmap(jax.grad(weighted), (None, 0, 0))
+    def score_of(params: Params, steps: Steps, weight: Array) -> Params:
+        gradient, is_bad = jax.grad(weighted, has_aux=True)(params, steps, weight)
+        return _nan_where(is_bad, gradient)
+
+    of_each = jax.vmap(score_of, (None, 0, 0))
     weight = jnp.where(batch.mask, score_weight, 0)
     rows = _steps(policy, batch, is_clean=True), weight, batch.mask
     local = varying(params, (params, rows))  # or each would be summed over devices

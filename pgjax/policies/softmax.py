@@ -200,6 +200,13 @@ def _masked_log_softmax(logits: Array) -> Array:
 
 def _check_action(action: Any, logits: Array) -> None:
     num_actions = logits.shape[0]
+    if jnp.ndim(action):
+        raise ValueError(
+            f"action must be one integer for one observation, got shape {jnp.shape(action)}; in a "
+            "batch, actions are [N, T], neither [N, T, 1] nor one-hot"
+        )
+    if not jnp.issubdtype(jnp.result_type(action), jnp.integer):
+        raise TypeError(f"action must be an integer, got {jnp.result_type(action)}; cast it")
     check_values(
         f"action must lie in 0..{num_actions - 1}, got {{action}}",
         lambda action: (((action >= 0) & (action < num_actions)).all(), {"action": action}),

@@ -1,0 +1,101 @@
+"""Actions that a policy does not have: an error outside jit, NaN under it, never a number."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import policies, tabular
+
+TABLE = jnp.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
+POLICY = pgjax.tabular_softmax(4, 2)
+ESTIMATOR = pgjax.reinforce(0.9)
+BATCH = pgjax.rollout(
+    POLICY, TABLE, tabular.random_mdp(), jax.random.key(0), num_trajectories=8, num_steps=4
+)
+FUNCTIONS = {
+    "gradient": pgjax.gradient,
+    "per_trajectory_gradients": pgjax.per_trajectory_gradients,
+    "surrogate": pgjax.surrogate,
+    "log_probs": lambda estimator, *rest: pgjax.log_probs(*rest),
+}
+each_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+
+
+@each_function
+@pytest.mark.parametrize(("shift", "shown"), [(1, 2), (-1, -1), (7, r"[78]")])
+def test_an_action_out_of_range_is_an_error_that_names_its_place(function, shift, shown):
+    wrong = replace(BATCH, action=BATCH.action + shift)
+    message = rf"batch\.action at trajectory 0, step \d: action must lie in 0\.\.1, got {shown}"
+    with pytest.raises(ValueError, match=message):
+        function(ESTIMATOR, POLICY, TABLE, wrong)
+    function(ESTIMATOR, POLICY, TABLE, BATCH)
+
+
+@each_function
+def test_under_jit_it_is_nan_and_under_checked_an_error(function):
+    wrong = replace(BATCH, action=BATCH.action.at[2, 0].set(2))
+    found = jax.jit(lambda params, batch: function(ESTIMATOR, POLICY, params, batch))(TABLE, wrong)
+    if function is FUNCTIONS["gradient"]:
+        assert np.all(np.isnan(found))
+    elif function is FUNCTIONS["per_trajectory_gradients"]:
+        rows = np.isnan(found).reshape(8, -1)
+        np.testing.assert_array_equal(np.all(rows, axis=1), np.arange(8) == 2)
+        np.testing.assert_array_equal(np.any(rows, axis=1), np.arange(8) == 2)
+    else:
+        assert np.any(np.isnan(found))
+    with pytest.raises(ValueError, match=r"action must lie in 0\.\.1, got 2"):
+        pgjax.checked(lambda params, batch: function(ESTIMATOR, POLICY, params, batch))(
+            TABLE, wrong
+        )
+
+
+def test_where_the_mask_is_false_any_action_may_stand():
+    wrong = replace(BATCH, action=jnp.where(BATCH.mask, BATCH.action, 9))
+    assert not np.all(BATCH.mask)
+    for function in FUNCTIONS.values():
+        found, expected = (function(ESTIMATOR, POLICY, TABLE, b) for b in (wrong, BATCH))
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_more_actions_than_are_written_out_are_checked_too():
+    policy, table = pgjax.tabular_softmax(4, 20), jnp.zeros((4, 20))
+    wrong = replace(BATCH, action=BATCH.action + 20)
+    with pytest.raises(ValueError, match=r"action must lie in 0\.\.19, got 2[01]"):
+        pgjax.gradient(ESTIMATOR, policy, table, wrong)
+    assert np.all(np.isnan(jax.jit(pgjax.gradient)(ESTIMATOR, policy, table, wrong)))
+
+
+def test_an_illegal_action_is_named():
+    masked = pgjax.softmax_policy(
+        lambda key, s: TABLE, lambda params, s: jnp.where(jnp.arange(2) == 1, -jnp.inf, s @ params)
+    )
+    wrong = replace(BATCH, action=jnp.ones_like(BATCH.action))
+    with pytest.raises(ValueError, match="action 1 is illegal in this state"):
+        masked.log_prob(TABLE, wrong.observation[0, 0], wrong.action[0, 0])
+
+
+@each_function
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda a: a[..., None], ValueError, r"one integer for one observation, got shape \(1,\)"),
+        (lambda a: jax.nn.one_hot(a, 2), ValueError, r"got shape \(2,\); .* nor one-hot"),
+        (lambda a: a.astype(float), TypeError, "action must be an integer, got float32"),
+    ],
+)
+def test_actions_of_another_shape_or_kind_are_refused(function, change, error, message):
+    with pytest.raises(error, match=message):
+        function(ESTIMATOR, POLICY, TABLE, replace(BATCH, action=change(BATCH.action)))
+
+
+def test_a_gaussian_policy_names_a_vector_of_another_length():
+    policy = policies.gaussian_policy(
+        lambda key, s: jnp.zeros((4, 2)), lambda params, s: (s @ params, jnp.zeros(2))
+    )
+    wrong = replace(BATCH, action=jnp.zeros((8, 4, 3)))
+    with pytest.raises(ValueError, match=r"must have shape \[D\] = \(2,\), got \(3,\)"):
+        pgjax.gradient(ESTIMATOR, policy, jnp.zeros((4, 2)), wrong)
