@@ -68,10 +68,9 @@ def mismatched_gradient(problem: Problem) -> PyTree[Float[np.ndarray, "..."]]:
     References:
         Nota & Thomas (2020), eq. 3.
     """
-    prepare(
-        replace(problem, mdp=replace(problem.mdp, discount=1.0))
-    )  # raises if visits are unbounded
-    model, params = prepare(problem)
+    # Undiscounted visits must be bounded; this raises if they are not, and cuts what never ends.
+    model, params = prepare(replace(problem, mdp=replace(problem.mdp, discount=1.0)))
+    model = model._replace(discount=jnp.asarray(problem.mdp.discount))
     return to_numpy(_gradient(problem.policy, problem.horizon, params, model, jnp.ones(())))
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from pgjax.core.float64 import as_float64, in_float64, to_jax
 from pgjax.core.validation import check_params
 from pgjax.exact.problem import Problem
+from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Params, Policy
 
 
@@ -77,16 +78,27 @@ def prepare(problem: Problem) -> tuple[Model, Params]:
     return model, jax.tree.map(as_float64, problem.params)
 
 
+def reachable_states(mdp: TabularMDP, probabilities: np.ndarray) -> np.ndarray:
+    """[S] states that an episode can be in, under [S, A] π(a|s)."""
+    return _closure(mdp.initial > 0, _edges(mdp, probabilities))
+
+
+def _edges(mdp: TabularMDP, probabilities: np.ndarray) -> np.ndarray:
+    """[S, S] whether an episode can go from one state to the other."""
+    edge = np.einsum("sa,sat->st", probabilities, mdp.transition) > 0
+    edge[mdp.terminal] = False
+    return edge
+
+
 def proper_states(problem: Problem) -> np.ndarray:
     """[S] states of finite value: all, but if γ = 1 and H is infinite, those sure to end."""
     mdp, probabilities = problem.mdp, action_probabilities(problem)
     if problem.horizon is not None or mdp.discount < 1:
         return np.ones(mdp.num_states, bool)
-    edge = np.einsum("sa,sat->st", probabilities, mdp.transition) > 0
-    edge[mdp.terminal] = False
+    edge = _edges(mdp, probabilities)
     can_end = _closure(mdp.terminal, edge.T)
     proper = ~_closure(~can_end, edge.T)  # cannot even reach a state that cannot end
-    reachable = _closure(mdp.initial > 0, edge)
+    reachable = reachable_states(mdp, probabilities)
     if np.any(reachable & ~proper):
         state = np.flatnonzero(reachable & ~proper)[0]
         raise ValueError(

@@ -28,7 +28,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from pgjax.core.float64 import to_jax
-from pgjax.exact.dynamics import action_probabilities, prepare
+from pgjax.exact.dynamics import action_probabilities, prepare, reachable_states
 from pgjax.exact.problem import Problem
 from pgjax.types import Params, Policy
 
@@ -79,8 +79,11 @@ def steps_of(problem: Problem, baseline: Any, full: bool) -> tuple[Steps, int]:
         raise ValueError(
             f"baseline must be a scalar or have shape [S] = {(mdp.num_states,)}, got {offset.shape}"
         )
-    joint = action_probabilities(problem)[:, :, None] * mdp.transition
-    joint[mdp.terminal] = 0
+    probabilities = action_probabilities(problem)
+    joint = probabilities[:, :, None] * mdp.transition
+    # What no episode gets to has no part in the moments, and need not end: left in, it would make
+    # the equations singular where the horizon is infinite.
+    joint[mdp.terminal | ~reachable_states(mdp, probabilities)] = 0
     score = np.asarray(_scores(policy, params, model.observation, mdp.num_actions))
     touched = np.any(score != 0, axis=1) | full
     successor, support = _ragged(np.any(joint > 0, axis=1)), _ragged(touched)
