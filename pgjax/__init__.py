@@ -5,6 +5,7 @@ and `pgjax --help` load no JAX.
 """
 
 import ast
+import difflib
 import importlib
 import sys
 from pathlib import Path
@@ -29,12 +30,27 @@ _PUBLIC = _public_names()
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
-        raise AttributeError(f"module 'pgjax' has no attribute {name!r}")
+        raise AttributeError(f"module 'pgjax' has no attribute {name!r}{_instead_of(name)}")
     module, original = _PUBLIC[name]
     package = importlib.import_module(module)
     if package is sys.modules[__name__] or not hasattr(package, original):
         return importlib.import_module(f"{module}.{original}")
     return getattr(package, original)
+
+
+_ELSEWHERE = {
+    "gae": "pgjax.weights.generalized_advantage, and pgjax.actor_critic for an estimator",
+    "ppo": "pgjax.terms.ppo_clip, or `pgjax train --algorithm ppo`",
+    "a2c": "pgjax.actor_critic, or `pgjax train --algorithm a2c`",
+}
+
+
+def _instead_of(name: str) -> str:
+    """What may have been meant."""
+    if name.lower() in _ELSEWHERE:
+        return f"; see {_ELSEWHERE[name.lower()]}"
+    near = difflib.get_close_matches(name.lower(), [*_PUBLIC])
+    return f"; did you mean {' or '.join(f'pgjax.{each}' for each in near)}?" if near else ""
 
 
 def __dir__() -> list[str]:

@@ -15,6 +15,7 @@ and, at use, if groups do not fit the batch or if it lacks the `value` that a cr
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ from pgjax.core.scores import (
     weighted_score,
     weighted_score_per_trajectory,
 )
-from pgjax.core.validation import check_batch, check_params
+from pgjax.core.validation import check_batch, check_estimator, check_params, check_policy
 from pgjax.types import (
     Baseline,
     Estimator,
@@ -62,6 +63,7 @@ def surrogate(
 
     Bias: the estimator's.
     """
+    _check_arguments(estimator, policy)
     params, batch = as_checked_arrays(params, batch)
     log_prob = log_probs(policy, params, batch)
     value = _mean_term(estimator, batch, log_prob, _evaluate_weights(estimator, batch, log_prob))
@@ -75,6 +77,7 @@ def gradient(
 
     Bias: the estimator's.
     """
+    _check_arguments(estimator, policy)
 
     def estimate(estimator: Estimator, params: Params, batch: Trajectory) -> Params:
         return _gradient(policy, estimator, *as_checked_arrays(params, batch))
@@ -96,6 +99,7 @@ def per_trajectory_gradients(
 
     Bias: the estimator's. The samples are independent if the weights do not couple the batch.
     """
+    _check_arguments(estimator, policy)
     found = _each_gradient(policy, estimator, *as_checked_arrays(params, batch))
     return explained(found, policy, params, batch)
 
@@ -341,6 +345,12 @@ def _without_garbage(batch: Trajectory) -> Trajectory:
         truncated=batch.truncated & mask,
         **{name: jnp.where(mask, x, 0) for name, x in given.items()},
     )
+
+
+def _check_arguments(estimator: Any, policy: Any) -> None:
+    """Raise a TypeError if the estimator is no Estimator or the policy no policy."""
+    check_estimator(estimator)
+    check_policy(policy)
 
 
 def as_checked_arrays(params: Params, batch: Trajectory) -> tuple[Params, Trajectory]:

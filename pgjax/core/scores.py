@@ -24,7 +24,7 @@ from pgjax.core import chunks
 from pgjax.core.devices import summed_like, varying
 from pgjax.core.episode_boundaries import is_first_step, replace_dead_steps
 from pgjax.core.recurrent_log_probs import Steps, unroll
-from pgjax.core.validation import is_concrete
+from pgjax.core.validation import check_policy, is_concrete
 from pgjax.types import Params, Policy, RecurrentPolicy, Trajectory
 
 TRAJECTORIES, STEPS = 16, 128
@@ -57,6 +57,7 @@ def log_probs(
     Bias: exact, but for windows that begin within an episode: there a recurrent policy starts from
         the initial memory, and differs from the policy that acted, unless that one did so too.
     """
+    check_policy(policy)
     found = _log_probs(policy, params, batch, chunk_size)
     return explained(found, policy, params, batch)
 

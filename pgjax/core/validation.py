@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.experimental import checkify
 
-from pgjax.types import Trajectory
+from pgjax.types import Estimator, Policy, RecurrentPolicy, Trajectory
 
 Result = TypeVar("Result")
 
@@ -166,6 +166,8 @@ def check_scalars(**values: Any) -> None:
 
 def check_sequence(name: str, value: jax.Array, like: tuple[str, jax.Array] | None = None) -> None:
     """Raise if `value` is not [T], or is not as long as the sequence `like`."""
+    if jnp.issubdtype(value.dtype, jnp.complexfloating):
+        raise TypeError(f"{name} must be real, got {value.dtype}")
     if value.ndim != 1:
         raise ValueError(
             f"{name} must have shape [T], got {value.shape}; add a batch axis with jax.vmap, "
@@ -232,6 +234,35 @@ def check_traced_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
         return ~jnp.any(bad), {"value": jnp.ravel(value)[index], "row": row, "step": step}
 
     check_traced(name + " is {value} at trajectory {row}, step {step}", finding)
+
+
+def check_policy(policy: Any) -> None:
+    """Raise if it is no record of pure functions, with the way to make one of a network."""
+    if isinstance(policy, Policy | RecurrentPolicy):
+        return
+    if isinstance(policy, Estimator):
+        raise TypeError(
+            "policy must be a pgjax.Policy, got an Estimator; the estimator comes first"
+        )
+    is_flax = any(kind.__module__.startswith("flax.") for kind in type(policy).__mro__)
+    fix = "flax_policy(module)" if is_flax else "softmax_policy(init, logits)"
+    raise TypeError(
+        f"policy must be a pgjax.Policy, got {type(policy).__name__}; pgjax.{fix} makes one"
+    )
+
+
+def check_estimator(estimator: Any) -> None:
+    """Raise if it is no Estimator; a function that makes one, not called, is told so."""
+    if isinstance(estimator, Estimator):
+        return
+    name = getattr(estimator, "__name__", None)
+    if isinstance(estimator, Policy | RecurrentPolicy):
+        name, fix = "a policy", "the policy comes second"
+    elif callable(estimator) and name is not None:
+        fix = f"call it: {name}(0.99), say"
+    else:
+        fix = "pgjax.reward_to_go(0.99) makes one"
+    raise TypeError(f"estimator must be a pgjax.Estimator, got {name or repr(estimator)}; {fix}")
 
 
 def check_params(params: Any) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen
 from jax import Array
 
+from pgjax.core.validation import check_positive
 from pgjax.types import Observation
 
 
@@ -24,6 +25,11 @@ class MLP(linen.Module):
     num_actions: int
     hidden: Sequence[int] = (64, 64)
     num_categories: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a network without outputs."""
+        check_positive("num_actions", self.num_actions)
+        super().__post_init__()
 
     @linen.compact
     def __call__(self, observation: Observation) -> Array:

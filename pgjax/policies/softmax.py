@@ -14,7 +14,7 @@ from jax import Array
 
 from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import check_positive, check_values
-from pgjax.policies.distribution import Distribution, distribution_policy
+from pgjax.policies.distribution import Distribution, distribution_policy, unmasked
 from pgjax.records import configured
 from pgjax.types import Observation, Params, Policy
 
@@ -123,6 +123,22 @@ def _masked(logits: Array, action_mask: Array) -> Array:
 
 SOFTMAX = Distribution(_sample, _log_prob, _entropy, _masked)
 """Actions 0..A−1, int32; a network's output is their logits [A], −inf where illegal."""
+
+
+def softmax_size(policy: Policy, params: Params, observation: Observation) -> int | None:
+    """How many actions a softmax policy has, from shapes alone; None of another policy.
+
+    Args:
+        policy: of any kind.
+        params: its parameters, or their shapes.
+        observation: one, or its shape.
+    """
+    settings = getattr(policy.log_prob, "settings", {})
+    if settings.get("distribution") != SOFTMAX:
+        return None
+    output = settings["output"]
+    shape = jax.eval_shape(lambda params, x: output(params, unmasked(x)), params, observation).shape
+    return shape[0] if len(shape) == 1 else None
 
 
 def _log_probabilities(logits: Array) -> Array:

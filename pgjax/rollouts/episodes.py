@@ -24,6 +24,7 @@ from pgjax.rollouts.stepping import (
     Act,
     Episode,
     begin,
+    check_number_of_actions,
     chunk_length,
     freeze,
     keys_at,
@@ -142,6 +143,7 @@ def episodes(
     start = varying(start, (params, keys))
     first = jax.tree.map(lambda x: x[0], start)
     check_actions(environment, jax.eval_shape(act, action_keys[0], memory, first.observation)[1])
+    check_number_of_actions(policy, params, environment, first.observation)
     one_step = partial(_step, environment, act, num_steps)
     draw, advance = split_random_draws(
         one_step, (action_keys[0], step_keys[0]), (jnp.int32(0), first)

@@ -17,7 +17,7 @@ from pgjax.core.validation import check_positive, check_unit_interval
 from pgjax.environments.actions import check_actions
 from pgjax.environments.base import Environment, seen, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
-from pgjax.rollouts.stepping import Taken, begin, freeze, select, step
+from pgjax.rollouts.stepping import Taken, begin, check_number_of_actions, freeze, select, step
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy
 
 Act: TypeAlias = Callable[[Key[Array, ""], Observation], tuple[Any, Any]]
@@ -120,7 +120,7 @@ def seeded_return(
     stepped, sample = stable(as_environment(environment)), sampler(policy)
 
     def objective(params: Params, key: Key[Array, ""]) -> Float[Array, ""]:
-        sampled_action(sample, params, stepped)
+        sampled_action(policy, params, stepped)
 
         def act(key: Array, observation: Observation) -> tuple[Any, None]:
             return sample(params, key, observation), None
@@ -163,4 +163,5 @@ def sampled_action(
     start = jax.eval_shape(lambda key: seen(environment.init(key)[1]), key)
     action = jax.eval_shape(sampler(policy), params, key, start)
     check_actions(environment, action)
+    check_number_of_actions(policy, params, environment, start)
     return action

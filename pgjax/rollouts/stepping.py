@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from pgjax.environments.actions import as_taken
-from pgjax.environments.base import Environment, seen
+from pgjax.environments.base import Discrete, Environment, seen
+from pgjax.policies.softmax import softmax_size
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy
 
 Act = Callable[[Array, Any, Observation], tuple[Any, Any, Any]]
@@ -121,6 +122,25 @@ def policy_act(policy: Policy | RecurrentPolicy, params: Params) -> tuple[Any, A
         memory = jax.tree.map(jnp.asarray, policy.memory(params))
         return memory, lambda key, memory, seen: policy.sample(params, key, memory, seen)
     return (), lambda key, _, seen: ((), *policy.sample(params, key, seen))
+
+
+def check_number_of_actions(
+    policy: Any, params: Params, environment: Environment, observation: Observation
+) -> None:
+    """Raise a TypeError if a softmax policy has more actions than the environment.
+
+    Most environments take an action beyond their last one for the last, so that it would act as
+    another than it is recorded. Fewer actions are a policy's own choice.
+    """
+    space = environment.action_space
+    if not isinstance(policy, Policy) or not isinstance(space, Discrete):
+        return
+    number = softmax_size(policy, params, observation)
+    if number is not None and number > space.num_actions:
+        raise TypeError(
+            f"the policy has {number} actions, and {environment.name} takes {space}; an action "
+            "beyond would act as another one and be recorded as itself"
+        )
 
 
 def keys_at(keys: Array, time: Array) -> Array:

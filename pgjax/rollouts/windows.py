@@ -26,6 +26,7 @@ from pgjax.rollouts.stepping import (
     Act,
     Episode,
     begin,
+    check_number_of_actions,
     chunk_length,
     keys_at,
     policy_act,
@@ -243,6 +244,7 @@ def _window(
     _, act = policy_act(policy, params)
     first_keys, first = jax.tree.map(lambda x: x[0], (tuple(stream.keys.T), stream.running))
     check_actions(environment, jax.eval_shape(act, first_keys[0], (), first.observation)[1])
+    check_number_of_actions(policy, params, environment, first.observation)
     draw, advance = split_random_draws(partial(_step, environment, act), first_keys, first)
     keys = stream.keys
 

@@ -1,5 +1,8 @@
 """TabularMDP: a finite Markov decision process as arrays."""
 
+import struct
+import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,22 +85,32 @@ jax.tree_util.register_pytree_node(TabularMDP, _flatten, _unflatten)
 
 
 def save(mdp: TabularMDP, path: str | Path) -> None:
-    """Write an MDP to a .npz file, one array a field."""
+    """Write an MDP to a .npz file, one array a field.
+
+    Raises:
+        TypeError: if `mdp` is none.
+    """
+    if not isinstance(mdp, TabularMDP):
+        raise TypeError(f"mdp must be a TabularMDP, got {mdp!r}; the path comes second")
     arrays: dict[str, Any] = {name: np.asarray(getattr(mdp, name)) for name in _FIELDS}
     np.savez(path, **arrays)
+
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, KeyError, struct.error, NotImplementedError)
+"""What a cut or altered archive raises."""
 
 
 def load(path: str | Path) -> TabularMDP:
     """Read an MDP from a .npz file with the arrays of TabularMDP; `observation` may be missing.
 
     Raises:
-        ValueError: an array missing, unknown or invalid; not a .npz file.
+        ValueError: an array missing, unknown or invalid; a damaged file, or not a .npz file.
         FileNotFoundError: no such file.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, AttributeError, TypeError) as error:
+    except (ValueError, OSError, AttributeError, TypeError, EOFError, *DAMAGED) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"{path} is not a .npz file of arrays: {error}") from error

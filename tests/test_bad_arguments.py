@@ -1,0 +1,127 @@
+"""Bad arguments of the first page: one sentence with the argument, what it was, and the fix."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import tabular
+
+MDP = tabular.random_mdp()
+POLICY, TABLE = pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2))
+ESTIMATOR = pgjax.reinforce(0.9)
+
+
+def roll(policy=POLICY, params: Any = TABLE, environment: Any = MDP):
+    return pgjax.rollout(
+        policy, params, environment, jax.random.key(0), num_trajectories=4, num_steps=4
+    )
+
+
+BATCH = roll()
+DERIVED = [pgjax.gradient, pgjax.per_trajectory_gradients, pgjax.surrogate]
+
+
+@pytest.mark.parametrize("function", DERIVED)
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (None, r"must be a pgjax\.Estimator, got None"),
+        ("reinforce", r"must be a pgjax\.Estimator, got 'reinforce'"),
+        (pgjax.reinforce, r"got reinforce; call it: reinforce\(0\.99\)"),
+        (POLICY, "got a policy; the policy comes second"),
+    ],
+)
+def test_what_is_no_estimator_is_refused(function, estimator, message):
+    with pytest.raises(TypeError, match=message):
+        function(estimator, POLICY, TABLE, BATCH)
+
+
+@pytest.mark.parametrize("function", [*DERIVED, lambda estimator, *rest: pgjax.log_probs(*rest)])
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (pgjax.MLP(2), r"got MLP; pgjax\.flax_policy\(module\) makes one"),
+        (ESTIMATOR, "got an Estimator; the estimator comes first"),
+        (None, r"got NoneType; pgjax\.softmax_policy"),
+        (lambda params, x: x, r"got function; pgjax\.softmax_policy"),
+    ],
+)
+def test_what_is_no_policy_is_refused(function, policy, message):
+    with pytest.raises(TypeError, match=message):
+        function(ESTIMATOR, policy, TABLE, BATCH)
+
+
+def test_a_policy_with_more_actions_than_the_environment_is_refused_and_one_with_fewer_is_not():
+    message = "the policy has 3 actions, and .* takes Discrete"
+    with pytest.raises(TypeError, match=message):
+        roll(pgjax.tabular_softmax(4, 3), jnp.zeros((4, 3)))
+    with pytest.raises(TypeError, match=message):
+        pgjax.checked(lambda table: roll(pgjax.tabular_softmax(4, 3), table))(jnp.zeros((4, 3)))
+    assert np.all(roll(pgjax.tabular_softmax(4, 1), jnp.zeros((4, 1))).action == 0)
+
+    cartpole = pgjax.environments.make("CartPole-v1")
+    policy = pgjax.flax_policy(pgjax.MLP(5))
+    params = policy.init(jax.random.key(0), jnp.zeros(4))
+    with pytest.raises(TypeError, match=r"has 5 actions, and CartPole-v1 takes Discrete"):
+        roll(policy, params, cartpole)
+
+
+DAMAGE = {
+    "cut": lambda raw: raw[: len(raw) // 2],
+    "garbage": lambda raw: b"no archive at all" * 20,
+    "empty": lambda raw: b"",
+    "one flipped byte": lambda raw: raw[:200] + bytes([raw[200] ^ 255]) + raw[201:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_is_a_value_error_that_names_it(damage, tmp_path, capsys):
+    path = tmp_path / "mdp.npz"
+    tabular.save(MDP, path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"mdp\.npz is not a \.npz file of arrays"):
+        tabular.load(path)
+    from pgjax.cli import main
+
+    assert main(["converge", "--mdp", str(path)]) != 0
+    error = capsys.readouterr().err
+    assert "mdp.npz" in error
+    assert "Traceback" not in error
+
+
+def test_arguments_of_save_in_the_other_order_are_told_so(tmp_path):
+    with pytest.raises(TypeError, match=r"mdp must be a TabularMDP.*the path comes second"):
+        tabular.save(tmp_path / "mdp.npz", MDP)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_network_without_outputs_and_complex_rewards_are_refused():
+    with pytest.raises(ValueError, match="num_actions must be at least 1, got 0"):
+        pgjax.MLP(0)
+    with pytest.raises(TypeError, match="reward must be real, got complex64"):
+        pgjax.discounted_returns(jnp.ones(3, complex), 0.9)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("gae", r"pgjax\.weights\.generalized_advantage"),
+        ("ppo", r"pgjax\.terms\.ppo_clip"),
+        ("A2C", r"pgjax\.actor_critic"),
+        ("rollut", r"did you mean pgjax\.rollout"),
+    ],
+)
+def test_a_missing_name_is_answered_with_near_ones(name, meant):
+    with pytest.raises(AttributeError, match=meant):
+        getattr(pgjax, name)
+
+
+def test_names_that_are_suggested_exist():
+    named = " ".join(vars(pgjax)["_ELSEWHERE"].values()).replace(",", " ").split()
+    for path in (word for word in named if word.startswith("pgjax.")):
+        found = pgjax
+        for part in path.split(".")[1:]:
+            found = getattr(found, part)
