@@ -12,7 +12,7 @@ Computed in float64 whatever the caller's setting; returned as NumPy arrays.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import combinations_with_replacement, islice, product
 from typing import Any, NamedTuple
 
@@ -225,7 +225,10 @@ def _prepared(
     tables, paths = _enumerated(problem, limit)
     if isinstance(estimator, Estimator):
         estimator = partial(gradient, estimator, problem.policy)
-    estimate, evaluate = _compiled(estimator)
+    # A new function each time, or what JAX has cached of this one would hide that a value which
+    # it closes over has changed. Traced once, for its size and for all batches.
+    estimate = jax.jit(partial(estimator))
+    evaluate = jax.jit(partial(_estimates, estimate))
     P, chunk = _sizes(estimate, params, tables, paths, K)
 
     def estimates(members: np.ndarray, padding: float = NOISE, shift: float = 0.0) -> Array:
@@ -233,20 +236,6 @@ def _prepared(
         return evaluate(params, tables, *indices, np.float64(padding), np.float64(shift))
 
     return _Run(estimates, paths.probability, K, chunk, P, limit)
-
-
-def _compiled(estimator: Function) -> tuple[Callable, Callable]:
-    """The estimate and that of many batches, traced once for all that is asked of them."""
-    try:
-        return _kept(estimator)
-    except TypeError:  # not hashable
-        return _kept.__wrapped__(estimator)
-
-
-@lru_cache(maxsize=16)
-def _kept(estimator: Function) -> tuple[Callable, Callable]:
-    estimate = jax.jit(estimator)
-    return estimate, jax.jit(partial(_estimates, estimate))
 
 
 def _sums(run: _Run, tuples: bool) -> Moments:

@@ -121,7 +121,7 @@ def test_the_command_takes_who_acts(who, status, acting, tmp_path, capsys):
 
 
 def importance_weighted(params, batch):
-    """Every reward weighed by the ratio of its whole past: unbiased whoever acts."""
+    """Each reward times the ratios of all steps up to it: unbiased, whoever acts."""
     log_prob = pgjax.log_probs(RANDOM.policy, params, batch)
     log_ratio = jnp.where(batch.mask, jax.lax.stop_gradient(log_prob) - batch.log_prob, 0)
     ratio = jnp.exp(jnp.cumsum(log_ratio, axis=1))
@@ -182,6 +182,24 @@ def test_one_that_answers_differently_the_second_time_is_refused():
 
     with pytest.raises(ValueError, match="answers differently when called twice"):
         assert_unbiased(moody, RANDOM)
+
+
+def test_groups_of_four_are_judged_in_batches_of_four():
+    def candidate(problem):
+        return pgjax.rloo(problem.mdp.discount, groups=pgjax.groups.consecutive(4))
+
+    assert assert_unbiased(candidate, PROBLEMS["bandit"], batch_size=4).passed
+
+
+def test_a_value_that_a_function_closes_over_is_read_anew_at_each_call():
+    factor = [1.0]
+
+    def estimate(params, batch):
+        return factor[0] * jnp.sum(jnp.where(batch.mask, batch.reward, 0))
+
+    once = enumeration.moments(estimate, RANDOM).mean
+    factor[0] = 3.0
+    np.testing.assert_allclose(enumeration.moments(estimate, RANDOM).mean, 3 * once, rtol=1e-12)
 
 
 def test_an_optional_second_argument_makes_no_factory_and_no_estimator():

@@ -109,20 +109,23 @@ def _accepts(function: Callable, num_arguments: int) -> bool:
 
 
 @in_float64
-def check_repeats(estimate: Function, problem: Problem) -> None:
+def check_repeats(estimate: Function, problem: Problem, batch_size: int) -> None:
     """Raise if the estimate, called twice on the same batch, answers differently.
 
     Args:
         estimate: a function (params, batch) -> gradient.
         problem: whose trajectories make the batch.
+        batch_size: K.
 
     Raises:
         ValueError: if the two answers are not the same numbers.
     """
     if enumeration.count(problem) < 10_000:
-        batch = jax.tree.map(lambda x: x[:2], enumeration.trajectories(problem)[0])
+        listed, probability = enumeration.trajectories(problem)
+        members = np.arange(batch_size) % len(probability)
+        batch = jax.tree.map(lambda x: x[members], listed)
     else:
-        batch = library_rollout(problem, 2)(problem.acting_params, jax.random.key(0))
+        batch = library_rollout(problem, batch_size)(problem.acting_params, jax.random.key(0))
     # Each jit of a new function traces anew, and so calls it.
     answers = [
         jax.jit(lambda params, batch: estimate(params, batch))(problem.params, batch)

@@ -162,7 +162,7 @@ def assert_unbiased(
     next_key = jax.random.key(0) if key is None else key
     K = check_positive("batch_size", batch_size)
     chosen = _chosen(problems)
-    check_repeats(estimate_on(candidate, chosen[0]), chosen[0])
+    check_repeats(estimate_on(candidate, chosen[0]), chosen[0], K)
     findings = []
     for problem in chosen:
         acting = GIVEN
@@ -176,8 +176,10 @@ def assert_unbiased(
         found, reads_log_prob = _judged(trial, rollout, sample_key)
         findings += found
         if behaviour is None and acting == ITSELF and rollout is None and reads_log_prob:
-            other = trial._replace(problem=off_policy(problem), acting=OTHER)
-            findings += _judged(other, None, sample_key)[0]
+            other = off_policy(problem)
+            estimate = estimate_on(candidate, other)
+            trial = trial._replace(problem=other, estimate=estimate, acting=OTHER)
+            findings += _judged(trial, None, sample_key)[0]
     report = Report(tuple(findings), _not_seen(findings, chosen, K))
     if not report.passed:
         raise AssertionError(str(report))
