@@ -102,6 +102,19 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_where_the_system_opens_no_folder_as_on_windows_saving_works(tmp_path, monkeypatch):
+    opened = os.open
+
+    def refuse(path, *rest, **options):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *rest, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    save(tmp_path, 1, {"weight": jnp.ones(3)})
+    assert restore_latest(tmp_path, {"weight": jnp.zeros(3)}).state["weight"].tolist() == [1, 1, 1]
+
+
 def test_the_sums_are_those_of_sha256sum(directory):
     if shutil.which("sha256sum") is None:
         pytest.skip("no sha256sum here")

@@ -558,6 +558,13 @@ def test_signals_only_ask_and_are_as_before_afterwards():
     assert {number: signal.getsignal(number) for number in signals.ASKING} == before
 
 
+def test_a_system_without_set_blocking_as_windows_before_python_3_12_is_served(monkeypatch):
+    monkeypatch.delattr(os, "set_blocking")
+    monkeypatch.setattr(signal, "set_wakeup_fd", lambda *_, **__: -1)  # POSIX would ask for it
+    with signals.interruptions() as asked:
+        assert asked() is None
+
+
 def test_a_signal_that_was_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from pgjax import __version__
 from pgjax.cli import certify, check, compare, converge, evaluate, train
+from pgjax.cli.encodings import any_encoding
 
 COMMANDS = {
     "certify": certify,
@@ -26,7 +27,11 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; bad input gives one line and status 2, never a traceback."""
-    argv = sys.argv[1:] if argv is None else argv
+    with any_encoding():
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     arguments.argv = argv[1:]  # tells given options from defaults
     _use_compilation_cache()

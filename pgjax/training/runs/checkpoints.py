@@ -225,13 +225,21 @@ def _rename(unfinished: Path, path: Path) -> Path:
     if path.exists():
         path.rename(replaced)
     unfinished.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _flush_folder(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return path
+
+
+def _flush_folder(path: Path) -> None:
+    """Flush the names in a folder to the disk, where the system opens folders: Windows does not."""
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
-    return path
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -31,7 +31,8 @@ def interruptions() -> Iterator[Callable[[], str | None]]:
         return
     received: list[str] = []
     reading_end, writing_end = os.pipe()
-    os.set_blocking(writing_end, False)
+    if hasattr(os, "set_blocking"):  # Windows has it from Python 3.12 on, and needs it not
+        os.set_blocking(writing_end, False)
     before = {s: signal.getsignal(s) for s in ASKING}
     listener = threading.Thread(target=_listen, args=(reading_end, received), daemon=True)
     listener.start()
