@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int, Key, Num, PyTree, UInt32
 
 from pgjax.records import record
 
-KeyLike: TypeAlias = Key[Array, ""] | UInt32[Array, "2"]
-"""A key from `jax.random.key`, or a raw uint32 key, which is wrapped."""
+KeyLike: TypeAlias = Key[Array, ""] | UInt32[Array, "2"] | UInt32[Array, "4"]
+"""A key from `jax.random.key`, or a raw uint32 key. One that is not threefry's is turned into one,
+so that the same key draws the same numbers however a batch is split."""
 
 Params: TypeAlias = PyTree
 Observation: TypeAlias = PyTree

@@ -50,8 +50,10 @@ def network() -> tuple[Policy, Any]:
     return policy, policy.init(jax.random.key(1), jnp.zeros(4))
 
 
-def on_mdp(run: Callable[..., Any], *estimator: Estimator, **settings: Any) -> Any:
-    arguments = TABULAR, jnp.asarray(TABLE), MDP, jax.random.key(KEY)
+def on_mdp(
+    run: Callable[..., Any], *estimator: Estimator, impl: str = "threefry2x32", **settings: Any
+) -> Any:
+    arguments = TABULAR, jnp.asarray(TABLE), MDP, jax.random.key(KEY, impl=impl)
     return run(*estimator, *arguments, num_trajectories=N, num_steps=5, **settings)
 
 
@@ -99,6 +101,22 @@ def test_the_gradient_of_a_stream_is_that_of_the_batch_whatever_the_split(
     batch = on_mdp(pgjax.rollout)
     expected = pgjax.gradient(ESTIMATORS[name], TABULAR, jnp.asarray(TABLE), batch)
     assert_equal_to_rounding("mdp", found, expected)
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_a_key_of_any_implementation_draws_the_same_whatever_the_split(impl: str) -> None:
+    batch = on_mdp(pgjax.rollout, impl=impl)
+    estimator = ESTIMATORS["leave one out"]
+    expected = pgjax.gradient(estimator, TABULAR, jnp.asarray(TABLE), batch)
+    found = on_mdp(pgjax.sampled_gradient, estimator, micro_batch_size=5, impl=impl)
+    assert_equal_to_rounding("mdp", found, expected)
+
+
+def test_rbg_itself_draws_otherwise_in_another_batch() -> None:
+    """The negative control: why no rbg key may reach a draw."""
+    keys = jax.random.split(jax.random.key(KEY, impl="rbg"), 4)
+    drawn = jax.vmap(jax.random.bits)
+    assert np.any(drawn(keys)[2:] != drawn(keys[2:]))
 
 
 @pytest.mark.parametrize(("name", "split"), [("leave one out", 7), ("reads observations", None)])

@@ -18,6 +18,9 @@ from pgjax.types import Estimator, Policy, RecurrentPolicy, Trajectory
 
 Result = TypeVar("Result")
 
+THREEFRY, RAW_KEYS = "threefry2x32", ((2,), (4,))
+"""The implementation of every key inside the library; shapes of raw keys, threefry's and rbg's."""
+
 _checking = jax.make_user_context(default_value=False)  # a part of the key of JAX's caches
 
 
@@ -277,16 +280,31 @@ def check_params(params: Any) -> None:
 
 
 def check_key(key: Any) -> jax.Array:
-    """A single typed key; a raw uint32 key is wrapped into one."""
+    """A single typed threefry key; one of another implementation gives its bits to it.
+
+    What a threefry key draws depends on that key alone. What "rbg" and "unsafe_rbg" draw under
+    `vmap` depends on the whole batch too: micro-batches, windows and devices, which cut the batch
+    otherwise, would then see other numbers for the same key. Raw uint32 keys are taken too.
+    """
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         if key.shape != ():
             raise ValueError(f"key must be a single key, got a batch of shape {key.shape}")
-        return key
-    if dtype == jnp.uint32 and key.shape == (2,):
-        return jax.random.wrap_key_data(key)
+        if jax.random.key_impl(key) == THREEFRY:
+            return key
+        return _as_threefry(jax.random.key_data(key))
+    if dtype == jnp.uint32 and key.shape in RAW_KEYS:
+        return _as_threefry(jnp.asarray(key))
     shown = f"{dtype}{list(key.shape)}" if dtype is not None else repr(key)
     raise TypeError(f"key must be a jax.random key, got {shown}; make one with jax.random.key(0)")
+
+
+def _as_threefry(words: jax.Array) -> jax.Array:
+    """The threefry key of two words, with any others folded in."""
+    key = jax.random.wrap_key_data(words[:2], impl=THREEFRY)
+    for word in words[2:]:
+        key = jax.random.fold_in(key, word)
+    return key
 
 
 def check_positive(name: str, value: Any) -> int:

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Key, UInt32
 
 from pgjax.core.float64 import flatten
 from pgjax.core.scores import log_probs
@@ -30,7 +29,7 @@ from pgjax.environments.conversion import AnyEnvironment
 from pgjax.estimators import gradient
 from pgjax.records import data, record, static
 from pgjax.rollouts.episodes import rollout
-from pgjax.types import Estimator, Moments, Params, Policy, Spread, Trajectory
+from pgjax.types import Estimator, KeyLike, Moments, Params, Policy, Spread, Trajectory
 
 FEWEST_BATCHES = 3
 """An interval by the jackknife needs as many."""
@@ -111,7 +110,7 @@ class Batches:
 def compare(
     estimators: Mapping[str, Estimator],
     batches: Batches,
-    key: Key[Array, ""] | UInt32[Array, "2"],
+    key: KeyLike,
     *,
     reference: Params | Estimator,
     num_batches: int,

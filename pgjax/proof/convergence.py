@@ -12,17 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Float, Key, PyTree
+from jaxtyping import Float, PyTree
 from scipy import stats
 
 from pgjax import exact
 from pgjax.core.float64 import flatten
-from pgjax.core.validation import check_positive
+from pgjax.core.validation import check_key, check_positive
 from pgjax.enumeration import Function
 from pgjax.exact.problem import Problem
 from pgjax.proof.candidates import Candidate, Rollout, estimate_on, library_rollout, resolve
 from pgjax.proof.judge import DEFAULT_JUDGE, Judge
 from pgjax.proof.sequential_test import FIRST_LOOK, MeanTest, mean_test
+from pgjax.types import KeyLike
 
 NUMBERS_AT_ONCE = 2**22
 """Of gradients and steps that are held together; the memory bound."""
@@ -67,7 +68,7 @@ def assert_converges(
     batch_size: int = 16,
     judge: Judge = DEFAULT_JUDGE,
     rollout: Rollout | None = None,
-    key: Key[Array, ""] | None = None,
+    key: KeyLike | None = None,
 ) -> Convergence:
     """Assert that an estimator's sample gradient converges to the exact gradient of a problem.
 
@@ -120,7 +121,7 @@ def assert_converges(
     test = mean_test(
         _draws(estimate, run, problem, K),
         flatten(truth),
-        jax.random.key(0) if key is None else key,
+        jax.random.key(0) if key is None else check_key(key),
         margin=judge.margin,
         alpha=judge.alpha,
         max_samples=judge.max_samples,

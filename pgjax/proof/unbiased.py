@@ -21,7 +21,7 @@ from jaxtyping import Key
 
 from pgjax import enumeration, exact
 from pgjax.core.float64 import flatten
-from pgjax.core.validation import check_positive
+from pgjax.core.validation import check_key, check_positive
 from pgjax.enumeration import Function
 from pgjax.exact.problem import Problem
 from pgjax.proof import statistics
@@ -36,7 +36,7 @@ from pgjax.proof.candidates import (
 from pgjax.proof.judge import DEFAULT_JUDGE, Judge
 from pgjax.proof.problems import off_policy
 from pgjax.proof.problems import problems as certified_problems
-from pgjax.types import Params, Trajectory
+from pgjax.types import KeyLike, Params, Trajectory
 
 ITSELF = "the policy itself"
 OTHER = "another policy, of parameters θ/2,"
@@ -118,7 +118,7 @@ def assert_unbiased(
     judge: Judge = DEFAULT_JUDGE,
     rollout: Rollout | Callable[[Problem], Rollout] | None = None,
     behaviour: Callable[[Problem], Params] | None = None,
-    key: Key[Array, ""] | None = None,
+    key: KeyLike | None = None,
 ) -> Report:
     """Assert that an estimator's expectation is ∇J, by the strongest proof that applies.
 
@@ -159,7 +159,7 @@ def assert_unbiased(
         >>> print(assert_unbiased(lambda problem: pgjax.reward_to_go(problem.mdp.discount)).passed)
         True
     """
-    next_key = jax.random.key(0) if key is None else key
+    next_key = jax.random.key(0) if key is None else check_key(key)
     K = check_positive("batch_size", batch_size)
     chosen = _chosen(problems)
     check_repeats(estimate_on(candidate, chosen[0]), chosen[0], K)

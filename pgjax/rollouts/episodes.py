@@ -62,7 +62,7 @@ def rollout(
         params: of the policy.
         environment: an Environment from `pgjax.environments`, a TabularMDP, or a gymnax environment
             with its default parameters (`from_gymnax.adapt` takes others).
-        key: from `jax.random.key`; a raw uint32 key is wrapped.
+        key: from `jax.random.key`, of any implementation, or a raw uint32 key.
         num_trajectories: N.
         num_steps: T.
         mesh: spreads the trajectories over its devices, of one host or of many; the same key gives

@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Float, Key
 
 from pgjax.core.episode_boundaries import discount_power
-from pgjax.core.validation import check_positive, check_unit_interval
+from pgjax.core.validation import check_key, check_positive, check_unit_interval
 from pgjax.environments.actions import check_actions
 from pgjax.environments.base import Environment, seen, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
@@ -129,7 +129,7 @@ def seeded_return(
             return total + discount_power(discount, time, total.dtype) * taken.reward, None
 
         reward = jax.eval_shape(lambda key: stepped.init(key)[1].reward, key)
-        keys = jax.random.split(key, 3)
+        keys = jax.random.split(check_key(key), 3)
         return fold(stepped, act, keys, num_steps, add, jnp.zeros((), reward.dtype))[0]
 
     return objective
