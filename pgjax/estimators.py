@@ -315,17 +315,18 @@ def _mean_term(
 def _evaluate_weights(estimator: Estimator, batch: Trajectory, log_prob: Array) -> Array:
     # Constants in θ by what they are given, so that they can be differentiated by their settings.
     weight = estimator.weights(*jax.lax.stop_gradient((_without_garbage(batch), log_prob)))
-    if weight.shape != batch.mask.shape:
-        raise ValueError(
-            f"estimator.weights must return shape [N, T] = {batch.mask.shape}, got {weight.shape}"
-        )
-    return jnp.where(batch.mask, weight, 0)
+    for leaf in jax.tree.leaves(weight):
+        if leaf.shape != batch.mask.shape:
+            raise ValueError(
+                f"estimator.weights must return shape [N, T] = {batch.mask.shape}, got {leaf.shape}"
+            )
+    return jax.tree.map(lambda leaf: jnp.where(batch.mask, leaf, 0), weight)
 
 
 def _trajectory_term(
     estimator: Estimator, log_prob: Array, behaviour: Array, weight: Array, mask: Array
 ) -> Array:
-    term = estimator.term(log_prob, jnp.where(mask, behaviour, 0), weight)
+    term = estimator.term(log_prob, jnp.where(mask, behaviour, 0), weight, mask)
     if term.shape != mask.shape:
         raise ValueError(f"estimator.term must return shape [T] = {mask.shape}, got {term.shape}")
     return jnp.sum(jnp.where(mask, term, 0))
@@ -336,6 +337,7 @@ def _without_garbage(batch: Trajectory) -> Trajectory:
     mask = batch.mask
     observation, action = replace_dead_steps(mask, (batch.observation, batch.action))
     names = ("reward", "log_prob", "value", "action_value", "next_value")
+    names += ("reference_log_prob", "sampler_log_prob")
     given = {name: x for name in names if (x := getattr(batch, name)) is not None}
     return replace(
         batch,

@@ -39,7 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, PyTree
+from jaxtyping import Bool, Float, PyTree
 
 from pgjax.core.episode_boundaries import discounted_by_time, replace_dead_steps
 from pgjax.core.recurrence import accumulation_dtype
@@ -158,7 +158,10 @@ def _visits(batch: Trajectory, log_prob: Array, *, discount: Number) -> Array:
 
 
 def k1(
-    log_prob: Float[Array, "T"], reference_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
+    log_prob: Float[Array, "T"],
+    reference_log_prob: Float[Array, "T"],
+    weight: Float[Array, "T"],
+    mask: Bool[Array, "T"] | None = None,
 ) -> Float[Array, "T"]:
     """KL in the loss by k1 = log π − log ref, times w_t: its mean is right, its gradient is not.
 
@@ -173,7 +176,10 @@ def k1(
 
 
 def k2(
-    log_prob: Float[Array, "T"], reference_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
+    log_prob: Float[Array, "T"],
+    reference_log_prob: Float[Array, "T"],
+    weight: Float[Array, "T"],
+    mask: Bool[Array, "T"] | None = None,
 ) -> Float[Array, "T"]:
     """KL in the loss by k2 = (log π − log ref)²/2, times w_t: the right local gradient.
 
@@ -191,7 +197,10 @@ def k2(
 
 
 def k3(
-    log_prob: Float[Array, "T"], reference_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
+    log_prob: Float[Array, "T"],
+    reference_log_prob: Float[Array, "T"],
+    weight: Float[Array, "T"],
+    mask: Bool[Array, "T"] | None = None,
 ) -> Float[Array, "T"]:
     """KL in the loss by k3 = ρ − 1 − log ρ with ρ = ref/π, times w_t: the other KL's gradient.
 
@@ -209,7 +218,10 @@ def k3(
 
 
 def sampled_entropy(
-    log_prob: Float[Array, "T"], behaviour_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
+    log_prob: Float[Array, "T"],
+    behaviour_log_prob: Float[Array, "T"],
+    weight: Float[Array, "T"],
+    mask: Bool[Array, "T"] | None = None,
 ) -> Float[Array, "T"]:
     """Entropy bonus by −log π(a_t|s_t) w_t: its mean is the entropy and its gradient is noise.
 
@@ -220,7 +232,10 @@ def sampled_entropy(
 
 
 def squared_entropy(
-    log_prob: Float[Array, "T"], behaviour_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
+    log_prob: Float[Array, "T"],
+    behaviour_log_prob: Float[Array, "T"],
+    weight: Float[Array, "T"],
+    mask: Bool[Array, "T"] | None = None,
 ) -> Float[Array, "T"]:
     """Entropy bonus by −(log π(a_t|s_t))²/2 w_t, whose gradient is right where its value is not.
 

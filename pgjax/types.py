@@ -5,6 +5,7 @@ window, several one after another. `mask` is false after a row's last step, wher
 arbitrary.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -57,6 +58,11 @@ class Trajectory:
         next_value: [T] optional V of the observation after each step, in the step's episode: never
             of a reset observation. It makes the row a window, bootstrapped wherever an episode is
             cut and did not terminate.
+        group: scalar, optional, the same integer for all episodes that answer the same prompt;
+            `pgjax.tokens` compares them with each other.
+        reference_log_prob: [T] optional log-probabilities of a reference policy.
+        sampler_log_prob: [T] optional log-probabilities of the program that drew the actions, if it
+            is not quite the policy of `log_prob`; `pgjax.tokens` corrects for the difference.
     """
 
     observation: Observation
@@ -72,6 +78,9 @@ class Trajectory:
     action_value: Float[Array, "*batch T"] | None = None
     time: Int[Array, "*batch T"] | None = None
     next_value: Float[Array, "*batch T"] | None = None
+    group: Int[Array, "*batch"] | None = None
+    reference_log_prob: Float[Array, "*batch T"] | None = None
+    sampler_log_prob: Float[Array, "*batch T"] | None = None
 
 
 class MaskedObservation(NamedTuple):
@@ -128,11 +137,12 @@ class RecurrentPolicy:
     entropy: Callable[[Params, Any, Observation], Array]
 
 
-Weights: TypeAlias = Callable[[Trajectory, Array], Array]
-"""(batch, log_prob [N, T]) -> [N, T], the credit of each action."""
+Weights: TypeAlias = Callable[[Trajectory, Array], Any]
+"""(batch, log_prob [N, T]) -> [N, T], the credit of each action; or a pytree of such arrays, if the
+term is one that takes them."""
 
-Term: TypeAlias = Callable[[Array, Array, Array], Array]
-"""(log_prob [T], behaviour_log_prob [T], weight [T]) -> [T], for one trajectory."""
+Term: TypeAlias = Callable[..., Array]
+"""(log_prob [T], behaviour_log_prob [T], weight [T], mask [T]) -> [T], for one trajectory."""
 
 Baseline: TypeAlias = Callable[[Trajectory, Array], Array]
 """(batch, target [N, T]) -> [N, T], what is subtracted from the target, or divides it."""
@@ -147,11 +157,13 @@ class Estimator:
     Attributes:
         weights: (batch, log_prob [N, T]) -> [N, T], the credit of each action. It sees the whole
             batch because a baseline may couple trajectories. It is constant in θ: the batch and
-            the log-probabilities that it is given are constants under differentiation.
-        term: (log_prob [T], behaviour_log_prob [T], weight [T]) -> [T], for one trajectory.
+            the log-probabilities that it is given are constants under differentiation. It may
+            return a pytree of arrays [N, T], whose rows the term then takes as its weight.
+        term: (log_prob [T], behaviour_log_prob [T], weight [T], mask [T]) -> [T], for one
+            trajectory. It is not read where the mask is false.
 
     Raises:
-        TypeError: if either is not a function (an Estimator is not a function).
+        TypeError: if either is not a function of these arguments (an Estimator is not a function).
 
     Example:
         >>> import pgjax
@@ -169,7 +181,7 @@ class Estimator:
 
 _SIGNATURES = {
     "weights": ("(batch, log_prob) -> [N, T]", "pgjax.weights"),
-    "term": ("(log_prob, behaviour_log_prob, weight) -> [T]", "pgjax.terms"),
+    "term": ("(log_prob, behaviour_log_prob, weight, mask) -> [T]", "pgjax.terms"),
     "baseline": ("(batch, target) -> [N, T]", "pgjax.baselines"),
 }
 
@@ -183,12 +195,16 @@ def check_part(name: str, value: Any, kind: str) -> Any:
         kind: "weights", "term" or "baseline".
 
     Raises:
-        TypeError: if it is an Estimator, or is not callable.
+        TypeError: if it is an Estimator, or no function of so many arguments.
     """
-    if callable(value):
-        return value
     signature, module = _SIGNATURES[kind]
+    if callable(value) and _takes(value, 1 + signature.partition(" ->")[0].count(",")):
+        return value
     fix = f"see {module}"
+    if callable(value):
+        made = getattr(value, "__name__", repr(value))
+        value = f"{made}({', '.join(inspect.signature(value).parameters)})"
+        fix = f"see {module}; where it makes such a function, call it"
     if isinstance(value, Estimator):
         fix = f"use its {kind}"
         part = getattr(value, kind, None)
@@ -200,6 +216,17 @@ def check_part(name: str, value: Any, kind: str) -> Any:
     elif kind == "baseline" and isinstance(value, float | int | Array):
         fix = f"use {module}.constant({value})"
     raise TypeError(f"{name} must be a function {signature}, got {value}; {fix}")
+
+
+def _takes(function: Callable[..., Any], number: int) -> bool:
+    """Whether a function can be called with so many arguments; true if its signature is unknown."""
+    try:
+        inspect.signature(function).bind(*[None] * number)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
 
 
 class Moments(NamedTuple):

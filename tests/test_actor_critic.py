@@ -77,7 +77,7 @@ def test_ppo_ascends_the_standardised_score_where_it_acted(rows):
     shaped = rows._replace(advantage=standardised(rows.advantage))
     expected = ascent(terms.score, SETTINGS, start(), shaped)
 
-    def term(log_prob, behaviour_log_prob, advantage):
+    def term(log_prob, behaviour_log_prob, advantage, mask):
         return terms.ppo_clip(0.2)(log_prob, behaviour_log_prob, standardised(advantage))
 
     found = ascent(term, SETTINGS, start(), rows)

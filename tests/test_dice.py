@@ -155,7 +155,7 @@ def box(x: Any) -> Any:
 
 PUBLISHED = Estimator(
     weights=lambda batch, log_prob: discounts() * batch.reward,
-    term=lambda log_prob, behaviour, weight: box(jnp.cumsum(log_prob)) * weight,
+    term=lambda log_prob, behaviour, weight, mask: box(jnp.cumsum(log_prob)) * weight,
 )
 """Foerster et al. (2018), as they write it: Σ_t □(W_t) γ^t r_t."""
 

@@ -151,7 +151,7 @@ def test_the_parts_of_an_estimator_must_keep_the_shape() -> None:
     with pytest.raises(ValueError, match=r"estimator.weights .*\(2, 3\), got \(2, 1\)"):
         pgjax.gradient(short, POLICY, PARAMS, batch())
     summed = replace(
-        pgjax.reinforce(0.9), term=lambda log_prob, _, weight: jnp.sum(log_prob * weight)
+        pgjax.reinforce(0.9), term=lambda log_prob, _, weight, mask: jnp.sum(log_prob * weight)
     )
     with pytest.raises(ValueError, match=r"estimator.term .*\(3,\), got \(\)"):
         pgjax.gradient(summed, POLICY, PARAMS, batch())

@@ -201,6 +201,7 @@ def check_batch(batch: Trajectory) -> None:
     if shape[0] == 0:
         raise ValueError("batch must hold at least one trajectory, got N = 0")
     optional = ("value", "action_value", "time", "next_value")
+    optional += ("reference_log_prob", "sampler_log_prob")
     for name in ("log_prob", "terminated", "truncated", "mask", *optional):
         field = getattr(batch, name)
         if field is not None and field.shape != shape:
@@ -211,10 +212,10 @@ def check_batch(batch: Trajectory) -> None:
             raise ValueError(
                 f"batch.{name} must have shape [N, T, ...] = {(*shape, ...)}, got {leaf.shape}"
             )
-    if batch.final_value is not None and batch.final_value.shape != shape[:1]:
-        raise ValueError(
-            f"batch.final_value must have shape [N] = {shape[:1]}, got {batch.final_value.shape}"
-        )
+    for name in ("final_value", "group"):
+        field = getattr(batch, name)
+        if field is not None and field.shape != shape[:1]:
+            raise ValueError(f"batch.{name} must have shape [N] = {shape[:1]}, got {field.shape}")
     for name in ("terminated", "truncated", "mask"):
         if getattr(batch, name).dtype != jnp.bool_:
             raise TypeError(

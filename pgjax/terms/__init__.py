@@ -1,7 +1,9 @@
 """Terms: how the log-probability enters, as functions of one trajectory.
 
-(log_prob[T], behaviour_log_prob[T], weight[T]) -> [T]. The gradient of their sum is the estimate,
-so a term is chosen for its gradient; its value is a surrogate and means nothing by itself.
+(log_prob[T], behaviour_log_prob[T], weight[T], mask[T]) -> [T]. The gradient of their sum is the
+estimate, so a term is chosen for its gradient; its value is a surrogate and means nothing by
+itself. Where the mask is false, log-probabilities and weights are zero, and the term is not read.
+In the terms here the mask may be left out: all steps then count.
 
 In what follows ρ_t = π(a_t|s_t)/μ(a_t|s_t) is the ratio of one step, μ the policy that acted, and
 w_t the weight.

@@ -44,7 +44,9 @@ def ppo_clip(epsilon: Number) -> Term:
     return configured(_ppo_clip, epsilon=check_unit_interval("epsilon", epsilon))
 
 
-def _ppo_clip(log_prob: Array, behaviour: Array, weight: Array, *, epsilon: Number) -> Array:
+def _ppo_clip(
+    log_prob: Array, behaviour: Array, weight: Array, mask: Array | None = None, *, epsilon: Number
+) -> Array:
     check_scalars(epsilon=epsilon)
     ratio = likelihood_ratio(log_prob, behaviour)
     return _clip_by_sign(ratio, weight, 1 - epsilon, 1 + epsilon) * weight
@@ -87,7 +89,13 @@ def asymmetric_clip(clip_low: Number, clip_high: Number) -> Term:
 
 
 def _asymmetric_clip(
-    log_prob: Array, behaviour: Array, weight: Array, *, clip_low: Number, clip_high: Number
+    log_prob: Array,
+    behaviour: Array,
+    weight: Array,
+    mask: Array | None = None,
+    *,
+    clip_low: Number,
+    clip_high: Number,
 ) -> Array:
     check_scalars(clip_low=clip_low, clip_high=clip_high)
     ratio = likelihood_ratio(log_prob, behaviour)
@@ -126,7 +134,13 @@ def dual_clip(epsilon: Number, ceiling: Number) -> Term:
 
 
 def _dual_clip(
-    log_prob: Array, behaviour: Array, weight: Array, *, epsilon: Number, ceiling: Number
+    log_prob: Array,
+    behaviour: Array,
+    weight: Array,
+    mask: Array | None = None,
+    *,
+    epsilon: Number,
+    ceiling: Number,
 ) -> Array:
     check_scalars(epsilon=epsilon, ceiling=ceiling)
     ratio = likelihood_ratio(log_prob, behaviour)
@@ -164,7 +178,9 @@ def truncated_ratio(ceiling: Number) -> Term:
     return configured(_truncated_ratio, ceiling=ceiling)
 
 
-def _truncated_ratio(log_prob: Array, behaviour: Array, weight: Array, *, ceiling: Number) -> Array:
+def _truncated_ratio(
+    log_prob: Array, behaviour: Array, weight: Array, mask: Array | None = None, *, ceiling: Number
+) -> Array:
     check_scalars(ceiling=ceiling)
     ratio = jax.lax.stop_gradient(likelihood_ratio(log_prob, behaviour))
     return jnp.minimum(ratio, jnp.asarray(ceiling, ratio.dtype)) * weight * log_prob

@@ -20,7 +20,7 @@ estimate ∇²J: it is E[Σ_t w_t ∇²log π], without the products of scores.
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from pgjax.core.recurrence import reverse_affine
 from pgjax.core.validation import check_scalars, check_unit_interval
@@ -29,7 +29,10 @@ from pgjax.types import Number, Term
 
 
 def dice(
-    log_prob: Float[Array, "T"], behaviour_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
+    log_prob: Float[Array, "T"],
+    behaviour_log_prob: Float[Array, "T"],
+    weight: Float[Array, "T"],
+    mask: Bool[Array, "T"] | None = None,
 ) -> Float[Array, "T"]:
     """DiCE, (□(W_t) − □(W_{t−1})) w_t with W_t = Σ_{k≤t} log π(a_k|s_k): right at every order.
 
@@ -91,7 +94,12 @@ def loaded_dice(lambda_: Number) -> Term:
 
 
 def _loaded_dice(
-    log_prob: Array, behaviour_log_prob: Array, weight: Array, *, lambda_: Number
+    log_prob: Array,
+    behaviour_log_prob: Array,
+    weight: Array,
+    mask: Array | None = None,
+    *,
+    lambda_: Number,
 ) -> Array:
     check_scalars(lambda_=lambda_)
     slope = jnp.reshape(jnp.asarray(lambda_, log_prob.dtype), 1)

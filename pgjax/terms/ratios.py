@@ -4,11 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 
 def importance_ratio(
-    log_prob: Float[Array, "T"], behaviour_log_prob: Float[Array, "T"], weight: Float[Array, "T"]
+    log_prob: Float[Array, "T"],
+    behaviour_log_prob: Float[Array, "T"],
+    weight: Float[Array, "T"],
+    mask: Bool[Array, "T"] | None = None,
 ) -> Float[Array, "T"]:
     """Importance ratio ρ_t w_t = π(a_t|s_t)/μ(a_t|s_t) w_t, with the ratio of this step alone.
 

@@ -175,8 +175,8 @@ def ppo(
     """
     clipped = terms.ppo_clip(settings.clip)
 
-    def term(log_prob: Array, behaviour_log_prob: Array, advantage: Array) -> Array:
-        return clipped(log_prob, behaviour_log_prob, _standardized(advantage))
+    def term(log_prob: Array, behaviour_log_prob: Array, advantage: Array, mask: Array) -> Array:
+        return clipped(log_prob, behaviour_log_prob, _standardized(advantage), mask)
 
     return _training(agent, params, environment, key, optimizer, settings, term)
 

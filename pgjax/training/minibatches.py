@@ -77,7 +77,8 @@ def objective(
     log_prob = jax.vmap(partial(agent.policy.log_prob, acting))(rows.observation, rows.action)
     entropy = jnp.mean(jax.vmap(partial(agent.policy.entropy, acting))(rows.observation))
     error = jax.vmap(partial(agent.value, params))(rows.observation) - rows.target
-    gain = jnp.mean(term(log_prob, rows.log_prob, rows.advantage))
+    live = jnp.ones(log_prob.shape, bool)
+    gain = jnp.mean(term(log_prob, rows.log_prob, rows.advantage, live))
     loss = settings.value_weight * jnp.mean(error**2) / 2
     return gain + settings.entropy_weight * entropy - loss, entropy
 

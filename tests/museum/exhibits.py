@@ -341,7 +341,7 @@ def advantages(case: Case, batch: Trajectory, value: Any, lambda_: float) -> Any
 def log_of_p_plus_epsilon(case: Case):
     """log(π + 0.01) in place of log π."""
 
-    def term(log_prob: Any, behaviour: Any, weight: Any) -> Any:
+    def term(log_prob: Any, behaviour: Any, weight: Any, mask: Any) -> Any:
         return jnp.log(jnp.exp(log_prob) + 1e-2) * weight
 
     return Estimator(weights.reward_to_go(case.discount), term)
@@ -377,7 +377,7 @@ def ratio_of_one_step(case: Case):
 def ratio_clipped_per_sample(case: Case):
     """PPO's clip: a sample whose ratio has left [0.8, 1.2] the good way stops counting."""
 
-    def term(log_prob: Any, behaviour: Any, weight: Any) -> Any:
+    def term(log_prob: Any, behaviour: Any, weight: Any, mask: Any) -> Any:
         ratio = jnp.exp(log_prob - behaviour)
         return jnp.minimum(ratio * weight, jnp.clip(ratio, 0.8, 1.2) * weight)
 
