@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -126,6 +127,56 @@ def test_an_epoch_goes_through_every_row_once():
     params, *_ = improve(agent, optimizer, settings, terms.score, zeros, state, rows, key)
     expected = 3 * 4 * (observation.T @ advantage) / 12
     np.testing.assert_allclose(params[:, 0], expected, rtol=0, atol=1e-5)
+
+
+def test_each_epoch_deals_its_minibatches_anew():
+    """The optimizer keeps its gradients: that of row i is e_i, so they name the rows dealt."""
+    policy = replace(POLICY, log_prob=lambda params, seen, action: seen @ params)
+    agent = agents.ActorCritic(
+        lambda key, seen: jnp.zeros(16),
+        replace(policy, entropy=lambda params, seen: jnp.zeros(())),
+        lambda params: params,
+        lambda params, seen: jnp.zeros(()),
+    )
+    rows = Rows(jnp.eye(16), jnp.zeros(16, int), jnp.zeros(16), jnp.ones(16), jnp.zeros(16))
+
+    def note(updates: Any, state: Any, params: Any = None) -> Any:
+        return jnp.zeros(16), jnp.roll(state, -1, 0).at[-1].set(updates)
+
+    keep = optax.GradientTransformation(lambda params: jnp.zeros((12, 16)), note)
+    settings = SETTINGS._replace(epochs=3, num_minibatches=4)
+
+    def dealt(seed):
+        zeros, key = jnp.zeros(16), jax.random.key(seed)
+        _, kept, *_ = improve(
+            agent, keep, settings, terms.score, zeros, keep.init(zeros), rows, key
+        )
+        minibatches = np.asarray(kept != 0).reshape(3, 4, 16)
+        assert (minibatches.sum(1) == 1).all()  # an epoch deals every row once
+        assert (minibatches.sum(2) == 4).all()
+        return [{frozenset(np.flatnonzero(part)) for part in epoch} for epoch in minibatches]
+
+    # There are 16! / (4!^4 4!) = 2.6 million deals: two agree by chance once in as many keys.
+    first, second, third = dealt(0)
+    assert first != second != third != first
+    assert dealt(1)[0] != first
+    assert dealt(0) == [first, second, third]
+
+
+def test_the_unit_of_rewards_is_of_all_windows_so_far():
+    """√ of the mean over windows of their mean squared return, each window counting once."""
+    window, unit = one_window(), actor_critic.ReturnScale(jnp.zeros(()), jnp.zeros(()))
+    squares = []
+    for factor in (1.0, 5.0, 0.1):
+        reward = factor * window.batch.reward
+        given = window._replace(batch=replace(window.batch, reward=reward))
+        returns = weights.returns_to_go(given.batch, SETTINGS.discount)
+        squares.append(float(jnp.mean(returns**2)))
+        unit, found = actor_critic.scale_rewards(unit, given, SETTINGS.discount)
+        expected = reward / np.sqrt(np.mean(squares))
+        np.testing.assert_allclose(found.batch.reward, expected, rtol=1e-5)
+    last_alone = reward / np.sqrt(squares[-1])
+    assert not np.allclose(found.batch.reward, last_alone, rtol=0.5)
 
 
 def run(algorithm, settings=SETTINGS, environment=TABLE, optimizer=None, seed=1, agent=AGENT):

@@ -88,6 +88,16 @@ def test_garbage_after_the_end_reaches_neither_values_nor_fit(batch):
         np.testing.assert_array_equal(one, other)
 
 
+def test_values_of_dead_steps_are_zero(batch):
+    """Of a critic that has no zero: elsewhere they are its values."""
+    filled = critics.with_values(lambda params, s: s @ params + 3, jnp.asarray(TABLE), batch)
+    found = np.asarray(filled.value)
+    live = np.asarray(batch.mask)
+    assert not live.all()
+    np.testing.assert_array_equal(found[~live], 0)
+    np.testing.assert_allclose(found[live], batch.observation[live] @ TABLE + 3, rtol=1e-14)
+
+
 def fitted(batch):
     target = jnp.where(batch.mask, 1.0, jnp.nan)
     return critics.fit(jnp.dot, jnp.zeros(4), batch, target, optax.sgd(0.1), num_steps=3)

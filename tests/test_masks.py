@@ -77,6 +77,19 @@ def test_the_gradient_under_a_mask_is_unbiased(batch_size: int) -> None:
     assert np.linalg.norm(biased.mean - truth) > 0.01
 
 
+def test_where_the_uniform_number_is_zero_a_forbidden_first_action_is_not_taken() -> None:
+    """The smallest of float32's uniform numbers is 0, and 0 is also the first action's share."""
+    key = jax.random.key(780_233)
+    assert jax.random.uniform(key, dtype=jnp.float32) == 0  # one key in 2^23
+    logits = jnp.array([-jnp.inf, -jnp.inf, 0.3, -jnp.inf, 1.0], jnp.float32)
+    for allowed in (2, 4):
+        only = jnp.where(jnp.arange(5) < allowed, -jnp.inf, logits)
+        policy = policies.softmax_policy(lambda key, state: logits, lambda logits, state: logits)
+        action, log_prob = policy.sample(only, key, jnp.zeros(()))
+        assert action == allowed
+        assert log_prob > -jnp.inf
+
+
 def log_prob_table(params: Any) -> Any:
     """[S, A]."""
     over_actions = jax.vmap(masked.log_prob, (None, None, 0))

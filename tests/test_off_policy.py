@@ -285,6 +285,45 @@ def test_vtrace_is_the_sum_of_its_definition():
         assert found[s] == pytest.approx(expected, abs=TINY)
 
 
+def vtrace_weights(batch: Trajectory, log_prob: Any, lambda_: float, rho: float, c: float) -> Any:
+    """γ^t min(ρ̄, ρ_t) (r_t + γ v_{t+1} − V_t), where v sums the definition; in plain loops."""
+    N, T = batch.mask.shape
+    found = np.zeros((N, T))
+    for i in range(N):
+        length = int(batch.mask[i].sum())
+        V = np.append(np.asarray(batch.value)[i, :length], 0.0)
+        r = np.asarray(batch.reward)[i]
+        ratio = np.exp(np.asarray(log_prob - batch.log_prob)[i])
+        target = np.zeros(length + 1)
+        for s in range(length):
+            for t in range(s, length):
+                trace = math.prod(GAMMA * lambda_ * min(c, ratio[k]) for k in range(s, t))
+                target[s] += trace * min(rho, ratio[t]) * (r[t] + GAMMA * V[t + 1] - V[t])
+        for t in range(length):
+            # λ of the error that follows, as in rlax, so that GAE(λ) is the on-policy case.
+            following = V[t + 1] + lambda_ * target[t + 1]
+            found[i, t] = GAMMA**t * min(rho, ratio[t]) * (r[t] + GAMMA * following - V[t])
+    return found
+
+
+@pytest.mark.parametrize("lambda_", [1.0, 0.7])
+@pytest.mark.parametrize("ceilings", [(1.0, 1.0), (1.3, 0.6), (0.6, 1.3), (INF, 0.9), (0.9, INF)])
+def test_the_weights_of_vtrace_are_their_definition_under_any_two_ceilings(
+    listed, lambda_, ceilings
+):
+    batch, _, log_prob, *_ = listed
+    some = slice(None, None, 23)
+    batch, log_prob = jax.tree.map(lambda x: x[some], (batch, log_prob))
+    rho, c = ceilings
+    weigh = off_policy.vtrace(GAMMA, lambda_=lambda_, ratio_ceiling=rho, trace_ceiling=c)
+    found = weigh(batch, log_prob)
+    expected = vtrace_weights(batch, log_prob, lambda_, rho, c)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TINY)
+    for other in ((rho, 0.3), (0.3, c)):  # each ceiling makes a difference
+        wrong = vtrace_weights(batch, log_prob, lambda_, *other)
+        assert not np.allclose(found, wrong, rtol=0, atol=1e-3)
+
+
 def test_on_policy_vtrace_is_the_lambda_return_and_its_advantage_is_gae():
     given = random_sequences()
     r, g, W = (given[name] for name in ("reward", "discount", "next_value"))

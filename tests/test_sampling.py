@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import binom, norm
 
 import pgjax
 from pgjax import sampling, suite
@@ -34,12 +35,12 @@ def test_a_wrong_mean_fails_early(offset):
     assert found.num_samples <= 8192
 
 
-def outcomes(draw, seeds, **settings):
+def outcomes(draw, seeds, truth=TRUTH, **settings):
     """Passed, failed or None for inconclusive, once for each key; compiled once."""
     found = []
     for seed in seeds:
         try:
-            found.append(sampling.mean_test(draw, TRUTH, jax.random.key(seed), **settings).passed)
+            found.append(sampling.mean_test(draw, truth, jax.random.key(seed), **settings).passed)
         except sampling.InconclusiveError:
             found.append(None)
     return found
@@ -57,6 +58,43 @@ def test_a_mean_outside_the_margin_passes_no_more_often_than_stated():
     found = outcomes(normal(1.12 * TRUTH), range(50), alpha=0.05, margin=0.1)
     assert found.count(True) <= 13
     assert found.count(False) > 25
+
+
+def signs(mean):
+    def draw(key):
+        return mean + jax.random.rademacher(key, (1024, 1), jnp.float32)
+
+    return draw
+
+
+# At the one look that 1,024 samples allow, the rate of false passes is at most 0.05 / 2. Of 400
+# means on the margin's edge, more than LIMIT then pass in one run of this test in a million.
+RUNS, ONE_LOOK = 400, {"alpha": 0.05, "max_samples": 1024}
+LIMIT = int(binom.isf(1e-6, RUNS, 0.05 / 2))
+
+
+@pytest.mark.parametrize(
+    ("edge", "radius", "failure", "bound"),
+    [(2.6, 2.25, 2.50, None), (4.1, 4.02, 4.02, 1.13)],
+    ids=["limit theorem", "bound"],
+)
+def test_on_the_edge_of_the_margin_a_mean_passes_no_more_often_than_stated(
+    edge, radius, failure, bound
+):
+    """Lengths are in standard errors of a mean of 1,024 samples of variance one, t ~ N(edge, 1).
+
+    A mean at t passes if t + radius ≤ margin, and fails if t > failure. With twice the margin it
+    would pass at the rate `doubled`, and this test would see that with a power above 1 − 1e-6.
+    """
+    doubled = norm.cdf(min(2 * edge - radius, failure) - edge)
+    assert binom.cdf(LIMIT, RUNS, doubled) < 1e-6
+
+    def passes(margin):
+        settings = {"margin": margin / 32, "bound": bound, **ONE_LOOK}
+        return outcomes(signs(1 + edge / 32), range(RUNS), np.ones(1), **settings).count(True)
+
+    assert passes(edge) <= LIMIT
+    assert passes(2 * edge) > LIMIT  # the control
 
 
 def test_singular_covariance_is_no_obstacle():
@@ -143,6 +181,32 @@ def test_a_shared_key_has_a_variance_ratio_of_the_batch_size():
     found = sampling.independence_test(shared)
     assert not found.passed
     assert found.variance_ratio == pytest.approx(4, rel=0.01)
+
+
+def pairings(size):
+    """The `size` − 1 rounds of a tournament, [size / 2, 2]: every pair meets in one of them."""
+    last = size - 1
+    for turn in range(last):
+        others = [((turn + k) % last, (turn - k) % last) for k in range(1, size // 2)]
+        yield np.array([(last, turn), *others])
+
+
+def test_over_every_pairing_of_the_same_returns_the_variance_ratio_is_one():
+    """E over pairings of y_i y_j is −Σ y² / (64 · 63), where y are 64 centred returns.
+
+    The test puts back Σ y² / 64², which is right but for a share of 1/64. So the mean ratio is
+    1 + (1/64 − 1/63) exactly, and N² in place of N(N − 1) would double what is put back.
+    """
+    batch = sampled(3, 32, 2)
+    returns = np.random.default_rng(0).exponential(size=64)
+    silent = batch.replace(mask=jnp.ones_like(batch.mask), log_prob=jnp.zeros_like(batch.log_prob))
+    ratios = []
+    for pairs in pairings(64):
+        reward = np.zeros(batch.reward.shape)
+        reward[..., 0] = returns[pairs]
+        ratios.append(sampling.independence_test(silent.replace(reward=reward)).variance_ratio)
+    assert np.mean(ratios) == pytest.approx(1 + 1 / 64 - 1 / 63, rel=0, abs=1e-12)
+    assert np.std(ratios) > 0.1  # one pairing alone is no theorem
 
 
 def test_trajectory_counts_follow_the_law_and_another_temperature_does_not():
