@@ -128,8 +128,9 @@ def test_exact_is_what_the_definitions_give(num_actions, horizon):
         close(exact.mismatched_gradient(problem), truth.mismatched, "the mismatched gradient")
         mean = exact.moments(problem).mean.reshape(S, num_actions)
         close(mean, truth.gradient, "the mean of reward-to-go")
-        wrong = by_definition(case._replace(mdp=replace(case.mdp, discount=discount / 2 + 0.2)))
-        differing = max(differing, float(np.max(np.abs(wrong.gradient - gradient))))
+        if kind == "dense":
+            wrong = by_definition(case._replace(mdp=replace(case.mdp, discount=discount / 2 + 0.2)))
+            differing = max(differing, float(np.max(np.abs(wrong.gradient - gradient))))
     if num_actions > 1 and horizon != 1:
         assert differing > 1e-3  # the negative control: another γ is seen
 

@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 
 from pgjax.exact.problem import Problem
 from pgjax.proof.certificate import Certificate
-from pgjax.proof.registry import Row, section_of
+from pgjax.proof.registry import SECTIONS, Row, section_of
 
 _GENERATED = re.compile(
     r"(<!-- certificate:begin (?P<name>[\w-]+) -->\n).*?(<!-- certificate:end -->)", re.DOTALL
@@ -120,10 +120,21 @@ def generated(certificates: Sequence[Certificate], problems: Sequence[Problem]) 
     each = (on_problem(certificates, problem) for problem in problems)
     texts = {"problems": "\n".join(f"### {table.title}\n\n{markdown(table)}" for table in each)}
     for section, found in by_section(certificates).items():
-        slug = section.replace(" ", "-")
-        texts[f"compositions-{slug}"] = markdown(compositions(found))
-        texts[f"summary-{slug}"] = markdown(summary(found))
+        of_compositions, of_summary = _names(section)
+        texts[of_compositions] = markdown(compositions(found))
+        texts[of_summary] = markdown(summary(found))
     return texts
+
+
+def known_names() -> list[str]:
+    """The names in `generated`, before anything is certified."""
+    return ["problems", *(name for section in SECTIONS for name in _names(section))]
+
+
+def _names(section: str) -> tuple[str, str]:
+    """Of the two tables that a section has."""
+    slug = section.replace(" ", "-")
+    return f"compositions-{slug}", f"summary-{slug}"
 
 
 def by_section(certificates: Sequence[Certificate]) -> dict[str, list[Certificate]]:
@@ -143,26 +154,27 @@ def updated(page: str, texts: Mapping[str, str]) -> str:
         texts: from `generated`.
 
     Raises:
-        ValueError: no markers, or a NAME that nothing is generated for.
+        KeyError: a NAME that nothing is generated for; `check_markers` explains it beforehand.
     """
-    names = [match["name"] for match in _GENERATED.finditer(page)]
-    unknown = [name for name in names if name not in texts]
-    if not names or unknown:
-        known = ", ".join(texts)
-        was = f"{unknown[0]} is none" if unknown else "the page has none"
-        raise ValueError(
-            "generated tables stand between <!-- certificate:begin NAME --> and "
-            f"<!-- certificate:end -->, NAME one of {known}; {was}"
-        )
     return _GENERATED.sub(lambda match: f"{match[1]}\n{texts[match['name']]}\n{match[3]}", page)
 
 
 def update(path: Path, texts: Mapping[str, str]) -> None:
     """Write a file's page `updated`."""
-    try:
-        path.write_text(updated(path.read_text("utf-8"), texts), "utf-8")
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    path.write_text(updated(path.read_text("utf-8"), texts), "utf-8")
+
+
+def check_markers(path: Path) -> None:
+    """ValueError if a file's page has no markers, or a NAME that nothing is generated for."""
+    names = [match["name"] for match in _GENERATED.finditer(path.read_text("utf-8"))]
+    known = known_names()
+    unknown = [name for name in names if name not in known]
+    if not names or unknown:
+        was = f"{unknown[0]} is none" if unknown else "the page has none"
+        raise ValueError(
+            f"{path}: generated tables stand between <!-- certificate:begin NAME --> and "
+            f"<!-- certificate:end -->, NAME one of {', '.join(known)}; {was}"
+        )
 
 
 def save_json(certificates: Sequence[Certificate], path: Path) -> None:

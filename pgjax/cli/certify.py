@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pgjax.cli import certificate_tables as tables
     from pgjax.cli import plots
 
+    for path in arguments.update or ():
+        tables.check_markers(path)
     console = Console()
     console.width = max(console.width, WIDTH)
     problems = _problems(arguments.problem)

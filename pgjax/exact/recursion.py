@@ -128,7 +128,7 @@ def solve(
     shapes = {0: (S,), 1: (S, P), 2: (S, P, P) if full else (S, P)}
     carried = {name: jnp.zeros(shapes[rank]) for name, (rank, _) in layout.items()}
     product = _outer if full else partial(_diagonal, steps, P)
-    step = partial(recursion.step, steps, P, product)
+    step = jax.jit(partial(recursion.step, steps, P, product))  # traced once for all the equations
     if horizon is not None:
         carried, _ = jax.lax.scan(lambda x, _: (step(x), None), carried, length=horizon)
     else:
