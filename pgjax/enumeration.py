@@ -17,13 +17,12 @@ from itertools import combinations_with_replacement, islice, product
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
-from pgjax.core.float64 import as_float64, in_float64, to_jax, to_numpy
+from pgjax.core.compilation import jit_once
+from pgjax.core.float64 import as_float64, in_float64
 from pgjax.core.validation import check_positive
 from pgjax.estimators import gradient
 from pgjax.exact.dynamics import action_probabilities
@@ -33,6 +32,9 @@ from pgjax.types import Estimator, Moments, Params, Trajectory
 
 LIMIT = 5_000_000
 """More trajectories, or batches of them, than this are refused."""
+
+FEW = 100_000
+"""For no more batches than this, a program that is compiled fast is worth more than a fast one."""
 
 Function = Callable[[Params, Trajectory], Any]
 """A function of parameters and a batch, often a gradient; see `moments`."""
@@ -69,7 +71,7 @@ def trajectories(
         array([0.35, 0.15, 0.2 , 0.3 ])
     """
     tables, paths = _enumerated(problem, limit)
-    return to_numpy(jax.jit(_assemble)(tables, paths.states, paths.actions)), paths.probability
+    return _assemble(tables, paths.states, paths.actions), paths.probability
 
 
 @in_float64
@@ -197,8 +199,7 @@ def examine(
         members = random.integers(M, size=(run.chunk, batch_size))
         members[:, 0] = np.arange(begin, begin + run.chunk) % M
         plain, with_nan, shifted = (
-            np.asarray(run.estimates(members, *changes))
-            for changes in ((), (np.nan, 0.0), (NOISE, 1.0))
+            run.estimates(members, *changes) for changes in ((), (np.nan, 0.0), (NOISE, 1.0))
         )
         reads_padding = reads_padding or not np.array_equal(plain, with_nan, equal_nan=True)
         reads_log_prob = reads_log_prob or not np.array_equal(plain, shifted, equal_nan=True)
@@ -209,7 +210,7 @@ def examine(
 class _Run(NamedTuple):
     """What an enumeration needs: how to evaluate batches, and of which there are how many."""
 
-    estimates: Callable[..., Array]  # members [B, K] -> [B, P]
+    estimates: Callable[..., np.ndarray]  # members [B, K] -> [B, P]
     probability: np.ndarray  # [M]
     batch_size: int  # K
     chunk: int  # batches at a time
@@ -225,17 +226,24 @@ def _prepared(
     tables, paths = _enumerated(problem, limit)
     if isinstance(estimator, Estimator):
         estimator = partial(gradient, estimator, problem.policy)
+    M = len(paths.probability)
+    few = math.comb(M + K - 1, K) <= FEW
     # A new function each time, or what JAX has cached of this one would hide that a value which
     # it closes over has changed. Traced once, for its size and for all batches.
     estimate = jax.jit(partial(estimator))
-    evaluate = jax.jit(partial(_estimates, estimate))
-    P, chunk = _sizes(estimate, params, tables, paths, K)
 
-    def estimates(members: np.ndarray, padding: float = NOISE, shift: float = 0.0) -> Array:
-        indices = paths.states[members], paths.actions[members]
-        return evaluate(params, tables, *indices, np.float64(padding), np.float64(shift))
+    def flat(params: Params, batch: Trajectory) -> Any:
+        return ravel_pytree(estimate(params, batch))[0]
 
-    return _Run(estimates, paths.probability, K, chunk, P, limit)
+    evaluate = (jit_once if few else jax.jit)(jax.vmap(flat, (None, 0)))
+    one = _assemble(tables, paths.states[:1].repeat(K, 0), paths.actions[:1].repeat(K, 0))
+    P = jax.eval_shape(flat, params, one).size
+
+    def estimates(members: np.ndarray, padding: float = NOISE, shift: float = 0.0) -> np.ndarray:
+        batches = _spoiled(tables, paths.states[members], paths.actions[members], padding, shift)
+        return np.asarray(evaluate(params, batches))
+
+    return _Run(estimates, paths.probability, K, _chunk_size(one, P, M, K), P, limit)
 
 
 def _sums(run: _Run, tuples: bool) -> Moments:
@@ -247,9 +255,9 @@ def _sums(run: _Run, tuples: bool) -> Moments:
     for members, weight in _batches(run.probability, K, run.chunk, ordered, run.limit):
         values = run.estimates(members)
         if not shifted:  # by a typical value, which keeps the second moment from cancelling
-            total, typical, _ = to_numpy(_weighted_sums(values, weight, center))
+            total, typical, _ = _weighted_sums(values, weight, center)
             center, shifted = np.where(np.isfinite(typical), typical / total, 0), True
-        sums = to_numpy(_weighted_sums(values, weight, center))
+        sums = _weighted_sums(values, weight, center)
         mass, first, second = mass + sums[0], first + sums[1], second + sums[2]
     if not np.all(np.isfinite(first)):
         raise ValueError(
@@ -263,10 +271,10 @@ def _sums(run: _Run, tuples: bool) -> Moments:
 class _Tables(NamedTuple):
     """What turns indices of states and actions into a Trajectory."""
 
-    probability: Any  # [S, A]
-    reward: Any  # [S, A, S]
-    terminal: Any  # [S]
-    observation: Any  # [S, ...]
+    probability: np.ndarray  # [S, A]
+    reward: np.ndarray  # [S, A, S]
+    terminal: np.ndarray  # [S]
+    observation: np.ndarray  # [S, ...]
 
 
 class _Paths(NamedTuple):
@@ -279,7 +287,7 @@ class _Paths(NamedTuple):
 
 def _enumerated(problem: Problem, limit: int) -> tuple[_Tables, _Paths]:
     mdp, probability = problem.mdp, _acting_probabilities(problem)
-    tables = to_jax(_Tables(probability, mdp.reward, mdp.terminal, mdp.observation))
+    tables = _Tables(probability, mdp.reward, mdp.terminal, mdp.observation)
     return tables, _paths(mdp, probability, problem.finite_horizon, limit)
 
 
@@ -344,21 +352,22 @@ def _padded(states: np.ndarray, actions: np.ndarray, mass: np.ndarray, horizon: 
     )
 
 
-def _assemble(tables: _Tables, states: Any, actions: Any) -> Trajectory:
+def _assemble(tables: _Tables, states: np.ndarray, actions: np.ndarray) -> Trajectory:
     """Indices [..., H+1] and [..., H] -> the Trajectory that a rollout would have recorded."""
     now, following = states[..., :-1], states[..., 1:]
     mask = ~tables.terminal[now]
     H = actions.shape[-1]
-    return Trajectory(
-        observation=tables.observation[now],
-        action=jnp.asarray(actions),
-        reward=jnp.where(mask, tables.reward[now, actions, following], 0),
-        log_prob=jnp.where(mask, jnp.log(jnp.where(mask, tables.probability[now, actions], 1)), 0),
-        terminated=mask & tables.terminal[following],
-        truncated=mask & jnp.broadcast_to(jnp.arange(H) == H - 1, mask.shape),
-        mask=mask,
-        final_observation=tables.observation[states[..., -1]],
-    )
+    fields: dict[str, Any] = {
+        "observation": tables.observation[now],
+        "action": actions,
+        "reward": np.where(mask, tables.reward[now, actions, following], 0),
+        "log_prob": np.log(np.where(mask, tables.probability[now, actions], 1)),
+        "terminated": mask & tables.terminal[following],
+        "truncated": mask & (np.arange(H) == H - 1),
+        "mask": mask,
+        "final_observation": tables.observation[states[..., -1]],
+    }
+    return Trajectory(**fields)
 
 
 NOISE = 7.0
@@ -366,48 +375,37 @@ NOISE = 7.0
 
 
 def _spoiled(
-    tables: _Tables, batch: Trajectory, states: Any, padding: Any, shift: Any
+    tables: _Tables, states: np.ndarray, actions: np.ndarray, padding: float, shift: float
 ) -> Trajectory:
     """The batch with garbage where its mask is false, and falsified log-probabilities.
 
     The garbage is what `Trajectory` allows there: numbers of the size of `padding`, raised flags,
     and observations and actions of other steps. `shift` is the size of the falsification.
     """
+    batch = _assemble(tables, states, actions)
     mask, (S, A) = batch.mask, tables.probability.shape
-    time = np.broadcast_to(np.arange(mask.shape[-1], dtype=np.int32), mask.shape)
+    time = np.arange(mask.shape[-1], dtype=np.int32)
     noise = np.sin(1.0 + 3.0 * time)
-    elsewhere = jnp.where(mask, states[..., :-1], (states[..., :-1] + 1 + time) % S)
+    elsewhere = np.where(mask, states[..., :-1], (states[..., :-1] + 1 + time) % S)
     return replace(
         batch,
         observation=tables.observation[elsewhere],
-        action=jnp.where(mask, batch.action, (batch.action + 1 + time) % A),
-        reward=jnp.where(mask, batch.reward, padding * noise),
-        log_prob=jnp.where(mask, batch.log_prob + shift * noise, padding * noise),
+        action=np.where(mask, batch.action, (batch.action + 1 + time) % A),
+        reward=np.where(mask, batch.reward, padding * noise),
+        log_prob=np.where(mask, batch.log_prob + shift * noise, padding * noise),
         terminated=batch.terminated | ~mask,
         truncated=batch.truncated | ~mask,
     )
 
 
-def _estimates(
-    estimate: Function,
-    params: Params,
-    tables: _Tables,
-    states: Array,
-    actions: Array,
-    padding: Array,
-    shift: Array,
-) -> Float[Array, "B P"]:
-    """Each batch's estimate, flattened."""
-    batches = _spoiled(tables, _assemble(tables, states, actions), states, padding, shift)
-    return jax.vmap(lambda batch: ravel_pytree(estimate(params, batch))[0])(batches)
-
-
-@jax.jit
-def _weighted_sums(values: Array, weight: Array, center: Array) -> tuple[Array, Array, Array]:
+def _weighted_sums(
+    values: np.ndarray, weight: np.ndarray, center: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
     """Σ w, Σ w x and Σ w x xᵀ over a chunk of batches, x the estimate less its center."""
-    centered = jnp.where(weight[:, None] > 0, values - center[None], 0)  # padding weighs nothing
-    weighted = weight[:, None] * centered
-    return jnp.sum(weight), jnp.sum(weighted, axis=0), weighted.T @ centered
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused at the end
+        centered = np.where(weight[:, None] > 0, values - center, 0)  # padding weighs nothing
+        weighted = weight[:, None] * centered
+        return float(np.sum(weight)), np.sum(weighted, axis=0), weighted.T @ centered
 
 
 def _batches(
@@ -448,7 +446,7 @@ def _orderings(members: np.ndarray) -> np.ndarray:
 
 
 def _depends_on_order(
-    estimates: Callable[[np.ndarray], Array], num_trajectories: int, shape: tuple[int, int]
+    estimates: Callable[[np.ndarray], np.ndarray], num_trajectories: int, shape: tuple[int, int]
 ) -> bool:
     """Whether shuffling the rows of some random batches changes the estimate."""
     random = np.random.default_rng(0)
@@ -462,12 +460,8 @@ def _depends_on_order(
     )
 
 
-def _sizes(
-    estimate: Function, params: Params, tables: _Tables, paths: _Paths, K: int
-) -> tuple[int, int]:
-    """Numbers in an estimate; batches per chunk, for some 64 MB of observations and estimates."""
-    one = jax.eval_shape(lambda: _assemble(tables, paths.states[:K], paths.actions[:K]))
-    result = jax.eval_shape(lambda batch: ravel_pytree(estimate(params, batch))[0], one)
-    numbers = 4 * result.size + 4 * sum(leaf.size for leaf in jax.tree.leaves(one))
-    most = min(len(paths.probability), 65_536) if K == 1 else 4096
-    return result.size, int(min(max(8_000_000 // numbers, 1), most))
+def _chunk_size(one: Trajectory, P: int, M: int, K: int) -> int:
+    """Batches like `one` per chunk, for some 64 MB of observations and estimates."""
+    numbers = 4 * P + 4 * sum(leaf.size for leaf in jax.tree.leaves(one))
+    most = min(M, 65_536) if K == 1 else 4096
+    return int(min(max(8_000_000 // numbers, 1), most))

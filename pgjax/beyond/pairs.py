@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
 from pgjax import enumeration
+from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import as_float64, in_float64, to_numpy
 from pgjax.estimators import gradient
 from pgjax.exact.dynamics import action_probabilities
@@ -97,7 +98,7 @@ def antithetic_moments(estimator: Estimator | enumeration.Function, problem: Pro
     else:
         estimate = estimator
 
-    @jax.jit
+    @jit_once
     def estimates(members: Array) -> Array:
         def of_pair(pair: Array) -> Array:
             return ravel_pytree(estimate(params, jax.tree.map(lambda x: x[pair], batch)))[0]

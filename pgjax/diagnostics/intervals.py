@@ -12,9 +12,9 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
-from scipy import stats
 
 from pgjax.diagnostics.geometry import Gradient
 from pgjax.diagnostics.moments import (
@@ -104,7 +104,7 @@ def jackknife(
             low, high = backward(np.asarray([-np.inf, np.inf]))
             return Interval(estimate, float(low), float(high))
     error = np.sqrt((K - 1) / K * np.sum((replicates - replicates.mean()) ** 2))
-    reach = stats.t.isf((1 - level) / 2, K - 1) * error
+    reach = scipy.stats.t.isf((1 - level) / 2, K - 1) * error
     low, high = backward(np.asarray([centre - reach, centre + reach]))
     return Interval(estimate, float(low), float(high))
 

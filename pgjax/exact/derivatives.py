@@ -10,6 +10,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
+from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import in_float64, to_numpy
 from pgjax.exact.dynamics import (
     Model,
@@ -128,7 +129,7 @@ def third_derivative(problem: Problem) -> Float[np.ndarray, "P P P"]:
     return to_numpy(third(flat))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jit_once, static_argnums=(0, 1))
 def _gradient(
     policy: Policy, horizon: int | None, params: Params, model: Model, state_discount: Array
 ) -> Params:

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import in_float64, to_numpy
 from pgjax.exact.dynamics import prepare
 from pgjax.exact.problem import Problem
@@ -108,7 +109,7 @@ def optimal_state_baseline(problem: Problem) -> Float[np.ndarray, "S"]:
     return to_numpy(jnp.where(used, -at_zero / jnp.where(used, curvature, 1), 0))
 
 
-@partial(jax.jit, static_argnums=(1, 2))
+@partial(jit_once, static_argnums=(1, 2))
 def _slope(baseline: Array, P: int, horizon: int | None, steps: Steps) -> Array:
     """[S] the derivative of tr Σ of reward-to-go by its baseline."""
 

@@ -10,10 +10,10 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
-from scipy import stats
 
 from pgjax import exact
 from pgjax.core.float64 import flatten
@@ -180,5 +180,5 @@ def _allowed(test: MeanTest, alpha: float) -> float:
     """The margin; with projections, also the noise of entries along directions not tested."""
     if test.num_directions == test.mean.size:
         return test.margin
-    z = float(stats.norm.isf(alpha / (2 * test.mean.size)))
+    z = float(scipy.stats.norm.isf(alpha / (2 * test.mean.size)))
     return test.margin + z * float(test.standard_error.max())

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
-from scipy import stats
 
 from pgjax import baselines, diagnostics, estimators, exact, policies
 from pgjax.core.float64 import flatten
@@ -267,7 +267,7 @@ def judge(point: Point, *, num_parameters: int, alpha: float) -> Verdict:
 
     Bias: the test is two-sided and normal in each parameter, with alpha / P each (Bonferroni).
     """
-    threshold = float(stats.norm.isf(alpha / (2 * num_parameters)))
+    threshold = float(scipy.stats.norm.isf(alpha / (2 * num_parameters)))
     within = point.largest_z <= threshold
     is_biased = point.bias > 1e-9
     # Expected three standard errors beyond the threshold, a bias goes unseen once in a thousand.

@@ -81,10 +81,13 @@ def _look_alikes() -> Problem:
     """The short corridor, whose states all look alike, under a Flax network."""
     mdp = tabular.short_corridor(discount=0.9)
     policy = flax_policy(MLP(2, (2,)))
-    with jax.enable_x64(False):  # the same draws whatever the caller's setting
-        initial = policy.init(jax.random.key(0), np.ones(1, np.float32))
-    # The last bits of a float32 draw are the machine's own, and exact values must not hang on them.
-    initial = jax.tree.map(lambda x: np.round(np.asarray(x, np.float64), 4), initial)
+    # Of `policy.init` at key 0, written out: a draw takes ten programs, and its last bits are the
+    # machine's own.
+    layers = {
+        "Dense_0": {"bias": np.zeros(2), "kernel": np.array([[-1.2978, 0.562]])},
+        "Dense_1": {"bias": np.zeros(2), "kernel": np.array([[0.0002, 0.01], [0.01, -0.0002]])},
+    }
+    initial = {"params": layers}
     random = np.random.default_rng(4)
     params = jax.tree.map(lambda x: x + random.normal(scale=0.5, size=x.shape), initial)
     return Problem(mdp, policy, params, horizon=4, name="look-alikes")

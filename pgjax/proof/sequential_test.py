@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from jaxtyping import Float, Key
-from scipy import stats
 
 NUM_DIRECTIONS = 48
 """Above this many parameters, only so many projections of the mean are tested."""
@@ -184,11 +184,11 @@ def _normal_decision(
         return None, 1.0
     coordinates = vectors.T @ mean
     t_squared = n * np.sum(coordinates**2 / values)
-    p_dense = stats.f.sf(t_squared * (n - r) / (r * (n - 1)), r, n - r)
+    p_dense = scipy.stats.f.sf(t_squared * (n - r) / (r * (n - 1)), r, n - r)
     deviations = np.sqrt(np.diag(covariance))
     varies = deviations > 1e-6 * scale
     t = np.abs(mean[varies]) / (deviations[varies] / np.sqrt(n))
-    p_sparse = varies.sum() * stats.t.sf(t, n - 1).max() * 2
+    p_sparse = varies.sum() * scipy.stats.t.sf(t, n - 1).max() * 2
     p_value = float(min(1.0, 2 * min(p_dense, p_sparse)))
     if p_value < level:
         return False, p_value
@@ -227,7 +227,7 @@ def _decompose(
 
 
 def _critical(level: float, r: int, n: float) -> float:
-    return float(r * (n - 1) / (n - r) * stats.f.isf(level, r, n - r))
+    return float(r * (n - 1) / (n - r) * scipy.stats.f.isf(level, r, n - r))
 
 
 def _skew_is_harmless(sums: _Sums, level: float, scale: float) -> bool:
@@ -238,7 +238,7 @@ def _skew_is_harmless(sums: _Sums, level: float, scale: float) -> bool:
     varies = variance > (1e-6 * scale) ** 2
     third = sums.third / n - 3 * mean * np.diag(sums.second) / n + 2 * mean**3
     skew = np.abs(third[varies]) / variance[varies] ** 1.5
-    z = stats.norm.isf(level / 2)
+    z = scipy.stats.norm.isf(level / 2)
     return bool(n >= (skew.max() * z**3 / (6 * np.log(2))) ** 2)
 
 
@@ -256,8 +256,8 @@ def _what_it_takes(sums: _Sums, level: float, margin: float, scale: float) -> st
     to_fail, power = n, 0.0
     while power < 0.99 and to_fail < 1e15:
         to_fail *= 2
-        threshold = stats.f.isf(level / 2, r, to_fail - r)
-        power = stats.ncf.sf(threshold, r, to_fail - r, to_fail * effect)
+        threshold = scipy.stats.f.isf(level / 2, r, to_fail - r)
+        power = scipy.stats.ncf.sf(threshold, r, to_fail - r, to_fail * effect)
     return (
         f"inconclusive after {int(n):,} samples: the mean is {np.linalg.norm(mean) / scale:.2%} of "
         f"the truth's length away from it, the margin is {margin / scale:.2%}. If the mean is "

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy import stats
+import scipy
 
 from pgjax import enumeration
 from pgjax.exact.problem import Problem
@@ -69,7 +69,7 @@ def law_test(batch: Trajectory, problem: Problem, *, alpha: float = 1e-6) -> Law
         expected = np.append(expected[:-2], expected[-2:].sum())
         counts = np.append(counts[:-2], counts[-2:].sum())
     statistic = np.sum((counts - expected) ** 2 / expected)
-    p_value = float(stats.chi2.sf(statistic, max(len(expected) - 1, 1)))
+    p_value = float(scipy.stats.chi2.sf(statistic, max(len(expected) - 1, 1)))
     return LawTest(p_value >= alpha and impossible == 0, p_value, impossible, len(expected))
 
 

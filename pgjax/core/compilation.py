@@ -1,0 +1,34 @@
+"""Programs that run once: compiled in a fraction of the time, for what the optimiser would gain."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import jax
+
+OPTIONS = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+"""Without the optimiser, and each program in one piece."""
+
+
+def jit_once(function: Callable, **settings: Any) -> Callable:
+    """`jax.jit` for a program that runs a few times; on a CPU it compiles in a fourth of the time.
+
+    The numbers are the same up to rounding. To be called outside other transformations of JAX,
+    which take compiler options at the top only.
+
+    Args:
+        function: to compile.
+        settings: for `jax.jit`.
+    """
+    usual = jax.jit(function, **settings)
+    quick = jax.jit(function, compiler_options=OPTIONS, **settings)
+
+    @wraps(function)
+    def run(*arguments: Any) -> Any:
+        return (quick if jax.default_backend() == "cpu" else usual)(*arguments)
+
+    return run
