@@ -47,6 +47,8 @@ COMPARISONS = {
     **{ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is},
     **{ast.In: ast.NotIn, ast.NotIn: ast.In},
 }
+FUNCTIONS = ast.FunctionDef, ast.Lambda
+ORDERS = ast.Lt, ast.LtE, ast.Gt, ast.GtE
 OPERATORS = {
     **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult},
     **{ast.Pow: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult},
@@ -131,6 +133,8 @@ def _changes(node: Any, parents: tuple[ast.AST, ...]) -> Iterator[tuple[str, str
             for index, op in enumerate(ops):
                 changed = [*ops[:index], COMPARISONS[type(op)](), *ops[index + 1 :]]
                 yield "comparison", ast.unparse(ast.Compare(left, changed, comparators))
+        case ast.BinOp(_, ast.BitOr(), _) if not any(isinstance(x, FUNCTIONS) for x in parents):
+            pass  # a union of types
         case ast.BinOp(left, op, right) if type(op) in OPERATORS:
             kind = "boolean" if isinstance(op, (ast.BitAnd, ast.BitOr)) else "arithmetic"
             yield kind, ast.unparse(ast.BinOp(left, OPERATORS[type(op)](), right))
@@ -152,8 +156,6 @@ def _changes(node: Any, parents: tuple[ast.AST, ...]) -> Iterator[tuple[str, str
             yield kind, repr(value + 1)
             if isinstance(value, int) and not axis:
                 yield kind, repr(value - 1)
-        case ast.If(test) | ast.While(test):
-            pass
         case ast.IfExp(test, body, orelse):
             yield "condition", ast.unparse(ast.IfExp(test, orelse, body))
         case ast.Expr(ast.Call()):
@@ -169,5 +171,7 @@ def _changes(node: Any, parents: tuple[ast.AST, ...]) -> Iterator[tuple[str, str
             if called[2] in NAMES:
                 name = ast.parse("".join([*called[:2], NAMES[called[2]]]), mode="eval").body
                 yield "function", ast.unparse(ast.Call(name, arguments, keywords))
-    if parents and isinstance(parents[-1], (ast.If, ast.While)) and node is parents[-1].test:
+    decides = parents and isinstance(parents[-1], (ast.If, ast.While)) and node is parents[-1].test
+    has_opposite = isinstance(node, ast.Compare) and type(node.ops[0]) not in ORDERS
+    if decides and not has_opposite and not isinstance(node, ast.UnaryOp):
         yield "condition", f"(not ({ast.unparse(node)}))"

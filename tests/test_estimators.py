@@ -555,6 +555,35 @@ def test_garbage_after_the_end_changes_no_bit(
         np.testing.assert_array_equal(one, other)
 
 
+def test_weights_and_terms_are_given_zeros_after_the_end(
+    episodes: Trajectory, table: np.ndarray
+) -> None:
+    """So a user's function may sum over all the steps, as these two do."""
+    names = ("reward", "log_prob", "value", "action_value", "next_value", "terminated", "truncated")
+
+    def credit(batch: Trajectory, log_prob: Any) -> Any:
+        given = [log_prob, *(getattr(batch, name).astype(float) for name in names)]
+        sums = sum((k + 1) * jnp.sum(x, 1, keepdims=True) for k, x in enumerate(given))
+        return jnp.broadcast_to(sums, batch.mask.shape)
+
+    def term(log_prob: Any, behaviour: Any, weight: Any, mask: Any) -> Any:
+        return jnp.broadcast_to(jnp.sum(weight + 2 * log_prob + 3 * behaviour), mask.shape)
+
+    batch = replace(episodes, action_value=episodes.value, next_value=episodes.value)
+    dirty = spoiled(batch)
+    dirty = replace(dirty, action_value=dirty.value, next_value=dirty.value)
+    found = pgjax.surrogate(Estimator(credit, term), POLICY, jnp.asarray(table), dirty)
+
+    live = np.asarray(batch.mask)
+    log_prob = pgjax.log_probs(POLICY, jnp.asarray(table), batch)
+    given = [log_prob, *(getattr(batch, name) for name in names)]
+    sums = [np.sum(np.where(live, x, 0), 1) for x in given]
+    weight = sum((k + 1) * x for k, x in enumerate(sums))
+    length = live.sum(1)
+    expected = np.mean(length * (length * weight + 2 * sums[0] + 3 * sums[2]))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
 @each_row
 def test_garbage_before_the_end_does_change_the_result(
     name: str, episodes: Trajectory, table: np.ndarray
