@@ -8,7 +8,7 @@ The arguments mean the same everywhere:
 
 - reward: [T].
 - discount: γ in [0, 1], a scalar, or [T]: γ times the continuation, zero where an episode
-  terminated.
+  terminated. If it is the scalar 0, what follows does not count, even if it is infinite.
 - lambda_: λ in [0, 1], a scalar, or [T]: zero at an episode's last step if another step follows.
 - value: [T] V(s_t).
 - next_value: [T] V(s_{t+1}): zero where the episode terminated, V(final observation) where it was
@@ -25,7 +25,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Num
 
-from pgjax.core.recurrence import accumulation_dtype, reverse_affine
+from pgjax.core.recurrence import accumulation_dtype, reverse_affine, scaled
 from pgjax.core.validation import (
     check_positive,
     check_rates,
@@ -81,7 +81,7 @@ def td_errors(
     rewards, gamma, _, value, next_value = _read(
         reward, discount, value=value, next_value=next_value
     )
-    return _restore(rewards + gamma * next_value - value, reward)
+    return _restore(rewards + scaled(gamma, next_value) - value, reward)
 
 
 def generalized_advantages(
@@ -110,7 +110,7 @@ def generalized_advantages(
     rewards, gamma, lambda_, value, next_value = _read(
         reward, discount, lambda_, value=value, next_value=next_value
     )
-    error = rewards + gamma * next_value - value
+    error = rewards + scaled(gamma, next_value) - value
     slope = jnp.atleast_1d(gamma * lambda_)
     return _restore(reverse_affine(slope, error, jnp.zeros((), error.dtype)), reward)
 
@@ -138,7 +138,7 @@ def lambda_returns(
     rewards, gamma, lambda_, next_value = _read(reward, discount, lambda_, next_value=next_value)
     if rewards.shape == (0,):
         return _restore(rewards, reward)
-    intercept = rewards + gamma * (1 - lambda_) * next_value
+    intercept = rewards + scaled(gamma * (1 - lambda_), next_value)
     slope = jnp.atleast_1d(gamma * lambda_)
     return _restore(reverse_affine(slope, intercept, next_value[-1]), reward)
 
@@ -185,9 +185,9 @@ def n_step_returns(
         later = jnp.concatenate([target[1:], following[-1:]])
         if continues is not None:
             later = jnp.where(continues, later, following)
-        return rewards + gamma * later
+        return rewards + scaled(gamma, later)
 
-    target = jax.lax.fori_loop(1, min(n, len(rewards)), back_up, rewards + gamma * following)
+    target = jax.lax.fori_loop(1, min(n, len(rewards)), back_up, rewards + scaled(gamma, following))
     return _restore(target, reward)
 
 

@@ -102,6 +102,38 @@ def test_it_works_and_differentiates_inside_shard_map_which_knows_what_varies() 
     np.testing.assert_allclose(*gradients, rtol=1e-14)
 
 
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+@pytest.mark.parametrize("T", LENGTHS)
+@pytest.mark.parametrize("layout", [(None, 0, None), (0, 0, None), (None, 1, None)])
+def test_what_is_not_finite_in_one_sequence_reaches_no_other(
+    layout: Any, T: int, bad: float
+) -> None:
+    slope, intercept, last = operands(layout, T, layout[0] is None)
+    expected = jax.vmap(by_scan, layout)(slope, intercept, last)
+    third = (2, slice(None)) if layout[1] == 0 else (slice(None), 2)
+    spoilt = jax.vmap(reverse_affine, layout)(slope, intercept.at[third].set(bad), last)
+    others = np.arange(N) != 2
+    np.testing.assert_allclose(spoilt[others], expected[others], rtol=0, atol=1e-11)
+    assert not np.isfinite(spoilt[2]).any()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("shape", [(1, 1), (4, 1)])
+def test_where_the_slope_is_zero_the_solution_is_the_intercept_even_before_an_infinite_one(
+    axis: int, shape: tuple[int, int]
+) -> None:
+    x = np.array([[1.0, np.inf, 2.0] * 6] * 4)
+    slope, last = np.full(shape, 0.5), np.full((1, 1), np.inf)
+    slope[-1] = 0
+    arguments = [jnp.asarray(y if axis else y.T) for y in (slope, x, last)]
+    loops = [partial(recurrence._loop, flatten=flatten) for flatten in (True, False)]
+    for solve in (*loops, recurrence._parallel):
+        found = np.asarray(solve(*arguments, axis=axis))
+        found = found if axis else found.T
+        np.testing.assert_array_equal(found[-1], x[-1])
+        assert (shape[0] == 1) == np.isfinite(found[0, 0])  # the slope of the others is not zero
+
+
 def test_a_wrong_slope_is_seen_in_every_layout() -> None:
     """The negative control: the comparison above tells γ from 1.01 γ."""
     for layout in LAYOUTS:

@@ -331,3 +331,37 @@ class WithAndWithoutJit(chex.TestCase):
 def test_the_gradient_of_a_return_is_its_discount() -> None:
     slope = jax.grad(lambda r: discounted_returns(r, 0.5)[0])(jnp.zeros(4))
     np.testing.assert_array_equal(slope, [1.0, 0.5, 0.25, 0.125])
+
+
+def test_a_discount_of_zero_leaves_out_what_follows_even_if_it_is_infinite() -> None:
+    inf = np.inf
+    reward, ones, infinite = jnp.array([1, inf, 1, 2]), jnp.ones(4), jnp.full(4, inf)
+    zero = jnp.zeros(4)
+    for discount in (0, 0.0, jnp.zeros(())):
+        found = [
+            discounted_returns(reward, discount),
+            discounted_returns(reward, discount, inf),
+            lambda_returns(reward, discount, 0.9, infinite),
+            n_step_returns(reward, discount, 3, infinite),
+            td_errors(reward, discount, zero, infinite),
+            generalized_advantages(reward, discount, 0.9, zero, infinite),
+        ]
+        for returns in found:
+            np.testing.assert_array_equal(returns, reward)
+    np.testing.assert_array_equal(generalized_advantages(reward, 0.9, 0, zero, zero), reward)
+    assert np.all(np.isfinite(lambda_returns(ones, 0.9, 1, infinite.at[-1].set(0))))
+    # The control: with any discount at all, what is infinite counts.
+    assert np.isinf(discounted_returns(reward, 1e-3)[0])
+    # And the derivative by a discount of zero is that of the product.
+    assert jax.grad(lambda g: td_errors(ones[:1], g, zero[:1], 2 * ones[:1])[0])(0.0) == 2
+    assert jax.grad(lambda g: discounted_returns(ones[:2], g)[0])(0.0) == 1
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_a_discount_may_have_the_narrow_dtype_of_the_rewards(dtype: Any) -> None:
+    reward = jnp.ones(5000, dtype)
+    found = discounted_returns(reward, jnp.asarray(0.5, dtype))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found[:3].astype(np.float64), 2.0)
+    with pytest.raises(ValueError, match=r"discount must lie in \[0, 1\], got 1\.5"):
+        discounted_returns(reward, jnp.asarray(1.5, dtype))

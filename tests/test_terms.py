@@ -206,3 +206,42 @@ def test_bounds_may_be_traced_and_are_then_checked_on_demand() -> None:
     assert jax.jit(slope)(jnp.full((), 3.0)) == pytest.approx(-math.e)
     with pytest.raises(ValueError, match=r"ceiling must be at least 1.2\d*, got 1.1"):
         pgjax.checked(slope)(jnp.full((), 1.1))
+
+
+EVERY_TERM = {
+    "score": terms.score,
+    "importance_ratio": terms.importance_ratio,
+    "ppo_clip": terms.ppo_clip(0.2),
+    "asymmetric_clip": terms.asymmetric_clip(0.2, math.inf),
+    "dual_clip": terms.dual_clip(0.2, 3.0),
+    "truncated_ratio": terms.truncated_ratio(2.0),
+    "untruncated_ratio": terms.truncated_ratio(math.inf),
+    "dice": terms.dice,
+    "loaded_dice": terms.loaded_dice(0.5),
+}
+
+
+@pytest.mark.parametrize("name", EVERY_TERM)
+@pytest.mark.parametrize("weight", [1.0, 0.0, -1.0])
+@pytest.mark.parametrize(("log_prob", "behaviour"), [(-math.inf, -math.inf), (-math.inf, -1.0)])
+def test_an_action_that_the_policy_never_takes_makes_no_step_nan(
+    log_prob: float, behaviour: float, weight: float, name: str
+) -> None:
+    """Value and derivatives of its neighbours are those without it, where the terms stand alone."""
+    three = jnp.array([-1.0, log_prob, -0.5])
+    others = jnp.array([-1.0, behaviour, -1.0]), jnp.array([1.0, weight, 2.0])
+    value, pull = jax.vjp(lambda x: EVERY_TERM[name](x, *others), three)
+    slope = pull(jnp.ones(3))[0]
+    assert not np.isnan(value).any()
+    assert np.isfinite(slope).all()
+    if weight == 0 or name not in ("score", "ppo_clip", "asymmetric_clip", "dual_clip"):
+        assert value[1] == 0  # where a score is not infinite, or a ratio held at a bound
+    alone = jax.vjp(lambda x: EVERY_TERM[name](x, *(y[::2] for y in others)), three[::2])
+    np.testing.assert_allclose(value[::2], alone[0], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(slope[::2], alone[1](jnp.ones(2))[0], rtol=0, atol=1e-14)
+
+
+def test_a_log_probability_that_is_nan_stays_nan_under_a_weight_of_zero() -> None:
+    nan = jnp.array([jnp.nan])
+    for term in EVERY_TERM.values():
+        assert np.isnan(term(nan, jnp.zeros(1), jnp.zeros(1)))

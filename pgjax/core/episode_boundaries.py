@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, PyTree
 
-from pgjax.core.recurrence import accumulation_dtype
+from pgjax.core.recurrence import accumulation_dtype, scaled
 from pgjax.core.validation import check_scalars
 from pgjax.types import Number, Trajectory
 
@@ -93,7 +93,7 @@ def discounted_by_time(
         ValueError: if `discount` is not a single number.
     """
     check_scalars(discount=discount)
-    return discount_power(discount, time_in_episode(batch), weight.dtype) * weight
+    return scaled(discount_power(discount, time_in_episode(batch), weight.dtype), weight)
 
 
 def discount_power(discount: Number, time: Array, dtype: Any) -> Array:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from pgjax.core.recurrence import scaled
 from pgjax.core.validation import check_at_least, check_scalars, check_unit_interval
 from pgjax.records import configured
 from pgjax.terms.ratios import likelihood_ratio
@@ -183,7 +184,7 @@ def _truncated_ratio(
 ) -> Array:
     check_scalars(ceiling=ceiling)
     ratio = jax.lax.stop_gradient(likelihood_ratio(log_prob, behaviour))
-    return jnp.minimum(ratio, jnp.asarray(ceiling, ratio.dtype)) * weight * log_prob
+    return scaled(jnp.minimum(ratio, jnp.asarray(ceiling, ratio.dtype)) * weight, log_prob)
 
 
 def _clip_by_sign(ratio: Array, weight: Array, lowest: Number, highest: Number) -> Array:

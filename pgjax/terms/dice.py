@@ -56,6 +56,7 @@ def dice(
         Array([[3., 5.],
                [5., 5.]], dtype=float32)
     """
+    log_prob = _finite(log_prob)
     return _box_difference(log_prob, jnp.cumsum(log_prob) - log_prob) * weight
 
 
@@ -102,11 +103,17 @@ def _loaded_dice(
     lambda_: Number,
 ) -> Array:
     check_scalars(lambda_=lambda_)
+    log_prob = _finite(log_prob)
     slope = jnp.reshape(jnp.asarray(lambda_, log_prob.dtype), 1)
     zero = jnp.zeros((), log_prob.dtype)
     # The one recurrence runs backward in time; W runs forward.
     faded = jnp.flip(reverse_affine(slope, jnp.flip(log_prob), zero))
     return _box_difference(log_prob, faded - log_prob) * weight
+
+
+def _finite(log_prob: Array) -> Array:
+    """Zero, a constant, for an action that π never takes: −∞ − (−∞) would be NaN at every step."""
+    return jnp.where(jnp.isneginf(log_prob), 0, log_prob)
 
 
 def _box_difference(log_prob: Array, past: Array) -> Array:

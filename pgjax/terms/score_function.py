@@ -3,6 +3,8 @@
 from jax import Array
 from jaxtyping import Bool, Float
 
+from pgjax.core.recurrence import scaled
+
 
 def score(
     log_prob: Float[Array, "T"],
@@ -17,4 +19,4 @@ def score(
     References:
         Williams (1992), theorem 1.
     """
-    return log_prob * weight
+    return scaled(weight, log_prob)

@@ -25,7 +25,7 @@ from jax import Array
 from jaxtyping import Float
 
 from pgjax.core import episode_boundaries as boundaries
-from pgjax.core.recurrence import accumulation_dtype
+from pgjax.core.recurrence import accumulation_dtype, scaled
 from pgjax.core.validation import check_counts, check_rates, check_scalars
 from pgjax.records import configured
 from pgjax.returns import (
@@ -237,7 +237,9 @@ def returns_to_go(batch: Trajectory, discount: Number) -> Float[Array, "N T"]:
     check_scalars(discount=discount)
     reward, following = _live_rewards(batch), boundaries.bootstrap_values(batch)
     if following is not None:
-        reward = reward + jnp.asarray(discount, reward.dtype) * following.astype(reward.dtype)
+        reward = reward + scaled(
+            jnp.asarray(discount, reward.dtype), following.astype(reward.dtype)
+        )
     slope = boundaries.rate_within_episode(batch, discount)
     return jax.vmap(discounted_returns, in_axes=(0, 0 if jnp.ndim(slope) else None))(reward, slope)
 
