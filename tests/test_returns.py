@@ -69,7 +69,13 @@ def test_the_double_loop_comparison_rejects_forward_discounting() -> None:
     assert np.max(np.abs(forward - expected)) > 1  # it is right at t = 0 alone
 
 
-@hypothesis.given(reward=sequence, discount=unit, last=st.floats(-100, 100))
+# A sum of a subnormal number and zero is zero in XLA, and with a discount of zero none is taken.
+normal = arrays.arrays(
+    np.float64, LENGTH, elements=st.floats(-100, 100, width=64, allow_subnormal=False)
+)
+
+
+@hypothesis.given(reward=normal, discount=unit, last=st.floats(-100, 100))
 @hypothesis.settings(deadline=None)
 def test_a_scalar_discount_is_the_constant_sequence(
     reward: np.ndarray, discount: float, last: float

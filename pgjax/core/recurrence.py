@@ -38,7 +38,8 @@ def reverse_affine(
 ) -> Float[Array, "T"]:
     """x_t = intercept_t + slope_t x_{t+1} with x_T = last, the only recurrence in pgjax.
 
-    If one slope for all times is zero, x_t is the intercept, even if x_{t+1} is infinite. All three have one dtype. Differentiable in both modes, at any order.
+    If one slope for all times is zero, x_t is the intercept, even if x_{t+1} is infinite. All three
+    have one dtype. Differentiable in both modes, at any order.
     """
     if intercept.size == 0:
         return intercept
@@ -46,7 +47,7 @@ def reverse_affine(
 
 
 def scaled(rate: Array, x: Array) -> Array:
-    """rate · x, but zero where the rate is zero and x infinite: what does not count is no NaN.
+    """A rate times x, zero where the rate is zero and x infinite: what does not count is no NaN.
 
     Its derivatives are those of the product.
     """
