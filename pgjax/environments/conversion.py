@@ -39,7 +39,8 @@ def as_environment(environment: Any) -> Environment:
     if "gymnax" in sys.modules:  # importing it is slow; its objects exist only after
         from pgjax.environments import from_gymnax
 
-        if isinstance(environment, from_gymnax.GymnaxEnvironment):
+        is_gymnax = isinstance(environment, from_gymnax.GymnaxEnvironment)
+        if is_gymnax or from_gymnax.is_wrapper(environment):
             return from_gymnax.adapt(environment)
     name = isinstance(environment, str)
     got = f"the string {environment!r}" if name else f"a {type(environment).__name__}"

@@ -3,16 +3,27 @@
 So there is no auto-reset, and the observation after the last step belongs to its episode.
 """
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.tree_util import Partial
 
-from pgjax.environments.base import ActionSpace, Box, Discrete, Environment, Step, stable
+from pgjax.environments.base import (
+    ActionSpace,
+    Box,
+    Discrete,
+    Environment,
+    State,
+    Step,
+    stable,
+)
 from pgjax.environments.import_gymnax import GymnaxEnvironment as GymnaxEnvironment
 from pgjax.environments.import_gymnax import gymnax, registered_envs
 from pgjax.environments.import_gymnax import spaces as spaces
@@ -23,16 +34,20 @@ DOWNLOADS = frozenset({"MNISTBandit-bsuite"})
 """Environments that fetch a data set when made; training must not depend on a network."""
 
 
-def adapt(environment: GymnaxEnvironment, params: Any = None) -> Environment:
+def adapt(environment: Any, params: Any = None) -> Environment:
     """A gymnax environment with its parameters as an Environment.
 
     Args:
-        environment: from `gymnax.make`.
+        environment: from `gymnax.make`, perhaps in wrappers of gymnax. A LogWrapper is left out, as
+            a batch holds what it logs; a FlattenObservationWrapper and a StickyActionWrapper act as
+            they do in gymnax.
         params: its parameters, leaves of the record, which may be traced; the default ones if
             None. If they are traced, the bounds of a Box are infinite, and the time limit is None.
+            It is None too if they have no `max_steps_in_episode`.
 
     Raises:
-        TypeError: if actions are neither Discrete nor a Box.
+        TypeError: if actions are neither Discrete nor a Box, or it is in another wrapper; by its
+            functions, if `step_env` does not return five values.
 
     Example:
         >>> import gymnax
@@ -40,16 +55,18 @@ def adapt(environment: GymnaxEnvironment, params: Any = None) -> Environment:
         >>> environment.action_space, environment.time_limit
         (Discrete(num_actions=2), 500)
     """
+    if is_wrapper(environment):
+        return _adapted_wrapper(environment, params)
     params = environment.default_params if params is None else params
     space = environment.action_space(params)
 
-    limit = params.max_steps_in_episode
+    limit = getattr(params, "max_steps_in_episode", None)
     return stable(
         Environment(
             Partial(configured(_init, environment=environment), params),
             Partial(configured(_step, environment=environment), params),
             _action_space(environment.name, space),
-            time_limit=None if isinstance(limit, Tracer) else int(limit),
+            time_limit=None if limit is None or isinstance(limit, Tracer) else int(limit),
             name=environment.name,
             num_categories=_num_categories(environment, params),
         )
@@ -65,9 +82,91 @@ def _step(
     params: Any, key: Array, state: Any, action: Array, *, environment: GymnaxEnvironment
 ) -> tuple[Any, Step]:
     action = jnp.asarray(action).astype(environment.action_space(params).dtype)
-    observation, state, reward, terminated, _ = environment.step_env(key, state, action, params)
-    truncated = environment.is_truncated(state, params)
-    return state, Step(observation, reward, terminated, truncated)
+    shown = environment.step_env(key, state, action, params)
+    if len(shown) != 5:
+        raise TypeError(
+            f"{environment.name}.step_env must return (observation, state, reward, terminated, "
+            f"info), got {len(shown)} values; gymnax's own `step` adds whether it is truncated, "
+            "which `is_truncated` says"
+        )
+    observation, state, reward, terminated, _ = shown
+    return state, Step(observation, reward, terminated, _is_truncated(environment, state, params))
+
+
+def _is_truncated(environment: GymnaxEnvironment, state: Any, params: Any) -> Any:
+    """What the environment says; False if it reads a time limit that its parameters have not."""
+    reads_limit = type(environment).is_truncated is GymnaxEnvironment.is_truncated
+    if reads_limit and not hasattr(params, "max_steps_in_episode"):
+        return False
+    return environment.is_truncated(state, params)
+
+
+def is_wrapper(environment: Any) -> bool:
+    """Whether it is a wrapper of gymnax around one of its environments."""
+    module = sys.modules.get("gymnax.wrappers.purerl")  # its objects exist only after its import
+    return module is not None and isinstance(environment, module.GymnaxWrapper)
+
+
+def _adapted_wrapper(wrapper: Any, params: Any) -> Environment:
+    known: dict[str, Callable[[Any, Environment], Environment]] = {
+        "LogWrapper": lambda _, inner: inner,
+        "FlattenObservationWrapper": lambda _, inner: _flattened(inner),
+        "StickyActionWrapper": lambda wrapper, inner: _sticky(wrapper._sticky_action_prob, inner),
+    }
+    kind = type(wrapper)
+    if kind.__module__ != "gymnax.wrappers.purerl" or kind.__name__ not in known:
+        raise TypeError(
+            f"environment must be of gymnax, alone or in {', '.join(known)}, got a "
+            f"{kind.__name__}; give what is in it, or write a pgjax.environments.Environment"
+        )
+    return known[kind.__name__](wrapper, adapt(wrapper._env, params))
+
+
+def _flattened(inner: Environment) -> Environment:
+    """The environment with observations of one axis."""
+    return replace(
+        inner,
+        init=configured(_flat_init, init=inner.init),
+        step=configured(_flat_step, step=inner.step),
+    )
+
+
+def _flat_init(key: Array, *, init: Callable) -> tuple[State, Step]:
+    return _flat(*init(key))
+
+
+def _flat_step(key: Array, state: State, action: Array, *, step: Callable) -> tuple[State, Step]:
+    return _flat(*step(key, state, action))
+
+
+def _flat(state: State, step: Step) -> tuple[State, Step]:
+    return state, step._replace(observation=jnp.reshape(step.observation, -1))
+
+
+def _sticky(probability: float, inner: Environment) -> Environment:
+    """The environment that repeats the last action instead of the new one, now and then."""
+    if probability == 0:
+        return inner
+    return replace(
+        inner,
+        init=configured(_sticky_init, init=inner.init),
+        step=configured(_sticky_step, step=inner.step, probability=probability),
+    )
+
+
+def _sticky_init(key: Array, *, init: Callable) -> tuple[State, Step]:
+    state, step = init(key)
+    return (state, jnp.int32(0)), step
+
+
+def _sticky_step(
+    key: Array, state: State, action: Array, *, step: Callable, probability: float
+) -> tuple[State, Step]:
+    state, last = state
+    replay_key, step_key = jax.random.split(key)
+    executed = jnp.where(jax.random.bernoulli(replay_key, probability), last, action)
+    state, shown = step(step_key, state, executed)
+    return (state, executed.astype(jnp.int32)), shown
 
 
 def named(name: str) -> tuple[GymnaxEnvironment, Any]:

@@ -1,0 +1,128 @@
+"""What users make of gymnax: environments without a time limit, wrappers, a step of six values."""
+
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from gymnax.environments import environment, spaces
+from gymnax.wrappers import (
+    FlattenObservationWrapper,
+    LegacyStepAPIWrapper,
+    LogWrapper,
+    StickyActionWrapper,
+)
+from gymnax.wrappers.purerl import GymnaxWrapper
+
+import pgjax
+from pgjax.environments import from_gymnax
+
+POLICY, TABLE = pgjax.tabular_softmax(1, 2), jnp.zeros((1, 2))
+
+
+@struct.dataclass
+class Nothing:
+    """Parameters without max_steps_in_episode."""
+
+
+@struct.dataclass
+class Count:
+    time: Any
+
+
+class Counter(environment.Environment):
+    """Five steps, by a limit of its own; the state is the time, and the reward the action."""
+
+    @property
+    def default_params(self) -> Any:
+        return Nothing()
+
+    def reset_env(self, key: Any, params: Any) -> tuple[Any, Any]:
+        return jnp.ones(1), Count(jnp.int32(0))
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
+        state = Count(state.time + 1)
+        return jnp.ones(1), state, jnp.float32(action), jnp.bool_(False), {}
+
+    def is_truncated(self, state: Any, params: Any) -> Any:
+        return state.time >= 5
+
+    def action_space(self, params: Any) -> Any:
+        return spaces.Discrete(2)
+
+    def observation_space(self, params: Any) -> Any:
+        return spaces.Box(0, 1, (1,))
+
+
+class Endless(Counter):
+    is_truncated = environment.Environment.is_truncated  # it reads the limit that is not there
+
+
+class SixValues(Counter):
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
+        return (*super().step_env(key, state, action, params), "one more")
+
+
+def roll(task: Any, num_steps: int = 8) -> pgjax.Trajectory:
+    return pgjax.rollout(
+        POLICY, TABLE, task, jax.random.key(0), num_trajectories=3, num_steps=num_steps
+    )
+
+
+def test_parameters_without_a_time_limit_leave_it_to_the_environment() -> None:
+    batch = roll(Counter())
+    assert batch.mask.sum(axis=1).tolist() == [5, 5, 5]
+    assert batch.truncated.sum(axis=1).tolist() == [1, 1, 1]
+    assert from_gymnax.adapt(Counter()).time_limit is None
+    assert roll(Endless()).mask.all()
+
+
+def test_a_step_of_another_number_of_values_is_told_so() -> None:
+    with pytest.raises(TypeError, match=r"SixValues\.step_env must return .* got 6 values"):
+        roll(SixValues())
+
+
+def test_a_wrapper_that_only_logs_changes_nothing() -> None:
+    plain, logged = roll(Counter()), roll(LogWrapper(Counter()))
+    jax.tree.map(np.testing.assert_array_equal, plain, logged)
+
+
+def test_a_wrapper_that_flattens_observations_flattens_them() -> None:
+    catch = gymnax.make("Catch-bsuite")[0]
+    task = from_gymnax.adapt(LogWrapper(FlattenObservationWrapper(catch)))
+    state, step = task.init(jax.random.key(0))
+    observation, _ = catch.reset_env(jax.random.key(0), catch.default_params)
+    np.testing.assert_array_equal(step.observation, observation.reshape(-1))
+    _, step = task.step(jax.random.key(1), state, jnp.int32(0))
+    assert step.observation.shape == (50,)
+
+
+def test_a_wrapper_that_repeats_actions_does_so_as_in_gymnax() -> None:
+    """CartPole's steps are deterministic: only the draw of the repetition is random."""
+    cartpole, params = gymnax.make("CartPole-v1")
+    wrapped = StickyActionWrapper(cartpole, 0.5)
+    task = from_gymnax.adapt(wrapped)
+    state, _ = task.init(jax.random.key(3))
+    _, theirs = wrapped.reset(jax.random.key(3), params)
+    repeated = []
+    for key in jax.random.split(jax.random.key(4), 8):
+        before = int(theirs.last_action)
+        expected, theirs, *_ = wrapped.step(key, theirs, 1 - before, params)
+        state, step = task.step(key, state, jnp.int32(1 - before))
+        np.testing.assert_allclose(step.observation, expected, rtol=1e-6)
+        repeated.append(int(theirs.last_action) == before)
+    assert len(set(repeated)) == 2  # both happened, so that leaving it out would be seen
+
+
+class Unknown(GymnaxWrapper):
+    pass
+
+
+def test_another_wrapper_is_refused_by_its_name() -> None:
+    with pytest.raises(TypeError, match=r"alone or in LogWrapper.*got a Unknown; give what is in"):
+        roll(Unknown(Counter()))
+    with pytest.raises(TypeError, match=r"environment must be .* got a LegacyStepAPIWrapper"):
+        roll(LegacyStepAPIWrapper(Counter()))
