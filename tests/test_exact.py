@@ -28,7 +28,7 @@ def differentiated(problem: Problem, transform: Callable[[Callable], Callable]) 
     def value(flat: Any) -> Any:
         return objective_under(problem.policy, problem.horizon, unravel(flat), model)
 
-    return transform(value)(flat)
+    return jax.jit(transform(value))(flat)
 
 
 def case(mdp: TabularMDP, policy: pgjax.Policy, params: Any) -> Problem:
@@ -46,7 +46,7 @@ def flax_case(module: Any) -> Problem:
     # Flax promotes its float32 parameters with the observation by itself, in its own way.
     with jax.numpy_dtype_promotion("standard"):
         policy = pgjax.flax_policy(module)
-        params = policy.init(jax.random.key(0), jnp.zeros(4))
+        params = jax.jit(policy.init)(jax.random.key(0), jnp.zeros(4))
     return case(tabular.random_mdp(), policy, noisy(params))
 
 

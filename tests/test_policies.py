@@ -28,6 +28,11 @@ every_log_prob = jax.jit(
 entropy = jax.jit(lambda params: plain.entropy(params, SEEN))
 scores = jax.jit(jax.jacobian(every_log_prob))
 entropy_slope = jax.jit(jax.grad(entropy))
+sample_200 = jax.jit(
+    lambda params: jax.vmap(plain.sample, (None, 0, None))(
+        params, jax.random.split(jax.random.key(0), 200), SEEN
+    )
+)
 logits = arrays.arrays(np.float64, A, elements=st.floats(-1e3, 1e3, width=64))
 
 
@@ -80,8 +85,7 @@ def test_an_illegal_action_has_no_probability_and_no_influence(legal: list[int])
     slope = np.asarray(entropy_slope(params))
     assert np.all(np.isfinite(slope))
     np.testing.assert_array_equal(slope[illegal], 0)
-    keys = jax.random.split(jax.random.key(0), 200)
-    actions, _ = jax.vmap(plain.sample, (None, 0, None))(params, keys, SEEN)
+    actions, _ = sample_200(params)
     assert set(np.unique(actions)) <= set(legal)
 
 
@@ -101,7 +105,8 @@ def draws(strict: None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """2^14 actions, their log-probabilities, and the logits."""
     params = np.array([0.4, -0.3, 0.0, 1.1])
     keys = jax.random.split(jax.random.key(1), 2**14)
-    actions, log_probs = jax.vmap(plain.sample, (None, 0, None))(jnp.asarray(params), keys, SEEN)
+    sample = jax.jit(jax.vmap(plain.sample, (None, 0, None)))
+    actions, log_probs = sample(jnp.asarray(params), keys, SEEN)
     return np.asarray(actions), np.asarray(log_probs), params
 
 
@@ -121,11 +126,12 @@ def test_actions_come_with_their_probabilities(draws: tuple) -> None:
 
 def test_the_tabular_policy_reads_the_row_of_its_state(table: np.ndarray) -> None:
     policy = pgjax.tabular_softmax(4, 2)
-    for state in range(4):
-        found = [policy.log_prob(jnp.asarray(table), jnp.eye(4)[state], a) for a in jnp.arange(2)]
-        expected = scipy.special.log_softmax(table[state])
-        np.testing.assert_allclose(found, expected, rtol=0, atol=4 * EPS)
-    start = policy.init(jax.random.key(0), jnp.eye(4)[0])
+    over_actions = jax.vmap(policy.log_prob, (None, None, 0))
+    over_states = jax.jit(jax.vmap(over_actions, (None, 0, None)))
+    found = over_states(jnp.asarray(table), jnp.asarray(np.eye(4)), jnp.asarray([0, 1]))
+    expected = scipy.special.log_softmax(table, axis=1)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=4 * EPS)
+    start = policy.init(jax.random.key(0), jnp.asarray(np.eye(4)[0]))
     np.testing.assert_array_equal(start, np.zeros((4, 2)))
     assert pgjax.tabular_softmax(4, 2) == policy != pgjax.tabular_softmax(4, 3)
 
@@ -149,17 +155,19 @@ class Affine(nnx.Module):
         return self.scale[...] * self.layer(x)
 
 
+def both_actions(policy: pgjax.Policy, params: Any, seen: Any) -> Any:
+    log_prob = jax.jit(jax.vmap(policy.log_prob, (None, None, 0)))
+    return log_prob(params, seen, jnp.asarray([0, 1]))
+
+
 @pytest.mark.usefixtures("standard_promotion")
 def test_a_linen_module_gives_its_logits() -> None:
     module = linen.Dense(2)
     policy = pgjax.flax_policy(module)
     seen = jnp.array([0.1, 0.2, -0.4])
-    params = policy.init(jax.random.key(0), seen)
-    logits: Any = module.apply(params, seen)
-    expected = jax.nn.log_softmax(logits)
-    for action in jnp.arange(2):
-        found = policy.log_prob(params, seen, action)
-        np.testing.assert_allclose(found, expected[action], rtol=0, atol=4 * EPS)
+    params = jax.jit(policy.init)(jax.random.key(0), seen)
+    expected = scipy.special.log_softmax(module.apply(params, seen))
+    np.testing.assert_allclose(both_actions(policy, params, seen), expected, rtol=0, atol=4 * EPS)
 
 
 @pytest.mark.usefixtures("standard_promotion")
@@ -170,9 +178,8 @@ def test_an_nnx_function_gives_new_parameters_for_each_key_and_keeps_its_other_s
     leaves = jax.tree.leaves(one)
     assert len(leaves) == 2  # the variable that is no Param is not among them
     assert np.any(leaves[1] != jax.tree.leaves(other)[1])
-    expected = jax.nn.log_softmax(Affine(nnx.Rngs(jax.random.key(0)))(seen))
-    found = [policy.log_prob(one, seen, action) for action in jnp.arange(2)]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)
+    expected = scipy.special.log_softmax(Affine(nnx.Rngs(jax.random.key(0)))(seen))
+    np.testing.assert_allclose(both_actions(policy, one, seen), expected, rtol=0, atol=1e-7)
 
 
 @pytest.mark.usefixtures("standard_promotion")
@@ -181,9 +188,8 @@ def test_an_nnx_module_as_it_stands_starts_from_its_own_parameters() -> None:
     policy = pgjax.flax_policy(module)
     seen = jnp.array([0.1, 0.2, -0.4])
     params = policy.init(jax.random.key(0), seen)
-    expected = jax.nn.log_softmax(module(seen))
-    found = [policy.log_prob(params, seen, action) for action in jnp.arange(2)]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)
+    expected = scipy.special.log_softmax(module(seen))
+    np.testing.assert_allclose(both_actions(policy, params, seen), expected, rtol=0, atol=1e-7)
 
 
 NETWORKS: dict[str, tuple[Callable, Any]] = {
@@ -202,11 +208,12 @@ NETWORKS: dict[str, tuple[Callable, Any]] = {
 def test_networks_start_nearly_uniform_and_have_finite_scores(name: str) -> None:
     make, seen = NETWORKS[name]
     policy = pgjax.flax_policy(make())
-    params = policy.init(jax.random.key(0), jnp.asarray(seen))
-    log_prob = [float(policy.log_prob(params, jnp.asarray(seen), a)) for a in jnp.arange(3)]
+    params = jax.jit(policy.init)(jax.random.key(0), jnp.asarray(seen))
+    over_actions = jax.jit(jax.vmap(policy.log_prob, (None, None, 0)))
+    log_prob = np.asarray(over_actions(params, jnp.asarray(seen), np.arange(3)), np.float64)
     np.testing.assert_allclose(np.sum(np.exp(log_prob)), 1, rtol=1e-6)
     np.testing.assert_allclose(log_prob, np.log(1 / 3), rtol=0, atol=0.15)
-    score = jax.grad(policy.log_prob)(params, jnp.asarray(seen), jnp.asarray(0))
+    score = jax.jit(jax.grad(policy.log_prob))(params, jnp.asarray(seen), jnp.asarray(0))
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(score))
     assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(score))
 
@@ -215,7 +222,8 @@ def test_networks_start_nearly_uniform_and_have_finite_scores(name: str) -> None
 def test_a_category_is_one_hot_encoded_and_a_number_is_not() -> None:
     for categories, size in ((6, 6), (None, 1)):
         module = pgjax.MLP(num_actions=3, hidden=(), num_categories=categories)
-        params = pgjax.flax_policy(module).init(jax.random.key(0), jnp.asarray(2))
+        init = jax.jit(pgjax.flax_policy(module).init)
+        params = init(jax.random.key(0), jnp.asarray(2))
         assert params["params"]["Dense_0"]["kernel"].shape == (size, 3)
 
 
@@ -223,5 +231,6 @@ def test_an_observation_of_several_parts_is_one_vector_to_a_perceptron() -> None
     module = pgjax.MLP(2, (3,))
     joined = jnp.array([0.0, 1.0, 2.0, 0.5, -1.0], jnp.float32)
     parts = {"a": joined[:3], "b": joined[None, 3:]}
-    params = module.init(jax.random.key(0), joined)
-    np.testing.assert_array_equal(module.apply(params, parts), module.apply(params, joined))
+    params = jax.jit(module.init)(jax.random.key(0), joined)
+    apply = jax.jit(module.apply)
+    np.testing.assert_array_equal(apply(params, parts), apply(params, joined))

@@ -1,6 +1,7 @@
 """The recurrence is a scan, whatever the layout, the derivative or the device it runs on."""
 
 from functools import partial
+from itertools import product
 from typing import Any
 
 import jax
@@ -20,6 +21,16 @@ N = 5
 LAYOUTS = [(0, 0, 0), (None, 0, None), (1, 1, None), (0, None, None), (None, None, 0),
            (None, 1, 0), (1, 0, 0)]  # fmt: skip
 LENGTHS = [1, LOOK_AHEAD - 1, LOOK_AHEAD, 2 * LOOK_AHEAD + 1]
+
+
+@partial(jax.jit, static_argnums=0)
+def in_one_program(layout: Any, cases: Any) -> tuple[Any, Any]:
+    """What the recurrence and a scan make of each of the cases."""
+    found, expected = (
+        {name: jax.vmap(function, layout)(*each) for name, each in cases.items()}
+        for function in (reverse_affine, by_scan)
+    )
+    return found, expected
 
 
 def by_scan(slope: Array, intercept: Array, last: Array) -> Array:
@@ -42,14 +53,13 @@ def operands(layout: Any, T: int, scalar_slope: bool) -> list[Array]:
     return list(map(jnp.asarray, (slope, draw(layout[1], T), last)))
 
 
-@pytest.mark.parametrize("scalar_slope", [False, True])
-@pytest.mark.parametrize("T", LENGTHS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_is_the_scan(layout: Any, T: int, scalar_slope: bool) -> None:
-    arguments = operands(layout, T, scalar_slope)
-    actual = jax.vmap(reverse_affine, layout)(*arguments)
-    expected = jax.vmap(by_scan, layout)(*arguments)
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-11)
+def test_every_layout_is_the_scan(layout: Any) -> None:
+    kinds = product(LENGTHS, (False, True))
+    cases = {f"T = {T}, scalar slope {s}": operands(layout, T, s) for T, s in kinds}
+    found, expected = in_one_program(layout, cases)
+    for name in cases:
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-11, err_msg=name)
 
 
 @pytest.mark.parametrize(("layout", "scalar_slope"), [(LAYOUTS[0], False), (LAYOUTS[5], True)])
@@ -80,8 +90,13 @@ def test_every_lowering_gives_the_same(axis: int) -> None:
     slope, intercept = rng.uniform(size=shape), rng.normal(size=shape)
     last = rng.normal(size=np.where(np.arange(2) == axis, 1, shape))
     operands = tuple(map(jnp.asarray, (slope, intercept, last)))
-    loops = [recurrence._loop(*operands, axis=axis, flatten=f) for f in (True, False)]
-    parallel = recurrence._parallel(*operands, axis=axis)
+
+    @jax.jit
+    def every_lowering(*operands: Array) -> tuple[list[Array], Array]:
+        loops = [recurrence._loop(*operands, axis=axis, flatten=f) for f in (True, False)]
+        return loops, recurrence._parallel(*operands, axis=axis)
+
+    loops, parallel = every_lowering(*operands)
     for loop in loops:
         np.testing.assert_allclose(loop, parallel, rtol=0, atol=1e-12)
 
@@ -138,9 +153,9 @@ def test_a_wrong_slope_is_seen_in_every_layout() -> None:
     """The negative control: the comparison above tells γ from 1.01 γ."""
     for layout in LAYOUTS:
         slope, intercept, last = operands(layout, 17, False)
-        actual = jax.vmap(reverse_affine, layout)(slope, intercept, last)
-        wrong = jax.vmap(by_scan, layout)(1.01 * slope, intercept, last)
-        assert np.abs(actual - wrong).max() > 1e-3
+        right = in_one_program(layout, {"": [slope, intercept, last]})[0]
+        wrong = in_one_program(layout, {"": [1.01 * slope, intercept, last]})[1]
+        assert np.abs(right[""] - wrong[""]).max() > 1e-3
 
 
 @pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])

@@ -116,6 +116,7 @@ def expected_fisher(
     params, batch = as_checked_arrays(params, batch)
     observation = replace_dead_steps(batch.mask, batch.observation)
 
+    @jax.jit  # so that a product is a few programs, and not one for each operation
     def table(params: Params) -> Array:
         def of_step(observation: Observation) -> Array:
             return log_probs_of_all(policy, params, observation, num_actions)
@@ -152,7 +153,7 @@ def sampled_fisher(
     """
     check_unit_interval("discount", discount)
     params, batch = as_checked_arrays(params, batch)
-    value, push = jax.linearize(lambda params: log_probs(policy, params, batch), params)
+    value, push = jax.linearize(jax.jit(lambda params: log_probs(policy, params, batch)), params)
     weight = state_weights(batch, jnp.asarray(discount), value.dtype)
     return lambda vector: weighted_score(policy, params, batch, weight * push(vector))
 

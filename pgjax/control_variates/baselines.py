@@ -174,6 +174,7 @@ def per_parameter_cross_fitted(
     return jax.tree.map(of_leaf, gradients, scores)
 
 
+@jax.jit
 def _normal_equations(features: Array, products: Array, target: Array) -> tuple[Array, Array]:
     """Φᵀ K Φ and Φᵀ K G of each trajectory."""
     N, T = target.shape
@@ -188,6 +189,7 @@ def _normal_equations(features: Array, products: Array, target: Array) -> tuple[
     return gram, jnp.einsum("nsf,ns->nf", weighed, target)
 
 
+@jax.jit
 def _solve(gram: Array, moment: Array) -> Array:
     """β of gram β = moment by elimination, with each feature scaled to norm one.
 

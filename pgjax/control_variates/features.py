@@ -78,7 +78,13 @@ def score_products(
         Array([0.5, 0.5, 0.5, 0.5], dtype=float32)
     """
     discount = check_unit_interval("discount", discount)
-    params, batch = as_checked_arrays(params, batch)
+    return _score_products(policy, *as_checked_arrays(params, batch), discount)
+
+
+@jax.jit
+def _score_products(
+    policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory, discount: Number
+) -> Float[Array, "N T T"]:
     recurrent = isinstance(policy, RecurrentPolicy)
 
     def of_row(row: Trajectory) -> Array:

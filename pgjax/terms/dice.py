@@ -52,7 +52,7 @@ def dice(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> behaviour, weight = jnp.zeros(2), jnp.array([3.0, 5.0])
-        >>> jax.hessian(lambda l: dice(l, behaviour, weight).sum())(jnp.zeros(2))
+        >>> jax.jit(jax.hessian(lambda l: dice(l, behaviour, weight).sum()))(jnp.zeros(2))
         Array([[3., 5.],
                [5., 5.]], dtype=float32)
     """
@@ -87,7 +87,8 @@ def loaded_dice(lambda_: Number) -> Term:
     Example:
         >>> import jax, jax.numpy as jnp
         >>> behaviour, weight = jnp.zeros(2), jnp.array([3.0, 5.0])
-        >>> jax.hessian(lambda l: loaded_dice(0.5)(l, behaviour, weight).sum())(jnp.zeros(2))
+        >>> term = loaded_dice(0.5)
+        >>> jax.jit(jax.hessian(lambda l: term(l, behaviour, weight).sum()))(jnp.zeros(2))
         Array([[3. , 2.5],
                [2.5, 5. ]], dtype=float32)
     """
