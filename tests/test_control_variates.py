@@ -26,6 +26,7 @@ from pgjax.control_variates import (
 )
 from pgjax.types import RecurrentPolicy
 from pgjax.weights import returns_to_go
+from tests.shared import rows
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -239,14 +240,14 @@ def test_the_same_batch_bias_shrinks_as_one_over_the_batch():
 def test_a_cross_fitted_baseline_does_not_see_its_own_fold_and_a_same_batch_one_does(
     listed, products
 ):
-    batch, products = jax.tree.map(lambda x: x[-5:], (listed[0], products))
+    batch, products = rows((listed[0], products), slice(-5, None))
     target = returns_to_go(batch, GAMMA)
     fold = np.array([0, 0, 0, 1, 1])  # five trajectories in two folds
 
     def slope(fit: Callable[..., Any]) -> np.ndarray:
         """[N, N] whether b_i moves with any return of trajectory j."""
         jacobian = jax.jit(jax.jacobian(lambda x: fit(scalar(batch), products, x)))(target)
-        return np.asarray(jnp.any(jnp.abs(jacobian) > 1e-12, axis=(1, 3)))
+        return np.any(np.abs(jacobian) > 1e-12, axis=(1, 3))
 
     np.testing.assert_array_equal(
         slope(partial(cross_fitted, folds=2)), fold[:, None] != fold[None]
@@ -259,8 +260,9 @@ def test_baselines_for_each_parameter_are_the_sums_of_their_formulas():
     random = np.random.default_rng(1)
     A, Z = ({"w": random.normal(size=(5, 2, 3)), "b": random.normal(size=(5, 1))} for _ in range(2))
     Z["b"][:3] = 0  # a parameter that the first fold says nothing of
-    same = per_parameter_same_batch(*jax.tree.map(jnp.asarray, (A, Z)))
-    cross = per_parameter_cross_fitted(*jax.tree.map(jnp.asarray, (A, Z)), folds=2)
+    same, cross = jax.jit(
+        lambda A, Z: (per_parameter_same_batch(A, Z), per_parameter_cross_fitted(A, Z, folds=2))
+    )(A, Z)
     fold = np.array([0, 0, 0, 1, 1])
     for name in A:
         a, z = A[name], Z[name]
@@ -286,12 +288,12 @@ def test_score_products_are_those_of_the_gradients_of_each_step(listed, products
     def log_probs(params: Any) -> Any:
         return pgjax.log_probs(POLICY, params, batch)
 
-    scores = jax.jacobian(log_probs)(jnp.asarray(table)).reshape(*batch.mask.shape, -1)
-    scores = GAMMA ** jnp.arange(H, dtype=jnp.float64)[None, :, None] * scores
-    expected = jnp.einsum("ntp,nsp->nts", scores, scores)
+    scores = np.asarray(jax.jit(jax.jacobian(log_probs))(jnp.asarray(table)))
+    scores = GAMMA ** np.arange(H)[None, :, None] * scores.reshape(*batch.mask.shape, -1)
+    expected = np.einsum("ntp,nsp->nts", scores, scores)
     np.testing.assert_allclose(products, expected, rtol=0, atol=1e-14)
-    both = batch.mask[:, :, None] & batch.mask[:, None, :]
-    assert np.all(np.asarray(products)[~np.asarray(both)] == 0)
+    live = np.asarray(batch.mask)
+    assert np.all(np.asarray(products)[~(live[:, :, None] & live[:, None, :])] == 0)
 
 
 def test_a_policy_with_a_memory_that_it_ignores_has_the_same_products(listed, products, table):
@@ -305,20 +307,21 @@ def test_a_policy_with_a_memory_that_it_ignores_has_the_same_products(listed, pr
         log_prob=log_prob,
         entropy=lambda params, memory, observation: POLICY.entropy(params, observation),
     )
-    batch = jax.tree.map(lambda x: x[::40], listed[0])
+    batch = rows(listed[0], slice(None, None, 40))
     found = score_products(recurrent, jnp.asarray(table), batch, discount=GAMMA)
-    np.testing.assert_allclose(found, products[::40], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(found, np.asarray(products)[::40], rtol=0, atol=1e-14)
 
 
 def test_features_are_zero_where_nothing_was_done_and_count_from_the_episodes_start(listed):
-    batch = jax.tree.map(lambda x: x[:4], listed[0])
+    batch = rows(listed[0], slice(4))
     dead = ~np.asarray(batch.mask)
     assert np.any(dead)
-    dirty = replace(batch, observation=jnp.where(batch.mask[..., None], batch.observation, jnp.nan))
+    dirty = np.where(dead[..., None], np.nan, batch.observation)
+    dirty = replace(batch, observation=jnp.asarray(dirty))
     for features in FEATURES.values():
-        np.testing.assert_array_equal(features(dirty)[dead], 0)
-    window = replace(batch, time=jnp.tile(jnp.array([1, 0, 1]), (4, 1)))
-    found = time_steps(replace(window, mask=jnp.ones_like(batch.mask)))
+        np.testing.assert_array_equal(np.asarray(jax.jit(features)(dirty))[dead], 0)
+    window = replace(batch, time=jnp.asarray(np.tile([1, 0, 1], (4, 1))))
+    found = time_steps(replace(window, mask=jnp.asarray(np.ones_like(dead))))
     np.testing.assert_array_equal(found, np.tile(np.eye(3)[[1, 0, 1]], (4, 1, 1)))
 
 
@@ -334,15 +337,16 @@ def unannotated() -> Iterator[None]:
 
 
 def test_trajectories_without_a_step_change_no_baseline(listed, table):
-    batch = jax.tree.map(lambda x: x[-4:], listed[0])
-    batch = replace(batch, mask=batch.mask.at[3].set(False))
+    batch = rows(listed[0], slice(-4, None))
+    batch = replace(batch, mask=jnp.asarray(np.asarray(batch.mask) & (np.arange(4) < 3)[:, None]))
 
     def value(batch: Trajectory, folds: int) -> Any:
         products = score_products(POLICY, jnp.asarray(table), batch, discount=GAMMA)
         return cross_fitted(time_steps(batch), products, returns_to_go(batch, GAMMA), folds=folds)
 
     value = jax.jit(value, static_argnums=1)
-    found, expected = value(batch, 4), value(jax.tree.map(lambda x: x[:3], batch), 3)
+    three = rows(batch, slice(3))
+    found, expected = value(batch, 4), value(three, 3)
     np.testing.assert_allclose(found[:3], expected, rtol=0, atol=1e-13)
     np.testing.assert_array_equal(found[3], 0)
     none = replace(batch, mask=jnp.zeros_like(batch.mask))

@@ -56,7 +56,13 @@ def batch() -> Trajectory:
 def live(weigh: weights.Weights, seen: Trajectory | None = None) -> np.ndarray:
     """[N, T] the weights of live steps, zero elsewhere."""
     seen = batch() if seen is None else seen
-    return np.where(seen.mask, weigh(seen, seen.log_prob), 0)
+    return np.where(seen.mask, weighed(weigh, seen), 0)
+
+
+@jax.jit
+def weighed(weigh: weights.Weights, seen: Trajectory) -> jax.Array:
+    """Weights are records: all discounts of one kind share a program."""
+    return weigh(seen, seen.log_prob)
 
 
 def agree(found: Any, expected: Any) -> None:
@@ -156,11 +162,12 @@ def test_a_time_limit_of_the_tasks_own_is_followed_by_nothing(name: str) -> None
 
 @pytest.mark.parametrize("name", CRITICS)
 def test_garbage_after_the_end_moves_no_critics_credit(name: str) -> None:
+    ended = np.asarray(batch().terminated).any(1)
     dirty = replace(
         batch(),
-        reward=jnp.where(LIVE, batch().reward, jnp.nan),
-        value=jnp.where(LIVE, np.asarray(batch().value), jnp.nan),
-        final_value=jnp.where(batch().terminated.any(1), jnp.nan, np.asarray(batch().final_value)),
+        reward=jnp.asarray(np.where(LIVE, batch().reward, np.nan)),
+        value=jnp.asarray(np.where(LIVE, np.asarray(batch().value), np.nan)),
+        final_value=jnp.asarray(np.where(ended, np.nan, np.asarray(batch().final_value))),
     )
     np.testing.assert_array_equal(live(CRITICS[name](), dirty), live(CRITICS[name]()))
 
@@ -173,7 +180,7 @@ def test_rewards_are_weighed_in_float32_or_wider_whatever_their_dtype() -> None:
         final_value=None,
     )
     for make in CRITICS.values():
-        assert make()(low, low.log_prob).dtype == jnp.float32
+        assert weighed(make(), low).dtype == jnp.float32
 
 
 # A sampler's cut, exactly
@@ -251,21 +258,22 @@ def row(i: int) -> tuple[np.ndarray, ...]:
 def test_rlax_finds_the_same_targets_on_the_same_arrays() -> None:
     rlax = pytest.importorskip("rlax", reason="rlax is not installed")
     agreements = {
-        "λ-return": lambda r, g, v, w: (rlax.lambda_returns(r, g, w, 0.9), False),
-        "GAE without γ^t": lambda r, g, v, w: (
-            rlax.truncated_generalized_advantage_estimation(r, g, 0.9, np.append(v, w[-1])), True,
+        "λ-return": lambda r, g, v, w: rlax.lambda_returns(r, g, w, 0.9),
+        "GAE without γ^t": lambda r, g, v, w: rlax.truncated_generalized_advantage_estimation(
+            r, g, 0.9, jnp.append(v, w[-1])
         ),
-        "2-step": lambda r, g, v, w: (rlax.n_step_bootstrapped_returns(r, g, w, 2), False),
-    }  # fmt: skip
+        "2-step": lambda r, g, v, w: rlax.n_step_bootstrapped_returns(r, g, w, 2),
+    }
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for name, theirs in agreements.items():
+        for name, function in agreements.items():
+            theirs, mismatched = jax.jit(function), name == "GAE without γ^t"
             for i in (0, 1):
-                found, mismatched = theirs(*row(i))
+                found = theirs(*row(i))
                 factor = 1.0 if mismatched else AGE[: LENGTH[i]]
                 ours = live(CRITICS[name]())[i, : LENGTH[i]]
                 agree(factor * np.asarray(found), ours)
             reward, discount, value, after = row(0)
-            wrong, mismatched = theirs(reward, discount * 0.99, value, after)
+            wrong = theirs(reward, discount * 0.99, value, after)
             factor = 1.0 if mismatched else AGE[: LENGTH[0]]
             assert np.max(np.abs(factor * wrong - live(CRITICS[name]())[0])) > 1e-3
 
@@ -276,8 +284,8 @@ def test_rlax_finds_the_same_td_lambda_errors() -> None:
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         for i in (0, 1):
             reward, discount, value, after = row(i)
-            agree(AGE[: LENGTH[i]] * rlax.td_lambda(value, reward, discount, after, 0.9),
-                  ours[i, : LENGTH[i]])  # fmt: skip
+            theirs = jax.jit(rlax.td_lambda)(value, reward, discount, after, 0.9)
+            agree(AGE[: LENGTH[i]] * np.asarray(theirs), ours[i, : LENGTH[i]])
 
 
 # Normalisation
@@ -316,7 +324,7 @@ def test_equal_weights_whiten_to_zero_and_not_to_rounding(dtype: Any) -> None:
 def test_a_batch_that_is_hidden_whole_whitens_to_zero() -> None:
     hidden = replace(batch(), mask=jnp.zeros((N, T), bool))
     for weigh in (weights.whitened, weights.centred, weights.divided_by_length):
-        found = weigh(weights.reward_to_go(GAMMA))(hidden, hidden.log_prob)
+        found = weighed(weigh(weights.reward_to_go(GAMMA)), hidden)
         assert np.all(np.isfinite(found))
         agree(np.where(hidden.mask, found, 0), 0)
 
@@ -345,7 +353,12 @@ def by_hand(statistic: Callable[[np.ndarray, int], Any]) -> np.ndarray:
 
 
 def given(baseline: baselines.Baseline, target: Any = TARGET) -> np.ndarray:
-    return np.asarray(baseline(batch(), jnp.asarray(target)))
+    return np.asarray(subtracted(baseline, batch(), jnp.asarray(target)))
+
+
+@jax.jit
+def subtracted(baseline: baselines.Baseline, batch: Trajectory, target: jax.Array) -> jax.Array:
+    return baseline(batch, target)
 
 
 def test_group_statistics_are_what_they_are_by_hand() -> None:
@@ -379,8 +392,12 @@ def test_the_order_of_rows_and_the_names_of_groups_change_nothing() -> None:
 
 def test_one_group_of_all_is_the_batch() -> None:
     whole = groups.consecutive(len(TARGET))
-    agree(given(baselines.group_mean(whole)), given(baselines.batch_mean))
-    agree(given(baselines.group_leave_one_out(whole)), given(baselines.leave_one_out))
+    of_all, of_others = (
+        baseline(batch(), jnp.asarray(TARGET))
+        for baseline in (baselines.batch_mean, baselines.leave_one_out)
+    )
+    agree(given(baselines.group_mean(whole)), of_all)
+    agree(given(baselines.group_leave_one_out(whole)), of_others)
 
 
 def test_traced_ids_give_the_groups_of_known_ones() -> None:
@@ -410,11 +427,11 @@ def test_a_group_whose_returns_agree_weighs_nothing_and_is_no_nan(
     dtype: Any, epsilon: float
 ) -> None:
     # Three times 0.1 do not sum to 0.3: without care this deviation would be rounding, not zero.
-    target = jnp.array([0.1, 0.1, 0.1, 1.0, 2.0, 3.0], dtype)[:, None]
+    target = np.array([0.1, 0.1, 0.1, 1.0, 2.0, 3.0], dtype)[:, None]
     three = groups.consecutive(3)
     for baseline in (baselines.group_mean(three), baselines.group_leave_one_out(three)):
-        scale = baselines.group_deviation(three, epsilon=epsilon)(batch(), target)
-        found = np.asarray((target - baseline(batch(), target)) / scale)
+        scale = subtracted(baselines.group_deviation(three, epsilon=epsilon), batch(), target)
+        found = (np.asarray(target) - given(baseline, target)) / np.asarray(scale)
         np.testing.assert_array_equal(found[:3], np.zeros((3, 1)))
         assert np.all(np.abs(found[3::2]) > 0.9)
 

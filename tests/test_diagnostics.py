@@ -27,28 +27,41 @@ def flat(tree: dict) -> np.ndarray:
 
 def test_moments_are_numpys() -> None:
     tree = samples(0, 50)
-    moments = diagnostics.running_moments(tree)
+    functions = (
+        *(diagnostics.variance, diagnostics.total_variance),
+        *(diagnostics.standard_error, diagnostics.signal_to_noise),
+    )
+
+    @jax.jit
+    def found(tree: dict) -> Any:
+        moments = diagnostics.running_moments(tree)
+        flattened = [ravel_pytree(f(moments))[0] for f in functions]
+        return moments, ravel_pytree(moments.mean)[0], flattened, diagnostics.covariance(tree)
+
+    moments, mean, (variance, (total,), error, (ratio,)), covariance = found(tree)
     rows = flat(tree)
     assert moments.num_samples == 50
-    np.testing.assert_allclose(ravel_pytree(moments.mean)[0], rows.mean(0), rtol=1e-13)
-    variance = diagnostics.variance(moments)
-    np.testing.assert_allclose(ravel_pytree(variance)[0], rows.var(0, ddof=1), rtol=1e-13)
-    total = rows.var(0, ddof=1).sum()
-    np.testing.assert_allclose(diagnostics.total_variance(moments), total, rtol=1e-13)
-    error = ravel_pytree(diagnostics.standard_error(moments))[0]
+    np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(variance, rows.var(0, ddof=1), rtol=1e-13)
+    np.testing.assert_allclose(total, rows.var(0, ddof=1).sum(), rtol=1e-13)
     np.testing.assert_allclose(error, np.sqrt(rows.var(0, ddof=1) / 50), rtol=1e-13)
-    ratio = np.sum(rows.mean(0) ** 2) / total
-    np.testing.assert_allclose(diagnostics.signal_to_noise(moments), ratio, rtol=1e-13)
-    np.testing.assert_allclose(diagnostics.covariance(tree), np.cov(rows.T), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(ratio, np.sum(rows.mean(0) ** 2) / total, rtol=1e-13)
+    np.testing.assert_allclose(covariance, np.cov(rows.T), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("cut", [1, 8, 19])
 def test_merging_two_streams_equals_all_samples_at_once_in_either_order(cut: int) -> None:
-    tree = samples(1, 20)
-    whole = diagnostics.running_moments(tree)
-    one = diagnostics.running_moments(jax.tree.map(lambda x: x[:cut], tree))
-    other = diagnostics.running_moments(jax.tree.map(lambda x: x[cut:], tree))
-    for merged in (diagnostics.merge(one, other), diagnostics.merge(other, one)):
+    @jax.jit
+    def moments(tree: dict) -> Any:
+        one, other = (
+            diagnostics.running_moments(jax.tree.map(lambda x, part=part: x[part], tree))
+            for part in (slice(cut), slice(cut, None))
+        )
+        merged = diagnostics.merge(one, other), diagnostics.merge(other, one)
+        return diagnostics.running_moments(tree), merged
+
+    whole, both = moments(samples(1, 20))
+    for merged in both:
         for x, y in zip(jax.tree.leaves(merged), jax.tree.leaves(whole), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-13, atol=1e-13)
 
@@ -141,7 +154,8 @@ def test_a_cosine_is_covered_at_the_level_and_the_plain_one_of_means_is_too_smal
     reference = jnp.asarray(REFERENCE)
     found = [diagnostics.cosine_interval(x, reference, level=LEVEL) for x in samples]
     assert covered(found, COSINE) >= FEWEST
-    plain = [float(diagnostics.cosine(x.mean(0), reference)) for x in samples]
+    means = np.mean(samples, axis=1)
+    plain = means @ REFERENCE / np.linalg.norm(means, axis=1) / np.linalg.norm(REFERENCE)
     debiased = np.nanmedian([one.estimate for one in found])
     assert np.median(plain) < COSINE - 0.015  # ‖mean‖² is 1.31 + 16/48 where ‖truth‖² is 1.31
     assert abs(debiased - COSINE) < 0.015
@@ -152,10 +166,11 @@ def test_the_cosine_of_two_samples_is_covered_where_shared_noise_would_be_agreem
     pairs = [(jnp.asarray(x), jnp.asarray(y)) for x, y in zip(first, second, strict=True)]
     found = [diagnostics.cosine_between_interval(x, y, level=LEVEL) for x, y in pairs[:150]]
     assert covered(found, 1.0) >= FEWEST // 2
-    truth = 4 * jnp.asarray(TRUTH)[None]  # opposed, and loud enough for an interval short of all
+    truth = 4 * TRUTH[None, None]  # opposed, and loud enough for an interval short of all
+    apart = zip(first[:20] + 3 * truth, second[:20] - 5 * truth, strict=True)
     opposed = [
-        diagnostics.cosine_between_interval(x + 3 * truth, y - 5 * truth, level=LEVEL)
-        for x, y in pairs[:20]
+        diagnostics.cosine_between_interval(jnp.asarray(x), jnp.asarray(y), level=LEVEL)
+        for x, y in apart
     ]
     assert covered(opposed, 1.0) == 0
 
@@ -170,10 +185,10 @@ def test_no_signal_gives_the_whole_range() -> None:
 
 def test_leaving_one_out_is_what_it_says() -> None:
     tree = samples(6, 5)
-    left = _leaving_each_out(tree)
+    left = jax.tree.map(np.asarray, _leaving_each_out(tree))
     for k in range(5):
-        kept = np.delete(np.arange(5), k)
-        direct = diagnostics.running_moments(jax.tree.map(lambda x, kept=kept: x[kept], tree))
+        others = jax.tree.map(lambda x, k=k: jnp.asarray(np.delete(x, k, axis=0)), tree)
+        direct = diagnostics.running_moments(others)
         here = jax.tree.map(lambda x, k=k: x[k], left)
         for x, y in zip(jax.tree.leaves(here), jax.tree.leaves(direct), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-12)
@@ -181,9 +196,10 @@ def test_leaving_one_out_is_what_it_says() -> None:
 
 def test_the_sampled_noise_scale_counts_trajectories_whatever_the_batch_size() -> None:
     # Means of batches of 4 have a quarter of the variance; the scale in trajectories stays.
-    each = jnp.asarray(TRUTH + np.random.default_rng(5).normal(size=(4000, len(TRUTH))))
-    one = diagnostics.noise_scale_interval(each[:400])
-    four = diagnostics.noise_scale_interval(each.reshape(1000, 4, -1).mean(1)[:400], batch_size=4)
+    each = TRUTH + np.random.default_rng(5).normal(size=(4000, len(TRUTH)))
+    means = each.reshape(1000, 4, -1).mean(1)
+    one = diagnostics.noise_scale_interval(jnp.asarray(each[:400]))
+    four = diagnostics.noise_scale_interval(jnp.asarray(means[:400]), batch_size=4)
     truth = len(TRUTH) / np.sum(TRUTH**2)
     assert one.low < truth < one.high
     assert four.low < truth < four.high
@@ -191,9 +207,10 @@ def test_the_sampled_noise_scale_counts_trajectories_whatever_the_batch_size() -
 
 @pytest.mark.parametrize("shift", [0.0, 800.0, -800.0])
 def test_the_effective_sample_size_knows_no_scale_and_does_not_overflow(shift: float) -> None:
-    log_weight = jnp.log(jnp.array([1.0, 1.0, 2.0])) + shift
-    np.testing.assert_allclose(diagnostics.effective_sample_size(log_weight), 16 / 6, rtol=1e-12)
-    per_step = diagnostics.effective_sample_size(jnp.stack([log_weight, 0 * log_weight], axis=1))
+    log_weight = np.log([1.0, 1.0, 2.0]) + shift
+    size = jax.jit(diagnostics.effective_sample_size)
+    np.testing.assert_allclose(size(log_weight), 16 / 6, rtol=1e-12)
+    per_step = size(np.stack([log_weight, 0 * log_weight], axis=1))
     np.testing.assert_allclose(per_step, [16 / 6, 3], rtol=1e-12)
 
 

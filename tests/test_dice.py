@@ -197,12 +197,12 @@ def test_pieces_and_garbage_after_the_end_change_no_derivative(
 
         return jax.jit(derivative(surrogate, 2))(jnp.asarray(PROBLEM.params))
 
-    whole, dead = curvature(batch), ~batch.mask
+    whole, dead = curvature(batch), ~np.asarray(batch.mask)
     garbage = replace(
         batch,
-        reward=jnp.where(dead, jnp.nan, batch.reward),
-        log_prob=jnp.where(dead, jnp.nan, batch.log_prob),
-        observation=jnp.where(dead[..., None], jnp.nan, batch.observation),
+        reward=jnp.asarray(np.where(dead, np.nan, batch.reward)),
+        log_prob=jnp.asarray(np.where(dead, np.nan, batch.log_prob)),
+        observation=jnp.asarray(np.where(dead[..., None], np.nan, batch.observation)),
     )
     monkeypatch.setattr(chunks, "CPU_ROWS", 8)  # 27 rows
     np.testing.assert_allclose(curvature(garbage), whole, rtol=0, atol=1e-14)
@@ -213,7 +213,8 @@ def test_pieces_and_garbage_after_the_end_change_no_derivative(
 
 def test_lambda_fades_what_an_action_owes_to_earlier_ones() -> None:
     fade, weight, nothing = 0.7, jnp.array([3.0, 5.0, -2.0, 4.0]), jnp.zeros(4)
-    found = jax.hessian(lambda x: terms.loaded_dice(fade)(x, nothing, weight).sum())(nothing - 1)
+    curvature = jax.hessian(lambda x: terms.loaded_dice(fade)(x, nothing, weight).sum())
+    found = jax.jit(curvature)(-np.ones(4))
     earlier, later = np.minimum(*np.indices((4, 4))), np.maximum(*np.indices((4, 4)))
     expected = fade ** (later - earlier) * np.asarray(weight)[later]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)

@@ -26,6 +26,7 @@ from pgjax import (
 from pgjax.types import Moments
 from pgjax.weights.off_policy import log_ratios, ratio_below
 from pgjax.weights.off_policy.ratios import cumulative_log_ratios
+from tests.shared import rows
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -143,7 +144,13 @@ def by_time_and_state(batch: Trajectory, probability: np.ndarray, x: Any) -> np.
 
 def weigh(credit: Any, batch: Trajectory, log_prob: Any) -> np.ndarray:
     """Compiled as a whole: one operation after another costs a compilation each."""
-    return np.asarray(jax.jit(credit)(batch, log_prob))
+    return np.asarray(_weigh(credit, batch, log_prob))
+
+
+@jax.jit
+def _weigh(credit: Any, batch: Trajectory, log_prob: Any) -> Any:
+    """Weights are records: all settings of one kind share a program."""
+    return credit(batch, log_prob)
 
 
 def flat_gradient(params: np.ndarray) -> np.ndarray:
@@ -177,9 +184,10 @@ def test_on_its_own_batches_importance_sampling_is_reinforce_and_reward_to_go(ta
 
 def test_weights_are_the_sums_of_their_formulas(listed):
     batch, _, log_prob, *_ = listed
-    batch, log_prob = jax.tree.map(lambda x: x[::17], (batch, log_prob))
+    batch, log_prob = rows((batch, log_prob), slice(None, None, 17))
     N = len(log_prob)
-    ratio = np.asarray(jnp.where(batch.mask, jnp.exp(log_prob - batch.log_prob), 1))
+    ratio = np.exp(np.asarray(log_prob) - np.asarray(batch.log_prob))
+    ratio = np.where(batch.mask, ratio, 1)
     product, mask = np.cumprod(ratio, 1), np.asarray(batch.mask)
     reward, b = np.asarray(batch.reward), np.asarray(batch.value)
     held = {
@@ -207,14 +215,14 @@ def test_weights_are_the_sums_of_their_formulas(listed):
 
 def test_a_misnormalised_behaviour_cancels_in_self_normalised_weights_only(listed):
     batch, _, log_prob, *_ = listed
-    off = replace(batch, log_prob=batch.log_prob + jnp.log(2.0) * jnp.eye(1, H))
+    off = replace(batch, log_prob=jnp.asarray(batch.log_prob + np.log(2.0) * np.eye(1, H)))
     for make, unchanged in (
         (off_policy.normalised_trajectory_importance, True),
         (off_policy.normalised_per_decision, True),
         (off_policy.per_decision, False),
     ):
         found, shifted = (weigh(make(GAMMA), x, log_prob) for x in (batch, off))
-        assert bool(jnp.allclose(found, shifted, rtol=0, atol=TINY)) is unchanged
+        assert np.allclose(found, shifted, rtol=0, atol=TINY) is unchanged
 
 
 def test_self_normalisation_biases_less_in_larger_batches():
@@ -271,11 +279,14 @@ def random_sequences(T: int = 6) -> dict[str, Any]:
     return {name: jnp.asarray(x) for name, x in fields.items()}
 
 
+vtrace_targets = jax.jit(off_policy.vtrace_targets)
+
+
 def test_vtrace_is_the_sum_of_its_definition():
-    given = random_sequences() | {"discount": jnp.full(6, 0.9)}
+    given = random_sequences() | {"discount": jnp.asarray(np.full(6, 0.9))}
     r, g, log_ratio, V, W = (np.asarray(x) for x in given.values())
     settings: dict[str, Any] = {"lambda_": 0.7, "ratio_ceiling": 1.4, "trace_ceiling": 1.1}
-    found = off_policy.vtrace_targets(**given, **settings)
+    found = np.asarray(vtrace_targets(**given, **settings))
     rho, c = np.minimum(1.4, np.exp(log_ratio)), 0.7 * np.minimum(1.1, np.exp(log_ratio))
     for s in range(6):
         expected = V[s] + sum(
@@ -290,10 +301,10 @@ def vtrace_weights(batch: Trajectory, log_prob: Any, lambda_: float, rho: float,
     N, T = batch.mask.shape
     found = np.zeros((N, T))
     for i in range(N):
-        length = int(batch.mask[i].sum())
+        length = int(np.asarray(batch.mask)[i].sum())
         V = np.append(np.asarray(batch.value)[i, :length], 0.0)
         r = np.asarray(batch.reward)[i]
-        ratio = np.exp(np.asarray(log_prob - batch.log_prob)[i])
+        ratio = np.exp(np.asarray(log_prob)[i] - np.asarray(batch.log_prob)[i])
         target = np.zeros(length + 1)
         for s in range(length):
             for t in range(s, length):
@@ -312,11 +323,10 @@ def test_the_weights_of_vtrace_are_their_definition_under_any_two_ceilings(
     listed, lambda_, ceilings
 ):
     batch, _, log_prob, *_ = listed
-    some = slice(None, None, 23)
-    batch, log_prob = jax.tree.map(lambda x: x[some], (batch, log_prob))
+    batch, log_prob = rows((batch, log_prob), slice(None, None, 23))
     rho, c = ceilings
-    weigh = off_policy.vtrace(GAMMA, lambda_=lambda_, ratio_ceiling=rho, trace_ceiling=c)
-    found = weigh(batch, log_prob)
+    vtrace = off_policy.vtrace(GAMMA, lambda_=lambda_, ratio_ceiling=rho, trace_ceiling=c)
+    found = weigh(vtrace, batch, log_prob)
     expected = vtrace_weights(batch, log_prob, lambda_, rho, c)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TINY)
     for other in ((rho, 0.3), (0.3, c)):  # each ceiling makes a difference
@@ -327,29 +337,30 @@ def test_the_weights_of_vtrace_are_their_definition_under_any_two_ceilings(
 def test_on_policy_vtrace_is_the_lambda_return_and_its_advantage_is_gae():
     given = random_sequences()
     r, g, W = (given[name] for name in ("reward", "discount", "next_value"))
-    on_policy: dict[str, Any] = given | {"log_ratio": jnp.zeros(6)}
+    on_policy: dict[str, Any] = given | {"log_ratio": jnp.asarray(np.zeros(6))}
+    lambda_returns = jax.jit(pgjax.lambda_returns)
     for lambda_ in (0.0, 0.6, 1.0):
-        found = off_policy.vtrace_targets(**on_policy, lambda_=lambda_)
-        expected = pgjax.lambda_returns(r, g, lambda_, W)
+        found = vtrace_targets(**on_policy, lambda_=lambda_)
+        expected = lambda_returns(r, g, lambda_, W)
         np.testing.assert_allclose(found, expected, rtol=0, atol=TINY)
-    off = off_policy.vtrace_targets(**given)
-    assert not np.allclose(off, pgjax.lambda_returns(r, g, 1.0, W))
+    off = vtrace_targets(**given)
+    assert not np.allclose(off, lambda_returns(r, g, 1.0, W))
 
 
 def test_on_policy_the_vtrace_gradient_is_the_actor_critic_one(listed):
     batch, _, log_prob, *_ = listed
-    batch = replace(batch, log_prob=log_prob, final_value=jnp.arange(float(len(log_prob))))
+    final_value = jnp.asarray(np.arange(float(len(log_prob))))
+    batch = replace(batch, log_prob=log_prob, final_value=final_value)
     found = weigh(off_policy.vtrace(GAMMA, lambda_=0.6), batch, log_prob)
     length = np.asarray(batch.mask).sum(1)
+    advantages = jax.jit(pgjax.generalized_advantages)
     for i in range(0, len(log_prob), 11):
         T = length[i]
         value = np.append(np.asarray(batch.value)[i, :T], i)
-        value[-1] *= not batch.terminated[i, T - 1]
-        reward = batch.reward[i, :T]
-        advantage = pgjax.generalized_advantages(
-            reward, GAMMA, 0.6, jnp.asarray(value[:-1]), jnp.asarray(value[1:])
-        )
-        expected = GAMMA ** np.arange(T) * advantage
+        value[-1] *= not np.asarray(batch.terminated)[i, T - 1]
+        reward = jnp.asarray(np.asarray(batch.reward)[i, :T])
+        advantage = advantages(reward, GAMMA, 0.6, jnp.asarray(value[:-1]), jnp.asarray(value[1:]))
+        expected = GAMMA ** np.arange(T) * np.asarray(advantage)
         np.testing.assert_allclose(found[i, :T], expected, rtol=0, atol=TINY)
 
 
@@ -458,8 +469,7 @@ def test_tree_backup_reads_the_behaviour_in_front_of_the_advantage_only(listed):
     other = replace(batch, log_prob=batch.log_prob - 0.5)
     for make, same in ((off_policy.tree_backup, True), (off_policy.retrace, False)):
         found, shifted = (weigh(make(GAMMA), x, log_prob) for x in (batch, other))
-        unchanged = jnp.allclose(math.exp(0.5) * found, shifted, rtol=0, atol=TINY)
-        assert bool(unchanged) is same
+        assert np.allclose(math.exp(0.5) * found, shifted, rtol=0, atol=TINY) is same
 
 
 # Another library's results
@@ -471,13 +481,14 @@ def test_vtrace_agrees_with_rlax():
     r, g, log_ratio, V, W = given.values()
     settings: dict[str, Any] = {"lambda_": 0.7, "ratio_ceiling": 1.4}
     ratio = jnp.exp(log_ratio)
+    td_error_and_advantage = jax.jit(rlax.vtrace_td_error_and_advantage)
     with jax.numpy_dtype_promotion("standard"):
-        other_ceiling = rlax.vtrace(V, W, r, g, ratio, 0.7, 1.0)
+        other_ceiling = jax.jit(rlax.vtrace)(V, W, r, g, ratio, 0.7, 1.0)
         theirs, of_one_discount = (
-            rlax.vtrace_td_error_and_advantage(V, W, r, x, ratio, jnp.asarray(0.7), 1.4, 1.4)
-            for x in (g, jnp.full(6, 0.9))
+            td_error_and_advantage(V, W, r, x, ratio, jnp.asarray(0.7), 1.4, 1.4)
+            for x in (g, jnp.asarray(np.full(6, 0.9)))
         )
-    found = off_policy.vtrace_targets(**given, **settings)
+    found = vtrace_targets(**given, **settings)
     np.testing.assert_allclose(found - V, theirs.errors, rtol=0, atol=TINY)
     batch = row(reward=r, value=V, terminated=jnp.zeros(6, bool), final_value=W[-1])
     advantage = weigh(off_policy.vtrace(0.9, **settings), batch, log_ratio[None] + batch.log_prob)
@@ -559,12 +570,13 @@ def test_two_episodes_in_a_window_are_two_rows(terminates):
 
 def test_what_stands_after_the_end_and_in_a_hidden_trajectory_changes_nothing(listed, table):
     lengths = np.asarray(listed[0].mask).sum(1)
-    batch = jax.tree.map(lambda x: x[np.argsort(lengths)[[0, 1, -1]]], listed[0])
-    hidden = replace(batch, mask=batch.mask.at[1].set(False))
+    batch = rows(listed[0], np.argsort(lengths)[[0, 1, -1]])
+    mask = np.asarray(batch.mask) & np.array([[True], [False], [True]])
+    hidden = replace(batch, mask=jnp.asarray(mask))
     dirty = replace(
         hidden,
         **{
-            field: jnp.where(hidden.mask, getattr(hidden, field), jnp.nan)
+            field: jnp.asarray(np.where(mask, getattr(hidden, field), np.nan))
             for field in ("reward", "log_prob", "value", "action_value")
         },
     )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 import pgjax
 from pgjax import Estimator, TabularMDP, Trajectory, enumeration, exact, suite
@@ -26,6 +27,7 @@ REFERENCE_PARAMS = PROBLEM.params / 2
 REFERENCE = exact.action_probabilities(replace(PROBLEM, params=REFERENCE_PARAMS))
 
 
+@jax.jit
 def kl(p: Any, q: Any) -> Any:
     return jnp.sum(p * (jnp.log(p) - jnp.log(q)))
 
@@ -44,19 +46,19 @@ def mean_of(term: Callable, differentiated: bool) -> Any:
         log_prob = jax.nn.log_softmax(logits)
         return jnp.sum(probabilities * term(log_prob, jnp.log(OTHER), jnp.ones(3)))
 
-    return (jax.grad(mean) if differentiated else mean)(jnp.asarray(LOGITS))
+    return jax.jit(jax.grad(mean) if differentiated else mean)(jnp.asarray(LOGITS))
 
 
 def test_k1_and_k3_have_the_divergence_as_their_mean_and_k2_has_not() -> None:
-    truth = kl(jax.nn.softmax(LOGITS), OTHER)
+    truth = kl(softmax(LOGITS), OTHER)
     np.testing.assert_allclose(mean_of(reg.k1, False), truth, rtol=1e-14)
     np.testing.assert_allclose(mean_of(reg.k3, False), truth, rtol=1e-14)
     assert abs(mean_of(reg.k2, False) - truth) > 1e-3
 
 
 def test_in_the_loss_k1_is_silent_k2_is_right_and_k3_is_the_other_divergences() -> None:
-    forward = jax.grad(lambda x: kl(jax.nn.softmax(x), OTHER))(LOGITS)
-    reverse = jax.grad(lambda x: kl(OTHER, jax.nn.softmax(x)))(LOGITS)
+    forward = jax.jit(jax.grad(lambda x: kl(jax.nn.softmax(x), OTHER)))(LOGITS)
+    reverse = jax.jit(jax.grad(lambda x: kl(OTHER, jax.nn.softmax(x))))(LOGITS)
     np.testing.assert_allclose(mean_of(reg.k1, True), np.zeros(3), rtol=0, atol=1e-15)
     np.testing.assert_allclose(mean_of(reg.k2, True), forward, rtol=0, atol=1e-15)
     np.testing.assert_allclose(mean_of(reg.k3, True), reverse, rtol=0, atol=1e-15)
@@ -64,34 +66,48 @@ def test_in_the_loss_k1_is_silent_k2_is_right_and_k3_is_the_other_divergences() 
 
 
 def test_the_sampled_entropy_is_silent_and_its_square_is_right() -> None:
-    truth = jax.grad(lambda x: -kl(jax.nn.softmax(x), jnp.ones(3)))(LOGITS)
+    truth = jax.jit(jax.grad(lambda x: -kl(jax.nn.softmax(x), jnp.ones(3))))(LOGITS)
     np.testing.assert_allclose(mean_of(reg.sampled_entropy, True), np.zeros(3), rtol=0, atol=1e-15)
     np.testing.assert_allclose(mean_of(reg.squared_entropy, True), truth, rtol=0, atol=1e-15)
     np.testing.assert_allclose(
-        mean_of(reg.sampled_entropy, False), -kl(jax.nn.softmax(LOGITS), jnp.ones(3)), rtol=1e-14
+        mean_of(reg.sampled_entropy, False), -kl(softmax(LOGITS), np.ones(3)), rtol=1e-14
     )
 
 
 def test_k3_times_a_ratio_that_keeps_its_gradient_is_k2_sample_by_sample() -> None:
     # DeepSeek-V3.2 (2025) corrects k3 so; on the policy's own samples nothing else comes out.
-    log_prob, reference, one = -jnp.arange(1.0, 4.0), jnp.array([-2.0, -0.5, -3.0]), jnp.ones(3)
+    log_prob, reference, one = map(
+        jnp.asarray, (-np.arange(1.0, 4.0), np.array([-2.0, -0.5, -3.0]), np.ones(3))
+    )
 
     def corrected(log_prob: Any) -> Any:
         ratio = jnp.exp(log_prob - jax.lax.stop_gradient(log_prob))
         return jnp.sum(ratio * reg.k3(log_prob, reference, one))
 
-    expected = jax.grad(lambda x: reg.k2(x, reference, one).sum())(log_prob)
-    np.testing.assert_allclose(jax.grad(corrected)(log_prob), expected, rtol=0, atol=1e-14)
+    found, expected = jax.jit(
+        lambda x: (jax.grad(corrected)(x), jax.grad(lambda x: reg.k2(x, reference, one).sum())(x))
+    )(log_prob)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
 def test_a_reference_out_of_reach_gives_no_nan(dtype: Any) -> None:
-    log_prob, reference = jnp.zeros(4, dtype), jnp.array([200, -200, 2e4, -2e4], dtype)
-    for term in (reg.k1, reg.k2, reg.k3):
-        total = jax.value_and_grad(lambda x, k=term: k(x, reference, jnp.ones_like(x)).sum())
-        assert np.all(np.isfinite(jax.tree.leaves(total(log_prob))[1]))
-    naive = jax.grad(lambda x: (jnp.exp(reference - x) - 1 - (reference - x)).sum())(log_prob)
-    assert not np.all(np.isfinite(naive))
+    log_prob, reference = (
+        jnp.asarray(np.array(x, dtype)) for x in ([0, 0, 0, 0], [200, -200, 2e4, -2e4])
+    )
+
+    @jax.jit
+    def slopes(log_prob: Any) -> list[Any]:
+        terms = (*(lambda x, k=k: k(x, reference, jnp.ones_like(x)) for k in forms), naive)
+        return [jax.grad(lambda x, term=term: term(x).sum())(log_prob) for term in terms]
+
+    def naive(x: Any) -> Any:
+        return jnp.exp(reference - x) - 1 - (reference - x)
+
+    forms = (reg.k1, reg.k2, reg.k3)
+    *found, wrong = slopes(log_prob)
+    assert np.all(np.isfinite(found))
+    assert not np.all(np.isfinite(wrong))
 
 
 # Whole episodes: the mean of every form
@@ -120,6 +136,7 @@ def test_each_form_in_the_reward_has_exactly_the_bias_it_states() -> None:
         assert np.max(np.abs(biased - truth)) > 1e-3
 
 
+@jax.jit
 def log_table(params: Any) -> Any:
     """[S, A] log π of the tabular softmax."""
     return jax.nn.log_softmax(jnp.asarray(params))
@@ -132,7 +149,7 @@ def discounted_visits() -> np.ndarray:
 def local_reverse_gradient() -> Any:
     """Σ_s d(s) ∇KL(ref‖π)(s), by its definition."""
     weight = jnp.asarray(discounted_visits()[:, None] * REFERENCE)
-    return jax.grad(lambda params: -jnp.sum(weight * log_table(params)))(
+    return jax.jit(jax.grad(lambda params: -jnp.sum(weight * log_table(params))))(
         jnp.asarray(PROBLEM.params)
     )
 
@@ -141,10 +158,10 @@ def k2_return_gradient() -> Any:
     """∇E[Σ γ^t (r − β k2)]: k2 as a reward, plus the gradient of k2 itself on its visits."""
     square = (np.asarray(log_table(PROBLEM.params)) - np.log(REFERENCE)) ** 2 / 2
     as_reward = exact.gradient(replace(PROBLEM, mdp=rewarded(PROBLEM, -BETA * square)))
-    log_prob = log_table(PROBLEM.params)
-    weight = jnp.asarray(discounted_visits())[:, None] * jnp.exp(log_prob)
-    itself = jax.grad(
-        lambda params: jnp.sum(weight * (log_table(params) - jnp.log(REFERENCE)) ** 2 / 2)
+    log_prob = np.asarray(log_table(PROBLEM.params))
+    weight = discounted_visits()[:, None] * np.exp(log_prob)
+    itself = jax.jit(
+        jax.grad(lambda params: jnp.sum(weight * (log_table(params) - np.log(REFERENCE)) ** 2 / 2))
     )(jnp.asarray(PROBLEM.params))
     return as_reward - BETA * itself
 
@@ -193,9 +210,10 @@ def test_the_local_gradients_are_those_of_each_state_times_its_visits() -> None:
         return jnp.sum(weight * each)
 
     found = exact.local_kl_gradient(PROBLEM, reference=REFERENCE)
-    np.testing.assert_allclose(found, jax.grad(weighed)(params, reference), **CHECK)
+    slope = jax.jit(jax.grad(weighed))
+    np.testing.assert_allclose(found, slope(params, reference), **CHECK)
     found = exact.local_entropy_gradient(PROBLEM)
-    np.testing.assert_allclose(found, -jax.grad(weighed)(params, jnp.ones((4, 2))), **CHECK)
+    np.testing.assert_allclose(found, -slope(params, jnp.asarray(np.ones((4, 2)))), **CHECK)
     whole = exact.entropy_regularized_gradient(PROBLEM, coefficient=1.0)
     plain = exact.gradient(PROBLEM)
     assert np.max(np.abs(whole - plain - found)) > 1e-2  # later entropies are credited there
@@ -232,11 +250,11 @@ def batch(strict: None) -> Trajectory:
 
 def garbage(batch: Trajectory) -> Trajectory:
     """NaN wherever an episode has ended."""
-    dead = ~batch.mask
+    dead = ~np.asarray(batch.mask)
     return replace(
         batch,
-        log_prob=jnp.where(dead, jnp.nan, batch.log_prob),
-        observation=jnp.where(dead[..., None], jnp.nan, batch.observation),
+        log_prob=jnp.asarray(np.where(dead, np.nan, batch.log_prob)),
+        observation=jnp.asarray(np.where(dead[..., None], np.nan, batch.observation)),
     )
 
 
@@ -250,24 +268,28 @@ def test_the_exact_entropys_gradient_is_the_mean_of_each_states(batch: Trajector
         return jnp.mean(jnp.sum(jnp.where(batch.mask, discounts[None] * entropy, 0), axis=1))
 
     found = reg.entropy_gradient(PROBLEM.policy, params, garbage(batch), discount=GAMMA)
-    np.testing.assert_allclose(found, jax.grad(expected)(params), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(found, jax.jit(jax.grad(expected))(params), rtol=0, atol=1e-14)
 
 
 def test_only_the_rewards_of_live_steps_change(batch: Trajectory) -> None:
-    reference = jnp.where(batch.mask, -1.0, jnp.nan)
-    for found in (
-        reg.with_k1_reward(garbage(batch), reference, BETA),
-        reg.with_k2_reward(garbage(batch), reference, BETA),
-        reg.with_k3_reward(garbage(batch), reference, BETA),
-        reg.with_entropy_reward(garbage(batch), BETA),
-    ):
-        assert np.all(np.isfinite(found.reward))
-        np.testing.assert_array_equal(found.reward[~batch.mask], 0)
-        assert np.all((found.reward != batch.reward)[batch.mask])
+    live = np.asarray(batch.mask)
+    reference = jnp.asarray(np.where(live, -1.0, np.nan))
+
+    @jax.jit
+    def every_form(batch: Trajectory) -> list[Trajectory]:
+        forms = (reg.with_k1_reward, reg.with_k2_reward, reg.with_k3_reward)
+        charged = [form(batch, reference, BETA) for form in forms]
+        return [*charged, reg.with_entropy_reward(batch, BETA)]
+
+    for found in every_form(garbage(batch)):
+        reward = np.asarray(found.reward)
+        assert np.all(np.isfinite(reward))
+        np.testing.assert_array_equal(reward[~live], 0)
+        assert np.all((reward != np.asarray(batch.reward))[live])
         np.testing.assert_array_equal(found.action, batch.action)
-    charged = reg.with_k1_reward(batch, reference, BETA).reward
-    expected = batch.reward - BETA * (batch.log_prob + 1)
-    np.testing.assert_allclose(charged, jnp.where(batch.mask, expected, 0), rtol=0, atol=1e-15)
+    charged = every_form(batch)[0].reward
+    expected = np.asarray(batch.reward) - BETA * (np.asarray(batch.log_prob) + 1)
+    np.testing.assert_allclose(charged, np.where(live, expected, 0), rtol=0, atol=1e-15)
 
 
 def test_a_penalty_in_the_reward_is_a_constant(batch: Trajectory) -> None:
@@ -275,7 +297,7 @@ def test_a_penalty_in_the_reward_is_a_constant(batch: Trajectory) -> None:
         moving = replace(batch, log_prob=log_prob)
         return reg.with_k2_reward(moving, jnp.full((9, 3), -1.0), BETA).reward.sum()
 
-    np.testing.assert_array_equal(jax.grad(total)(batch.log_prob), np.zeros((9, 3)))
+    np.testing.assert_array_equal(jax.jit(jax.grad(total))(batch.log_prob), np.zeros((9, 3)))
 
 
 def test_integer_rewards_are_promoted(batch: Trajectory) -> None:
@@ -351,6 +373,6 @@ def test_the_terms_combine_with_any_estimator(batch: Trajectory) -> None:
         ),
         pgjax.terms.score,
     )
-    found = jax.grad(objective)(jnp.asarray(PROBLEM.params))
+    found = jax.jit(jax.grad(objective))(jnp.asarray(PROBLEM.params))
     expected = pgjax.gradient(both, PROBLEM.policy, PROBLEM.params, batch)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)

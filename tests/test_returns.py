@@ -241,6 +241,7 @@ FUNCTIONS: dict[str, Callable] = {
     "lambda_returns": lambda r, v: lambda_returns(r, 0.5, 0.5, v),
     "n_step_returns": lambda r, v: n_step_returns(r, 0.5, 2, v),
 }
+COMPILED = {name: jax.jit(function) for name, function in FUNCTIONS.items()}
 each_function = pytest.mark.parametrize("name", FUNCTIONS)
 
 
@@ -248,23 +249,25 @@ each_function = pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
 def test_a_floating_reward_gets_its_dtype_back(name: str, dtype: np.dtype) -> None:
     # Numbers that even bfloat16 holds exactly, and results that it holds exactly.
-    reward, value = jnp.array([1.0, 2.0, 4.0]), jnp.array([2.0, 1.0, 0.0])
-    found = FUNCTIONS[name](reward.astype(dtype), value.astype(dtype))
-    assert found.dtype == dtype
+    reward, value = np.array([1.0, 2.0, 4.0]), np.array([2.0, 1.0, 0.0])
+    low, wide = (
+        COMPILED[name](jnp.asarray(reward.astype(each)), jnp.asarray(value.astype(each)))
+        for each in (dtype, np.float64)
+    )
+    assert low.dtype == dtype
     np.testing.assert_array_equal(
-        found.astype(jnp.float64), FUNCTIONS[name](reward, value).astype(dtype).astype(jnp.float64)
+        np.asarray(low).astype(np.float64), np.asarray(wide).astype(dtype).astype(np.float64)
     )
 
 
 @each_function
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.int8, jnp.uint8])
 def test_an_integer_reward_becomes_float32(name: str, dtype: np.dtype) -> None:
-    reward, value = jnp.array([1, 0, 1]).astype(dtype), jnp.array([2.0, 1.0, 0.0])
-    found = FUNCTIONS[name](reward, value)
+    reward, value = np.array([1, 0, 1]), jnp.asarray(np.array([2.0, 1.0, 0.0]))
+    found = COMPILED[name](jnp.asarray(reward.astype(dtype)), value)
     assert found.dtype == jnp.float32
-    np.testing.assert_array_equal(
-        found.astype(jnp.float64), FUNCTIONS[name](jnp.array([1.0, 0.0, 1.0]), value)
-    )
+    expected = COMPILED[name](jnp.asarray(reward.astype(np.float64)), value)
+    np.testing.assert_array_equal(np.asarray(found).astype(np.float64), expected)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -296,19 +299,20 @@ def geometric_returns(discount: float, T: int) -> np.ndarray:
 
 @each_function
 def test_an_empty_sequence_has_an_empty_result(name: str) -> None:
-    empty = jnp.zeros(0)
-    assert FUNCTIONS[name](empty, empty).shape == (0,)
-    assert FUNCTIONS[name](empty.astype(jnp.int32), empty).dtype == jnp.float32
+    empty = jnp.asarray(np.zeros(0))
+    assert COMPILED[name](empty, empty).shape == (0,)
+    assert COMPILED[name](jnp.asarray(np.zeros(0, np.int32)), empty).dtype == jnp.float32
 
 
 @each_function
 def test_vmap_equals_the_loop_over_rows(name: str) -> None:
-    reward = jnp.asarray(np.random.default_rng(0).normal(size=(5, 7)))
-    value = jnp.asarray(np.random.default_rng(1).normal(size=(5, 7)))
-    rows = [FUNCTIONS[name](r, v) for r, v in zip(reward, value, strict=True)]
-    np.testing.assert_allclose(
-        jax.vmap(FUNCTIONS[name])(reward, value), rows, rtol=4 * EPS, atol=4 * EPS
-    )
+    reward = np.random.default_rng(0).normal(size=(5, 7))
+    value = np.random.default_rng(1).normal(size=(5, 7))
+    rows = [
+        COMPILED[name](jnp.asarray(r), jnp.asarray(v)) for r, v in zip(reward, value, strict=True)
+    ]
+    mapped = jax.jit(jax.vmap(FUNCTIONS[name]))(reward, value)
+    np.testing.assert_allclose(mapped, rows, rtol=4 * EPS, atol=4 * EPS)
 
 
 # chex declares its decorator as an object.
