@@ -159,6 +159,20 @@ def test_an_estimate_that_depends_on_the_order_is_summed_over_tuples(table: np.n
     np.testing.assert_allclose(found.mean, [p - 2 * p**2], rtol=1e-13)
 
 
+def test_the_limit_is_the_largest_number_that_is_accepted(table: np.ndarray) -> None:
+    problem = Problem(MDP, POLICY, table, 1)
+    M, estimator = enumeration.count(problem), pgjax.reward_to_go(0.9)
+    multisets = M * (M + 1) // 2
+    enumeration.trajectories(problem, limit=M)
+    enumeration.moments(estimator, problem, batch_size=2, limit=multisets)
+    assert not enumeration.examine(estimator, problem, batch_size=2, limit=M**2 - 1).over_tuples
+    assert enumeration.examine(estimator, problem, batch_size=2, limit=M**2).over_tuples
+    with pytest.raises(ValueError, match=f"gives {M} trajectories, more than the limit of {M - 1}"):
+        enumeration.trajectories(problem, limit=M - 1)
+    with pytest.raises(ValueError, match=f"gives {multisets} multisets, more than the limit"):
+        enumeration.moments(estimator, problem, batch_size=2, limit=multisets - 1)
+
+
 def test_users_code_may_return_any_tree(table: np.ndarray) -> None:
     def statistics(params: Any, batch: Trajectory) -> Any:
         reward = jnp.where(batch.mask, batch.reward, 0)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.stats import binom, norm
 
 import pgjax
@@ -97,6 +98,72 @@ def test_on_the_edge_of_the_margin_a_mean_passes_no_more_often_than_stated(
     assert passes(2 * edge) > LIMIT  # the control
 
 
+def decision(data, truth, **settings):
+    """Of the one look at these very samples: passed, failed, or None for inconclusive."""
+    with jax.enable_x64(True):
+        samples = jnp.asarray(data)
+        found = outcomes(lambda key: samples, [0], truth, max_samples=len(data), **settings)
+    return found[0]
+
+
+def nearly(number):
+    """Just below it, and just above."""
+    return number * (1 - 1e-9), number * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("shift", [[0.09, 0, 0], [0.05, 0.05, -0.05]], ids=["sparse", "dense"])
+def test_the_decision_turns_where_hotelling_s_and_student_s_tests_say(shift):
+    """From the formulas: p is twice the smaller of two, and the mean lies in an ellipsoid."""
+    n, P, truth = 1024, 3, np.array([1.0, -2.0, 0.5])
+    random = np.random.default_rng(0)
+    noise = random.normal(size=(n, P)) @ np.array([[1, 0.5, 0], [0, 1, 0.2], [0, 0, 2.0]])
+    data = truth + shift + noise - noise.mean(0)
+    S = np.cov(data.T)
+    t_squared = n * np.array(shift) @ np.linalg.solve(S, shift)
+    dense = stats.f.sf(t_squared * (n - P) / (P * (n - 1)), P, n - P)
+    sparse = P * stats.ttest_1samp(data, truth).pvalue.min()
+    assert (sparse < dense) == (shift[1] == 0)
+    p = 2 * min(dense, sparse)
+    below, above = nearly(2 * p)  # the first look spends half of α
+    assert decision(data, truth, alpha=above, margin=10.0) is False
+    assert decision(data, truth, alpha=below, margin=10.0) is True
+    critical = P * (n - 1) / (n - P) * stats.f.isf(p / 4, P, n - P)
+    radius = np.sqrt(critical * np.linalg.eigvalsh(S).max() / n)
+    below, above = nearly((np.linalg.norm(shift) + radius) / np.linalg.norm(truth))
+    assert decision(data, truth, alpha=p / 2, margin=above) is True
+    assert decision(data, truth, alpha=p / 2, margin=below) is None
+
+
+def test_with_a_bound_the_decision_turns_where_the_empirical_bernstein_bound_says():
+    """Maurer & Pontil (2009), theorem 4: two sides of P means, each at α / 2 / (2 P)."""
+    n, P, B, truth = 2048, 2, 1.2, np.array([1.0, 2.0])
+    noise = np.random.default_rng(0).uniform(-1, 1, (n, P))
+    noise -= noise.mean(0)
+
+    def radius(alpha):
+        log = np.log(2 / (alpha / 2 / (2 * P)))
+        return np.sqrt(2 * noise.var(0, ddof=1) * log / n) + 7 * 2 * B * log / (3 * (n - 1))
+
+    shift = np.array([radius(0.01)[0], 0.02])
+    data = truth + shift + noise
+    below, above = nearly(0.01)
+    assert decision(data, truth, alpha=above, margin=10.0, bound=B) is False
+    assert decision(data, truth, alpha=below, margin=10.0, bound=B) is True
+    narrow, wide = nearly(np.linalg.norm(shift + radius(below)) / np.linalg.norm(truth))
+    assert decision(data, truth, alpha=below, margin=wide, bound=B) is True
+    assert decision(data, truth, alpha=below, margin=narrow, bound=B) is None
+
+
+def test_skewed_samples_are_judged_once_they_are_enough_for_their_skewness():
+    """n ≥ (|skew| z³ / (6 ln 2))², z the quantile of the look's level, two-sided."""
+    data = np.random.default_rng(0).exponential(size=(4096, 1))
+    skew = stats.skew(data[:, 0])
+    z = (np.sqrt(4096) * 6 * np.log(2) / skew) ** (1 / 3)
+    below, above = nearly(4 * stats.norm.sf(z))
+    assert decision(data, np.ones(1), alpha=above, margin=10.0) is True
+    assert decision(data, np.ones(1), alpha=below, margin=10.0) is None
+
+
 def test_singular_covariance_is_no_obstacle():
     def draw(key):
         x = jax.random.normal(key, (512, 1))
@@ -170,9 +237,14 @@ def sampled(key, batches, size, temperature=1.0):
 
 
 def test_independent_batches_have_a_variance_ratio_of_one():
-    found = sampling.independence_test(sampled(0, 1024, 4))  # α = 1e-6
+    batches = sampled(0, 1024, 4)
+    found = sampling.independence_test(batches)  # α = 1e-6
     assert found.passed
     assert found.variance_ratio == pytest.approx(1, abs=0.3)
+    below, above = nearly(found.p_value)
+    assert sampling.independence_test(batches, alpha=below).passed
+    assert sampling.independence_test(batches, alpha=found.p_value).passed
+    assert not sampling.independence_test(batches, alpha=above).passed
 
 
 def test_a_shared_key_has_a_variance_ratio_of_the_batch_size():

@@ -111,6 +111,15 @@ def test_on_policy_every_term_has_the_gradient_of_the_score(name: str) -> None:
     np.testing.assert_allclose(total(log_prob), weight, rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_every_term_is_proportional_to_a_weight_of_either_sign(name: str) -> None:
+    def slope(scale: float) -> Any:
+        return value_and_slope(EVERY[name], weight=scale * WEIGHT)[1]
+
+    for scale in (1e-3, 0.1, 100.0):
+        np.testing.assert_allclose(slope(scale), scale * slope(1.0), rtol=1e-12, atol=0)
+
+
 # Overflow
 
 

@@ -188,7 +188,7 @@ def _normal_decision(
     deviations = np.sqrt(np.diag(covariance))
     varies = deviations > 1e-6 * scale
     t = np.abs(mean[varies]) / (deviations[varies] / np.sqrt(n))
-    p_sparse = varies.sum() * scipy.stats.t.sf(t, n - 1).max() * 2
+    p_sparse = 2 * varies.sum() * scipy.stats.t.sf(t.max(), n - 1)
     p_value = float(min(1.0, 2 * min(p_dense, p_sparse)))
     if p_value < level:
         return False, p_value
