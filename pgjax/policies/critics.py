@@ -108,7 +108,8 @@ def fit(
         params: to start from.
         batch: [N, T]; its observations and mask are read.
         target: [N, T] in units of return: `weights.returns_to_go(batch, discount)`, say.
-        optimizer: from optax.
+        optimizer: from optax; one that searches along a line, as `optax.lbfgs` does, is given the
+            loss.
         num_steps: gradient steps, each on the whole batch.
 
     Returns:
@@ -145,8 +146,12 @@ def fit(
 
     def step(carry: tuple[Params, optax.OptState], _: None) -> tuple[Any, None]:
         params, state = carry
-        change, state = optimizer.update(jax.grad(loss)(params), state, params)
+        error, slope = jax.value_and_grad(loss)(params)
+        change, state = stepping.update(
+            slope, state, params, value=error, grad=slope, value_fn=loss
+        )
         return (optax.apply_updates(params, change), state), None
 
+    stepping = optax.with_extra_args_support(optimizer)  # a line search may ask for the loss
     start = jax.tree.map(jnp.asarray, params)
     return jax.lax.scan(step, (start, optimizer.init(start)), None, length=num_steps)[0][0]

@@ -198,7 +198,8 @@ def _add_moments(
 
 def _no_moments(params: Params) -> RunningMoments:
     zero = jax.tree.map(jnp.zeros_like, params)
-    return RunningMoments(jnp.zeros((), jax.tree.leaves(params)[0].dtype), zero, zero)
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(params)] or [None]  # of no parameters: JAX's
+    return RunningMoments(jnp.zeros((), dtypes[0]), zero, zero)
 
 
 _GRADIENT = _Statistic(

@@ -109,13 +109,17 @@ def improve(
         Parameters and optimizer state after the last step; the mean over the steps of the
         gradient's norm, and of the entropy.
     """
-    gradient_of = jax.grad(partial(objective, agent, term, settings), has_aux=True)
+    aim = partial(objective, agent, term, settings)
 
     def minibatch(carry: tuple[Any, Any], rows: Rows) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         params, optimizer_state = carry
-        gradient, entropy = gradient_of(params, rows)
+        (value, entropy), gradient = jax.value_and_grad(aim, has_aux=True)(params, rows)
         metrics = optax.tree.norm(gradient), entropy
-        return ascend(optimizer, params, optimizer_state, gradient), metrics
+
+        def fixed(params: Params) -> Array:
+            return aim(params, rows)[0]
+
+        return ascend(optimizer, params, optimizer_state, gradient, value, fixed), metrics
 
     def epoch(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         return jax.lax.scan(minibatch, carry, _deal_rows(rows, settings.num_minibatches, key))

@@ -103,8 +103,11 @@ def update(
     params, batch = as_checked_arrays(params, batch)
     score_weight = score_weights(estimator, batch, log_probs(policy, params, batch))
     gradient, entropy = weighted_score_and_sum(policy, params, batch, score_weight, policy.entropy)
-    params, optimizer_state = ascend(optimizer, params, optimizer_state, gradient)
-    return params, optimizer_state, _metrics(batch, gradient, entropy)
+    metrics = _metrics(batch, gradient, entropy)
+    params, optimizer_state = ascend(
+        optimizer, params, optimizer_state, gradient, metrics.mean_return
+    )
+    return params, optimizer_state, metrics
 
 
 def ascend(
@@ -112,20 +115,48 @@ def ascend(
     params: Params,
     optimizer_state: optax.OptState,
     gradient: Params,
+    value: Number | None = None,
+    objective: Callable[[Params], Number] | None = None,
 ) -> tuple[Params, optax.OptState]:
     """One step of gradient ascent.
 
     Args:
-        optimizer: from optax. It descends, so it is given −ĝ: the only minus sign in pgjax.
+        optimizer: from optax. It descends, so it is given −ĝ, and minus the objective: the only
+            minus signs in pgjax.
         params: before the step.
         optimizer_state: before the step.
         gradient: ĝ, a pytree like params.
+        value: of the objective, for optimizers that read it, such as `reduce_on_plateau`; None if
+            it is not known.
+        objective: params -> value, for optimizers that search along a line; None if there is no
+            such function.
 
     Returns:
         Parameters and optimizer state after the step.
+
+    Raises:
+        TypeError: if the optimizer reads the value, or searches along a line, and there is none.
     """
     descent = jax.tree.map(jnp.negative, gradient)
-    step, optimizer_state = optimizer.update(descent, optimizer_state, params)
+
+    def loss(params: Params) -> Number:
+        if objective is None:
+            raise TypeError(
+                "optimizer must step by the gradient alone, got one that searches along a line, as "
+                "optax.lbfgs does; each batch has another objective, so take optax.adam, say"
+            )
+        return -objective(params)
+
+    known = {"grad": descent, "value_fn": loss} | ({} if value is None else {"value": -value})
+    take_step = optax.with_extra_args_support(optimizer).update
+    try:
+        step, optimizer_state = take_step(descent, optimizer_state, params, **known)
+    except TypeError as error:
+        if value is None and "argument: 'value'" in str(error):
+            raise TypeError(
+                "value must be a number for an optimizer that reads it, got None"
+            ) from error
+        raise
     return optax.apply_updates(params, step), optimizer_state
 
 
@@ -332,6 +363,6 @@ def all_finite(stages: dict[str, Any]) -> dict[str, Array]:
         name -> a boolean scalar.
     """
     return OrderedDict(  # a dict would come out of jit in the alphabet's order
-        (name, jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(values)])))
-        for name, values in stages.items()
+        (name, jnp.all(jnp.asarray([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(values)])))
+        for name, values in stages.items()  # a policy without parameters has no leaf
     )

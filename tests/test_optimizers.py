@@ -1,0 +1,111 @@
+"""Optimizers that read the loss get it, or are refused in our words; and nothing to optimize."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import pgjax
+from pgjax import tabular, terms, training
+from pgjax.policies import critics
+from pgjax.training import actor_critic, minibatches
+
+MDP = tabular.random_mdp()
+POLICY, TABLE = pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2))
+ESTIMATOR = pgjax.reinforce(0.9)
+UNIFORM = pgjax.softmax_policy(lambda key, x: (), lambda params, x: jnp.zeros(2))
+SIZES: dict[str, Any] = {"num_trajectories": 4, "num_steps": 4}
+LINE_SEARCHES = [
+    optax.lbfgs(),
+    optax.chain(optax.sgd(0.1), optax.scale_by_backtracking_linesearch(5)),
+]
+
+made: Any = optax.GradientTransformationExtraArgs
+
+
+def train(policy: Any, params: Any, optimizer: Any) -> list[Any]:
+    loop = training.train(
+        policy, params, MDP, jax.random.key(0),
+        estimator=ESTIMATOR, optimizer=optimizer, num_updates=2, **SIZES,
+    )  # fmt: skip
+    return list(loop)
+
+
+def recorder(learning_rate: float) -> Any:
+    """Gradient descent whose state is the loss it was given, and how far its parts disagree."""
+
+    def update(updates: Any, _: Any, params: Any = None, **loss: Any) -> Any:
+        value, slope = jax.value_and_grad(loss["value_fn"])(params)
+        apart = jax.tree.map(lambda x, y: jnp.max(jnp.abs(x - y)), slope, loss["grad"])
+        apart = jnp.maximum(jnp.abs(value - loss["value"]), optax.tree.max(apart))
+        step = jax.tree.map(lambda x: -learning_rate * x, updates)
+        return step, (loss["value"], apart)
+
+    return made(lambda _: (jnp.zeros(()), jnp.zeros(())), update)
+
+
+def test_an_optimizer_that_reads_the_loss_is_given_minus_the_mean_return():
+    reading = made(
+        lambda _: jnp.zeros(()), lambda updates, state, params=None, *, value, **_: (updates, value)
+    )
+    batch = pgjax.rollout(POLICY, TABLE, MDP, jax.random.key(1), **SIZES)
+    _, given, metrics = training.update(
+        ESTIMATOR, POLICY, reading, TABLE, reading.init(TABLE), batch
+    )
+    assert given == -metrics.mean_return != 0
+
+
+def test_the_rate_falls_on_a_plateau():
+    """A plateau is what anything is for a tolerance of a million: the rate falls at every step."""
+    falling = optax.contrib.reduce_on_plateau(factor=1e-30, patience=1, rtol=0.0, atol=1e6)
+    (first, _), (second, _) = train(POLICY, TABLE, optax.chain(optax.sgd(0.1), falling))
+    assert np.any(first != TABLE)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_the_loss_that_minibatches_give_has_the_value_and_the_gradient_they_give():
+    agent = pgjax.agents.separate(POLICY, pgjax.MLP(1, hidden=()))
+    params = agent.init(jax.random.key(0), jnp.zeros(4))
+    settings = minibatches.Settings(4, 8, 0.9, 0.9, epochs=2, num_minibatches=2)
+    stream = pgjax.windows.start(MDP, jax.random.key(1), 4)
+    _, window = pgjax.windows.window(POLICY, params["policy"], MDP, stream, num_steps=8)
+    rows = actor_critic.rows_of(agent, params, window, settings)
+    optimizer = recorder(0.1)
+    improve = partial(minibatches.improve, agent, optimizer, settings, terms.ppo_clip(0.2))
+    found: Any = improve(params, optimizer.init(params), rows, jax.random.key(2))
+    value, apart = found[1]
+    assert value != 0
+    assert apart < 1e-6
+
+
+def test_a_critic_is_fitted_by_a_line_search_too():
+    batch = pgjax.rollout(POLICY, TABLE, MDP, jax.random.key(0), num_trajectories=64, num_steps=5)
+    fit = partial(critics.fit, jnp.dot, jnp.zeros(4), batch, jnp.ones((64, 5)), num_steps=12)
+    np.testing.assert_allclose(fit(optax.lbfgs())[:3], 1, atol=1e-5)
+    assert np.abs(fit(optax.sgd(0.1))[:3] - 1).max() > 0.1  # the control: few plain steps do not
+
+
+@pytest.mark.parametrize("optimizer", LINE_SEARCHES)
+def test_a_line_search_over_batches_is_refused_in_our_words(optimizer):
+    with pytest.raises(TypeError, match=r"optimizer must step by the gradient alone.*optax\.adam"):
+        train(POLICY, TABLE, optimizer)
+
+
+def test_a_step_without_the_value_that_the_optimizer_reads_is_refused_in_our_words():
+    falling = optax.contrib.reduce_on_plateau()
+    with pytest.raises(TypeError, match="value must be a number for an optimizer that reads it"):
+        training.ascend(falling, TABLE, falling.init(TABLE), TABLE)
+
+
+def test_a_policy_without_parameters_is_trained_to_itself():
+    (params, metrics), _ = train(UNIFORM, (), optax.adam(0.1))
+    assert params == ()
+    assert metrics.gradient_norm == 0
+    arguments = ESTIMATOR, UNIFORM, (), MDP, jax.random.key(0)
+    assert pgjax.sampled_gradient(*arguments, **SIZES) == ()
+    moments = pgjax.sampled_moments(*arguments, **SIZES)
+    assert (moments.num_samples, moments.mean) == (4, ())
