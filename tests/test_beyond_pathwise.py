@@ -324,3 +324,7 @@ def test_what_has_no_path_is_refused() -> None:
     remembering = policies.as_recurrent(GAUSSIAN)
     with pytest.raises(TypeError, match="RecurrentPolicy's memory is carried by"):
         beyond.seeded_return(remembering, pendulum, num_steps=1, discount=1.0)  # pyright: ignore
+    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
+        beyond.seeded_return(GAUSSIAN, pendulum, num_steps=0, discount=1.0)
+    with pytest.raises(ValueError, match="discount must lie in"):
+        beyond.seeded_return(GAUSSIAN, pendulum, num_steps=1, discount=1.1)

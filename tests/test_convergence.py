@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import pgjax
 from pgjax import Judge, Problem, baselines, exact, sampling, suite, tabular
+from pgjax.proof.convergence import _allowed
+from pgjax.proof.sequential_test import MeanTest
 
 BANDIT, RANDOM, _, CONTINUING, _ = suite.problems()
 WIDE = Judge(margin=0.1)
@@ -114,6 +117,16 @@ def test_with_many_parameters_projections_are_tested():
     estimator = pgjax.reward_to_go(1.0)
     report = pgjax.assert_converges(estimator, problem, judge=Judge(margin=0.3))
     assert report.num_directions == sampling.NUM_DIRECTIONS < logits.size
+
+
+def test_entries_along_directions_not_tested_may_be_off_by_their_noise():
+    """The margin, and the quantile of α / 2P standard errors of the noisiest entry."""
+    P, alpha = 120, 1e-3
+    error = np.linspace(0.1, 0.4, P)
+    test = MeanTest(True, 1024, 0.0, 0.5, 1.0, sampling.NUM_DIRECTIONS, np.zeros(P), error)
+    expected = 0.5 + 0.4 * stats.norm.isf(alpha / (2 * P))
+    assert _allowed(test, alpha) == pytest.approx(expected, rel=1e-12)
+    assert _allowed(test._replace(num_directions=P), alpha) == 0.5
 
 
 def test_what_cannot_be_judged_is_named():

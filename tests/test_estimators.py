@@ -670,6 +670,8 @@ def test_weights_are_constants_even_if_they_depend_on_the_parameters(
     constant = score(lambda batch, _: log_prob**2)
     one, other = (pgjax.gradient(e, POLICY, params, episodes) for e in (depending, constant))
     np.testing.assert_array_equal(one, other)
+    ascent = jax.grad(lambda params: pgjax.surrogate(depending, POLICY, params, episodes))(params)
+    np.testing.assert_allclose(ascent, other, rtol=0, atol=1e-13)
     one, other = (
         pgjax.per_trajectory_gradients(e, POLICY, params, episodes) for e in (depending, constant)
     )

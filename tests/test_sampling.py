@@ -26,6 +26,8 @@ def test_a_right_mean_passes_within_its_margin():
     found = sampling.mean_test(normal(TRUTH), TRUTH, jax.random.key(0), margin=0.05)
     assert found.passed
     assert found.distance < found.margin == pytest.approx(0.05 * np.linalg.norm(TRUTH))
+    one_look = sampling.mean_test(normal(TRUTH, 0.01), TRUTH, jax.random.key(0))
+    assert one_look.margin == pytest.approx(0.02 * np.linalg.norm(TRUTH))  # unless it is said
 
 
 @pytest.mark.parametrize("offset", [[0.2, 0, 0], [0.15, 0.15, 0.15]], ids=["sparse", "dense"])
@@ -247,6 +249,13 @@ def test_independent_batches_have_a_variance_ratio_of_one():
     assert not sampling.independence_test(batches, alpha=above).passed
 
 
+def test_batches_that_never_vary_share_nothing():
+    batch = sampled(0, 32, 2)
+    names = ("reward", "log_prob", "mask")
+    still = batch.replace(**{name: jnp.ones_like(getattr(batch, name)) for name in names})
+    assert sampling.independence_test(still) == (True, 1.0, 1.0)
+
+
 def test_a_shared_key_has_a_variance_ratio_of_the_batch_size():
     one = sampled(0, 1024, 1)
     shared = jax.tree.map(lambda x: jnp.repeat(x, 4, axis=1), one)
@@ -288,6 +297,17 @@ def test_trajectory_counts_follow_the_law_and_another_temperature_does_not():
     other = sampling.law_test(take_first(sampled(1, 2**15, 1, temperature=1.5)), PROBLEM)
     assert not other.passed
     assert other.num_impossible == 0
+
+
+def test_a_zero_is_a_zero_whatever_its_sign():
+    batch = jax.tree.map(lambda x: x[:, 0], sampled(2, 2**12, 1))
+    fields = ("observation", "final_observation", "reward")
+    negative = {name: getattr(batch, name) for name in fields}
+    negative = {name: jnp.where(x == 0, -0.0, x) for name, x in negative.items()}
+    assert any(np.signbit(x[x == 0]).any() for x in negative.values())
+    other = batch.replace(**negative)
+    assert sampling.wrong_final_observation(other, PROBLEM) == ""
+    assert sampling.law_test(other, PROBLEM) == sampling.law_test(batch, PROBLEM)
 
 
 def test_an_impossible_trajectory_is_counted():

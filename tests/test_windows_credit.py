@@ -84,6 +84,20 @@ def example() -> Trajectory:
     )
 
 
+def test_time_counts_from_the_start_of_each_episode_if_the_batch_does_not_say_it() -> None:
+    batch = example()
+    assert np.any(np.asarray(batch.time)[1] == 2)  # the second row begins within an episode
+    found = episode_boundaries.time_in_episode(replace(batch, time=None))
+    ends = np.asarray(batch.terminated | batch.truncated)
+    assert ends.sum() == 4
+    for i in range(N):
+        time = 0
+        for t in range(int(batch.mask[i].sum())):
+            assert found[i, t] == time, (i, t)
+            time = 0 if ends[i, t] else time + 1
+    np.testing.assert_array_equal(episode_boundaries.time_in_episode(batch), batch.time)
+
+
 FIELDS = (
     *("observation", "action", "reward", "log_prob"),
     *("terminated", "truncated", "mask", "value"),
