@@ -312,6 +312,8 @@ def test_whitening_forgets_scale_and_shift() -> None:
     inner = weights.mismatched_reward_to_go(GAMMA)
     moved = weights.whitened(lambda batch, log_prob: 3 * inner(batch, log_prob) + 7, epsilon=0.0)
     agree(live(moved), live(weights.whitened(inner, epsilon=0.0)))
+    tiny = weights.whitened(lambda batch, log_prob: 1e-18 * inner(batch, log_prob), epsilon=0.0)
+    agree(live(tiny), live(weights.whitened(inner, epsilon=0.0)))  # dead steps have no size
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
@@ -434,6 +436,18 @@ def test_a_group_whose_returns_agree_weighs_nothing_and_is_no_nan(
         found = (np.asarray(target) - given(baseline, target)) / np.asarray(scale)
         np.testing.assert_array_equal(found[:3], np.zeros((3, 1)))
         assert np.all(np.abs(found[3::2]) > 0.9)
+
+
+@pytest.mark.parametrize(("spread", "is_rounding"), [(1e-15, True), (1e-13, False)])
+def test_what_counts_as_rounding_does_not_grow_with_the_group(
+    spread: float, is_rounding: bool
+) -> None:
+    """The line is 32 ε = 7e-15 of the returns' size, for a pair as for 256 of them."""
+    for members in (2, 256):
+        target = jnp.asarray(1 + spread * np.where(np.arange(members) % 2, 1, -1))[:, None]
+        whole = groups.consecutive(members)
+        deviation = subtracted(baselines.group_deviation(whole, epsilon=0.0), batch(), target)
+        assert np.all(np.isinf(deviation)) == is_rounding
 
 
 def test_a_deviation_of_one_member_is_infinite() -> None:

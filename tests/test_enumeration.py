@@ -159,6 +159,16 @@ def test_an_estimate_that_depends_on_the_order_is_summed_over_tuples(table: np.n
     np.testing.assert_allclose(found.mean, [p - 2 * p**2], rtol=1e-13)
 
 
+def test_one_shuffle_that_changes_the_estimate_is_enough() -> None:
+    """Of three that are tried."""
+    for changed in range(3):
+        answers = [np.zeros((2, 1))] * 4
+        answers[1 + changed] = np.ones((2, 1))
+        queue = iter(answers)
+        assert enumeration._depends_on_order(lambda members, queue=queue: next(queue), 5, (2, 2))
+    assert not enumeration._depends_on_order(lambda members: np.zeros((2, 1)), 5, (2, 2))
+
+
 def test_the_limit_is_the_largest_number_that_is_accepted(table: np.ndarray) -> None:
     problem = Problem(MDP, POLICY, table, 1)
     M, estimator = enumeration.count(problem), pgjax.reward_to_go(0.9)

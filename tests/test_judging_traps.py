@@ -47,6 +47,34 @@ def test_an_estimator_that_ignores_the_mask_is_refuted():
     assert assert_unbiased(lambda problem: reward_to_go(problem, masked), RANDOM).passed
 
 
+AFTER_THE_END = {
+    "observation": lambda batch: jnp.any(
+        batch.observation != batch.final_observation[:, None], axis=-1
+    ),
+    "action": lambda batch: batch.action != 0,
+    "reward": lambda batch: batch.reward != 0,
+    "log_prob": lambda batch: batch.log_prob != 0,
+    "terminated": lambda batch: batch.terminated,
+    "truncated": lambda batch: batch.truncated,
+}
+
+
+@pytest.mark.parametrize("name", AFTER_THE_END)
+def test_an_estimate_that_is_right_only_if_a_field_is_quiet_after_the_end_is_refuted(name):
+    def candidate(problem):
+        def estimate(params, batch):
+            loud = AFTER_THE_END[name](batch) & ~batch.mask
+            right = pgjax.gradient(
+                pgjax.reward_to_go(problem.mdp.discount), problem.policy, params, batch
+            )
+            return jax.tree.map(lambda x: (1 + jnp.sum(loud)) * x, right)
+
+        return estimate
+
+    with pytest.raises(AssertionError, match="wrong on 1 of 1"):
+        assert_unbiased(candidate, RANDOM, batch_size=1)
+
+
 def test_what_only_nan_would_show_is_refuted():
     def difference(problem):
         return reward_to_go(

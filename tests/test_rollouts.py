@@ -140,6 +140,29 @@ def test_a_rollout_equals_a_plain_loop_and_keeps_the_observation_after_the_last_
         np.testing.assert_allclose(batch.final_observation[i], seen[-1], rtol=1e-4, atol=1e-5)
 
 
+def test_a_rollout_of_several_chunks_is_one_that_goes_on() -> None:
+    """130 steps are three chunks of 50; the first 60 are those of a rollout in one chunk."""
+    made, params, A = environment("MountainCar-v0")
+    steps = {
+        T: pgjax.rollout(
+            fixed_policy(A), jnp.zeros(A), from_gymnax.adapt(made, params),
+            jax.random.key(4), num_trajectories=2, num_steps=T,
+        )
+        for T in (60, 130)
+    }  # fmt: skip
+    short, long = steps[60], steps[130]
+    assert long.reward.shape == (2, 130)
+    assert np.all(long.mask)  # the task's own limit comes later
+    np.testing.assert_array_equal(long.action[:, :60], short.action)
+    np.testing.assert_allclose(long.observation[:, :60], short.observation, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(short.final_observation, long.observation[:, 60], rtol=0, atol=1e-5)
+    assert len(np.unique(long.observation[0, :, 0])) > 120  # it moves at every step
+    np.testing.assert_array_equal(np.argwhere(long.truncated), [[0, 129], [1, 129]])
+    # MountainCar: the position after a step is the one before it and the velocity after it.
+    position, velocity = np.moveaxis(np.asarray(long.observation), -1, 0)
+    np.testing.assert_allclose(position[:, 1:], position[:, :-1] + velocity[:, 1:], atol=1e-6)
+
+
 def test_cartpole_ends_outside_its_bounds_and_not_at_a_reset_observation() -> None:
     made, params, A = environment("CartPole-v1")
     batch = pgjax.rollout(

@@ -87,6 +87,8 @@ def test_chain_and_gridworld_slip_as_they_say() -> None:
     assert mdp.reward[3, 1, 4] == 1
     grid = tabular.gridworld(2, 2, slip=0.0)
     np.testing.assert_array_equal(np.argmax(grid.transition[0], axis=-1), [0, 1, 2, 0])
+    np.testing.assert_array_equal(grid.reward, np.broadcast_to([-0.04, -0.04, -0.04, 1], (4, 4, 4)))
+    np.testing.assert_array_equal(grid.initial, [1 / 3, 1 / 3, 1 / 3, 0])
     slippery = tabular.gridworld(2, 2, slip=0.4)
     np.testing.assert_allclose(slippery.transition[0, 1], [0.2, 0.7, 0.1, 0], rtol=1e-14)
 
