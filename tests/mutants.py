@@ -48,15 +48,17 @@ SLOW = "proof/registry", "proof/certificate.py"
 AREAS = {
     "core": "randomness recurrence chunks scores validation actions recurrent windows_credit "
     "credit streaming weights returns bad_arguments",
-    "returns": "returns recurrence credit validation windows_credit",
+    "returns": "returns recurrence credit credit_input validation windows_credit",
     "baselines": "weights credit control_variates settings_of_estimators estimators",
     "terms": "terms dice off_policy settings_of_estimators estimators",
     "weights": "weights credit credit_input off_policy windows_credit settings_of_estimators "
     "estimators",
     "exact": "exact tabular moments exact_differential regularization",
-    "estimators": "estimators settings_of_estimators scores streaming recurrent validation",
+    "estimators": "estimators settings_of_estimators scores streaming recurrent validation "
+    "bad_arguments",
     "enumeration": "enumeration estimators judging_traps dice moments validation",
-    "rollouts": "rollouts windows streaming windows_credit beyond_traces validation",
+    "rollouts": "rollouts windows streaming windows_credit beyond_traces beyond_pathwise "
+    "validation",
     **dict.fromkeys(SLOW, "certificate"),
     "proof": "sampling unbiased judging_traps convergence error_curves comparison",
 }

@@ -19,15 +19,38 @@ def test_each_mutant_is_one_change_of_one_place_that_python_takes():
             assert ast.dump(ast.parse(mutant.source())) != before, mutant
 
 
-def test_the_kinds_are_those_of_the_faults_that_people_make():
-    found = {(mutant.old, mutant.new) for mutant in mutants_of("terms/score_function.py")}
+TOY = """
+def f(x, mask):
+    \"\"\"1 + 1.\"\"\"
+    if x.ndim != 7:
+        raise ValueError(f"{x.ndim + 1}")
+    check(x)
+    return jnp.where(mask, x[1:], 0) * jax.lax.stop_gradient(jnp.max(x, axis=4))
+"""
+
+
+def test_the_kinds_are_those_of_the_faults_that_people_make(tmp_path):
+    (tmp_path / "toy.py").write_text(TOY)
+    found = {(mutant.kind, mutant.new) for mutant in mutants_of(str(tmp_path / "toy.py"))}
+    peak, masked = "jax.lax.stop_gradient(jnp.max(x, axis=4))", "jnp.where(mask, x[1:], 0)"
     assert found == {
-        ("log_prob * weight", "log_prob / weight"),
-        ("log_prob * weight", "(log_prob)"),
-        ("log_prob * weight", "(weight)"),
+        ("comparison", "x.ndim == 7"),
+        ("constant", "8"),
+        ("constant", "6"),
+        ("statement dropped", "pass"),
+        ("arithmetic", f"{masked} / {peak}"),
+        ("operand dropped", f"({masked})"),
+        ("operand dropped", f"({peak})"),
+        ("where", "jnp.where(mask, 0, x[1:])"),
+        ("where", "(x[1:])"),
+        ("slice", "2"),
+        ("slice", "0"),
+        ("constant", "1"),
+        ("constant", "-1"),
+        ("stop_gradient", "(jnp.max(x, axis=4))"),
+        ("function", "jnp.min(x, axis=4)"),
+        ("axis", "5"),
     }
-    kinds = {mutant.kind for mutant in sample([["estimators.py", "core/validation.py"]], 0)}
-    assert {"where", "stop_gradient", "statement dropped", "comparison", "condition"} <= kinds
 
 
 def test_a_sample_takes_turns_and_a_larger_one_begins_with_it():
@@ -64,14 +87,13 @@ def test_a_child_answers_or_is_ended_with_what_it_started():
 
 
 def test_the_summary_counts_each_mutant_by_area_and_by_kind():
-    outcomes = ["killed", "survived", "equivalent"]
-    mutants = [mutant._asdict() for mutant in mutants_of("terms/score_function.py")]
-    names = [mutant.name for mutant in mutants_of("terms/score_function.py")]
     results = [
-        {"name": name, **mutant, "outcome": outcome}
-        for name, mutant, outcome in zip(names, mutants, outcomes, strict=True)
+        {"name": f"terms/dice.py:f: {outcome}", "path": "terms/dice.py", "line": 3, "kind": "axis"}
+        | {"outcome": outcome}
+        for outcome in ("killed", "survived", "equivalent", "killed")
     ]
     lines = summary(results).splitlines()
-    assert lines[1].split() == ["terms", "3", "1", "0", "1", "1"]
-    assert lines[-1].endswith("terms/score_function.py:score: log_prob * weight -> (log_prob)")
+    assert lines[1].split() == ["terms", "4", "2", "0", "1", "1"]
+    assert lines[4].split() == ["axis", "4", "2", "0", "1", "1"]
+    assert lines[-1] == "alive, line 3: terms/dice.py:f: survived"
     assert isinstance(known_equivalent(), set)

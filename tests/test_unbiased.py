@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import Judge, Problem, baselines, sampling, suite, tabular
+from pgjax import Judge, Problem, baselines, exact, sampling, suite, tabular
 from pgjax.cli import main
 from pgjax.proof.unbiased import assert_unbiased
 
@@ -108,6 +108,24 @@ def test_the_leaf_that_is_off_is_named():
 
     with pytest.raises(AssertionError, match=r"params\['params'\]\['Dense_0'\]\['bias'\]\["):
         assert_unbiased(only_one_leaf, PROBLEMS["look-alikes"])
+
+
+def test_the_entry_that_is_off_is_named_where_it_is_not_the_largest():
+    problem = PROBLEMS["random"]
+    truth = np.abs(exact.gradient(problem))
+    row, column = np.unravel_index(truth.argmin(), truth.shape)
+    assert truth[row, column] < 0.5 * truth.max()
+
+    def shifted(problem):
+        right = pgjax.reward_to_go(problem.mdp.discount)
+
+        def gradient(params, batch):
+            return pgjax.gradient(right, problem.policy, params, batch).at[row, column].add(1e-3)
+
+        return gradient
+
+    with pytest.raises(AssertionError, match=rf"furthest off at params\[{row}, {column}\]"):
+        assert_unbiased(shifted, problem, batch_size=1)
 
 
 def test_another_structure_or_nan_is_a_clear_error():
