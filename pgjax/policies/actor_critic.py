@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from flax import linen
 from jax import Array
 from jaxtyping import Key
 
-from pgjax.policies import SOFTMAX, Distribution, distribution_policy
+from pgjax.policies import SOFTMAX, Distribution, distribution_policy, flax_functions
 from pgjax.policies.critics import Value, flax_value
 from pgjax.policies.distribution import unmasked
 from pgjax.records import configured, record
@@ -32,7 +31,7 @@ class ActorCritic:
     value: Callable[[Params, Observation], Array]
 
 
-def separate(policy: Policy, critic: linen.Module) -> ActorCritic:
+def separate(policy: Policy, critic: Any) -> ActorCritic:
     """A policy and a critic with separate networks; parameters {"policy": ..., "critic": ...}.
 
     Args:
@@ -47,20 +46,18 @@ def separate(policy: Policy, critic: linen.Module) -> ActorCritic:
         ()
     """
     return ActorCritic(
-        init=configured(_init_separate, policy=policy, critic=critic),
+        init=configured(_init_separate, policy=policy, critic=flax_functions(critic)[0]),
         policy=policy,
         acting=_acting,
         value=configured(_separate_value, value=flax_value(critic)),
     )
 
 
-def _init_separate(
-    key: Array, observation: Observation, *, policy: Policy, critic: linen.Module
-) -> Params:
+def _init_separate(key: Array, observation: Observation, *, policy: Policy, critic: Any) -> Params:
     policy_key, critic_key = jax.random.split(key)
     return {
         "policy": policy.init(policy_key, observation),
-        "critic": critic.init(critic_key, unmasked(observation)),
+        "critic": critic(critic_key, unmasked(observation)),
     }
 
 
@@ -72,29 +69,25 @@ def _separate_value(params: Params, observation: Observation, *, value: Value) -
     return value(params["critic"], unmasked(observation))
 
 
-def shared(module: linen.Module, distribution: Distribution = SOFTMAX) -> ActorCritic:
+def shared(module: Any, distribution: Distribution = SOFTMAX) -> ActorCritic:
     """A policy and a critic that share one network.
 
     Args:
-        module: observation -> (output, V(s)): what the distribution takes, logits [A] for a
-            softmax, and one number.
+        module: of linen or NNX, as for `pgjax.flax_policy`; observation -> (output, V(s)): what the
+            distribution takes, logits [A] for a softmax, and one number.
         distribution: of the actions.
     """
-    output = configured(_shared_output, module=module)
-    policy = distribution_policy(configured(_init_shared, module=module), output, distribution)
-    return ActorCritic(policy.init, policy, _all_params, configured(_shared_value, module=module))
+    init, both = flax_functions(module)
+    policy = distribution_policy(init, configured(_shared_output, both=both), distribution)
+    return ActorCritic(policy.init, policy, _all_params, configured(_shared_value, both=both))
 
 
-def _init_shared(key: Array, observation: Observation, *, module: linen.Module) -> Params:
-    return module.init(key, observation)
+def _shared_output(params: Params, observation: Observation, *, both: Any) -> Any:
+    return both(params, unmasked(observation))[0]
 
 
-def _shared_output(params: Params, observation: Observation, *, module: Any) -> Any:
-    return module.apply(params, unmasked(observation))[0]
-
-
-def _shared_value(params: Params, observation: Observation, *, module: Any) -> Array:
-    return module.apply(params, unmasked(observation))[1].reshape(())
+def _shared_value(params: Params, observation: Observation, *, both: Any) -> Array:
+    return both(params, unmasked(observation))[1].reshape(())
 
 
 def _all_params(params: Params) -> Params:

@@ -12,29 +12,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen
 from jax import Array
 from jaxtyping import Float
 
 from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.validation import check_batch, check_params, check_positive
+from pgjax.policies.modules import flax_functions
 from pgjax.records import configured
 from pgjax.types import Observation, Params, Trajectory
 
 Value = Callable[[Params, Observation], Array]
 
 
-def flax_value(module: linen.Module) -> Value:
+def flax_value(module: Any) -> Value:
     """The value function of a Flax module that returns one number for one observation.
 
     Args:
-        module: such as `MLP(1)`; its call returns [1] or a scalar.
+        module: of linen or NNX, as for `pgjax.flax_policy`, such as `MLP(1)`; its call returns [1]
+            or a scalar. Variables that are no parameters are constants.
 
     Returns:
-        (params, observation) -> scalar V(s). The parameters are `module.init(key, observation)`.
+        (params, observation) -> scalar V(s). The parameters are those of
+        `policies.flax_functions(module)`: its first function is (key, observation) -> params. For
+        a linen module without other variables they are `module.init(key, observation)`.
 
     Raises:
-        ValueError: by the function, if the module returns more than one number.
+        TypeError: if `module` is no Flax module.
+        ValueError: by the function, if the module returns more than one number, or draws or changes
+            something when it is called.
 
     Example:
         >>> import jax, jax.numpy as jnp, pgjax
@@ -43,11 +48,11 @@ def flax_value(module: linen.Module) -> Value:
         >>> flax_value(module)(params, jnp.zeros(4)).shape
         ()
     """
-    return configured(_flax_value, module=module)
+    return configured(_flax_value, output=flax_functions(module)[1])
 
 
-def _flax_value(params: Params, observation: Observation, *, module: linen.Module) -> Array:
-    found: Any = module.apply(params, observation)
+def _flax_value(params: Params, observation: Observation, *, output: Any) -> Array:
+    found: Any = output(params, observation)
     if found.size != 1:
         raise ValueError(f"a critic must give one number, got shape {found.shape}; use MLP(1)")
     return found.reshape(())

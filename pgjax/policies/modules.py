@@ -1,14 +1,26 @@
 """Flax adapters: linen and NNX modules as plain functions, and as policies.
 
 A `module` is a `flax.linen` module; or, for `flax.nnx`, a function `rngs -> module`, or a module
-that is built already (`init` then returns its current parameters, whatever the key). It is called
-with one observation, without a batch axis. Params are the linen variables, `{"params": ...}`, or
-the NNX state of `nnx.Param`; other NNX state (statistics, rng counts) stays as it was at
-construction. All functions raise a TypeError if `module` is neither, and a policy's functions raise
-a ValueError if linen params lack the `{"params": ...}` collection.
+that is built already. It is called with one observation, without a batch axis.
+
+Params are `{"params": ...}` of linen, or the NNX state of `nnx.Param`, and hold nothing else: every
+leaf is differentiated and trained. All other variables are constants of the network: batch
+statistics, caches, random keys, collections and variables of any name. They are those that the
+module holds: an NNX module as it was given, a linen module that is bound to its variables
+(`module.bind(variables)`); `init` then returns its parameters too, whatever the key. The variables
+of other modules are made once, from seed 0: a fresh batch normalisation has mean 0 and variance 1.
+
+NNX modules are taken in evaluation mode (`nnx.Module.eval`): dropout is off, batch statistics are
+used and not computed. A linen module must say so itself (`deterministic=True`,
+`use_running_average=True`). What a module sows is dropped. A module that draws random numbers, or
+changes a variable, when it is called is refused, by `init` and by every later call.
+
+All functions raise a TypeError if `module` is neither. A policy's functions raise a ValueError that
+names the layer and the variable if a call draws or changes something, and a ValueError if linen
+params hold other collections than "params".
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -18,7 +30,9 @@ from jax import Array
 
 from pgjax.policies.distribution import Distribution
 from pgjax.policies.gaussian import gaussian_policy
+from pgjax.policies.linen_modules import linen_functions
 from pgjax.policies.networks import RecurrentNetwork
+from pgjax.policies.nnx_modules import nnx_functions
 from pgjax.policies.recurrent import recurrent_policy
 from pgjax.policies.softmax import SOFTMAX, softmax_policy
 from pgjax.records import configured
@@ -94,13 +108,23 @@ def flax_recurrent_policy(
     for name, module, kind in (("cell", cell, linen.RNNCellBase), ("head", head, linen.Module)):
         if not isinstance(module, kind):
             raise TypeError(f"{name} must be a flax.linen {kind.__name__}, got {module!r}")
+        if module.scope is not None:
+            raise TypeError(
+                f"{name} must not be bound to variables, got a bound {type(module).__name__}; "
+                "give the functions of a bound network to pgjax.recurrent_policy"
+            )
     network = RecurrentNetwork(cell, head, num_categories)
-    return recurrent_policy(
-        configured(_init_recurrent, module=network),
-        configured(_initial_memory, module=network),
-        configured(_apply, module=network),
-        distribution,
-    )
+    init, step = linen_functions(network, configured(_with_memory, module=network))
+    return recurrent_policy(init, configured(_initial_memory, module=network), step, distribution)
+
+
+def _with_memory(observation: Observation, *, module: RecurrentNetwork) -> tuple[Any, Observation]:
+    return module.initial_memory(), observation
+
+
+def _initial_memory(params: Params, *, module: RecurrentNetwork) -> Any:
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    return jax.tree.map(lambda x: x.astype(dtype), module.initial_memory())
 
 
 def flax_functions(module: Any) -> tuple[Init, Output]:
@@ -115,50 +139,10 @@ def flax_functions(module: Any) -> tuple[Init, Output]:
         >>> policy = softmax_policy(*flax_functions(MLP(num_actions=2)))
     """
     if isinstance(module, linen.Module):
-        return configured(_init, module=module), configured(_apply, module=module)
+        return linen_functions(module)
     if callable(module):  # an NNX module is callable too; nnx itself is slow to import
-        return _nnx_functions(module)
+        return nnx_functions(module)
     raise TypeError(
         "module must be a flax.linen module, a flax.nnx module or a function rngs -> nnx module, "
         f"got {module!r}"
     )
-
-
-def _init(key: Array, observation: Observation, *, module: linen.Module) -> Params:
-    return module.init(key, observation)
-
-
-def _init_recurrent(key: Array, observation: Observation, *, module: RecurrentNetwork) -> Params:
-    return module.init(key, module.initial_memory(), observation)
-
-
-def _initial_memory(params: Params, *, module: RecurrentNetwork) -> Any:
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    return jax.tree.map(lambda x: x.astype(dtype), module.initial_memory())
-
-
-def _apply(params: Params, *observed: Any, module: linen.Module) -> Any:
-    if not isinstance(params, Mapping) or "params" not in params:
-        keys = sorted(params) if isinstance(params, Mapping) else type(params).__name__
-        raise ValueError(
-            f"params of a linen policy must hold the 'params' collection, got {keys}; "
-            "pass what policy.init returned, or {'params': ...}"
-        )
-    return module.apply(params, *observed)
-
-
-def _nnx_functions(module: Any) -> tuple[Init, Output]:
-    from flax import nnx
-
-    if isinstance(module, nnx.Module):
-        graph, current, rest = nnx.split(module, nnx.Param, ...)
-
-        def init(key: Array, observation: Observation) -> Params:
-            return current
-    else:
-        graph, _, rest = nnx.split(module(nnx.Rngs(0)), nnx.Param, ...)
-
-        def init(key: Array, observation: Observation) -> Params:
-            return nnx.split(module(nnx.Rngs(key)), nnx.Param, ...)[1]
-
-    return init, lambda params, x: nnx.merge(graph, params, rest)(x)

@@ -1,0 +1,123 @@
+"""Linen modules as two pure functions of parameters: `init` and `output`.
+
+Params are `{"params": ...}` and nothing else. Other collections, such as batch statistics, are
+constants. A bound module, `module.bind(variables)`, brings its own. Any other module has those that
+`module.init` makes from `jax.random.key(0)` and an observation of zeros.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import errors, linen
+from jax import Array
+
+from pgjax.records import configured
+from pgjax.types import Params
+
+EVALUATION = (
+    "a network must be a function of its parameters and the observation alone. The usual fix is "
+    "evaluation mode: deterministic=True for dropout, use_running_average=True for batch "
+    "statistics, decode=False for a cache; what must be remembered is the memory of a "
+    "pgjax.recurrent_policy"
+)
+
+
+def linen_functions(
+    module: linen.Module, arguments: Callable[..., tuple] | None = None
+) -> tuple[Callable[..., Params], Callable[..., Any]]:
+    """A linen module as `init`, (key, observation) -> params, and `output`.
+
+    Args:
+        module: if it is bound, `init` returns its own parameters, whatever the key.
+        arguments: observation -> what the module is called with; the observation if None.
+    """
+    bound = None
+    if module.scope is not None:
+        module, variables = module.unbind()
+        bound = dict(variables)
+    constants = _others(bound) if bound else None
+    output = configured(_apply, module=module, constants=constants or None)
+    own = None if bound is None else _only_params(bound)
+    init = configured(_init, module=module, output=output, own=own, arguments=arguments)
+    return init, output
+
+
+def _init(
+    key: Array, observation: Any, *, module: linen.Module, output: Any, own: Any, arguments: Any
+) -> Params:
+    called_with = (observation,) if arguments is None else arguments(observation)
+    with _plain_errors(module):
+        params = _only_params(module.init(key, *called_with)) if own is None else own
+    jax.eval_shape(output, params, *called_with)  # it refuses a module that is no pure function
+    return params
+
+
+def _apply(params: Params, *called_with: Any, module: linen.Module, constants: Any) -> Any:
+    if not isinstance(params, Mapping) or set(params) != {"params"}:
+        keys = sorted(params) if isinstance(params, Mapping) else type(params).__name__
+        raise ValueError(
+            f"params of a linen module must hold the 'params' collection alone, got {keys}; pass "
+            "what init returned, or {'params': variables['params']}. Other variables are "
+            "constants of the network: flax_policy(module.bind(variables))"
+        )
+    if constants is None:
+        constants = _initial_constants(module, called_with)
+    with _plain_errors(module):
+        return module.apply({**constants, **params}, *called_with)
+
+
+def _only_params(variables: Any) -> Params:
+    return {"params": variables.get("params", {})}
+
+
+def _others(variables: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: x for name, x in variables.items() if name != "params"}
+
+
+@contextmanager
+def _plain_errors(module: linen.Module) -> Iterator[None]:
+    """Flax's errors as ours: what the module may not do, and what its variables lack."""
+    try:
+        yield
+    except (errors.InvalidRngError, errors.ModifyScopeVariableError) as error:
+        raise ValueError(f"module {type(module).__name__}: {_first(error)}: {EVALUATION}") from None
+    except errors.FlaxError as error:
+        raise ValueError(
+            f"params, or the variables that the module is bound to, do not fit the module "
+            f"{type(module).__name__}: {_first(error)}; pass what init returned"
+        ) from None
+
+
+def _first(error: Exception) -> str:
+    """Flax's sentence, without the address of its page."""
+    return str(error).split(" (https://")[0].rstrip(".")
+
+
+def _initial_constants(module: linen.Module, called_with: tuple) -> dict[str, Any]:
+    """The collections other than params of a module that is not bound."""
+    leaves, structure = jax.tree.flatten(called_with)
+    shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    arguments = module, structure, shapes, jnp.result_type(float)
+    try:
+        return _computed_once(*arguments)
+    except TypeError:  # a module that has no hash
+        return _computed_once.__wrapped__(*arguments)
+
+
+@lru_cache(maxsize=256)
+def _computed_once(
+    module: linen.Module, structure: Any, shapes: tuple, precision: Any
+) -> dict[str, Any]:
+    def init(key: Array) -> dict[str, Any]:
+        zeros = [jnp.zeros(*x) for x in shapes]
+        return _others(module.init(key, *jax.tree.unflatten(structure, zeros)))
+
+    with _plain_errors(module):
+        if not jax.eval_shape(init, jax.random.key(0)):
+            return {}
+        with jax.ensure_compile_time_eval():  # numbers, also where a caller is traced
+            return jax.jit(init)(jax.random.key(0))
