@@ -93,6 +93,42 @@ def test_a_damaged_file_is_a_value_error_that_names_it(damage, tmp_path, capsys)
     assert "Traceback" not in error
 
 
+def test_every_flipped_bit_of_a_file_changes_nothing_or_is_an_error_that_names_it(tmp_path):
+    path, spoilt = tmp_path / "mdp.npz", tmp_path / "spoilt.npz"
+    tabular.save(MDP, path)
+    raw, whole = path.read_bytes(), jax.tree.leaves(tabular.load(path))
+    errors = 0
+    for place in range(0, len(raw), 3):
+        spoilt.write_bytes(raw[:place] + bytes([raw[place] ^ 1 << place % 8]) + raw[place + 1 :])
+        try:
+            found = jax.tree.leaves(tabular.load(spoilt))
+        except ValueError as error:
+            assert "spoilt.npz" in str(error)
+            errors += 1
+        else:
+            assert all(np.array_equal(x, y) for x, y in zip(found, whole, strict=True))
+    assert errors > len(raw) / 5
+
+
+@pytest.mark.parametrize(
+    ("field", "content"),
+    [
+        ("transition", np.array(["a"])),
+        ("reward", np.zeros(3)),
+        ("initial", np.ones(4)),
+        ("terminal", np.zeros(4)),
+        ("discount", np.float64(2.0)),
+        ("discount", np.array("x")),
+        ("discount", np.ones(2)),
+    ],
+)
+def test_a_file_whose_arrays_make_no_mdp_is_named_too(field, content, tmp_path):
+    arrays = {name: np.asarray(getattr(MDP, name)) for name in tabular.mdp._FIELDS}
+    np.savez(tmp_path / "mdp.npz", **arrays | {field: content})
+    with pytest.raises(ValueError, match=r"mdp\.npz: "):
+        tabular.load(tmp_path / "mdp.npz")
+
+
 def test_arguments_of_save_in_the_other_order_are_told_so(tmp_path):
     with pytest.raises(TypeError, match=r"mdp must be a TabularMDP.*the path comes second"):
         tabular.save(tmp_path / "mdp.npz", MDP)  # pyright: ignore[reportArgumentType]

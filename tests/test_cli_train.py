@@ -81,6 +81,7 @@ def test_config_states_every_setting_of_the_objective(directory):
 def test_saved_parameters_load_back_equal(directory, tmp_path):
     *_, policy, params = saved_runs.load(directory)
     saved_runs.write_params(copy(directory, tmp_path), jax.tree.map(lambda x: x + 1, params))
+    saved_runs.mark_finished(tmp_path, 3)  # as the loop does: the config holds their checksum
     *_, again = saved_runs.load(tmp_path)
     assert leaves_equal(again, jax.tree.map(lambda x: x + 1, params))
     assert not leaves_equal(again, params)
@@ -206,6 +207,21 @@ def test_corrupt_files_are_named(name, content, expected, directory, tmp_path, c
     (copy(directory, tmp_path) / name).write_bytes(content)
     assert main(["evaluate", str(tmp_path)]) == 2
     assert expected in the_error(capsys)
+
+
+def test_a_flipped_bit_of_a_finished_run_s_parameters_is_told(directory, tmp_path, capsys):
+    """Of a number, in the middle of the file: every format would take it for another number."""
+    path = copy(directory, tmp_path) / "params.msgpack"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "params.msgpack is not what was saved: its checksum is not" in the_error(capsys)
+    # The control: without the checksum, as in runs of version 0.2, it passes for a run.
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config[saved_runs.DIGEST]
+    saved_runs.write_config(tmp_path, config)
+    assert main(["evaluate", str(tmp_path), "--num-trajectories", "2"]) == 0
 
 
 def test_parameters_of_another_network_are_refused(directory, tmp_path, capsys):

@@ -122,8 +122,12 @@ def load(path: str | Path) -> TabularMDP:
             f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
         )
     if arrays["discount"].size != 1:
-        raise ValueError(f"discount must be a scalar, got shape {arrays['discount'].shape}")
-    return TabularMDP(**{**arrays, "discount": arrays["discount"].item()})
+        shape = arrays["discount"].shape
+        raise ValueError(f"{path}: discount must be a scalar, got shape {shape}")
+    try:
+        return TabularMDP(**{**arrays, "discount": arrays["discount"].item()})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _validated(mdp: TabularMDP) -> dict[str, Any]:

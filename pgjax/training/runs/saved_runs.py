@@ -4,6 +4,7 @@ Imports JAX and gymnax, so a command imports this module only when it runs.
 """
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -23,6 +24,8 @@ from pgjax.types import Params, Policy
 CONFIG, PARAMS, LOG, CURVE = "config.json", "params.msgpack", "log.jsonl", "learning_curve.png"
 FILES = (CONFIG, PARAMS, LOG, CURVE)
 CHECKPOINTS = "checkpoints"
+DIGEST = "params_sha256"
+"""The entry of a finished run's config that tells whether its parameters are what was saved."""
 
 
 @contextlib.contextmanager
@@ -72,9 +75,17 @@ def begin(directory: Path, config: dict, *, overwrite: bool) -> None:
 
 
 def mark_finished(directory: Path, update: int) -> None:
-    """Record in the config the update after which the run ended: its parameters are the result."""
-    config = json.loads((directory / CONFIG).read_text())
-    write_config(directory, config | {"finished": update})
+    """Record in the config the update after which the run ended: its parameters are the result.
+
+    Their digest is recorded with it, because a flipped bit of a number is no error of any format.
+    """
+    config = json.loads((directory / CONFIG).read_text("utf-8"))
+    digest = _digest((directory / PARAMS).read_bytes())
+    write_config(directory, config | {"finished": update, DIGEST: digest})
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def describe(environment: str, seed: int, description: dict) -> dict:
@@ -169,7 +180,8 @@ def load(directory: Path) -> tuple[dict, Environment, Policy, Params]:
     config, network = _read_config(directory / CONFIG)
     environment = environments.make(config["environment"])
     policy = policy_of(network)
-    params = _read_params(directory / PARAMS)
+    digest = config.get(DIGEST) if config.get("finished") else None
+    params = _read_params(directory / PARAMS, digest)
     expected = jax.eval_shape(
         lambda key: initial_params(policy, environment, key), jax.random.key(0)
     )
@@ -185,7 +197,7 @@ def _read_config(path: Path) -> tuple[dict, linen.Module]:
     known = (policies.MLP, policies.ConvNet, policies.GaussianMLP)
     networks: dict[str, Callable[..., linen.Module]] = {net.__name__: net for net in known}
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text("utf-8"))
         fields = dict(config["network"])
         network = networks[fields.pop("class")]
         # JSON turns tuples into lists; a module must be hashable.
@@ -196,15 +208,18 @@ def _read_config(path: Path) -> tuple[dict, linen.Module]:
         raise ValueError(f"{path} is not the config of a saved run ({reason})") from error
 
 
-def _read_params(path: Path) -> Params:
+def _read_params(path: Path, digest: str | None) -> Params:
+    content = path.read_bytes()
     try:
-        params = serialization.msgpack_restore(path.read_bytes())
+        params = serialization.msgpack_restore(content)
     except Exception as error:  # msgpack has many exceptions for bytes that are not its own
         raise ValueError(f"{path} is not a parameter file ({type(error).__name__})") from error
     if not all(
         np.issubdtype(np.result_type(leaf), np.floating) for leaf in jax.tree.leaves(params)
     ):
         raise ValueError(f"{path} is not a parameter file (an entry is not a floating array)")
+    if digest is not None and _digest(content) != digest:
+        raise ValueError(f"{path} is not what was saved: its checksum is not the one in {CONFIG}")
     return params
 
 
