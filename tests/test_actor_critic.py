@@ -14,6 +14,7 @@ from flax import linen
 from jax import Array
 
 from pgjax import Problem, actor_critic, agents, exact, tabular, terms, weights, windows
+from pgjax.core.float64 import flatten
 from pgjax.environments import from_tabular
 from pgjax.environments.base import Box, Environment, Step
 from pgjax.estimators import gradient
@@ -93,11 +94,12 @@ def test_entropy_and_value_enter_with_their_own_gradients(rows):
     def mean_entropy(table):
         return jnp.mean(jax.vmap(partial(POLICY.entropy, table))(rows.observation))
 
-    expected = 0.3 * jax.grad(mean_entropy)(start()["policy"])
+    expected = 0.3 * np.asarray(jax.jit(jax.grad(mean_entropy))(start()["policy"]))
     np.testing.assert_allclose(found["policy"], expected, rtol=0, atol=1e-7)
-    value = rows.observation @ start()["critic"]["params"]["Dense_0"]["kernel"][:, 0]
-    pull = 0.7 * rows.observation.T @ (rows.target - value) / value.size
-    kernel = found["critic"]["params"]["Dense_0"]["kernel"][:, 0]
+    observation, target = np.asarray(rows.observation), np.asarray(rows.target)
+    value = observation @ np.asarray(start()["critic"]["params"]["Dense_0"]["kernel"])[:, 0]
+    pull = 0.7 * observation.T @ (target - value) / value.size
+    kernel = np.asarray(found["critic"]["params"]["Dense_0"]["kernel"])[:, 0]
     np.testing.assert_allclose(kernel, pull, rtol=0, atol=1e-7)
 
 
@@ -222,8 +224,10 @@ def test_an_update_by_sgd_is_the_rate_times_the_ascent():
     window = windows.window(
         POLICY, start()["policy"], TABLE, training.start.stream, num_steps=SETTINGS.num_steps
     )[1]
-    unit = jnp.sqrt(jnp.mean(weights.returns_to_go(window.batch, SETTINGS.discount) ** 2))
-    window = window._replace(batch=replace(window.batch, reward=window.batch.reward / unit))
+    returns = jax.jit(weights.returns_to_go)(window.batch, SETTINGS.discount)
+    unit = np.sqrt(np.mean(np.asarray(returns) ** 2))
+    reward = jnp.asarray(np.asarray(window.batch.reward) / unit)
+    window = window._replace(batch=replace(window.batch, reward=reward))
     rows = actor_critic.rows_of(AGENT, start(), window, SETTINGS)
     upwards = ascent(terms.score, SETTINGS, start(), rows)
     expected = jax.tree.map(lambda x, y: x + 0.1 * y, start(), upwards)
@@ -304,15 +308,16 @@ class Both(linen.Module):
 
 def test_a_shared_network_is_pulled_by_policy_and_critic(rows):
     agent = agents.shared(Both())
-    params = agent.init(jax.random.key(0), jnp.zeros(4))
+    params = jax.jit(agent.init)(jax.random.key(0), jnp.zeros(4))
     pull = jax.jit(jax.grad(partial(objective, agent, terms.score, SETTINGS), has_aux=True))
     silent = rows._replace(advantage=jnp.zeros_like(rows.advantage))
-    right = rows._replace(target=jax.vmap(partial(agent.value, params))(rows.observation))
+    value = jax.jit(jax.vmap(agent.value, (None, 0)))
+    right = rows._replace(target=value(params, rows.observation))
     by_critic, by_policy = (pull(params, x)[0]["params"] for x in (silent, right))
     for found in (by_critic, by_policy):
-        assert optax.tree.norm(found["Dense_0"]) > 1e-3
-    assert optax.tree.norm(by_critic["Dense_1"]) == 0
-    assert optax.tree.norm(by_policy["Dense_2"]) == 0
+        assert np.linalg.norm(flatten(found["Dense_0"])) > 1e-3
+    for untouched in (by_critic["Dense_1"], by_policy["Dense_2"]):
+        assert not np.any(flatten(untouched))
 
 
 def test_ppo_finds_a_continuous_action():
@@ -349,9 +354,9 @@ def test_adam_is_clipped_and_its_rate_falls_to_zero():
     optimizer = actor_critic.clipped_adam(0.1, num_gradient_steps=4, max_gradient_norm=0.5)
     gradients, state = jnp.array([300.0, -400.0]), None
     state = optimizer.init(gradients)
-    steps = []
+    steps, update = [], jax.jit(optimizer.update)
     for _ in range(6):
-        step, state = optimizer.update(gradients, state)
+        step, state = update(gradients, state)
         steps.append(np.abs(np.asarray(step)))
     # Adam's first steps are the rate itself, but for its ε beside a clipped gradient.
     expected = np.array([0.1, 0.075, 0.05, 0.025, 0, 0])[:, None] * np.ones(2)

@@ -13,6 +13,7 @@ import pgjax
 from pgjax import beyond, enumeration, exact, tabular
 from pgjax.core.float64 import to_jax
 from pgjax.exact.problem import Problem
+from tests.shared import rows
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -162,16 +163,16 @@ def test_one_trajectory_at_a_time_it_averages_to_the_batch() -> None:
 
 def test_neither_garbage_after_the_end_nor_the_value_of_an_illegal_action_is_read() -> None:
     batch = all_episodes()
-    dead = ~batch.mask[..., None]
+    dead = ~EPISODES.mask[..., None]
     spoilt = replace(
         batch,
-        observation=jnp.where(dead, jnp.nan, batch.observation),
-        reward=jnp.where(batch.mask, batch.reward, jnp.nan),
+        observation=jnp.asarray(np.where(dead, np.nan, EPISODES.observation)),
+        reward=jnp.asarray(np.where(EPISODES.mask, EPISODES.reward, np.nan)),
     )
     values = of_states(WRONG, batch)
     clean = beyond.corrected_all_action_gradient(POLICY, LOGITS, batch, values, discount=GAMMA)
     found = beyond.corrected_all_action_gradient(
-        POLICY, LOGITS, spoilt, jnp.where(dead, jnp.nan, values), discount=GAMMA
+        POLICY, LOGITS, spoilt, jnp.asarray(np.where(dead, np.nan, values)), discount=GAMMA
     )
     np.testing.assert_array_equal(found, clean)
 
@@ -179,24 +180,22 @@ def test_neither_garbage_after_the_end_nor_the_value_of_an_illegal_action_is_rea
         lambda key, s: jnp.zeros((4, 2)),
         lambda params, s: jnp.concatenate([s @ params, jnp.array([-jnp.inf])]),
     )
-    garbage = jnp.full((*batch.mask.shape, 1), jnp.nan)
-    with_illegal = beyond.all_action_gradient(
-        masked, LOGITS, batch, jnp.concatenate([values, garbage], -1), discount=GAMMA
-    )
+    with_garbage = jnp.asarray(np.pad(values, ((0, 0), (0, 0), (0, 1)), constant_values=np.nan))
+    with_illegal = beyond.all_action_gradient(masked, LOGITS, batch, with_garbage, discount=GAMMA)
     plain = beyond.all_action_gradient(POLICY, LOGITS, batch, values, discount=GAMMA)
     np.testing.assert_allclose(with_illegal, plain, rtol=0, atol=1e-14)
 
 
 def test_in_a_window_each_episode_counts_its_own_time() -> None:
-    batch = jax.tree.map(lambda x: x[jnp.array([5, 40])], all_episodes())
+    batch = rows(EPISODES, [5, 40])
     values = of_states(WRONG, batch)
 
     def joined(x: Any) -> Any:
-        return x.reshape(1, -1, *x.shape[2:])
+        return jnp.asarray(np.asarray(x).reshape(1, -1, *x.shape[2:]))
 
     window = jax.tree.map(joined, replace(batch, final_observation=None))
-    time = jnp.tile(jnp.arange(H, dtype=jnp.int32), 2)[None]
-    window = replace(window, time=time, final_observation=batch.final_observation[1:])
+    time = jnp.asarray(np.tile(np.arange(H, dtype=np.int32), 2)[None])
+    window = replace(window, time=time, final_observation=rows(EPISODES, [40]).final_observation)
     one = beyond.all_action_gradient(POLICY, LOGITS, window, joined(values), discount=GAMMA)
     two = beyond.all_action_gradient(POLICY, LOGITS, batch, values, discount=GAMMA)
     np.testing.assert_allclose(one, 2 * two, rtol=0, atol=1e-14)

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 import pgjax
 from pgjax import Problem, beyond, enumeration, exact, suite, tabular
 from pgjax.core.float64 import flatten, to_jax
+from tests.shared import rows
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -105,11 +106,13 @@ def test_products_from_a_batch_are_unbiased_for_it_and_the_analytic_ones_are_qui
 def test_products_are_the_matrix_s_for_a_network_too_and_ignore_garbage() -> None:
     policy = pgjax.flax_policy(pgjax.MLP(2, (3,)))
     with jax.numpy_dtype_promotion("standard"):  # linen draws float32 whatever it is shown
-        params = policy.init(jax.random.key(0), jnp.zeros(4))
-    params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
-    batch = jax.tree.map(lambda x: x[np.array([3, 30, 60])], to_jax(EPISODES))
-    spoilt = batch.replace(observation=jnp.where(batch.mask[..., None], batch.observation, jnp.nan))
-    weight = batch.mask.astype(float) * GAMMA ** jnp.arange(H, dtype=jnp.float64)[None] / 3
+        params = jax.jit(policy.init)(jax.random.key(0), jnp.zeros(4))
+    params = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), params)
+    batch = rows(EPISODES, [3, 30, 60])
+    mask = np.asarray(batch.mask)
+    spoilt = np.where(mask[..., None], batch.observation, np.nan)
+    spoilt = batch.replace(observation=jnp.asarray(spoilt))
+    weight = jnp.asarray(mask * GAMMA ** np.arange(H)[None] / 3)
 
     def outer(weight: Any, action: Any) -> Any:
         """Σ_it w_it ∇log π(a_it) ∇log π(a_it)ᵀ, written out."""

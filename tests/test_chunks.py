@@ -64,9 +64,19 @@ def test_a_sum_over_chunks_is_the_sum_over_live_rows(sum_rows: Any, size: int) -
 def test_chunks_of_live_rows_never_hold_a_dead_one() -> None:
     """Each is NaN, which no mask within the chunk removes here."""
     rows = jax.tree.map(jnp.asarray, {**ROWS, "x": np.where(LIVE[:, None], ROWS["x"], np.nan)})
-    sums = chunks.sum_live_rows(lambda rows, live: jnp.sum(rows["x"]), rows, jnp.asarray(LIVE), 3)
-    mapped = chunks.map_live_rows(product, rows, jnp.asarray(LIVE), 3)
-    in_order = chunks.sum_rows(lambda rows, live: jnp.sum(rows["x"]), rows, jnp.asarray(LIVE), 3)
+
+    @jax.jit
+    def each(rows: Any, live: Any) -> tuple[Any, Any, Any]:
+        def total(rows: Any, live: Any) -> Any:
+            return jnp.sum(rows["x"])
+
+        return (
+            chunks.sum_live_rows(total, rows, live, 3),
+            chunks.map_live_rows(product, rows, live, 3),
+            chunks.sum_rows(total, rows, live, 3),
+        )
+
+    sums, mapped, in_order = each(rows, jnp.asarray(LIVE))
     assert np.isfinite(sums)
     assert np.all(np.isfinite(mapped["y"]))
     assert np.isnan(in_order)  # the control

@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 from hypothesis.extra import numpy as arrays
 
-from pgjax import policies
+from pgjax import Policy, policies
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -22,6 +22,24 @@ PARAMS = {"mean": np.array([0.3, -1.2, 2.0]), "log_std": np.array([-0.7, 0.4, 0.
 plain = policies.gaussian_policy(
     lambda key, s: jax.tree.map(jnp.zeros_like, PARAMS), lambda p, s: (p["mean"], p["log_std"])
 )
+
+
+def parameters(params: Any, seen: Any) -> tuple[Any, Any]:
+    return params["mean"], params["log_std"]
+
+
+@jax.jit
+def sample_500(policy: Policy, params: Any) -> Any:
+    """A policy's bounds are arguments: all of them share a program."""
+    keys = jax.random.split(jax.random.key(3), 500)
+    return jax.vmap(policy.sample, (None, 0, None))(params, keys, SEEN)
+
+
+@jax.jit
+def score_all(policy: Policy, params: Any, actions: Any) -> Any:
+    return jax.vmap(policy.log_prob, (None, None, 0))(params, SEEN, actions)
+
+
 log_prob = jax.jit(plain.log_prob)
 sample_all = jax.jit(jax.vmap(plain.sample, (None, 0, None)))
 numbers = arrays.arrays(np.float64, D, elements=st.floats(-5, 5, width=64))
@@ -163,15 +181,12 @@ def test_the_raw_log_probability_of_a_squashed_action_is_caught() -> None:
 def test_in_float32_a_stored_action_is_scored_as_it_was_sampled_even_at_the_bounds(
     low: float, high: float, mean: float
 ) -> None:
-    policy = policies.squashed_gaussian_policy(
-        plain.init, lambda p, s: (p["mean"], p["log_std"]), low=low, high=high
-    )
+    policy = policies.squashed_gaussian_policy(plain.init, parameters, low=low, high=high)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), one(mean, 0.5))
-    keys = jax.random.split(jax.random.key(3), 500)
-    actions, found = jax.jit(jax.vmap(policy.sample, (None, 0, None)))(params, keys, SEEN)
+    actions, found = sample_500(policy, params)
     assert actions.dtype == jnp.float32
     assert np.all((actions > np.float32(low)) & (actions < np.float32(high)))
-    again = jax.jit(jax.vmap(policy.log_prob, (None, None, 0)))(params, SEEN, actions)
+    again = score_all(policy, params, actions)
     assert np.all(np.isfinite(found))
     # Two programs, and so a few units in the last place of the largest term: 8 · 2^−24.
     np.testing.assert_allclose(found, again, rtol=5e-7, atol=5e-6)

@@ -114,9 +114,9 @@ def test_the_best_baseline_is_zero_where_no_episode_acts():
 
 
 def test_a_large_gridworld_keeps_only_the_diagonal():
-    mdp = tabular.gridworld(8, 8)
-    policy = pgjax.tabular_softmax(64, 4)
-    logits = 0.1 * np.random.default_rng(0).normal(size=(64, 4))
+    mdp = tabular.gridworld(6, 6)
+    policy = pgjax.tabular_softmax(36, 4)
+    logits = 0.1 * np.random.default_rng(0).normal(size=(36, 4))
     problem = Problem(mdp, policy, logits, horizon=30)
     found = exact.spread(problem)
     truth = exact.gradient(problem).ravel()

@@ -264,27 +264,28 @@ def test_a_memory_that_grows_without_bound_after_the_end_spoils_no_gradient() ->
 
 def test_in_a_window_the_memory_begins_anew_after_every_cut() -> None:
     episodes = random_batch()
-    rows, lengths = [0, 1, 3], [int(np.sum(episodes.mask[row])) for row in [0, 1, 3]]
+    listed: Any = jax.tree.map(np.asarray, replace(episodes, final_observation=None))
+    rows, lengths = [0, 1, 3], [int(np.sum(listed.mask[row])) for row in [0, 1, 3]]
     pieces = [
-        jax.tree.map(lambda x, row=row, n=n: x[row, :n], replace(episodes, final_observation=None))
+        jax.tree.map(lambda x, row=row, n=n: x[row, :n], listed)
         for row, n in zip(rows, lengths, strict=True)
     ]
-    window = jax.tree.map(lambda *x: jnp.concatenate(x)[None], *pieces)
-    ends = np.cumsum(lengths) - 1
-    cut = jnp.zeros(window.mask.shape, bool).at[0, ends[0]].set(True)
+    window = jax.tree.map(lambda *x: jnp.asarray(np.concatenate(x)[None]), *pieces)
+    ends, step = np.cumsum(lengths) - 1, np.arange(sum(lengths))[None]
     window = replace(
         window,
-        terminated=cut,
-        truncated=jnp.zeros_like(cut).at[0, ends[1]].set(True),
-        final_observation=episodes.final_observation[:1],
-        next_value=jnp.zeros(window.reward.shape),
+        terminated=jnp.asarray(step == ends[0]),
+        truncated=jnp.asarray(step == ends[1]),
+        final_observation=jnp.asarray(np.asarray(episodes.final_observation)[:1]),
+        next_value=jnp.asarray(np.zeros(window.reward.shape)),
     )
     unroll = jax.jit(partial(pgjax.log_probs, POLICY))
     found = unroll(PARAMS, window)[0]
     apart = unroll(PARAMS, episodes)
-    expected = jnp.concatenate([apart[row, :n] for row, n in zip(rows, lengths, strict=True)])
+    apart = np.asarray(apart)
+    expected = np.concatenate([apart[row, :n] for row, n in zip(rows, lengths, strict=True)])
     assert_close(found, expected)
-    uncut = replace(window, terminated=jnp.zeros_like(cut))
+    uncut = replace(window, terminated=jnp.asarray(step < 0))
     assert np.max(np.abs(unroll(PARAMS, uncut)[0] - expected)) > 0.01
 
 

@@ -44,12 +44,14 @@ def environment(name: str) -> tuple[Any, Any, int]:
 
 
 @cache
-def sampled(name: str) -> Trajectory:
+def sampled(name: str) -> Any:
+    """A batch as NumPy arrays, of which each slice would be a program otherwise."""
     made, params, A = environment(name)
-    return pgjax.rollout(
+    batch = pgjax.rollout(
         fixed_policy(A), jnp.zeros(A), from_gymnax.adapt(made, params), jax.random.key(3),
         num_trajectories=N, num_steps=T,
     )  # fmt: skip
+    return jax.tree.map(np.asarray, batch)
 
 
 @pytest.mark.parametrize("name", DISCRETE)
@@ -127,6 +129,7 @@ def test_a_rollout_equals_a_plain_loop_and_keeps_the_observation_after_the_last_
         fixed_policy(A), params, from_gymnax.adapt(made, environment_params), key,
         num_trajectories=2, num_steps=60,
     )  # fmt: skip
+    batch: Any = jax.tree.map(np.asarray, batch)
     for i, episode_key in enumerate(jax.random.split(key, (2, 3))):
         expected = eager_episode(name, episode_key, params)
         length = len(expected["reward"])

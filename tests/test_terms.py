@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,9 +27,14 @@ PROBLEM = suite.problems()[0]
 
 def value_and_slope(term: Term, ratio: Any = RATIO, weight: Any = WEIGHT) -> tuple[Any, Any]:
     """The term at log μ = log 0.25, and its derivative by log π."""
-    behaviour = jnp.full(len(ratio), math.log(0.25))
-    log_prob = jnp.log(jnp.asarray(ratio)) + behaviour
-    value, pull = jax.vjp(lambda x: term(x, behaviour, jnp.asarray(weight)), log_prob)
+    behaviour = np.full(len(ratio), math.log(0.25))
+    given = np.log(ratio) + behaviour, behaviour, np.asarray(weight, np.float64)
+    return _value_and_slope(term, *map(jnp.asarray, given))
+
+
+@partial(jax.jit, static_argnums=0)
+def _value_and_slope(term: Term, log_prob: Any, behaviour: Any, weight: Any) -> tuple[Any, Any]:
+    value, pull = jax.vjp(lambda x: term(x, behaviour, weight), log_prob)
     return value, pull(jnp.ones_like(value))[0]
 
 

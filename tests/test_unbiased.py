@@ -184,9 +184,9 @@ def test_a_sampler_at_another_temperature_is_refuted():
 
 
 def test_what_cannot_be_enumerated_is_sampled():
-    mdp = tabular.chain(9)
-    policy, params = pgjax.tabular_softmax(11, 2), np.zeros((11, 2))
-    problem = Problem(mdp, policy, params, horizon=14, name="long chain")
+    mdp = tabular.chain(4)
+    policy, params = pgjax.tabular_softmax(6, 2), np.zeros((6, 2))
+    problem = Problem(mdp, policy, params, horizon=10, name="long chain")  # 197,836 trajectories
     report = assert_unbiased(
         pgjax.reward_to_go(mdp.discount),
         problem,

@@ -5,7 +5,6 @@ ends by termination, by a time limit, and by the window itself.
 """
 
 from dataclasses import replace
-from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -186,9 +185,10 @@ WEIGHTS = {
 }
 
 
-@cache
-def weighing(name):
-    return jax.jit(lambda batch: WEIGHTS[name](batch, batch.log_prob))
+@jax.jit
+def weigh(weights, batch):
+    """Weights are records: those of one kind share a program."""
+    return weights(batch, batch.log_prob)
 
 
 def scores():
@@ -199,12 +199,17 @@ def scores():
 
 def expectation(name, batch):
     """The exact expectation of the estimate from one window."""
-    return np.einsum("m,mt,mtsa->sa", PATHS.probability, weighing(name)(batch), scores())
+    return np.einsum("m,mt,mtsa->sa", PATHS.probability, weigh(WEIGHTS[name], batch), scores())
 
 
 def judged(task, value=None):
     value = values_of(task)[0] if value is None else value
-    return windows.with_values(as_window(PATHS), table_value(value))
+    return judged_by(PATHS, value)
+
+
+@jax.jit
+def judged_by(paths, value):
+    return windows.with_values(as_window(paths), table_value(value))
 
 
 def test_the_listed_windows_are_all_there_is():
@@ -225,7 +230,7 @@ def test_each_window_is_a_trajectory_to_the_estimators():
     batch = judged("limited")
     estimator = Estimator(WEIGHTS["GAE 0.5"], terms.score)
     each = per_trajectory_gradients(estimator, POLICY, jnp.asarray(PARAMS), batch)
-    expected = np.einsum("mt,mtsa->msa", weighing("GAE 0.5")(batch), scores())
+    expected = np.einsum("mt,mtsa->msa", weigh(WEIGHTS["GAE 0.5"], batch), scores())
     np.testing.assert_allclose(each, expected, rtol=0, atol=1e-12)
 
 
