@@ -49,7 +49,7 @@ AREAS = {
     "core": "randomness recurrence chunks scores validation actions recurrent windows_credit "
     "credit streaming weights returns bad_arguments",
     "returns": "returns recurrence credit credit_input validation windows_credit",
-    "baselines": "weights credit control_variates settings_of_estimators estimators",
+    "baselines": "weights credit credit_input control_variates settings_of_estimators estimators",
     "terms": "terms dice off_policy settings_of_estimators estimators",
     "weights": "weights credit credit_input off_policy windows_credit settings_of_estimators "
     "estimators",

@@ -113,6 +113,14 @@ def test_the_best_baseline_is_zero_where_no_episode_acts():
     assert best[problem.mdp.terminal] == 0
 
 
+def test_the_best_baseline_is_zero_where_there_is_nothing_to_choose():
+    mdp = tabular.random_mdp(num_actions=1)
+    best = exact.optimal_state_baseline(
+        Problem(mdp, pgjax.tabular_softmax(4, 1), np.zeros((4, 1)), horizon=3)
+    )
+    np.testing.assert_array_equal(best, np.zeros(4))
+
+
 def test_a_large_gridworld_keeps_only_the_diagonal():
     mdp = tabular.gridworld(6, 6)
     policy = pgjax.tabular_softmax(36, 4)

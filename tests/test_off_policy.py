@@ -539,6 +539,19 @@ EVERY = {
 }
 
 
+def test_garbage_after_the_end_moves_no_off_policy_credit(listed):
+    batch, _, log_prob, *_ = listed
+    batch, log_prob = jax.tree.map(lambda x: x[::23], (batch, log_prob))
+    names = ("reward", "log_prob", "value", "action_value")
+    live = np.asarray(batch.mask)
+    assert not live.all()
+    dirty = {name: jnp.where(batch.mask, getattr(batch, name), jnp.nan) for name in names}
+    for name, credit in EVERY.items():
+        found = weigh(credit, replace(batch, **dirty), log_prob)
+        expected = weigh(credit, batch, log_prob)
+        np.testing.assert_array_equal(found[live], expected[live], err_msg=name)
+
+
 @jax.jit
 def weigh_every_kind_of_window(batch: Trajectory, log_prob: Any) -> dict[str, Any]:
     names = ("decision", "vtrace", "retrace", "tree", "states")
