@@ -66,8 +66,9 @@ def squashed_gaussian_policy(
     Bias: log-probabilities are exact, to rounding, for the action as it is stored. An action that
         would round onto a bound is the last number before it (|u| ≈ 8 in float32): a policy with
         much of its mass beyond has a score that is biased, as its density there is no probability.
-        Beyond the bounds log π is −inf, and an error under `pgjax.checked`; on them it is that of
-        the last number before. The entropy is a quadrature with absolute error below 1e-9 for each
+        Beyond the bounds log π is −inf, and an error under `pgjax.checked`; on a bound it is that
+        of the last number before the other bound, at that distance from this one, for next to zero
+        numbers are far closer. The entropy is a quadrature with absolute error below 1e-9 for each
         coordinate with σ ≤ 1, 1e-5 for σ ≤ 2, 1e-3 for σ ≤ 3.
 
     References:
@@ -166,7 +167,11 @@ class Bounds(NamedTuple):
 
 
 def _log_density(mean: Array, log_std: Array, bounds: Bounds, action: Array) -> Array:
-    inside = jnp.clip(action, bounds.first, bounds.last)
+    # A bound of zero has neighbours of 1e-38, whose density would outweigh every other step.
+    reach = jnp.maximum(bounds.first - bounds.low, bounds.high - bounds.last)
+    inside = jnp.where(action <= bounds.low, bounds.low + reach, action)
+    inside = jnp.where(action >= bounds.high, bounds.high - reach, inside)
+    inside = jnp.clip(inside, bounds.first, bounds.last)
     log_below, log_above = jnp.log(inside - bounds.low), jnp.log(bounds.high - inside)
     log_slope = math.log(2) + log_below + log_above - jnp.log(bounds.high - bounds.low)
     u = (log_below - log_above) / 2

@@ -435,6 +435,12 @@ def _hint(
     mismatched = flatten(exact.mismatched_gradient(trial.problem))
     if np.linalg.norm(mean - mismatched) <= tolerance * size:
         return "this is reward-to-go without γ^t: multiply the weight of step t by γ^t"
+    off = float(np.linalg.norm(mean - truth)) / max(float(size), 1e-300)
+    if off < ROUGHEST and off < (rounding := float(jnp.finfo(dtype := _narrowest(trial)).eps)):
+        return (
+            f"off by no more than {dtype} rounds, and it returns {dtype}: compute and return wider "
+            f"numbers, or use Judge(tolerance={rounding:.1g})"
+        )
     if shape_error <= tolerance * max(abs(scale), 1):
         if scale < 0:
             return "the sign is wrong: pgjax ascends, a loss descends"
@@ -445,6 +451,23 @@ def _hint(
     if np.linalg.norm(mean - truth) < 1e-4 * size:
         return "off by no more than float32 rounds: for float32 code, use Judge(tolerance=1e-5)"
     return ""
+
+
+ROUGHEST = 1e-2
+"""A relative bias above this is the rounding of no dtype: bfloat16 rounds by 0.8 %."""
+
+
+def _narrowest(trial: _Trial) -> Any:
+    """The dtype, of those that the estimate returns, with the fewest digits."""
+    problem = trial.problem
+    draw = library_rollout(problem, trial.batch_size)
+
+    def estimate(key: Array) -> Any:
+        return trial.estimate(problem.params, draw(problem.acting_params, key))
+
+    with jax.enable_x64(True):
+        found = jax.tree.leaves(jax.eval_shape(estimate, jax.random.key(0)))
+    return max((x.dtype for x in found), key=lambda dtype: float(jnp.finfo(dtype).eps))
 
 
 def _line(finding: Finding) -> str:
