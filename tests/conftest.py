@@ -8,6 +8,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Nearly all the time of these tests is compilation, of programs that run once. Without the
 # optimiser, and each program in one piece, it takes half as long; what they compute is the same.
@@ -21,7 +22,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-import jax
+# JAX is imported where it is used: the process that hands out the tests has no need of it.
 import numpy as np
 import pytest
 from jaxtyping import config, install_import_hook
@@ -36,7 +37,8 @@ ANNOTATED = [
 config.update("jaxtyping_disable", True)
 install_import_hook([f"pgjax.{name}" for name in ANNOTATED], "beartype.beartype")
 
-from tests import shared  # noqa: E402 (it imports pgjax, which the hook is for)
+if TYPE_CHECKING:
+    from pgjax.proof.certificate import Certificate
 
 
 def pytest_collection_finish() -> None:
@@ -57,6 +59,8 @@ def checked_annotations() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def strict_numerics() -> Iterator[None]:
     """x64; no implicit promotion of ranks or dtypes."""
+    import jax
+
     with (
         jax.enable_x64(True),
         jax.numpy_dtype_promotion("strict"),
@@ -71,8 +75,10 @@ def strict(strict_numerics: None, checked_annotations: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> list[shared.Certificate]:
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> "list[Certificate]":
     """`certify()`, computed once for all the workers."""
+    from tests import shared
+
     return shared.certificates(shared.folder(tmp_path_factory))
 
 
