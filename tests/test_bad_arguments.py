@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen
 
 import pgjax
 from pgjax import tabular
@@ -68,6 +69,27 @@ def test_a_policy_with_more_actions_than_the_environment_is_refused_and_one_with
     params = policy.init(jax.random.key(0), jnp.zeros(4))
     with pytest.raises(TypeError, match=r"has 5 actions, and CartPole-v1 takes Discrete"):
         roll(policy, params, cartpole)
+
+
+class TwoHeads(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(2)(x), linen.Dense(1)(x)
+
+
+def test_a_module_that_returns_logits_and_a_value_is_told_what_makes_two_of_it():
+    policy = pgjax.flax_policy(TwoHeads())
+    params = policy.init(jax.random.key(0), jnp.zeros(4))
+    for call in (
+        lambda: policy.log_prob(params, jnp.zeros(4), 0),
+        lambda: roll(policy, params),
+        lambda: pgjax.gradient(ESTIMATOR, policy, params, BATCH),
+        lambda: pgjax.log_probs(policy, params, BATCH),
+    ):
+        with pytest.raises(TypeError, match=r"logits must be one array, got a tuple.*shared\("):
+            call()
+    agent = pgjax.agents.shared(TwoHeads())  # the control: the way that the message names
+    assert roll(agent.policy, agent.init(jax.random.key(0), jnp.zeros(4))).mask.any()
 
 
 DAMAGE = {

@@ -108,6 +108,7 @@ def _entropy(logits: Array) -> Array:
 
 
 def _masked(logits: Array, action_mask: Array) -> Array:
+    check_one_array(logits)
     if jnp.shape(action_mask) != jnp.shape(logits):
         raise ValueError(
             f"action_mask must have the shape of the logits, [A] = {jnp.shape(logits)}, "
@@ -137,11 +138,22 @@ def softmax_size(policy: Policy, params: Params, observation: Observation) -> in
     if settings.get("distribution") != SOFTMAX:
         return None
     output = settings["output"]
-    shape = jax.eval_shape(lambda params, x: output(params, unmasked(x)), params, observation).shape
-    return shape[0] if len(shape) == 1 else None
+    logits = jax.eval_shape(lambda params, x: output(params, unmasked(x)), params, observation)
+    check_one_array(logits)
+    return logits.shape[0] if len(logits.shape) == 1 else None
+
+
+def check_one_array(logits: Any) -> None:
+    """Raise a TypeError if a network's output is several arrays, such as logits and a value."""
+    if isinstance(logits, tuple | list | dict):
+        raise TypeError(
+            f"a policy's logits must be one array, got a {type(logits).__name__} of {len(logits)}; "
+            "if a module returns (logits, value), pgjax.agents.shared(module) is policy and critic"
+        )
 
 
 def _log_probabilities(logits: Array) -> Array:
+    check_one_array(logits)
     if jnp.ndim(logits) != 1:
         raise ValueError(
             f"a policy's logits must have shape [A] for one observation, got {jnp.shape(logits)}"
