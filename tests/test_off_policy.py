@@ -539,6 +539,32 @@ EVERY = {
 }
 
 
+@pytest.mark.parametrize("kind", ["retrace", "tree"])
+@pytest.mark.parametrize(("lambda_", "ceiling"), [(1.0, INF), (0.7, 1.2), (0.4, 0.5)])
+def test_the_weights_of_action_value_targets_are_their_definition(listed, kind, lambda_, ceiling):
+    """γ^t min(ρ̄, ρ_t) (G_t − V_t), G_t = r_t + γ (V_{t+1} + c_{t+1} (G_{t+1} − Q_{t+1}))."""
+    batch, _, log_prob, *_ = listed
+    batch, log_prob = jax.tree.map(lambda x: x[::23], (batch, log_prob))
+    random = np.random.default_rng(7)  # a critic that is wrong
+    fields = {name: random.normal(size=batch.mask.shape) for name in ("value", "action_value")}
+    batch = replace(batch, **jax.tree.map(jnp.asarray, fields))
+    make = {"retrace": off_policy.retrace, "tree": off_policy.tree_backup}[kind]
+    found = weigh(make(GAMMA, lambda_=lambda_, ratio_ceiling=ceiling), batch, log_prob)
+    ratio, pi = np.exp(log_prob - batch.log_prob), np.exp(log_prob)
+    trace = lambda_ * np.asarray(np.minimum(1, ratio) if kind == "retrace" else pi)
+    assert np.any(ratio > 1.2)
+    V, Q, r = fields["value"], fields["action_value"], np.asarray(batch.reward)
+    for i, length in enumerate(np.asarray(batch.mask).sum(1)):
+        target = 0.0
+        for t in range(length - 1, -1, -1):
+            following = 0.0
+            if t + 1 < length:
+                following = V[i, t + 1] + trace[i, t + 1] * (target - Q[i, t + 1])
+            target = r[i, t] + GAMMA * following
+            expected = GAMMA**t * min(ceiling, ratio[i, t]) * (target - V[i, t])
+            assert found[i, t] == pytest.approx(expected, abs=TINY)
+
+
 def test_garbage_after_the_end_moves_no_off_policy_credit(listed):
     batch, _, log_prob, *_ = listed
     batch, log_prob = jax.tree.map(lambda x: x[::23], (batch, log_prob))

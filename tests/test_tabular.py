@@ -93,6 +93,13 @@ def test_chain_and_gridworld_slip_as_they_say() -> None:
     np.testing.assert_allclose(slippery.transition[0, 1], [0.2, 0.7, 0.1, 0], rtol=1e-14)
 
 
+@pytest.mark.parametrize("shape", [(2, 2, 3), (3, 2, 2), (2, 2)])
+def test_a_transition_that_is_not_of_states_actions_and_states_is_refused(shape: tuple) -> None:
+    mdp = tabular.random_mdp(num_states=2)
+    with pytest.raises(ValueError, match=r"transition must have shape \[S, A, S\], got"):
+        replace(mdp, transition=np.full(shape, 1 / shape[-1]))
+
+
 @pytest.mark.parametrize("name", tabular.NAMED)
 def test_saving_and_loading_changes_nothing(name: str, tmp_path: Path) -> None:
     mdp = tabular.NAMED[name].make()
