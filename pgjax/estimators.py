@@ -2,10 +2,12 @@
 
 `surrogate`, `gradient` and `per_trajectory_gradients` ascend J, sum over time and average over
 trajectories. Log-probabilities of the batch's actions are taken from the policy; params are a
-pytree of floating arrays; in a batch [N, T], anything may stand after an episode's end. They raise
-a ValueError if the batch is not laid out as [N, T] or is empty, and a TypeError if a parameter is
-not floating or the mask is not boolean. An action that the policy does not have is a ValueError
-outside jit; under jit it makes the whole estimate NaN.
+pytree of floating arrays; in a batch [N, T], anything may stand after an episode's end. Within a
+user's own `shard_map` or `pmap` all of them see one device's trajectories; `jax.lax.pmean` of the
+gradients is the estimate from all. They raise a ValueError if the batch is not laid out as [N, T]
+or is empty, and a TypeError if a parameter is not floating or the mask is not boolean. An action
+that the policy does not have is a ValueError outside jit; under jit it makes the whole estimate
+NaN.
 
 The settings of the named estimators are those of `pgjax.weights` and `pgjax.terms`: discount is γ
 in [0, 1], lambda_ is λ in [0, 1], baseline comes from `pgjax.baselines`, and groups are
@@ -32,7 +34,7 @@ from pgjax.baselines import (
     leave_one_out,
     recorded_value,
 )
-from pgjax.core.devices import without_explicit_axes
+from pgjax.core.devices import varying, without_explicit_axes
 from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.scores import (
     explained,
@@ -59,7 +61,8 @@ def surrogate(
     """The scalar whose gradient is the estimate, (1/N) Σ_i Σ_t mask · term(log π, log μ, w).
 
     Ascend it; its value is not an estimate of J. Weights are constants in θ. The scalar has the
-    parameters' precision, or float32.
+    parameters' precision, or float32. Within `shard_map` differentiate `jax.lax.pmean` of it: JAX
+    sums the derivative by replicated parameters over devices.
 
     Bias: the estimator's.
     """
@@ -358,8 +361,11 @@ def _check_arguments(estimator: Any, policy: Any) -> None:
 def as_checked_arrays(params: Params, batch: Trajectory) -> tuple[Params, Trajectory]:
     """The parameters and the batch, checked and as JAX arrays of the present precision.
 
+    Within `shard_map` the parameters become each device's own, as its batch is.
+
     Bias: none; nothing else is changed.
     """
     check_params(params)
     check_batch(batch)
-    return jax.tree.map(jnp.asarray, (params, batch))
+    params, batch = jax.tree.map(jnp.asarray, (params, batch))
+    return varying(params, (params, batch)), batch

@@ -5,6 +5,8 @@ file, as a program, with eight simulated devices or as one of two processes on l
 runs all the laws of eight devices: its imports take longer than most of them.
 """
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -16,18 +18,31 @@ import traceback
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import linen, nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pgjax
-from pgjax import Trajectory, baselines, diagnostics, tabular
+from pgjax import (
+    Trajectory,
+    baselines,
+    beyond,
+    control_variates,
+    critics,
+    diagnostics,
+    regularization,
+    tabular,
+    weights,
+)
 from pgjax.core import chunks
 
 DEVICES = 8
@@ -423,7 +438,7 @@ def check_in_shard_map(rows_per_chunk: int) -> None:
         return (
             batch,
             returns,
-            pgjax.gradient(COUPLED, policy, params, batch),
+            pgjax.gradient(COUPLED, policy, params, batch)[None],
             pgjax.gradient(COUPLED, policy, own, batch)[None],
             pgjax.per_trajectory_gradients(COUPLED, policy, params, batch),
         )
@@ -432,19 +447,18 @@ def check_in_shard_map(rows_per_chunk: int) -> None:
         local,
         mesh=mesh,
         in_specs=(whole, split),
-        out_specs=(split, split, whole, split, split),
+        out_specs=split,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "CPU_ROWS", rows_per_chunk)
-        batch, returns, total, own, trajectories = jax.jit(run)(table, spread_keys)
+        batch, returns, shared, own, trajectories = jax.jit(run)(table, spread_keys)
     expected = jax.tree.map(lambda *x: jnp.concatenate(x), *batches)
     assert_same_trajectories(batch, expected)
     by_rows = jax.vmap(lambda reward: pgjax.discounted_returns(reward, 0.9))(expected.reward)
     assert_close(returns, by_rows, 1e-5)
     assert_close(own, jnp.stack(gradients), 1e-5)
     assert_close(trajectories, jnp.concatenate(separate), 1e-5)
-    # JAX's rule: the gradient of what is the same on all devices is the sum over them.
-    assert_close(total, sum(gradients), 1e-5)
+    assert_close(shared, jnp.stack(gradients), 1e-5)
 
 
 def everything_works_in_a_shard_map() -> None:
@@ -453,6 +467,200 @@ def everything_works_in_a_shard_map() -> None:
 
 def so_it_does_in_pieces() -> None:
     check_in_shard_map(16)
+
+
+PENDULUM = beyond.differentiable(gymnax.make("Pendulum-v1")[0])
+SIZES: dict[str, Any] = {"num_trajectories": 3, "num_steps": 4}
+
+
+def linear(params: Any, key: Any, seen: Any) -> Any:
+    return seen @ params.reshape(-1)[:3, None] + 0.1 * jax.random.normal(key, (1,))
+
+
+def everything(params: Any, key: Any) -> dict[str, Any]:
+    """All that the library makes of one device's trajectories, by the name of the function."""
+    batch = pgjax.rollout(TABULAR, params, MDP, key, **SIZES)
+    both, of_batch = (TABULAR, params, MDP, key), (TABULAR, params, batch)
+    critic, values = jnp.ones(4), jnp.ones((*batch.mask.shape, 2)) * jnp.array([1.0, 2.0])
+    rate: dict[str, Any] = {"discount": 0.9}
+    products = {
+        "expected_fisher": beyond.expected_fisher(*of_batch, **rate, num_actions=2),
+        "sampled_fisher": beyond.sampled_fisher(*of_batch, **rate),
+    }
+    update = pgjax.training.update(
+        COUPLED, TABULAR, optax.sgd(0.1), params, optax.sgd(0.1).init(params), batch
+    )
+    normalised = pgjax.Estimator(
+        weights.total_return(0.9, scale=baselines.group_deviation(baselines.groups.consecutive(3))),
+        pgjax.terms.score,
+    )
+    return {
+        "gradient": pgjax.gradient(COUPLED, *of_batch),
+        "gradient, normalised": pgjax.gradient(normalised, *of_batch),
+        "per_trajectory_gradients": pgjax.per_trajectory_gradients(COUPLED, *of_batch),
+        "running_moments": diagnostics.running_moments(
+            pgjax.per_trajectory_gradients(COUPLED, *of_batch)
+        ),
+        "surrogate": pgjax.surrogate(COUPLED, *of_batch),
+        "log_probs": pgjax.log_probs(*of_batch),
+        "sampled_gradient": pgjax.sampled_gradient(COUPLED, *both, **SIZES),
+        "the same, split": pgjax.sampled_gradient(COUPLED, *both, **SIZES, micro_batch_size=2),
+        "sampled_moments": pgjax.sampled_moments(COUPLED, *both, **SIZES),
+        "entropy_gradient": regularization.entropy_gradient(*of_batch, **rate),
+        "k2": pgjax.gradient(
+            pgjax.Estimator(regularization.visits(0.9), regularization.k2),
+            *of_batch[:2],
+            regularization.with_reference(batch, batch.log_prob - 1),
+        ),
+        "with_entropy_reward": regularization.with_entropy_reward(batch, 0.1).reward,
+        "all_action": beyond.all_action_gradient(*of_batch, values, **rate),
+        "corrected": beyond.corrected_all_action_gradient(*of_batch, values, **rate),
+        "trace_gradient": beyond.trace_gradient(*of_batch, **rate),
+        "sampled_trace_gradient": beyond.sampled_trace_gradient(*both, **SIZES, **rate),
+        "pathwise": beyond.pathwise_gradient(linear, params, PENDULUM, key, **SIZES, **rate),
+        "antithetic_rollout": beyond.antithetic_rollout(
+            beyond.inversion(TABULAR, 2), params, MDP, key, num_pairs=2, num_steps=4
+        ).reward,
+        "evolution_strategies": beyond.evolution_strategies(
+            lambda params, key: jnp.sum(params**2), params, key, scale=0.1, num_pairs=3
+        ),
+        **{name: product(jnp.ones((4, 2)) * jnp.arange(2)) for name, product in products.items()},
+        "natural_gradient": beyond.natural_gradient(
+            pgjax.gradient(COUPLED, *of_batch), products["expected_fisher"], damping=0.1
+        ),
+        "score_products": control_variates.score_products(*of_batch, **rate),
+        "critics.fit": critics.fit(
+            jnp.dot, critic, batch, batch.reward, optax.sgd(0.1), num_steps=2
+        ),
+        "update": update,
+    }
+
+
+def in_shard_map(function: Callable[[Any, Any], Any], mesh: Mesh, *, is_own: bool) -> Any:
+    """What each device makes of its own key, [D, ...] each leaf; the table is the same for all."""
+
+    def local(params: Any, keys: Any) -> Any:
+        params = jax.lax.pcast(params, "n", to="varying") if is_own else params
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], function(params, keys[0]))
+
+    split, whole = PartitionSpec("n"), PartitionSpec()
+    run = jax.shard_map(local, mesh=mesh, in_specs=(whole, split), out_specs=split)
+    keys = jax.random.split(jax.random.key(5), mesh.size)
+    return jax.jit(run)(jnp.asarray(TABLE), keys)
+
+
+def some_of_it(params: Any, key: Any) -> dict[str, Any]:
+    batch = pgjax.rollout(TABULAR, params, MDP, key, **SIZES)
+    return {
+        "gradient": pgjax.gradient(COUPLED, TABULAR, params, batch),
+        "per_trajectory_gradients": pgjax.per_trajectory_gradients(COUPLED, TABULAR, params, batch),
+        "sampled_gradient": pgjax.sampled_gradient(COUPLED, TABULAR, params, MDP, key, **SIZES),
+    }
+
+
+def every_function_gives_each_device_its_own_with_one_factor() -> None:
+    one = jax.jit(everything)
+    for function, D, is_own in (
+        (everything, 2, False),
+        (some_of_it, 8, False),
+        (some_of_it, 2, True),
+    ):
+        found = in_shard_map(function, meshes()[f"{D}, automatic"], is_own=is_own)
+        keys = jax.random.split(jax.random.key(5), D)
+        each = [one(jnp.asarray(TABLE), key) for key in keys]
+        expected = jax.tree.map(lambda *x: jnp.stack(x), *each)
+        for name in found:
+            try:
+                assert_close(found[name], expected[name], 2e-5)
+            except AssertionError as error:
+                raise AssertionError(f"{name} on {D} devices, own {is_own}") from error
+
+
+def the_page_shows_what_is_right() -> None:
+    """The block of docs/scaling.md; its own test runs it on one device."""
+    page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
+    (block,) = [x for x in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "shard_map" in x]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(block, {"jax": jax, "pgjax": pgjax})
+    assert printed.getvalue() == "True\n"
+
+
+def the_mean_over_devices_is_the_estimate_from_all_trajectories() -> None:
+    mesh = meshes()["8, automatic"]
+    batches = [
+        pgjax.rollout(TABULAR, jnp.asarray(TABLE), MDP, key, **SIZES)
+        for key in jax.random.split(jax.random.key(5), DEVICES)
+    ]
+    batch = jax.tree.map(lambda *x: jnp.concatenate(x), *batches)
+    expected = pgjax.gradient(UNCOUPLED, TABULAR, jnp.asarray(TABLE), batch)
+
+    def mean(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+        def run(params: Any, key: Any) -> Any:
+            batch = pgjax.rollout(TABULAR, params, MDP, key, **SIZES)
+            return function(params, batch)
+
+        return run
+
+    def surrogate(params: Any, batch: Any) -> Any:
+        return pgjax.surrogate(UNCOUPLED, TABULAR, params, batch)
+
+    def gradient(params: Any, batch: Any) -> Any:
+        return jax.lax.pmean(pgjax.gradient(UNCOUPLED, TABULAR, params, batch), "n")
+
+    def of_mean(params: Any, batch: Any) -> Any:
+        return jax.grad(lambda params: jax.lax.pmean(surrogate(params, batch), "n"))(params)
+
+    def moments(params: Any, batch: Any) -> Any:
+        each = pgjax.per_trajectory_gradients(UNCOUPLED, TABULAR, params, batch)
+        every = jax.lax.all_gather(diagnostics.running_moments(each), "n")
+        return diagnostics.merge_all(every).mean
+
+    for function in (gradient, of_mean, moments):
+        found = in_shard_map(mean(function), mesh, is_own=False)
+        assert_close(found, jnp.stack([expected] * DEVICES), 1e-5)
+    # The negative control: without the mean inside, JAX sums over devices.
+    found = in_shard_map(mean(jax.grad(surrogate)), mesh, is_own=False)
+    assert_close(found, jnp.stack([DEVICES * expected] * DEVICES), 1e-4)
+    with pytest.raises(AssertionError):
+        assert_close(found, jnp.stack([expected] * DEVICES), 1e-4)
+
+
+def the_same_holds_under_pmap() -> None:
+    keys = jax.random.split(jax.random.key(5), DEVICES)
+
+    def local(params: Any, key: Any) -> Any:
+        return pgjax.sampled_gradient(COUPLED, TABULAR, params, MDP, key, **SIZES)
+
+    expected = [local(jnp.asarray(TABLE), key) for key in keys]
+    found = jax.pmap(local, in_axes=(None, 0))(jnp.asarray(TABLE), keys)
+    assert_close(found, jnp.stack(expected), 1e-5)
+
+
+def a_key_of_rbg_gives_the_same_on_any_mesh() -> None:
+    def sampled(mesh: Mesh | None) -> Any:
+        key = jax.random.key(7, impl="rbg")
+        return pgjax.rollout(
+            TABULAR, jnp.asarray(TABLE), MDP, key, num_trajectories=N, num_steps=5, mesh=mesh
+        )
+
+    assert_same_trajectories(sampled(meshes()["8, explicit"]), sampled(None))
+
+
+def a_network_with_other_variables_is_the_same_on_any_mesh() -> None:
+    def build(rngs: nnx.Rngs) -> nnx.Module:
+        layers = nnx.Linear(4, 2, rngs=rngs), nnx.BatchNorm(2, rngs=rngs)
+        return nnx.Sequential(*layers, nnx.Dropout(0.5, rngs=rngs))
+
+    norm = linen.Sequential([linen.Dense(2), linen.BatchNorm(use_running_average=True)])
+    for module, name in ((build, "8, explicit"), (norm, "2, automatic")):
+        policy = pgjax.flax_policy(module)
+        params = policy.init(jax.random.key(0), jnp.zeros(4))
+        estimate = partial(
+            pgjax.sampled_gradient, UNCOUPLED, policy, params, MDP, jax.random.key(7),
+            num_trajectories=N, num_steps=5,
+        )  # fmt: skip
+        assert_close(estimate(mesh=meshes()[name]), estimate(), 1e-5)
 
 
 LAWS: list[Callable[[], None]] = [
@@ -471,6 +679,12 @@ LAWS: list[Callable[[], None]] = [
     no_device_holds_anything_of_all_trajectories,
     everything_works_in_a_shard_map,
     so_it_does_in_pieces,
+    every_function_gives_each_device_its_own_with_one_factor,
+    the_page_shows_what_is_right,
+    the_mean_over_devices_is_the_estimate_from_all_trajectories,
+    the_same_holds_under_pmap,
+    a_key_of_rbg_gives_the_same_on_any_mesh,
+    a_network_with_other_variables_is_the_same_on_any_mesh,
 ]
 
 

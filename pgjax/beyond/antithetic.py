@@ -15,6 +15,7 @@ from jax import Array
 from jaxtyping import Key, UInt32
 
 from pgjax.beyond.all_action import log_probs_of_all
+from pgjax.core.devices import varying
 from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import check_counts, check_key, check_positive
 from pgjax.environments.base import Environment, stable
@@ -191,7 +192,7 @@ def _pairs(
             return draws.act(params, noise, observation)
 
         start_key, step_key = jax.random.split(key)
-        keys = jnp.stack([start_key, noise_key, step_key])
+        keys = varying(jnp.stack([start_key, noise_key, step_key]), params)
         _, kept, final = fold(environment, act, keys, num_steps, record, None)
         return Trajectory(**kept, final_observation=final)
 

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from pgjax import exact
 from pgjax.beyond.all_action import log_probs_of_all, state_weights
+from pgjax.core.devices import varying
 from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.float64 import as_float64, in_float64, to_jax
 from pgjax.core.scores import log_probs, weighted_score
@@ -127,7 +128,7 @@ def expected_fisher(
     pull = jax.linear_transpose(push, params)
     weight = state_weights(batch, jnp.asarray(discount), log_prob.dtype)[..., None]
     weight = weight * jnp.exp(log_prob)  # zero where an action is illegal
-    return lambda vector: pull(weight * push(vector))[0]
+    return lambda vector: pull(weight * push(varying(vector, params)))[0]
 
 
 def sampled_fisher(
@@ -155,7 +156,12 @@ def sampled_fisher(
     params, batch = as_checked_arrays(params, batch)
     value, push = jax.linearize(jax.jit(lambda params: log_probs(policy, params, batch)), params)
     weight = state_weights(batch, jnp.asarray(discount), value.dtype)
-    return lambda vector: weighted_score(policy, params, batch, weight * push(vector))
+
+    def product(vector: Params) -> Params:
+        along = push(varying(vector, params))
+        return weighted_score(policy, params, batch, weight * along)
+
+    return product
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key, PyTree, UInt32
 
+from pgjax.core.devices import varying
 from pgjax.core.validation import check_counts, check_key, check_params, check_rates
 from pgjax.environments import from_gymnax
 from pgjax.environments.base import Environment
@@ -89,6 +90,7 @@ def _through_episodes(
     sizes: tuple[int, int],
 ) -> Params:
     params, environment = jax.tree.map(jnp.asarray, whole)
+    params = varying(params, (whole, key))
     objective = seeded_return(policy, environment, num_steps=sizes[1], discount=discount)
     for leaf in jax.tree.leaves(sampled_action(policy, params, environment)):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):

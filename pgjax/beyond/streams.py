@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Float, Key, PyTree, UInt32
 
 from pgjax.beyond.traces import credit
+from pgjax.core.devices import varying
 from pgjax.core.validation import check_counts, check_key, check_params, check_rates
 from pgjax.environments.base import Environment, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
@@ -66,6 +67,7 @@ def _from_episodes(
     sizes: tuple[int, int],
 ) -> Params:
     params, environment = jax.tree.map(jnp.asarray, whole)
+    params = varying(params, (whole, key))
     environment = stable(environment)
     sampled_action(policy, params, environment)
 

@@ -76,7 +76,9 @@ def without_explicit_axes(
 def varying(tree: Any, like: Any) -> Any:
     """Within `shard_map`, a tree that counts as differing wherever any leaf of `like` does.
 
-    A loop's carry must be so from its start. Outside `shard_map` nothing changes.
+    A loop's carry must be so from its start. So must parameters before they are differentiated: JAX
+    sums a derivative by what is the same on all devices over them, and each device is to have the
+    estimate from its own trajectories. Outside `shard_map` nothing changes.
     """
     axes = frozenset().union(*map(_varies_over, jax.tree.leaves(like)))
 
@@ -85,19 +87,6 @@ def varying(tree: Any, like: Any) -> Any:
         return jax.lax.pcast(x, missing, to="varying") if missing else x
 
     return jax.tree.map(vary, tree)
-
-
-def summed_like(tree: Any, like: Any) -> Any:
-    """Within `shard_map`, each leaf summed over the axes in which the leaf of `like` is the same.
-
-    The gradient of replicated parameters is then the sum over devices, as in JAX.
-    """
-
-    def total(x: Any, like: Any) -> Any:
-        axes = tuple(_varies_over(x) - _varies_over(like))
-        return jax.lax.psum(x, axes) if axes else x
-
-    return jax.tree.map(total, tree, like)
 
 
 def _within(result: PartitionSpec, axes: tuple[str, ...]) -> PartitionSpec:

@@ -21,7 +21,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from pgjax.core import chunks
-from pgjax.core.devices import summed_like, varying
+from pgjax.core.devices import varying
 from pgjax.core.episode_boundaries import is_first_step, replace_dead_steps
 from pgjax.core.recurrent_log_probs import Steps, unroll
 from pgjax.core.validation import check_policy, is_concrete
@@ -175,7 +175,7 @@ def weighted_score_and_sum(
 
     live = jnp.any(mask.reshape(len(mask), -1), axis=1)
     total, measured = chunks.sum_live_rows(score, rows, live, size)
-    return summed_like(total, params), measured
+    return total, measured
 
 
 def _nan_where(is_bad: Array, gradient: Params) -> Params:

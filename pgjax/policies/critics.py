@@ -15,6 +15,7 @@ import optax
 from jax import Array
 from jaxtyping import Float
 
+from pgjax.core.devices import varying
 from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.validation import check_batch, check_params, check_positive
 from pgjax.policies.modules import flax_functions
@@ -159,4 +160,5 @@ def fit(
 
     stepping = optax.with_extra_args_support(optimizer)  # a line search may ask for the loss
     start = jax.tree.map(jnp.asarray, params)
+    start = varying(start, (start, batch, target))
     return jax.lax.scan(step, (start, optimizer.init(start)), None, length=num_steps)[0][0]

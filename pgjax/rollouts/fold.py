@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key
 
+from pgjax.core.devices import varying
 from pgjax.core.episode_boundaries import discount_power
 from pgjax.core.validation import check_key, check_positive, check_unit_interval
 from pgjax.environments.actions import check_actions
@@ -52,7 +53,7 @@ def fold(
         num_steps: T; the last step truncates an episode that still runs.
         visit: (total, time, step) -> (total, output). It is called after the end too, where the
             step's note is arbitrary and its reward zero.
-        total: at the start.
+        total: at the start; within `shard_map` it varies as `act` does.
 
     Returns:
         The total, the outputs stacked along time, and the observation after the last step.
@@ -73,7 +74,7 @@ def fold(
         return (), *act(key, observation)
 
     # Time is carried, for an array of all times would be memory that grows with them.
-    carry = total, jnp.int32(0), origin
+    carry = varying((total, jnp.int32(0), origin), (total, origin, keys))
     (total, _, final), outputs = jax.lax.scan(one_step, carry, length=num_steps)
     return total, outputs, final.observation
 
@@ -129,8 +130,9 @@ def seeded_return(
             return total + discount_power(discount, time, total.dtype) * taken.reward, None
 
         reward = jax.eval_shape(lambda key: stepped.init(key)[1].reward, key)
+        start = varying(jnp.zeros((), reward.dtype), params)
         keys = jax.random.split(check_key(key), 3)
-        return fold(stepped, act, keys, num_steps, add, jnp.zeros((), reward.dtype))[0]
+        return fold(stepped, act, keys, num_steps, add, start)[0]
 
     return objective
 

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float, PyTree
 
 from pgjax.core.chunks import scan_rows
-from pgjax.core.devices import over_devices, without_explicit_axes
+from pgjax.core.devices import over_devices, varying, without_explicit_axes
 from pgjax.core.scores import weighted_score, weighted_score_per_trajectory
 from pgjax.core.validation import check_key, check_params, check_positive
 from pgjax.diagnostics import RunningMoments, merge, merge_all
@@ -235,6 +235,7 @@ def _total(
     key: Array,
 ) -> Total:
     N, T, micro = sizes
+    whole = varying(whole[0], (whole, key)), whole[1]  # one gradient a device, in a shard_map
     draw = partial(episodes, policy, T)
     keys = episode_keys(key, N)
     example = jax.eval_shape(draw, whole, keys)
@@ -260,6 +261,7 @@ def _total(
             lambda kept: one_pass((kept, None), jnp.bool_(False))[0], _select(needed, example)
         )
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        nothing = varying(nothing, (whole, key))
         (_, totals), _ = jax.lax.scan(one_pass, nothing, jnp.array([False, True]))
     return statistic.join(totals)
 
