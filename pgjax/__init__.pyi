@@ -12,6 +12,7 @@ from . import policies as policies
 from . import regularization as regularization
 from . import rollouts as rollouts
 from . import terms as terms
+from . import tokens as tokens
 from . import training as training
 from . import weights as weights
 from .baselines import groups as groups

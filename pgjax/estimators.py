@@ -69,7 +69,7 @@ def surrogate(
     _check_arguments(estimator, policy)
     params, batch = as_checked_arrays(params, batch)
     log_prob = log_probs(policy, params, batch)
-    value = _mean_term(estimator, batch, log_prob, _evaluate_weights(estimator, batch, log_prob))
+    value = _mean_term(estimator, batch, log_prob, evaluate_weights(estimator, batch, log_prob))
     return explained(value, policy, params, batch)
 
 
@@ -121,7 +121,7 @@ def score_weights(
 
     Bias: the estimator's.
     """
-    weight = _evaluate_weights(estimator, batch, log_prob)
+    weight = evaluate_weights(estimator, batch, log_prob)
     return jax.grad(lambda log_prob: _mean_term(estimator, batch, log_prob, weight))(log_prob)
 
 
@@ -309,13 +309,41 @@ def _each_gradient(
 
 
 def _mean_term(
-    estimator: Estimator, batch: Trajectory, log_prob: Array, weight: Array
+    estimator: Estimator, batch: Trajectory, log_prob: Array, weight: Any
 ) -> Float[Array, ""]:
+    return jnp.mean(sum_of_terms(estimator, batch, log_prob, weight))
+
+
+def sum_of_terms(
+    estimator: Estimator, batch: Trajectory, log_prob: Float[Array, "N T"], weight: Any
+) -> Float[Array, "N"]:
+    """Σ_t mask · term of each trajectory, [N]; their mean is the surrogate.
+
+    Args:
+        batch: [N, T]; its mask and `log_prob` are read.
+        log_prob: [N, T] log π(a_it|s_it) under the parameters to improve.
+        weight: of the estimator, from `evaluate_weights`.
+
+    Bias: the estimator's.
+    """
     term = partial(_trajectory_term, estimator)
-    return jnp.mean(jax.vmap(term)(log_prob, batch.log_prob, weight, batch.mask))
+    return jax.vmap(term)(log_prob, batch.log_prob, weight, batch.mask)
 
 
-def _evaluate_weights(estimator: Estimator, batch: Trajectory, log_prob: Array) -> Array:
+def evaluate_weights(
+    estimator: Estimator, batch: Trajectory, log_prob: Float[Array, "N T"]
+) -> PyTree[Float[Array, "N T"]]:
+    """The estimator's weights, constants in θ, zero where the mask is false.
+
+    Args:
+        batch: [N, T]; anything may stand where its mask is false.
+        log_prob: [N, T] log π(a_it|s_it) under the parameters to improve.
+
+    Raises:
+        ValueError: if they are not [N, T].
+
+    Bias: the estimator's.
+    """
     # Constants in θ by what they are given, so that they can be differentiated by their settings.
     weight = estimator.weights(*jax.lax.stop_gradient((_without_garbage(batch), log_prob)))
     for leaf in jax.tree.leaves(weight):
@@ -327,7 +355,7 @@ def _evaluate_weights(estimator: Estimator, batch: Trajectory, log_prob: Array) 
 
 
 def _trajectory_term(
-    estimator: Estimator, log_prob: Array, behaviour: Array, weight: Array, mask: Array
+    estimator: Estimator, log_prob: Array, behaviour: Array, weight: Any, mask: Array
 ) -> Array:
     term = estimator.term(log_prob, jnp.where(mask, behaviour, 0), weight, mask)
     if term.shape != mask.shape:

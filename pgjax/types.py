@@ -183,6 +183,7 @@ _SIGNATURES = {
     "weights": ("(batch, log_prob) -> [N, T]", "pgjax.weights"),
     "term": ("(log_prob, behaviour_log_prob, weight, mask) -> [T]", "pgjax.terms"),
     "baseline": ("(batch, target) -> [N, T]", "pgjax.baselines"),
+    "aggregation": ("(batch) -> [N, T]", "pgjax.tokens"),
 }
 
 
@@ -192,7 +193,7 @@ def check_part(name: str, value: Any, kind: str) -> Any:
     Args:
         name: of the argument.
         value: of the argument.
-        kind: "weights", "term" or "baseline".
+        kind: "weights", "term", "baseline" or "aggregation".
 
     Raises:
         TypeError: if it is an Estimator, or no function of so many arguments.

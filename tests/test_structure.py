@@ -19,7 +19,7 @@ ROOT = Path(pgjax.__file__).parent
 ORDER = [
     *("records", "types", "core", "diagnostics", "returns", "baselines", "terms", "policies"),
     "exact",
-    *("weights", "environments", "estimators", "regularization", "control_variates"),
+    *("weights", "environments", "estimators", "regularization", "tokens", "control_variates"),
     *("enumeration", "rollouts", "beyond", "training", "proof", "cli"),
 ]
 PATHS = {

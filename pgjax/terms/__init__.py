@@ -18,4 +18,12 @@ from pgjax.terms.dice import loaded_dice as loaded_dice
 from pgjax.terms.ratios import importance_ratio as importance_ratio
 from pgjax.terms.ratios import likelihood_ratio as likelihood_ratio
 from pgjax.terms.score_function import score as score
+from pgjax.terms.sequences import divergence_mask as divergence_mask
+from pgjax.terms.sequences import gamma_gate as gamma_gate
+from pgjax.terms.sequences import geometric_clip as geometric_clip
+from pgjax.terms.sequences import prefix_ratio as prefix_ratio
+from pgjax.terms.sequences import sequence_clip as sequence_clip
+from pgjax.terms.sequences import sequence_clip_by_token as sequence_clip_by_token
+from pgjax.terms.sequences import sequence_ratio as sequence_ratio
+from pgjax.terms.sequences import sigmoid_gate as sigmoid_gate
 from pgjax.types import Term as Term

@@ -50,7 +50,7 @@ def _ppo_clip(
 ) -> Array:
     check_scalars(epsilon=epsilon)
     ratio = likelihood_ratio(log_prob, behaviour)
-    return _clip_by_sign(ratio, weight, 1 - epsilon, 1 + epsilon) * weight
+    return clip_by_sign(ratio, weight, 1 - epsilon, 1 + epsilon) * weight
 
 
 def asymmetric_clip(clip_low: Number, clip_high: Number) -> Term:
@@ -100,7 +100,7 @@ def _asymmetric_clip(
 ) -> Array:
     check_scalars(clip_low=clip_low, clip_high=clip_high)
     ratio = likelihood_ratio(log_prob, behaviour)
-    return _clip_by_sign(ratio, weight, 1 - clip_low, 1 + clip_high) * weight
+    return clip_by_sign(ratio, weight, 1 - clip_low, 1 + clip_high) * weight
 
 
 def dual_clip(epsilon: Number, ceiling: Number) -> Term:
@@ -145,28 +145,30 @@ def _dual_clip(
 ) -> Array:
     check_scalars(epsilon=epsilon, ceiling=ceiling)
     ratio = likelihood_ratio(log_prob, behaviour)
-    clipped = _clip_by_sign(ratio, weight, 1 - epsilon, 1 + epsilon)
+    clipped = clip_by_sign(ratio, weight, 1 - epsilon, 1 + epsilon)
     # A negated weight swaps the sides, so that the ceiling holds where w < 0.
-    return _clip_by_sign(clipped, -weight, 0.0, ceiling) * weight
+    return clip_by_sign(clipped, -weight, 0.0, ceiling) * weight
 
 
-def truncated_ratio(ceiling: Number) -> Term:
-    """A ratio with a ceiling at which steps still count, min(sg(ρ_t), c) w_t log π(a_t|s_t).
+def truncated_ratio(ceiling: Number, *, floor: Number = 0.0) -> Term:
+    """A ratio within bounds at which steps still count, sg(clip(ρ_t, floor, c)) w_t log π(a_t|s_t).
 
-    Gradient: min(ρ_t, c) w_t ∇log π, where `ppo_clip` would have zero.
+    Gradient: clip(ρ_t, floor, c) w_t ∇log π, where `ppo_clip` would have zero.
 
     Args:
-        ceiling: c ≥ 0.
+        ceiling: c ≥ 0, the largest ratio itself. CISPO's is 1 + ε_high; some libraries give the
+            name ε_high to c.
+        floor: ≥ 0 and at most c, the smallest ratio. 0 leaves it free.
 
     Raises:
-        ValueError: if `ceiling` is negative.
+        ValueError: if `floor` is negative, or `ceiling` below it.
 
-    Bias: equal to `score` on-policy if c ≥ 1. Off-policy biased, as `importance_ratio` is, and by
-    what is cut off.
+    Bias: equal to `score` on-policy if floor ≤ 1 ≤ c; else it rescales there. Off-policy biased, as
+        `importance_ratio` is, and by what is cut off.
 
     References:
         MiniMax, MiniMax-M1: Scaling Test-Time Compute Efficiently with Lightning Attention (2025),
-        their CISPO, whose c is 1 + ε_high, here per step and with no division by lengths;
+        their CISPO, eq. 4 and 5, here per step and with no division by lengths;
         Ionides, Truncated Importance Sampling (2008).
 
     Example:
@@ -175,19 +177,29 @@ def truncated_ratio(ceiling: Number) -> Term:
         >>> jax.grad(lambda l: truncated_ratio(2.0)(l, behaviour, jnp.ones(1)).sum())(log_prob)
         Array([2.], dtype=float32)
     """
-    ceiling = check_at_least("ceiling", ceiling, 0.0, "it bounds the ratio itself")
-    return configured(_truncated_ratio, ceiling=ceiling)
+    fix = "it bounds the ratio itself: 1.28, say, where a paper writes ε_high = 0.28"
+    floor = check_at_least("floor", floor, 0.0, fix)
+    return configured(
+        _truncated_ratio, ceiling=check_at_least("ceiling", ceiling, floor, fix), floor=floor
+    )
 
 
 def _truncated_ratio(
-    log_prob: Array, behaviour: Array, weight: Array, mask: Array | None = None, *, ceiling: Number
+    log_prob: Array,
+    behaviour: Array,
+    weight: Array,
+    mask: Array | None = None,
+    *,
+    ceiling: Number,
+    floor: Number,
 ) -> Array:
-    check_scalars(ceiling=ceiling)
+    check_scalars(ceiling=ceiling, floor=floor)
     ratio = jax.lax.stop_gradient(likelihood_ratio(log_prob, behaviour))
-    return scaled(jnp.minimum(ratio, jnp.asarray(ceiling, ratio.dtype)) * weight, log_prob)
+    lowest, highest = (jnp.asarray(bound, ratio.dtype) for bound in (floor, ceiling))
+    return scaled(jnp.clip(ratio, lowest, highest) * weight, log_prob)
 
 
-def _clip_by_sign(ratio: Array, weight: Array, lowest: Number, highest: Number) -> Array:
+def clip_by_sign(ratio: Array, weight: Array, lowest: Number, highest: Number) -> Array:
     """The ratio, clipped from above where w > 0, and from below where w < 0.
 
     `where` and not `minimum`, whose gradient at a tie is half of each side's.

@@ -1,0 +1,280 @@
+"""Surrogate, loss and metrics of a batch of tokens, and the weights that a whole batch shares."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jaxtyping import Float, PyTree
+
+from pgjax.core.validation import check_estimator
+from pgjax.estimators import evaluate_weights, sum_of_terms
+from pgjax.terms.ratios import likelihood_ratio
+from pgjax.tokens.batch import Batch, as_trajectories, check_log_prob
+from pgjax.types import Estimator, Trajectory
+
+Aggregation = Callable[[Trajectory], Array]
+"""(batch) -> [N, T] factors, from `pgjax.tokens.aggregation`."""
+
+
+@struct.dataclass
+class SharedWeights:
+    """The weights of a whole batch, row by row: take rows of it as you take rows of the batch.
+
+    Attributes:
+        values: [N, T] each leaf, what the estimator's weights are.
+        share: [N] of each row in the mean over the whole batch, 1/N.
+    """
+
+    values: PyTree[Float[Array, "N T"]]
+    share: Float[Array, "N"]
+
+
+def shared_weights(
+    estimator: Estimator,
+    batch: Batch,
+    log_prob: Float[Array, "N T"] | None = None,
+    *,
+    axis_name: str | None = None,
+) -> SharedWeights:
+    """The weights of a whole batch, once, for surrogates of its micro-batches that add up to its.
+
+    Group means, deviations, whitening and counts of tokens look at the whole batch. A micro-batch
+    that computes its own is another estimator. Computed here once and cut along the rows with the
+    batch, they make the micro-batches' gradients *add up* (do not average them) to the gradient of
+    the batch, to rounding, for every estimator.
+
+    Inside `jax.shard_map` each device holds some rows; `axis_name` gathers the batch's arrays,
+    which are small beside a network. Sum the gradients over the devices. Under `jax.jit` with
+    sharded arrays there is nothing to do: a batch is then whole already.
+
+    Args:
+        estimator: any.
+        batch: the whole batch, or this device's rows.
+        log_prob: [N, T] under the parameters to improve; `batch.log_prob` if None. Read by weights
+            with a KL penalty in the reward only.
+        axis_name: of the mesh axis over which the batch's rows are spread.
+
+    Returns:
+        SharedWeights of the batch's rows, constants under differentiation.
+
+    Raises:
+        TypeError, ValueError: as `surrogate` does.
+
+    Bias: the estimator's.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import tokens
+        >>> batch = tokens.Batch(-jnp.ones((4, 3)), jnp.ones((4, 3), bool), jnp.arange(4.0),
+        ...     group=jnp.zeros(4, int))
+        >>> shared = tokens.shared_weights(tokens.grpo(), batch)
+        >>> def part(log_prob, i):
+        ...     rows = jax.tree.map(lambda x: x[i], (log_prob, batch, shared))
+        ...     return tokens.surrogate(tokens.grpo(), *rows[:2], weights=rows[2])
+        >>> def whole(log_prob):
+        ...     return tokens.surrogate(tokens.grpo(), log_prob, batch)
+        >>> halves = [jax.grad(part)(batch.log_prob, i) for i in (slice(0, 2), slice(2, 4))]
+        >>> bool(jnp.allclose(sum(halves), jax.grad(whole)(batch.log_prob)))
+        True
+    """
+    check_estimator(estimator)
+    rows = as_trajectories(batch)
+    held = rows.log_prob if log_prob is None else _as_log_prob(log_prob, rows)
+    number = len(rows.mask)
+    if axis_name is None:
+        return SharedWeights(evaluate_weights(estimator, rows, held), _shares(rows, number))
+    own = jax.lax.axis_index(axis_name) * number + jnp.arange(number)
+    rows, held = jax.lax.all_gather((rows, held), axis_name, tiled=True)
+    found = SharedWeights(evaluate_weights(estimator, rows, held), _shares(rows, len(rows.mask)))
+    return jax.tree.map(lambda x: x[own], found)
+
+
+def surrogate(
+    estimator: Estimator,
+    log_prob: Float[Array, "N T"],
+    batch: Batch,
+    *,
+    weights: SharedWeights | None = None,
+) -> Float[Array, ""]:
+    """The scalar to ascend: its gradient is the policy-gradient estimate; its value is no return.
+
+    Args:
+        estimator: any of `pgjax.tokens`, of `pgjax`, or your own composition.
+        log_prob: [N, T] log π(a_t|s_t) of the batch's tokens under the parameters to improve.
+        batch: what was sampled, and what it was worth.
+        weights: rows of `shared_weights` of the whole batch, if this is a part of it. The parts'
+            surrogates, and gradients, then add up to the whole batch's.
+
+    Returns:
+        A scalar in the precision of `log_prob`, float32 at least.
+
+    Raises:
+        TypeError: if `estimator` or `batch` is of another type, or a dtype is.
+        ValueError: if a shape is another, no token is live, a log-probability is above zero, or the
+            batch lacks what the estimator reads.
+
+    Bias: the estimator's.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import tokens
+        >>> batch = tokens.Batch(jnp.log(jnp.full((2, 1), 0.5)), jnp.ones((2, 1), bool),
+        ...     reward=jnp.array([1.0, 0.0]), group=jnp.array([7, 7]))
+        >>> jax.grad(lambda x: tokens.surrogate(tokens.rloo(), x, batch))(batch.log_prob)
+        Array([[ 0.5],
+               [-0.5]], dtype=float32, weak_type=True)
+    """
+    check_estimator(estimator)
+    rows = as_trajectories(batch)
+    log_prob = _as_log_prob(log_prob, rows)
+    if weights is None:
+        share = _shares(rows, len(rows.mask))
+        weights = SharedWeights(evaluate_weights(estimator, rows, log_prob), share)
+    elif not isinstance(weights, SharedWeights):
+        raise TypeError(
+            f"weights must be SharedWeights, got {type(weights).__name__}; "
+            "rows of tokens.shared_weights(estimator, batch)"
+        )
+    elif weights.share.shape != rows.mask.shape[:1]:
+        raise ValueError(
+            f"weights must have as many rows as the batch, N = {len(rows.mask)}, "
+            f"got {len(weights.share)}; take the same rows of both"
+        )
+    each = sum_of_terms(estimator, rows, log_prob, weights.values)
+    return jnp.sum(each * weights.share.astype(each.dtype))
+
+
+def loss(
+    estimator: Estimator,
+    log_prob: Float[Array, "N T"],
+    batch: Batch,
+    *,
+    weights: SharedWeights | None = None,
+) -> Float[Array, ""]:
+    """Minus the surrogate, to hand to an optimizer that descends.
+
+    Args:
+        estimator: as for `surrogate`.
+        log_prob: as for `surrogate`.
+        batch: as for `surrogate`.
+        weights: as for `surrogate`.
+
+    Raises:
+        TypeError, ValueError: as `surrogate` does.
+
+    Bias: the estimator's.
+    """
+    return -surrogate(estimator, log_prob, batch, weights=weights)
+
+
+def aggregate(x: Float[Array, "N T"], batch: Batch, aggregation: Aggregation) -> Float[Array, ""]:
+    """The mean of a number over the batch's tokens, such as the entropy for a bonus.
+
+    Args:
+        x: [N, T]; anything where no token is live.
+        batch: whose mask and groups are read.
+        aggregation: from `pgjax.tokens`, such as `token_mean`.
+
+    Raises:
+        TypeError, ValueError: if the batch is not as its docstring says.
+
+    Bias: that of the aggregation.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import tokens
+        >>> mask = jnp.array([[True, True, True], [True, False, False]])
+        >>> batch = tokens.Batch(-jnp.ones((2, 3)), mask, jnp.zeros(2))
+        >>> x = jnp.array([[1.0, 1.0, 1.0], [5.0, jnp.nan, jnp.nan]])
+        >>> [float(tokens.aggregate(x, batch, how))
+        ...     for how in (tokens.token_mean, tokens.sequence_mean, tokens.sequence_sum)]
+        [2.0, 3.0, 4.0]
+    """
+    rows = as_trajectories(batch)
+    if x.shape != rows.mask.shape:
+        raise ValueError(f"x must have shape [N, T] = {rows.mask.shape}, got {x.shape}")
+    return jnp.mean(jnp.sum(jnp.where(rows.mask, aggregation(rows) * x, 0), axis=1))
+
+
+def metrics(
+    estimator: Estimator,
+    log_prob: Float[Array, "N T"],
+    batch: Batch,
+    *,
+    entropy: Float[Array, "N T"] | None = None,
+) -> dict[str, Float[Array, ""]]:
+    """What one watches during training, as scalars; each is computed from live tokens.
+
+    Args:
+        estimator: as for `surrogate`.
+        log_prob: [N, T] under the present parameters.
+        batch: as for `surrogate`.
+        entropy: [N, T] in nats, if it is known.
+
+    Returns:
+        - "clipped": share of the tokens with credit whose gradient is zero.
+        - "kl_old": mean k3 estimate of KL(old ‖ π) of a token, in nats; "kl_reference" of
+          KL(π ‖ reference), if the batch has a reference.
+        - "ratio_min", "ratio_median", "ratio_max": of the tokens' π/old.
+        - "effective_sample_size": (Σ ρ)² / (S Σ ρ²) of the S answers' ratios, in (0, 1].
+        - "silent_answers": share of the answers none of whose tokens has credit.
+        - "sampler_ratio": mean of old/sampler, if the batch has a sampler; 1 if they agree.
+        - "entropy": mean of a token, if it is given.
+
+    Raises:
+        TypeError, ValueError: as `surrogate` does.
+
+    Bias: kl_old none if the tokens were drawn from the old policy; the others describe the batch.
+    """
+    check_estimator(estimator)
+    rows = as_trajectories(batch)
+    log_prob = jax.lax.stop_gradient(_as_log_prob(log_prob, rows))
+    mask, old = rows.mask, jnp.where(rows.mask, rows.log_prob, 0)
+    number = jnp.maximum(jnp.sum(mask), 1)
+
+    def mean(x: Array) -> Array:
+        return jnp.sum(jnp.where(mask, x, 0)) / number
+
+    values = evaluate_weights(estimator, rows, log_prob)
+    slope = jax.grad(lambda x: jnp.sum(sum_of_terms(estimator, rows, x, values)))(log_prob)
+    credit = jax.tree.leaves(values)[0] != 0
+    difference = log_prob - old
+    ratio = likelihood_ratio(log_prob, old)
+    live = jnp.any(mask, axis=1)
+    of_answer = jnp.where(live, jnp.sum(difference, axis=1), -jnp.inf)
+    weight = jnp.exp(of_answer - jnp.max(of_answer))
+    size = jnp.sum(weight) ** 2 / (jnp.sum(live) * jnp.sum(weight**2))
+    seen = jnp.where(mask, ratio, jnp.nan)
+    found = {
+        "clipped": jnp.sum(credit & (slope == 0)) / jnp.maximum(jnp.sum(credit), 1),
+        "kl_old": mean(ratio - 1 - difference),
+        "ratio_min": jnp.nanmin(seen),
+        "ratio_median": jnp.nanmedian(seen),
+        "ratio_max": jnp.nanmax(seen),
+        "effective_sample_size": size,
+        "silent_answers": jnp.sum(live & ~jnp.any(credit, axis=1)) / jnp.maximum(jnp.sum(live), 1),
+    }
+    if rows.reference_log_prob is not None:
+        away = log_prob - jnp.where(mask, rows.reference_log_prob, 0)
+        found["kl_reference"] = mean(jnp.exp(-away) - 1 + away)
+    if rows.sampler_log_prob is not None:
+        found["sampler_ratio"] = mean(jnp.exp(old - jnp.where(mask, rows.sampler_log_prob, 0)))
+    if entropy is not None:
+        found["entropy"] = mean(entropy)
+    return found
+
+
+def _as_log_prob(log_prob: Any, rows: Trajectory) -> Float[Array, "N T"]:
+    """In float32 at least, and zero where no token is live."""
+    check_log_prob("log_prob", log_prob, rows.mask)
+    log_prob = jnp.asarray(log_prob)
+    wide = log_prob.astype(jnp.promote_types(log_prob.dtype, jnp.float32))
+    return jnp.where(rows.mask, wide, 0)
+
+
+def _shares(rows: Trajectory, number: int) -> Float[Array, "N"]:
+    dtype = jnp.promote_types(rows.log_prob.dtype, jnp.float32)
+    return jnp.full(len(rows.mask), 1 / number, dtype)
