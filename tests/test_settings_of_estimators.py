@@ -67,6 +67,13 @@ TERMS: dict[str, Row] = {
     "dual_clip ε": Row(lambda ε: terms.dual_clip(ε, 3.0), WIDTHS),
     "dual_clip ceiling": Row(lambda c: terms.dual_clip(0.01, c), CEILINGS),
     "truncated_ratio ceiling": Row(terms.truncated_ratio, CEILINGS),
+    "truncated_ratio floor": Row(lambda floor: terms.truncated_ratio(2.0, floor=floor), CEILINGS),
+    "sequence_clip low": Row(lambda low: terms.sequence_clip(low, 0.2), WIDTHS),
+    "sequence_clip_by_token high": Row(lambda x: terms.sequence_clip_by_token(0.2, x), WIDTHS),
+    "geometric_clip": Row(terms.geometric_clip, WIDTHS),
+    "sigmoid_gate τ": Row(lambda τ: terms.sigmoid_gate(τ, 1.05), CEILINGS),
+    "gamma_gate k": Row(lambda k: terms.gamma_gate((k, 3.0)), CEILINGS),
+    "divergence_mask low": Row(lambda low: terms.divergence_mask(low, 0.2), WIDTHS),
     "loaded_dice λ": Row(terms.loaded_dice),
 }
 WEIGHTS: dict[str, Row] = {

@@ -202,6 +202,14 @@ def _truncated_ratio(
 def clip_by_sign(ratio: Array, weight: Array, lowest: Number, highest: Number) -> Array:
     """The ratio, clipped from above where w > 0, and from below where w < 0.
 
+    Args:
+        ratio: or a logarithm of it.
+        weight: w, of the same shape.
+        lowest: where w < 0.
+        highest: where w > 0.
+
+    Bias: does not apply.
+
     `where` and not `minimum`, whose gradient at a tie is half of each side's.
     """
     lowest, highest = (jnp.asarray(bound, ratio.dtype) for bound in (lowest, highest))

@@ -29,8 +29,8 @@ def importance_ratio(
 
 
 def likelihood_ratio(
-    log_prob: Float[Array, "*batch T"], other_log_prob: Float[Array, "*batch T"]
-) -> Float[Array, "*batch T"]:
+    log_prob: Float[Array, "..."], other_log_prob: Float[Array, "..."]
+) -> Float[Array, "..."]:
     """exp(log_prob − other_log_prob), held where its square would overflow: e^44 in float32.
 
     Above that bound the value is constant and the slope is that of the bound, so that the step

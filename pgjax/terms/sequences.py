@@ -177,7 +177,7 @@ def _geometric_clip(
     difference = _log_ratios(log_prob, behaviour, mask)
     difference = clip_by_sign(difference, weight, -jnp.asarray(width), width)
     mean = jnp.sum(difference) / _length(difference, mask)
-    return jnp.exp(mean) * weight
+    return likelihood_ratio(mean, jnp.zeros_like(mean)) * weight
 
 
 def sigmoid_gate(positive: Number, negative: Number) -> Term:

@@ -176,7 +176,7 @@ def of_informative_groups(batch: Trajectory, log_prob: Array) -> Array:
     total, central, groups = _outcomes(batch), _centred(batch), groups_of(batch, 2)
     live = jnp.any(batch.mask, axis=1, keepdims=True)
     informs = live & (groups.total(jnp.abs(central)) > 0)
-    share = jnp.sum(live, dtype=total.dtype) / jnp.maximum(jnp.sum(informs), 1)
+    share = jnp.sum(live, dtype=total.dtype) / jnp.maximum(jnp.sum(informs, dtype=total.dtype), 1)
     return _everywhere(batch, share * central)
 
 
@@ -349,7 +349,7 @@ def _shares_in_best(batch: Trajectory, k: int) -> Array:
     N = len(reward)
     index = jnp.arange(N)
     same = groups_of(batch).total(jnp.eye(N, dtype=reward.dtype)) > 0  # [i, j]
-    same = same & jnp.any(batch.mask, axis=1)
+    same = same & jnp.any(batch.mask, axis=1)[None]
     below = (reward[None] < reward[:, None]) | (
         (reward[None] == reward[:, None]) & (index[None] < index[:, None])
     )  # [i, j]: j is below i

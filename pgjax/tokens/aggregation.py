@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import check_above_zero
 from pgjax.records import configured
 from pgjax.tokens.groups import groups_of
@@ -100,12 +101,12 @@ def prompt_mean(batch: Trajectory) -> Float[Array, "N 1"]:
 
 
 def _lengths(batch: Trajectory) -> Float[Array, "N 1"]:
-    dtype = jnp.promote_types(batch.log_prob.dtype, jnp.float32)
+    dtype = accumulation_dtype(batch.log_prob)
     return jnp.sum(batch.mask, axis=1, keepdims=True, dtype=dtype)
 
 
 def _share_of_answers(batch: Trajectory) -> Float[Array, "N 1"]:
     """N/S: the mean over rows times this is the mean over answers."""
     live = jnp.any(batch.mask, axis=1)
-    number = jnp.sum(live, dtype=jnp.promote_types(batch.log_prob.dtype, jnp.float32))
+    number = jnp.sum(live, dtype=accumulation_dtype(batch.log_prob))
     return jnp.full((len(live), 1), len(live), number.dtype) / jnp.maximum(number, 1)

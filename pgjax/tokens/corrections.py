@@ -132,7 +132,8 @@ def _of_means(batch: Trajectory, log_prob: Array) -> Array:
     difference = _differences(batch)
     length = jnp.sum(batch.mask, axis=1, keepdims=True, dtype=difference.dtype)
     mean = jnp.sum(difference, axis=1, keepdims=True) / jnp.maximum(length, 1)
-    return jnp.broadcast_to(jnp.exp(mean), batch.mask.shape)
+    ratio = likelihood_ratio(mean, jnp.zeros_like(mean))
+    return jnp.broadcast_to(ratio, batch.mask.shape)
 
 
 def _differences(batch: Trajectory) -> Array:

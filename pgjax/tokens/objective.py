@@ -9,13 +9,14 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float, PyTree
 
+from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import check_estimator
 from pgjax.estimators import evaluate_weights, sum_of_terms
 from pgjax.terms.ratios import likelihood_ratio
 from pgjax.tokens.batch import Batch, as_trajectories, check_log_prob
 from pgjax.types import Estimator, Trajectory
 
-Aggregation = Callable[[Trajectory], Array]
+Aggregation = Callable[..., Array]
 """(batch) -> [N, T] factors, from `pgjax.tokens.aggregation`."""
 
 
@@ -86,10 +87,10 @@ def shared_weights(
     number = len(rows.mask)
     if axis_name is None:
         return SharedWeights(evaluate_weights(estimator, rows, held), _shares(rows, number))
-    own = jax.lax.axis_index(axis_name) * number + jnp.arange(number)
+    first = jax.lax.axis_index(axis_name) * number
     rows, held = jax.lax.all_gather((rows, held), axis_name, tiled=True)
     found = SharedWeights(evaluate_weights(estimator, rows, held), _shares(rows, len(rows.mask)))
-    return jax.tree.map(lambda x: x[own], found)
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, number), found)
 
 
 def surrogate(
@@ -232,8 +233,8 @@ def metrics(
     check_estimator(estimator)
     rows = as_trajectories(batch)
     log_prob = jax.lax.stop_gradient(_as_log_prob(log_prob, rows))
-    mask, old = rows.mask, jnp.where(rows.mask, rows.log_prob, 0)
-    number = jnp.maximum(jnp.sum(mask), 1)
+    mask, old = rows.mask, _live(rows, rows.log_prob)
+    number = jnp.maximum(_count(mask, log_prob), 1)
 
     def mean(x: Array) -> Array:
         return jnp.sum(jnp.where(mask, x, 0)) / number
@@ -246,35 +247,44 @@ def metrics(
     live = jnp.any(mask, axis=1)
     of_answer = jnp.where(live, jnp.sum(difference, axis=1), -jnp.inf)
     weight = jnp.exp(of_answer - jnp.max(of_answer))
-    size = jnp.sum(weight) ** 2 / (jnp.sum(live) * jnp.sum(weight**2))
+    size = jnp.sum(weight) ** 2 / (_count(live, log_prob) * jnp.sum(weight**2))
     seen = jnp.where(mask, ratio, jnp.nan)
     found = {
-        "clipped": jnp.sum(credit & (slope == 0)) / jnp.maximum(jnp.sum(credit), 1),
+        "clipped": _count(credit & (slope == 0), slope) / jnp.maximum(_count(credit, slope), 1),
         "kl_old": mean(ratio - 1 - difference),
         "ratio_min": jnp.nanmin(seen),
         "ratio_median": jnp.nanmedian(seen),
         "ratio_max": jnp.nanmax(seen),
         "effective_sample_size": size,
-        "silent_answers": jnp.sum(live & ~jnp.any(credit, axis=1)) / jnp.maximum(jnp.sum(live), 1),
+        "silent_answers": _count(live & ~jnp.any(credit, axis=1), slope) / _count(live, slope),
     }
     if rows.reference_log_prob is not None:
-        away = log_prob - jnp.where(mask, rows.reference_log_prob, 0)
-        found["kl_reference"] = mean(jnp.exp(-away) - 1 + away)
+        reference = _live(rows, rows.reference_log_prob)
+        away = likelihood_ratio(reference, log_prob)
+        found["kl_reference"] = mean(away - 1 - (reference - log_prob))
     if rows.sampler_log_prob is not None:
-        found["sampler_ratio"] = mean(jnp.exp(old - jnp.where(mask, rows.sampler_log_prob, 0)))
+        found["sampler_ratio"] = mean(likelihood_ratio(old, _live(rows, rows.sampler_log_prob)))
     if entropy is not None:
         found["entropy"] = mean(entropy)
     return found
+
+
+def _count(x: Array, like: Array) -> Array:
+    return jnp.sum(x, dtype=like.dtype)
 
 
 def _as_log_prob(log_prob: Any, rows: Trajectory) -> Float[Array, "N T"]:
     """In float32 at least, and zero where no token is live."""
     check_log_prob("log_prob", log_prob, rows.mask)
     log_prob = jnp.asarray(log_prob)
-    wide = log_prob.astype(jnp.promote_types(log_prob.dtype, jnp.float32))
+    wide = log_prob.astype(accumulation_dtype(log_prob))
     return jnp.where(rows.mask, wide, 0)
 
 
+def _live(rows: Trajectory, x: Array) -> Array:
+    return jnp.where(rows.mask, x, 0)
+
+
 def _shares(rows: Trajectory, number: int) -> Float[Array, "N"]:
-    dtype = jnp.promote_types(rows.log_prob.dtype, jnp.float32)
+    dtype = accumulation_dtype(rows.log_prob)
     return jnp.full(len(rows.mask), 1 / number, dtype)
