@@ -32,6 +32,7 @@ from pgjax import (
     terms,
     weights,
 )
+from pgjax.terms import sequences
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from pgjax.core.recurrence import scaled
 from pgjax.core.validation import (
     check_above_zero,
     check_at_least,
@@ -48,7 +49,7 @@ def sequence_ratio(
         Convergence (2025), their trajectory-level ratio.
     """
     ratio = _ratio_of_sum(log_prob, behaviour_log_prob, mask)
-    return jax.lax.stop_gradient(ratio) * weight * log_prob
+    return scaled(jax.lax.stop_gradient(ratio) * weight, log_prob)
 
 
 def prefix_ratio(
@@ -64,7 +65,7 @@ def prefix_ratio(
     """
     difference = _log_ratios(log_prob, behaviour_log_prob, mask)
     ratio = likelihood_ratio(jnp.cumsum(difference), jnp.zeros_like(difference))
-    return jax.lax.stop_gradient(ratio) * weight * log_prob
+    return scaled(jax.lax.stop_gradient(ratio) * weight, log_prob)
 
 
 def sequence_clip(clip_low: Number, clip_high: Number) -> Term:
@@ -264,6 +265,8 @@ def _gamma_gate(
     negative_power: Number,
     negative_rate: Number,
 ) -> Array:
+    check_scalars(positive_power=positive_power, positive_rate=positive_rate)
+    check_scalars(negative_power=negative_power, negative_rate=negative_rate)
     total = jnp.sum(_log_ratios(log_prob, behaviour, mask))
     total = jnp.clip(total, jnp.log(jnp.asarray(1e-8, total.dtype)), 20.0)
     power, rate = (
@@ -271,7 +274,7 @@ def _gamma_gate(
         for low, high in ((negative_power, positive_power), (negative_rate, positive_rate))
     )
     gate = jnp.exp(rate + power * total - rate * jnp.exp(total))
-    return jax.lax.stop_gradient(gate) * weight * log_prob
+    return scaled(jax.lax.stop_gradient(gate) * weight, log_prob)
 
 
 def divergence_mask(low: Number, high: Number, *, ceiling: Number = 20.0) -> Term:
@@ -318,7 +321,7 @@ def _divergence_mask(
     ratio = jnp.minimum(likelihood_ratio(log_prob, behaviour), jnp.asarray(ceiling, log_prob.dtype))
     moved = jnp.exp(log_prob) - jnp.exp(behaviour)
     too_far = ((weight > 0) & (moved > high)) | ((weight < 0) & (moved < -jnp.asarray(low)))
-    return jax.lax.stop_gradient(jnp.where(too_far, 0, ratio)) * weight * log_prob
+    return scaled(jax.lax.stop_gradient(jnp.where(too_far, 0, ratio)) * weight, log_prob)
 
 
 def _widths(clip_low: Number, clip_high: Number) -> dict[str, Number]:
@@ -330,7 +333,8 @@ def _widths(clip_low: Number, clip_high: Number) -> dict[str, Number]:
 
 
 def _log_ratios(log_prob: Array, behaviour: Array, mask: Array | None) -> Array:
-    difference = log_prob - behaviour
+    lowest = float(jnp.finfo(behaviour.dtype).min)  # in place of −∞
+    difference = log_prob - jnp.maximum(behaviour, lowest)
     return difference if mask is None else jnp.where(mask, difference, 0)
 
 
