@@ -267,14 +267,14 @@ def _gamma_gate(
 ) -> Array:
     check_scalars(positive_power=positive_power, positive_rate=positive_rate)
     check_scalars(negative_power=negative_power, negative_rate=negative_rate)
-    total = jnp.sum(_log_ratios(log_prob, behaviour, mask))
+    total = jax.lax.stop_gradient(jnp.sum(_log_ratios(log_prob, behaviour, mask)))
     total = jnp.clip(total, jnp.log(jnp.asarray(1e-8, total.dtype)), 20.0)
     power, rate = (
         jnp.where(weight < 0, jnp.asarray(low, total.dtype), jnp.asarray(high, total.dtype))
         for low, high in ((negative_power, positive_power), (negative_rate, positive_rate))
     )
     gate = jnp.exp(rate + power * total - rate * jnp.exp(total))
-    return scaled(jax.lax.stop_gradient(gate) * weight, log_prob)
+    return scaled(gate * weight, log_prob)
 
 
 def divergence_mask(low: Number, high: Number, *, ceiling: Number = 20.0) -> Term:
@@ -318,10 +318,11 @@ def _divergence_mask(
     ceiling: Number,
 ) -> Array:
     check_scalars(low=low, high=high, ceiling=ceiling)
-    ratio = jnp.minimum(likelihood_ratio(log_prob, behaviour), jnp.asarray(ceiling, log_prob.dtype))
-    moved = jnp.exp(log_prob) - jnp.exp(behaviour)
+    held = jax.lax.stop_gradient(log_prob)
+    ratio = jnp.minimum(likelihood_ratio(held, behaviour), jnp.asarray(ceiling, held.dtype))
+    moved = jnp.exp(held) - jnp.exp(behaviour)
     too_far = ((weight > 0) & (moved > high)) | ((weight < 0) & (moved < -jnp.asarray(low)))
-    return scaled(jax.lax.stop_gradient(jnp.where(too_far, 0, ratio)) * weight, log_prob)
+    return scaled(jnp.where(too_far, 0, ratio) * weight, log_prob)
 
 
 def _widths(clip_low: Number, clip_high: Number) -> dict[str, Number]:
