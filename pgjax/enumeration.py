@@ -152,12 +152,14 @@ class Examination(NamedTuple):
             a batch was left out; else over multisets, as far as a sample of orders allows.
         reads_padding: whether NaN in `reward` and `log_prob` where the mask is false changes it.
         reads_log_prob: whether it depends on `batch.log_prob`, and so on who acted.
+        repeats: whether it gives the same numbers when it runs again on the same batches.
     """
 
     moments: Moments
     over_tuples: bool
     reads_padding: bool
     reads_log_prob: bool
+    repeats: bool
 
 
 @in_float64
@@ -193,18 +195,20 @@ def examine(
     """
     run = _prepared(estimator, problem, batch_size, limit)
     M = len(run.probability)
-    reads_padding = reads_log_prob = False
+    reads_padding, reads_log_prob, repeats = False, False, True
     random = np.random.default_rng(0)
     for begin in range(0, M, run.chunk):
         members = random.integers(M, size=(run.chunk, batch_size))
         members[:, 0] = np.arange(begin, begin + run.chunk) % M
-        plain, with_nan, shifted = (
-            run.estimates(members, *changes) for changes in ((), (np.nan, 0.0), (NOISE, 1.0))
+        plain, again, with_nan, shifted = (
+            run.estimates(members, *changes) for changes in ((), (), (np.nan, 0.0), (NOISE, 1.0))
         )
-        reads_padding = reads_padding or not np.array_equal(plain, with_nan, equal_nan=True)
-        reads_log_prob = reads_log_prob or not np.array_equal(plain, shifted, equal_nan=True)
+        same = partial(np.array_equal, plain, equal_nan=True)
+        repeats = repeats and same(again)
+        reads_padding = reads_padding or not same(with_nan)
+        reads_log_prob = reads_log_prob or not same(shifted)
     tuples = M**batch_size <= limit
-    return Examination(_sums(run, tuples), tuples, reads_padding, reads_log_prob)
+    return Examination(_sums(run, tuples), tuples, reads_padding, reads_log_prob, repeats)
 
 
 class _Run(NamedTuple):

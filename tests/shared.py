@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from pgjax.proof.certificate import Certificate, certify
-from pgjax.proof.problems import problems
+from pgjax.proof.problems import certified
 from pgjax.proof.registry import ROWS
 
 
@@ -76,5 +76,5 @@ def _computed(path: Path, function: Callable[[], Any]) -> Any:
 
 def certificates(folder: Path) -> list[Certificate]:
     """`certify()`, a problem a worker."""
-    functions = {problem.name: partial(certify, ROWS, [problem]) for problem in problems()}
+    functions = {problem.name: partial(certify, ROWS, [problem]) for problem in certified()}
     return [each for found in once(folder, functions).values() for each in found]

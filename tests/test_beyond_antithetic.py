@@ -23,7 +23,7 @@ KEY = jax.random.key(4)
 LOGITS = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
 PROBLEM = Problem(tabular.random_mdp(), pgjax.tabular_softmax(4, 2), LOGITS, horizon=3)
 SHORT = replace(PROBLEM, horizon=2)
-ALIKE = suite.problems()[-1]
+ALIKE = suite.certified()[-1]
 
 
 def joint_of(problem: suite.Problem) -> tuple[pgjax.Trajectory, np.ndarray]:

@@ -18,7 +18,7 @@ from tests.shared import rows
 pytestmark = pytest.mark.usefixtures("strict")
 
 EXACT = 1e-10
-PROBLEMS = suite.problems()
+PROBLEMS = suite.certified()
 LOGITS = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
 MDP, POLICY, H = tabular.random_mdp(), pgjax.tabular_softmax(4, 2), 3
 GAMMA, PROBLEM = MDP.discount, Problem(MDP, POLICY, LOGITS, H)

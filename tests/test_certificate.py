@@ -22,7 +22,7 @@ from pgjax.proof.registry import ROWS, Row
 from pgjax.types import Estimator
 
 ROOT = Path(__file__).parents[1]
-PROBLEMS = {problem.name: problem for problem in suite.problems()}
+PROBLEMS = {problem.name: problem for problem in suite.certified()}
 UNBIASED = sum(row.is_unbiased for row in ROWS)
 EXACT = 1e-10  # sums of up to 35,000 float64 terms, relative to ‖∇J‖
 
@@ -223,7 +223,7 @@ def test_code_with_a_name_that_has_no_meaning_is_refused():
 @pytest.mark.parametrize("page", ["README.md", "docs/estimators.md"])
 def test_pages_show_what_is_computed(certificates, page):
     text = (ROOT / page).read_text("utf-8")
-    fresh = tables.updated(text, tables.generated(certificates, suite.problems()))
+    fresh = tables.updated(text, tables.generated(certificates, suite.certified()))
     assert text == fresh, (
         f"{page} is out of date; run "
         "pgjax certify --update README.md docs/estimators.md --output docs/certificate.png"
@@ -232,7 +232,7 @@ def test_pages_show_what_is_computed(certificates, page):
 
 def test_every_section_of_the_registry_is_on_the_page(certificates):
     text = (ROOT / "docs/estimators.md").read_text("utf-8")
-    for name in tables.generated(certificates, suite.problems()):
+    for name in tables.generated(certificates, suite.certified()):
         assert name.startswith("compositions") or f"certificate:begin {name} -->" in text
 
 
@@ -240,7 +240,7 @@ def test_a_stale_page_is_noticed(certificates):
     text = (ROOT / "README.md").read_text("utf-8")
     stale = re.sub(r"50%", "49%", text)
     assert stale != text
-    assert tables.updated(stale, tables.generated(certificates, suite.problems())) == text
+    assert tables.updated(stale, tables.generated(certificates, suite.certified())) == text
 
 
 def test_no_printed_number_stands_on_the_edge_of_rounding(certificates):
@@ -321,7 +321,7 @@ def test_one_problem_is_shown_in_full_and_refutes_no_claim_of_bias(tmp_path, cap
 
 
 def test_the_tables_of_a_page_are_known_before_they_are_computed(certificates):
-    assert list(tables.generated(certificates, suite.problems())) == tables.known_names()
+    assert list(tables.generated(certificates, suite.certified())) == tables.known_names()
 
 
 def test_a_false_row_fails_the_command(certificates, monkeypatch, tmp_path, capsys):

@@ -14,7 +14,7 @@ from pgjax import Judge, Problem, baselines, exact, sampling, suite, tabular
 from pgjax.proof.convergence import _allowed
 from pgjax.proof.sequential_test import MeanTest
 
-BANDIT, RANDOM, _, CONTINUING, _ = suite.problems()
+BANDIT, RANDOM, _, CONTINUING, _ = suite.certified()
 WIDE = Judge(margin=0.1)
 """Rates of error of 1e-6 each; a bias above a tenth of ‖∇J‖ is found."""
 

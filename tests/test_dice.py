@@ -23,7 +23,7 @@ from pgjax.exact.problem import Problem
 
 pytestmark = pytest.mark.usefixtures("strict")
 
-PROBLEMS = suite.problems()
+PROBLEMS = suite.certified()
 PROBLEM = replace(PROBLEMS[1], horizon=3)  # γ < 1, stochastic, lengths 1 to 3
 GAMMA = PROBLEM.mdp.discount
 VALUES = exact.state_values(PROBLEM)

@@ -186,6 +186,79 @@ def test_one_pair_in_one_order_is_found_by_the_sum_over_tuples():
     assert "some orders within a batch" in str(report).splitlines()[-1]
 
 
+# What the suite's problems must show.
+
+
+def cut_off(problem):
+    """Credit for the first 8 steps only."""
+
+    def early(batch):
+        return jnp.where(jnp.arange(batch.reward.shape[1]) < 8, masked(batch), 0)
+
+    return reward_to_go(problem, early)
+
+
+def rounded(digits):
+    """Reward-to-go under a γ of so many decimals."""
+
+    def candidate(problem):
+        discount = round(problem.mdp.discount, digits)
+        return reward_to_go(replace(problem, mdp=problem.mdp.replace(discount=discount)), masked)
+
+    return candidate
+
+
+@pytest.mark.parametrize(
+    ("trap", "shown_on"),
+    [
+        (rounded(1), ["stopping", "hazard"]),
+        (rounded(3), ["stopping", "hazard"]),
+        (cut_off, ["stopping", "hazard"]),
+    ],
+)
+def test_round_discounts_and_short_horizons_are_not_the_whole_suite(trap, shown_on):
+    with pytest.raises(AssertionError) as failure:
+        assert_unbiased(trap)
+    red = [line.split()[1] for line in str(failure.value).splitlines() if line.startswith("✗")]
+    assert red == shown_on  # the problems of the tables let it pass
+
+
+def test_what_is_right_in_batches_of_two_only_is_refuted():
+    def trap(problem):
+        right = reward_to_go(problem, masked)
+        return lambda params, batch: (1 + (batch.reward.shape[0] != 2)) * right(params, batch)
+
+    with pytest.raises(AssertionError, match="ordered batches of 3; right in batches of 2|over all 25 trajectories; right in batches of 2"):
+        assert_unbiased(trap, PROBLEMS["hazard"])
+    report = assert_unbiased(trap, PROBLEMS["hazard"], batch_size=2)
+    assert "batches of another size than 2" in str(report).splitlines()[-1]
+
+
+def test_a_size_that_an_estimator_refuses_is_named_as_not_looked_at():
+    def candidate(problem):
+        return pgjax.rloo(problem.mdp.discount)
+
+    report = assert_unbiased(candidate, [PROBLEMS["hazard"], PROBLEMS["continuing"]])
+    assert report.findings[0].batch_sizes == (2, 3)
+    assert "batches of more than 3, of 1, of 3 on continuing" in str(report).splitlines()[-1]
+
+
+def test_what_answers_differently_when_the_same_program_runs_again_is_refused():
+    calls = []
+
+    def count(x):
+        calls.append(None)
+        return np.full(x.shape, len(calls), np.int32)
+
+    def moody(params, batch):
+        shape = jax.ShapeDtypeStruct((), np.int32)
+        factor = jax.pure_callback(count, shape, batch.action[0, 0], vmap_method="expand_dims")
+        return factor * reward_to_go(PROBLEMS["bandit"], masked)(params, batch)
+
+    with pytest.raises(ValueError, match="answers differently when called twice"):
+        assert_unbiased(moody, PROBLEMS["bandit"])
+
+
 # What is no estimator.
 
 

@@ -18,7 +18,7 @@ from pgjax.exact.problem import Problem
 
 pytestmark = pytest.mark.usefixtures("strict")
 
-PROBLEMS = suite.problems()
+PROBLEMS = suite.certified()
 PROBLEM = replace(PROBLEMS[1], horizon=3)
 GAMMA = PROBLEM.mdp.discount
 BETA = 0.3

@@ -87,9 +87,9 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def _problems(names: list[str] | None) -> "list[Problem]":
-    from pgjax.proof.problems import problems as certified_problems
+    from pgjax.proof.problems import certified
 
-    known = {problem.name: problem for problem in certified_problems()}
+    known = {problem.name: problem for problem in certified()}
     for name in names or ():
         if name not in known:
             raise ValueError(f"--problem {name} is unknown; known are {', '.join(known)}")

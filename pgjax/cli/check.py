@@ -19,7 +19,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "the module by its name or as a path to a .py file",
     )
     parser.add_argument(
-        "--batch-size", type=positive_int, default=2, help="trajectories a batch, K"
+        "--batch-size",
+        type=positive_int,
+        help="trajectories a batch, K; by default 2, and 1 and 3 where all batches of 3 are few",
     )
     parser.add_argument(
         "--problem", action="append", help="judge on this problem only; repeat for several"
@@ -43,10 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
     candidate = _load(arguments.target)
     from pgjax.proof.judge import Judge
     from pgjax.proof.problems import off_policy
-    from pgjax.proof.problems import problems as certified_problems
+    from pgjax.proof.problems import problems as all_problems
     from pgjax.proof.unbiased import assert_unbiased
 
-    problems = {problem.name: problem for problem in certified_problems()}
+    problems = {problem.name: problem for problem in all_problems()}
     unknown = [name for name in arguments.problem or () if name not in problems]
     if unknown:
         raise ValueError(f"--problem {unknown[0]} is unknown; known are {', '.join(problems)}")

@@ -23,8 +23,7 @@ from pgjax.core.scores import log_probs, weighted_score
 from pgjax.enumeration import Function
 from pgjax.estimators import reward_to_go, score_weights
 from pgjax.exact.problem import Problem
-from pgjax.proof.problems import off_policy
-from pgjax.proof.problems import problems as certified_problems
+from pgjax.proof.problems import certified, off_policy
 from pgjax.proof.registry import ROWS, Row, evaluate
 from pgjax.types import Estimator, Moments, Observation, Params, Policy, Trajectory
 
@@ -97,7 +96,7 @@ def certify(
 
     Args:
         rows: of the registry, or like them.
-        problems: small enough to enumerate; the suite by default.
+        problems: small enough to enumerate; `suite.certified()` by default.
 
     Returns:
         Certificates, problem by problem, in the order of the rows.
@@ -109,11 +108,11 @@ def certify(
 
     Example:
         >>> from pgjax import registry, suite
-        >>> (found,) = certify(registry.ROWS[:1], certified_problems()[:1])
+        >>> (found,) = certify(registry.ROWS[:1], suite.certified()[:1])
         >>> found.is_biased, round(found.cosine, 12)
         (False, 1.0)
     """
-    chosen = certified_problems() if problems is None else problems
+    chosen = certified() if problems is None else problems
     return [found for problem in chosen for found in _certify_problem(rows, problem)]
 
 

@@ -3,8 +3,8 @@
 No one MDP can: on episodes of fixed length every mistake in handling their end is exactly unbiased,
 and without γ < 1 so is a forgotten γ^t. Together these have γ < 1, stochastic transitions, episodes
 of different lengths, a non-zero terminal reward, an asymmetric start, a policy that is uniform
-nowhere, at least three steps, a time limit that truncates, a task that never ends, and states that
-look alike to a Flax network.
+nowhere, at least three steps, a time limit that truncates, a task that never ends, states that
+look alike to a Flax network, discounts that are no round numbers, and episodes of 32 steps.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,23 @@ def problems() -> tuple[Problem, ...]:
         Problems in a fixed order, the same at every call.
 
     Example:
-        >>> [problem.name for problem in problems()]
+        >>> [problem.name for problem in problems()][2:]
+        ['time limit', 'continuing', 'look-alikes', 'stopping', 'hazard']
+    """
+    return tuple(make() for make in (*_CERTIFIED, *_LONG))
+
+
+def certified() -> tuple[Problem, ...]:
+    """Those of the suite that the certificate's tables are about: short episodes, round discounts.
+
+    Returns:
+        Problems in a fixed order, the same at every call.
+
+    Example:
+        >>> [problem.name for problem in certified()]
         ['bandit', 'random', 'time limit', 'continuing', 'look-alikes']
     """
-    return tuple(make() for make in _PROBLEMS)
+    return tuple(make() for make in _CERTIFIED)
 
 
 def off_policy(problem: Problem) -> Problem:
@@ -93,6 +106,38 @@ def _look_alikes() -> Problem:
     return Problem(mdp, policy, params, horizon=4, name="look-alikes")
 
 
+def _stopping() -> Problem:
+    """32 steps around a circle of three states; one action stops: no more than 33 trajectories."""
+    transition = np.zeros((4, 2, 4))
+    for state, following in enumerate((1, 2, 0)):
+        transition[state, 0, 3] = transition[state, 1, following] = 1
+    return _circle("stopping", transition, discount=float(np.exp(-1 / 32)), horizon=32)
+
+
+def _hazard() -> Problem:
+    """12 steps, each of which may be the last by chance: no more than 25 trajectories."""
+    transition = np.zeros((4, 2, 4))
+    for state, (following, risk) in enumerate(((1, 0.2), (2, 0.1), (0, 0.3))):
+        transition[state, 0, 3] = 1
+        transition[state, 1, [following, 3]] = 1 - risk, risk
+    return _circle("hazard", transition, discount=float(np.sqrt(5) - 1) / 2, horizon=12)
+
+
+def _circle(name: str, transition: np.ndarray, discount: float, horizon: int) -> Problem:
+    """Three states and the end, action 0 to stop, under a policy that mostly goes on."""
+    transition[3, :, 3] = 1
+    random = np.random.default_rng(5)
+    mdp = TabularMDP(
+        transition,
+        random.normal(size=(4, 2, 4)),
+        initial=np.eye(4)[0],
+        terminal=np.eye(4, dtype=bool)[3],
+        discount=discount,
+    )
+    logits = random.normal(scale=0.5, size=(4, 2)) + np.array([-1.0, 1.0])
+    return Problem(mdp, tabular_softmax(4, 2), logits, horizon, name)
+
+
 def _tabular(name: str, mdp: TabularMDP, horizon: int) -> Problem:
     """Under a softmax over a table of seeded normal logits, uniform nowhere."""
     logits = np.random.default_rng(3).normal(scale=0.7, size=(mdp.num_states, mdp.num_actions))
@@ -100,6 +145,8 @@ def _tabular(name: str, mdp: TabularMDP, horizon: int) -> Problem:
     return Problem(mdp, policy, logits, horizon, name)
 
 
-_PROBLEMS: tuple[Callable[[], Problem], ...] = (
+_CERTIFIED: tuple[Callable[[], Problem], ...] = (
     _bandit, _random, _time_limit, _continuing, _look_alikes,
 )  # fmt: skip
+_LONG: tuple[Callable[[], Problem], ...] = (_stopping, _hazard)
+"""Of few trajectories, because one action, or chance, ends an episode at every step."""

@@ -26,6 +26,7 @@ from pgjax.enumeration import Function
 from pgjax.exact.problem import Problem
 from pgjax.proof import statistics
 from pgjax.proof.candidates import (
+    NOT_PURE,
     Candidate,
     Rollout,
     check_repeats,
@@ -35,12 +36,16 @@ from pgjax.proof.candidates import (
 )
 from pgjax.proof.judge import DEFAULT_JUDGE, Judge
 from pgjax.proof.problems import off_policy
-from pgjax.proof.problems import problems as certified_problems
+from pgjax.proof.problems import problems as all_problems
 from pgjax.types import KeyLike, Params, Trajectory
 
 ITSELF = "the policy itself"
 OTHER = "another policy, of parameters θ/2,"
 GIVEN = "the behaviour policy given"
+OTHER_SIZES = (1, 3)
+"""Trajectories in the batches that are judged unasked, beside those of two."""
+FEW = 20_000
+"""Ordered batches of three, beyond which these sizes are left out: one problem's worth of work."""
 
 
 class Finding(NamedTuple):
@@ -59,6 +64,7 @@ class Finding(NamedTuple):
         hint: a known mistake that gives this very mean, or "".
         acting: the policy that made the trajectories.
         is_theorem: whether no batch was left out, nor any order of one; else orders were sampled.
+        batch_sizes: of the batches that were looked at.
     """
 
     problem: str
@@ -73,6 +79,7 @@ class Finding(NamedTuple):
     hint: str
     acting: str = ITSELF
     is_theorem: bool = True
+    batch_sizes: tuple[int, ...] = ()
 
 
 class Report(NamedTuple):
@@ -114,7 +121,7 @@ def assert_unbiased(
     candidate: Candidate,
     problems: Problem | Sequence[Problem] | None = None,
     *,
-    batch_size: int = 2,
+    batch_size: int | None = None,
     judge: Judge = DEFAULT_JUDGE,
     rollout: Rollout | Callable[[Problem], Rollout] | None = None,
     behaviour: Callable[[Problem], Params] | None = None,
@@ -128,7 +135,9 @@ def assert_unbiased(
         candidate: an Estimator, a function (params, batch) -> gradient, or a function of one
             argument, problem -> either of these, for code that needs the problem's γ, policy or V.
         problems: what to judge it on; the suite, `suite.problems()`, if None.
-        batch_size: K, the trajectories in a batch; at least 2 for what couples a batch.
+        batch_size: K, the trajectories in a batch, and no other. If None, 2; where all batches of
+            three are few, those of 1 and 3 too, unless the candidate refuses them (a baseline that
+            leaves one out needs 2, a group estimator whole groups) or is accepted up to scale.
         judge: how large a bias is refused, at which rates of error, and how much work is spent.
         rollout: (params, key) -> batch of K, your own pipeline, or problem -> such a function: the
             pipeline itself is then tested too, by sampling: its mean, the independence of its
@@ -160,7 +169,8 @@ def assert_unbiased(
         True
     """
     next_key = jax.random.key(0) if key is None else check_key(key)
-    K = check_positive("batch_size", batch_size)
+    K = check_positive("batch_size", 2 if batch_size is None else batch_size)
+    others = OTHER_SIZES if batch_size is None and not judge.up_to_scale else ()
     chosen = _chosen(problems)
     check_repeats(estimate_on(candidate, chosen[0]), chosen[0], K)
     findings = []
@@ -171,7 +181,7 @@ def assert_unbiased(
         if problem.behaviour is None or _is_same(problem.behaviour, problem.params):
             problem, acting = replace(problem, behaviour=None), ITSELF
         estimate = estimate_on(candidate, problem)
-        trial = _Trial(problem, estimate, K, judge, _truth(problem), acting)
+        trial = _Trial(problem, estimate, K, others, judge, _truth(problem), acting)
         next_key, sample_key = jax.random.split(next_key)
         found, reads_log_prob = _judged(trial, rollout, sample_key)
         findings += found
@@ -180,7 +190,7 @@ def assert_unbiased(
             estimate = estimate_on(candidate, other)
             trial = trial._replace(problem=other, estimate=estimate, acting=OTHER)
             findings += _judged(trial, None, sample_key)[0]
-    report = Report(tuple(findings), _not_seen(findings, chosen, K))
+    report = Report(tuple(findings), _not_seen(findings, chosen))
     if not report.passed:
         raise AssertionError(str(report))
     return report
@@ -188,7 +198,7 @@ def assert_unbiased(
 
 def _chosen(problems: Problem | Sequence[Problem] | None) -> tuple[Problem, ...]:
     if problems is None:
-        return certified_problems()
+        return all_problems()
     chosen = (problems,) if isinstance(problems, Problem) else tuple(problems)
     for problem in chosen:
         if not isinstance(problem, Problem):
@@ -208,16 +218,35 @@ def _is_same(one: Params, other: Params) -> bool:
     return all(np.array_equal(x, y) for x, y in leaves)
 
 
-def _not_seen(findings: Sequence[Finding], problems: Sequence[Problem], K: int) -> str:
+def _not_seen(findings: Sequence[Finding], problems: Sequence[Problem]) -> str:
     """The limits of the proof, in one sentence."""
     unproved = "" if all(f.is_theorem for f in findings) else ", some orders within a batch"
     acting = {finding.acting for finding in findings}
     policies = ", other policies that act" if acting != {ITSELF} else ", batches of another policy"
     horizon = max(problem.finite_horizon for problem in problems)
     return (
-        f"not looked at: batches of another size than {K}, episodes of more than {horizon} steps, "
+        f"not looked at: {_sizes_not_seen(findings)}, episodes of more than {horizon} steps, "
         f"float32, continuous actions{policies}{unproved}, and what changes from call to call"
     )
+
+
+def _sizes_not_seen(findings: Sequence[Finding]) -> str:
+    """Of batches."""
+    sizes: dict[str, set[int]] = {}
+    for finding in findings:
+        if finding.batch_sizes:
+            sizes.setdefault(finding.problem, set()).update(finding.batch_sizes)
+    seen = set[int]().union(*sizes.values())
+    if len(seen) == 1:
+        return f"batches of another size than {seen.pop()}"
+    missing: dict[str, list[str]] = {}
+    for size in sorted({*range(1, max(seen)), *seen}):
+        on = [problem for problem, found in sizes.items() if size not in found]
+        if on:
+            where = f" on {', '.join(on)}" if len(on) < len(sizes) else ""
+            missing.setdefault(where, []).append(str(size))
+    words = [f"of {' and '.join(each)}{where}" for where, each in missing.items()]
+    return ", ".join([f"batches of more than {max(seen)}", *words])
 
 
 class _Trial(NamedTuple):
@@ -226,6 +255,7 @@ class _Trial(NamedTuple):
     problem: Problem
     estimate: Function
     batch_size: int
+    other_sizes: tuple[int, ...]  # judged too, where that is cheap
     judge: Judge
     truth: np.ndarray  # [P]
     acting: str
@@ -269,6 +299,30 @@ def _truth(problem: Problem) -> np.ndarray:
 
 
 def _by_enumeration(trial: _Trial) -> tuple[Finding, bool]:
+    """One finding for all sizes of batches: of the size asked for, unless only another is wrong."""
+    found = [_enumerated(trial)]
+    if enumeration.count(trial.problem) ** max(trial.other_sizes, default=0) <= FEW:
+        for size in trial.other_sizes:
+            try:
+                found.append(_enumerated(trial._replace(batch_size=size)))
+            except Exception:  # it needs whole groups, or another trajectory to compare with
+                continue
+    first, *others = findings = [finding for finding, _ in found]
+    wrong = [finding for finding in findings if not finding.passed]
+    whole = first if first in wrong or not wrong else max(wrong, key=lambda finding: finding.bias)
+    right = [finding for finding in (findings if wrong else others) if finding.passed]
+    sizes = " and ".join(str(size) for finding in right for size in finding.batch_sizes)
+    also = f"; right in batches of {sizes}" if wrong else f", and all of {sizes}"
+    whole = whole._replace(
+        detail=whole.detail + also if right else whole.detail,
+        is_theorem=all(finding.is_theorem for finding in findings),
+        batch_sizes=tuple(size for finding in findings for size in finding.batch_sizes),
+    )
+    return whole, any(reads_log_prob for _, reads_log_prob in found)
+
+
+def _enumerated(trial: _Trial) -> tuple[Finding, bool]:
+    """The finding of batches of one size, and whether the estimate reads `batch.log_prob`."""
     problem, K, judge = trial.problem, trial.batch_size, trial.judge
     found = enumeration.examine(trial.estimate, problem, batch_size=K, limit=judge.limit)
     whole, M = K == 1 or found.over_tuples, enumeration.count(problem)
@@ -280,6 +334,8 @@ def _by_enumeration(trial: _Trial) -> tuple[Finding, bool]:
         detail = f"exact, over all {comb(M + K - 1, K):,} batches of {K}; their orders were sampled"
     finding = _finding(trial, "enumeration", found.moments.mean, judge.tolerance, detail)
     finding = finding._replace(is_theorem=whole)
+    if not found.repeats:
+        raise ValueError(NOT_PURE)
     if found.reads_padding:
         finding = finding._replace(
             passed=False,
@@ -398,6 +454,7 @@ def _finding(trial: _Trial, tier: str, mean: np.ndarray, tolerance: float, detai
     passed = bias <= tolerance or (trial.judge.up_to_scale and is_scaled)
     return Finding(
         acting=trial.acting,
+        batch_sizes=(trial.batch_size,),
         problem=trial.problem.name,
         tier=tier,
         passed=passed,

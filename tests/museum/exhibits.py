@@ -106,6 +106,12 @@ def discount_squared(case: Case):
 
 
 @mutant()
+def discount_rounded(case: Case):
+    """γ is rounded to one decimal, by a configuration file or a printed table."""
+    return pgjax.reward_to_go(round(case.discount, 1))
+
+
+@mutant()
 def forward_discounting(case: Case):
     """G_t = r_t + γ G_{t−1}: the recurrence of the return runs forwards, and credits the past."""
 
@@ -156,6 +162,15 @@ def returns_whitened_per_trajectory(case: Case):
     return score(whitened)
 
 
+@mutant()
+def credit_for_eight_steps(case: Case):
+    """A buffer of eight steps: rewards after them count for no action."""
+    return with_reward(
+        weights.reward_to_go(case.discount),
+        lambda batch, log_prob: jnp.where(time(batch) < 8, batch.reward, 0),
+    )
+
+
 def with_reward(weigh: weights.Weights, reward: weights.Weights) -> Estimator:
     """The weights, after a reward of one's own."""
 
@@ -200,6 +215,25 @@ def token_mean_per_micro_batch(case: Case):
         return weigh(batch, log_prob) * N * case.mean_length / jnp.sum(batch.mask)
 
     return score(mean)
+
+
+@mutant()
+def batch_size_written_out(case: Case):
+    """The sum over a batch is divided by 2, the size that it was written for; here N is 1."""
+    weigh = weights.reward_to_go(case.discount)
+    return score(lambda batch, log_prob: weigh(batch, log_prob) * (batch.mask.shape[0] / 2))
+
+
+@mutant(batch_size=2)
+def right_in_one_order_only(case: Case):
+    """A pair counts only if the better of its two trajectories comes second."""
+    weigh = weights.total_return(case.discount)
+
+    def sorted_only(batch: Trajectory, log_prob: Any) -> Any:
+        total = weigh(batch, log_prob)
+        return total * (total[0, 0] <= total[1, 0])
+
+    return score(sorted_only)
 
 
 @mutant()
@@ -347,6 +381,20 @@ def log_of_p_plus_epsilon(case: Case):
     return Estimator(weights.reward_to_go(case.discount), term)
 
 
+@mutant()
+def actions_counted_from_one(case: Case):
+    """Actions are stored as 1 to A, and an index past the last action is clamped, as JAX does."""
+
+    def surrogate(params: Any, batch: Trajectory, log_prob: Any) -> Any:
+        last = case.problem.mdp.num_actions - 1
+        shifted = replace(batch, action=jnp.minimum(batch.action + 1, last))
+        weight = weights.reward_to_go(case.discount)(batch, log_prob)
+        wrong = pgjax.log_probs(case.policy, params, shifted)
+        return jnp.mean(jnp.sum(wrong * weight, axis=1))
+
+    return surrogate
+
+
 @mutant(acting="tempered")
 def sampling_temperature_differs(case: Case):
     """Actions are drawn at a temperature of 1.5 and scored at 1."""
@@ -413,6 +461,18 @@ def _whole_ratio(batch: Trajectory, log_prob: Any) -> Any:
 
 
 # --- where episodes end ------------------------------------------------------------------------
+
+
+@mutant()
+def mask_not_read(case: Case):
+    """Rewards after the end are summed too: zeros in a new buffer, those of another episode here."""
+
+    def surrogate(params: Any, batch: Trajectory, log_prob: Any) -> Any:
+        reward = case.discount ** time(batch) * batch.reward
+        to_go = jnp.cumsum(reward[:, ::-1], axis=1)[:, ::-1]
+        return jnp.mean(jnp.sum(jnp.where(batch.mask, log_prob * to_go, 0), axis=1))
+
+    return surrogate
 
 
 def on_stream(case: Case, continues: Callable[[Any], Any], *, window: bool = False) -> Surrogate:

@@ -84,5 +84,5 @@ def _surrogate(made: Estimator | Surrogate, params: Any, batch: Trajectory, log_
     if not isinstance(made, Estimator):
         return made(params, batch, log_prob)
     weight = jax.lax.stop_gradient(made.weights(batch, jax.lax.stop_gradient(log_prob)))
-    term = jax.vmap(made.term)(log_prob, batch.log_prob, weight)
+    term = jax.vmap(made.term)(log_prob, batch.log_prob, weight, batch.mask)
     return jnp.mean(jnp.sum(jnp.where(batch.mask, term, 0), axis=1))

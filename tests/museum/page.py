@@ -14,7 +14,9 @@ SECTION = re.compile(r"(<!-- museum:begin (\w+) -->\n).*?(<!-- museum:end -->)",
 Columns = dict[str, dict[str, str]]
 """Cells by problem, then by exhibit."""
 
-SAMPLERS = {plan.__name__.replace("_", " "): plan for plan in samplers.MUTANTS}
+SAMPLERS = {
+    plan.__name__.replace("_", " "): plan for plan in (*samplers.MUTANTS, *samplers.RECORDS)
+}
 MUTANTS = [exhibit.name for exhibit in EXHIBITS if exhibit.mutant] + list(SAMPLERS)
 CONTROLS = [exhibit.name for exhibit in EXHIBITS if not exhibit.mutant] + [
     plan.__name__.replace("_", " ") for plan in samplers.CONTROLS

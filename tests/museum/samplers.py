@@ -1,6 +1,7 @@
-"""Samplers whose keys are mistaken. No mean of an estimate shows the last of them."""
+"""Samplers whose keys, or records, are mistaken. No mean of reward-to-go shows most of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -69,8 +70,32 @@ MUTANTS: tuple[Plan, ...] = (
 CONTROLS: tuple[Plan, ...] = (separate,)
 
 
+Record = Callable[[Trajectory], Trajectory]
+"""What a sampler wrote, from what it should have written; [N, T]."""
+
+
+def log_prob_recorded_as_zero(batch: Trajectory) -> Trajectory:
+    """`log_prob` keeps the zeros that the buffer was made with."""
+    return replace(batch, log_prob=np.zeros_like(batch.log_prob))
+
+
+def truncated_never_set(batch: Trajectory) -> Trajectory:
+    """The time limit cuts an episode, and no flag says so."""
+    return replace(batch, truncated=np.zeros_like(batch.truncated))
+
+
+def final_observation_of_the_reset(batch: Trajectory) -> Trajectory:
+    """The observation after the last step is the next episode's first, as auto-reset returns it."""
+    return replace(batch, final_observation=batch.observation[:, 0])
+
+
+RECORDS: tuple[Record, ...] = (
+    log_prob_recorded_as_zero, truncated_never_set, final_observation_of_the_reset,
+)  # fmt: skip
+
+
 def verdicts(problem: Problem) -> dict[str, str]:
-    """What each plan is caught by: "law", "independence", or ALIVE.
+    """What each is caught by: "law", "independence", "record", or ALIVE.
 
     α = 1e-6 each; the sample of single trajectories is the first of every batch.
     """
@@ -85,10 +110,10 @@ def verdicts(problem: Problem) -> dict[str, str]:
         jax.tree.map(jnp.array, problem.params),
     )
     draw = jax.jit(jax.vmap(jax.vmap(partial(_episode, problem, tables))))
-    found = {}
+    found, batch = {}, None
     for plan, keys in zip((*MUTANTS, *CONTROLS), _keys(problem.horizon), strict=True):
         batches = jax.tree.map(np.asarray, draw(keys))
-        everything = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
+        batch = everything = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
         first = jax.tree.map(lambda x: x[:, 0], batches)
         independent = sampling.independence_test(batches).passed
         # Dependent batches are no sample of 4096: judge the law by one trajectory of each.
@@ -97,7 +122,15 @@ def verdicts(problem: Problem) -> dict[str, str]:
         found[plan.__name__.replace("_", " ")] = (
             " ".join(caught + ([] if independent else ["independence"])) or ALIVE
         )
+    for record in RECORDS:  # of the control, the last plan
+        found[record.__name__.replace("_", " ")] = _verdict_on_record(record(batch), problem)
+    assert _verdict_on_record(batch, problem) == ALIVE
     return found
+
+
+def _verdict_on_record(batch: Trajectory, problem: Problem) -> str:
+    fields = sampling.wrong_fields(batch, problem)
+    return "record" if fields or sampling.wrong_final_observation(batch, problem) else ALIVE
 
 
 @cache
