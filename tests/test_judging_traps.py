@@ -228,7 +228,10 @@ def test_what_is_right_in_batches_of_two_only_is_refuted():
         right = reward_to_go(problem, masked)
         return lambda params, batch: (1 + (batch.reward.shape[0] != 2)) * right(params, batch)
 
-    with pytest.raises(AssertionError, match="ordered batches of 3; right in batches of 2|over all 25 trajectories; right in batches of 2"):
+    with pytest.raises(
+        AssertionError,
+        match=r"(batches of 3|trajectories); right in batches of 2",
+    ):
         assert_unbiased(trap, PROBLEMS["hazard"])
     report = assert_unbiased(trap, PROBLEMS["hazard"], batch_size=2)
     assert "batches of another size than 2" in str(report).splitlines()[-1]

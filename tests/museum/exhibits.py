@@ -465,7 +465,7 @@ def _whole_ratio(batch: Trajectory, log_prob: Any) -> Any:
 
 @mutant()
 def mask_not_read(case: Case):
-    """Rewards after the end are summed too: zeros in a new buffer, those of another episode here."""
+    """Rewards after the end are summed too: zeros in a new buffer, another episode's here."""
 
     def surrogate(params: Any, batch: Trajectory, log_prob: Any) -> Any:
         reward = case.discount ** time(batch) * batch.reward

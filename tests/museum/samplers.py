@@ -110,7 +110,8 @@ def verdicts(problem: Problem) -> dict[str, str]:
         jax.tree.map(jnp.array, problem.params),
     )
     draw = jax.jit(jax.vmap(jax.vmap(partial(_episode, problem, tables))))
-    found, batch = {}, None
+    found: dict[str, str] = {}
+    batch: Any = None
     for plan, keys in zip((*MUTANTS, *CONTROLS), _keys(problem.horizon), strict=True):
         batches = jax.tree.map(np.asarray, draw(keys))
         batch = everything = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
