@@ -315,6 +315,14 @@ def test_training_changes_parameters_alone(library: str) -> None:
         assert module.part.use_running_average is False
 
 
+def test_constants_are_found_for_parameters_of_another_precision_too() -> None:
+    policy = pgjax.flax_policy(Linen(lambda _, y: y))
+    params = policy.init(jax.random.key(0), SEEN)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        wide, seen = jax.tree.map(lambda x: jnp.asarray(x, float), (params, SEEN))
+        assert jax.eval_shape(policy.log_prob, wide, seen, jnp.int32(0)).dtype == jnp.float64
+
+
 def test_params_with_other_collections_are_refused_by_name() -> None:
     module = Linen(lambda _, y: linen.BatchNorm(use_running_average=True)(y), width=1)
     variables = module.init(jax.random.key(0), SEEN)

@@ -116,7 +116,8 @@ def _computed_once(
         zeros = [jnp.zeros(*x) for x in shapes]
         return _others(module.init(key, *jax.tree.unflatten(structure, zeros)))
 
-    with _plain_errors(module):
+    # Fresh parameters may be narrower than the observation, where those in use are not.
+    with _plain_errors(module), jax.numpy_dtype_promotion("standard"):
         if not jax.eval_shape(init, jax.random.key(0)):
             return {}
         with jax.ensure_compile_time_eval():  # numbers, also where a caller is traced
