@@ -1,0 +1,460 @@
+"""Token log-probabilities in chunks are those of the dense log-softmax, and so are derivatives.
+
+The laws of several devices run in a process of their own: this file, as a program.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import pgjax
+from pgjax.tokens.log_probs import log_probs
+
+pytestmark = pytest.mark.usefixtures("strict_numerics")
+
+SHAPE, D, V = (4, 6), 5, 23
+NAMES = "hidden", "table", "temperature", "bias", "softcap"
+CHUNKS = [None, 1, 5, V, (1, 1), (5, 22), (7, 6), (24, 8), (100, 100)]
+
+
+def dense(
+    hidden: Array, table: Array, token: Array, *, temperature: Any, bias: Any, softcap: Any
+) -> tuple[Array, Array]:
+    """The formula, with all logits at once."""
+    z = hidden @ table
+    if bias is not None:
+        z = z + jnp.broadcast_to(bias, z.shape)
+    if softcap is not None:
+        z = softcap * jnp.tanh(z / softcap)
+    log_p = jax.nn.log_softmax(z / jnp.broadcast_to(temperature, token.shape)[..., None])
+    own = jnp.take_along_axis(log_p, token[..., None], axis=-1)[..., 0]
+    return own, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+
+def draw(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> tuple[dict[str, Any], np.ndarray, Any]:
+    """Every differentiable argument, tokens, and two cotangents a token."""
+    rng = np.random.default_rng(seed)
+    values = {
+        "hidden": rng.normal(size=(*shape, D)),
+        "table": rng.normal(size=(D, V)),
+        "temperature": rng.uniform(0.5, 2, size=shape),
+        "bias": rng.normal(size=V),
+        "softcap": np.float64(2.0),
+    }
+    return values, rng.integers(0, V, shape), rng.normal(size=(2, *shape))
+
+
+ARGUMENTS, TOKEN, COTANGENTS = draw()
+
+
+def loss_of(function: Callable[..., Any], token: Any = TOKEN, cotangents: Any = COTANGENTS) -> Any:
+    def loss(values: dict[str, Any]) -> tuple[Array, Any]:
+        values = {"temperature": 1.0, "bias": None, "softcap": None} | values
+        hidden, table = values.pop("hidden"), values.pop("table")
+        found = function(hidden, table, jnp.asarray(token), **values)
+        return jnp.sum(jnp.stack([x * c for x, c in zip(found, cotangents, strict=True)])), found
+
+    return loss
+
+
+def outcome(function: Callable[..., Any], values: dict[str, Any] = ARGUMENTS, **of: Any) -> Any:
+    """Both results, and the gradients of their sum with the cotangents by all the values."""
+    values = jax.tree.map(jnp.asarray, values)
+    (_, found), gradients = jax.jit(jax.value_and_grad(loss_of(function, **of), has_aux=True))(
+        values
+    )
+    return found, gradients
+
+
+def in_chunks(chunk: Any) -> Callable[..., Any]:
+    return lambda *arrays, **settings: log_probs(*arrays, **settings, chunk=chunk)
+
+
+def difference(found: Any, expected: Any) -> float:
+    parts = jax.tree.map(
+        lambda x, y: np.abs(np.asarray(x, float) - np.asarray(y, float)).max(initial=0),
+        found,
+        expected,
+    )
+    return max(jax.tree.leaves(parts))
+
+
+@pytest.fixture(scope="module")
+def truth(strict_numerics: None) -> Any:
+    return outcome(dense)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_any_chunks_give_the_dense_values_and_gradients(chunk: Any, truth: Any) -> None:
+    assert difference(outcome(in_chunks(chunk)), truth) <= 1e-12
+
+
+@pytest.mark.parametrize("names", [(), ("bias",), ("softcap",)])
+def test_so_they_do_with_the_settings_left_out(names: Any) -> None:
+    values = {name: ARGUMENTS[name] for name in ("hidden", "table", *names)}
+    assert difference(outcome(in_chunks((7, 6)), values), outcome(dense, values)) <= 1e-12
+
+
+def test_the_soft_cap_comes_before_the_temperature(truth: Any) -> None:
+    def other_order(*arrays: Any, temperature: Any, **settings: Any) -> Any:
+        hidden, table, token = arrays
+        hidden, bias = hidden / temperature[..., None], settings["bias"]
+        logits = hidden @ table + bias / temperature[..., None]
+        log_p = jax.nn.log_softmax(settings["softcap"] * jnp.tanh(logits / settings["softcap"]))
+        return jnp.take_along_axis(log_p, token[..., None], -1)[..., 0], -jnp.sum(
+            jnp.exp(log_p) * log_p, axis=-1
+        )
+
+    with jax.numpy_rank_promotion("allow"):
+        assert difference(outcome(other_order), truth) > 1e-2
+
+
+def test_gradients_are_finite_differences() -> None:
+    """Central, of step 1e-4: off by its square, some 1e-8 of the third derivative."""
+    loss = jax.jit(lambda values: loss_of(in_chunks((7, 6)))(values)[0])
+    values = jax.tree.map(jnp.asarray, ARGUMENTS)
+    gradients = jax.jit(jax.grad(loss))(values)
+    rng, step = np.random.default_rng(1), 1e-4
+    for name in NAMES:
+        direction = jnp.asarray(rng.normal(size=values[name].shape))
+        ends = [loss(values | {name: values[name] + s * step * direction}) for s in (1, -1)]
+        expected = float(jnp.sum(gradients[name] * direction))
+        assert abs((ends[0] - ends[1]) / (2 * step) - expected) <= 1e-6 * (1 + abs(expected)), name
+        assert abs(expected) > 1e-3, name
+
+
+def test_second_derivatives_are_the_dense_ones() -> None:
+    def hessian(function: Any) -> Any:
+        values = jax.tree.map(jnp.asarray, ARGUMENTS)
+        names = "bias", "softcap"
+
+        def loss(some: Any) -> Any:
+            return loss_of(function)(values | some)[0]
+
+        return jax.jit(jax.jacrev(jax.grad(loss)))({name: values[name] for name in names})
+
+    assert difference(hessian(in_chunks((7, 6))), hessian(dense)) <= 1e-11
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 1, 3), (0, 2)])
+def test_tokens_have_any_leading_shape(shape: tuple[int, ...]) -> None:
+    values, token, cotangents = draw(shape, seed=1)
+    found, expected = (
+        outcome(function, values, token=token, cotangents=cotangents)
+        for function in (in_chunks((2, 9)), dense)
+    )
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, expected)
+    assert difference(found, expected) <= 1e-12
+
+
+def test_vmap_over_sequences_and_over_temperatures(truth: Any) -> None:
+    axes = {"hidden": 0, "table": None, "temperature": 0, "bias": None, "softcap": None}
+    loss = jax.vmap(lambda values, *of: loss_of(in_chunks((4, 8)), *of)(values)[1], (axes, 0, 1))
+    values = jax.tree.map(jnp.asarray, ARGUMENTS)
+    found = jax.jit(loss)(values, jnp.asarray(TOKEN), jnp.asarray(COTANGENTS))
+    assert difference(found, truth[0]) <= 1e-12
+    arrays = values["hidden"], values["table"], jnp.asarray(TOKEN)
+    many = jax.vmap(lambda t: log_probs(*arrays, temperature=t))(jnp.array([0.5, 2.0]))
+    assert difference([x[1] for x in many], list(log_probs(*arrays, temperature=2.0))) <= 1e-12
+
+
+def test_calls_outside_jit_agree(truth: Any) -> None:
+    values = jax.tree.map(jnp.asarray, ARGUMENTS)
+    gradients, found = jax.grad(loss_of(in_chunks((7, 6))), has_aux=True)(values)
+    assert difference((found, gradients), truth) <= 1e-12
+
+
+# Rounding.
+
+
+def test_bfloat16_is_summed_in_float32() -> None:
+    """Against float64 of the same numbers, with the error that the roundings allow."""
+    rng, D, V, R = np.random.default_rng(0), 64, 300, 40
+    hidden, table = (
+        jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in ((R, D), (D, V))
+    )
+    token, (a, e) = jnp.asarray(rng.integers(0, V, R)), rng.normal(size=(2, R))
+    cotangents = jnp.asarray([a, e], jnp.float32)
+    wide = {"hidden": hidden.astype(float) / 8, "table": table.astype(float)}
+    narrow = {"hidden": hidden / 8, "table": table}
+    truth = outcome(dense, wide, token=token, cotangents=np.asarray(cotangents, float))
+    found = outcome(in_chunks((16, 128)), narrow, token=token, cotangents=cotangents)
+    assert [x.dtype for x in found[0]] == [jnp.float32] * 2
+    assert {x.dtype for x in found[1].values()} == {jnp.dtype(jnp.bfloat16)}
+
+    # Forward. A sum of D float32 products is off by 2 D eps times the sum of their sizes; a sum of
+    # V weights and the log add V eps. An error d of every logit moves the entropy by 2 d |log p|.
+    eps, coarse = 2.0**-24, 2.0**-8
+    sizes = {name: np.abs(np.asarray(x)) for name, x in wide.items()}
+    logits = np.asarray(wide["hidden"] @ wide["table"])
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    by_logit = 2 * D * eps * (sizes["hidden"] @ sizes["table"]).max() + V * eps
+    bound = 2 * np.abs(log_p).max() * by_logit
+    assert difference(found[0], truth[0]) <= bound
+    rounded = log_probs((hidden / 8).astype(jnp.float32), table.astype(jnp.float32), token)
+    coarser = dense(
+        hidden / 8, table, jnp.asarray(token), temperature=jnp.bfloat16(1), bias=None, softcap=None
+    )
+    assert difference(rounded, truth[0]) <= bound
+    assert difference(coarser, truth[0]) > bound  # the control: sums in bfloat16
+
+    # Backward. Each derivative by a logit is rounded once, each sum of its products once more; a
+    # quarter is for the errors above.
+    p, entropy = np.exp(log_p), -(np.exp(log_p) * log_p).sum(1, keepdims=True)
+    chosen = np.arange(V) == np.asarray(token)[:, None]
+    terms = np.abs(a)[:, None] * (chosen + p) + np.abs(e)[:, None] * p * np.abs(log_p + entropy)
+    sums = {"hidden": terms @ sizes["table"].T, "table": sizes["hidden"].T @ terms}
+    for name, size in sums.items():
+        exact = np.asarray(truth[1][name])
+        error = np.abs(np.asarray(found[1][name].astype(float)) - exact)
+        assert np.all(error <= coarse * (1.25 * size + np.abs(exact))), name
+
+
+def test_large_logits_neither_overflow_nor_cancel() -> None:
+    """Float32 logits near ±3000, which differ by a few units."""
+    hidden = jnp.asarray([[3000.0, 1.0], [-3000.0, 2.0]], jnp.float32)
+    table = jnp.asarray([[1.0] * 7, [0.0, 1.0, -1.0, 2.0, 0.5, 0.0, 3.0]], jnp.float32)
+    token, settings = jnp.array([3, 6]), {"temperature": 1.0, "bias": None, "softcap": None}
+    found = log_probs(hidden, table, token, chunk=(1, 3))
+    expected = dense(hidden.astype(float), table.astype(float), token, **settings)
+    assert difference(found, expected) <= 16 * 2.0**-24 * 3000
+
+
+# Memory.
+
+
+def inner(jaxpr: Jaxpr) -> Iterator[Jaxpr]:
+    """The program, and all the programs within it."""
+    yield jaxpr
+    for equation in jaxpr.eqns:
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: isinstance(x, Jaxpr | ClosedJaxpr)
+        ):
+            if isinstance(value, Jaxpr | ClosedJaxpr):
+                yield from inner(value.jaxpr if isinstance(value, ClosedJaxpr) else value)
+
+
+def largest(function: Callable[..., Any], *shapes: Any) -> int:
+    """Entries of the largest array that a function makes."""
+    program = jax.make_jaxpr(function)(*shapes).jaxpr
+    made = (x.aval for p in inner(program) for equation in p.eqns for x in equation.outvars)
+    return max(getattr(aval, "size", 0) for aval in made)
+
+
+def gradient_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Log-probabilities, entropies, and the gradient of their sum."""
+
+    def run(hidden: Array, table: Array, token: Array) -> Any:
+        def loss(values: Any) -> Any:
+            found = function(*values, token, temperature=0.5, bias=None, softcap=3.0)
+            return sum(map(jnp.sum, found)), found
+
+        return jax.value_and_grad(loss, has_aux=True)((hidden, table))
+
+    return run
+
+
+def shapes(R: int, D: int, V: int) -> list[jax.ShapeDtypeStruct]:
+    f32 = jnp.float32
+    sizes = (R, D), (D, V), (R,)
+    return [jax.ShapeDtypeStruct(s, d) for s, d in zip(sizes, (f32, f32, jnp.int32), strict=True)]
+
+
+def test_no_array_holds_all_logits() -> None:
+    R, D, V, chunk = 96, 4, 250, (25, 40)
+    arrays = shapes(R, D, V)
+    assert largest(gradient_of(in_chunks(chunk)), *arrays) <= max(D * V, R * D, 25 * 40)
+    assert largest(gradient_of(dense), *arrays) >= R * V  # the control
+
+
+def test_temporary_memory_is_a_twentieth_of_the_dense_one() -> None:
+    arrays = shapes(1024, 16, 8192)
+
+    def memory(function: Callable[..., Any]) -> int:
+        compiled: Any = jax.jit(gradient_of(function)).lower(*arrays).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert memory(in_chunks((256, 512))) <= memory(dense) / 20
+
+
+def test_chunks_by_default_hold_few_of_the_logits() -> None:
+    R, D, V = 4096, 8, 151_936
+    assert largest(gradient_of(in_chunks(None)), *shapes(R, D, V)) <= R * V / 100
+
+
+# Masks, exclusions, errors.
+
+
+MASK = np.arange(24).reshape(SHAPE) % 3 > 0
+
+
+def masked(function: Callable[..., Any], mask: Any = MASK) -> Callable[..., Any]:
+    def run(*arrays: Any, **settings: Any) -> Any:
+        found = function(*arrays, **settings)
+        return jax.tree.map(lambda x: jnp.where(mask, x, jnp.zeros_like(x)), found)
+
+    return run
+
+
+def test_masked_tokens_are_harmless_be_they_nan_or_no_token() -> None:
+    expected = outcome(masked(in_chunks((7, 6))))
+    hidden = np.where(MASK[..., None], ARGUMENTS["hidden"], np.nan)
+    token = jnp.where(MASK, TOKEN, -100)
+    garbage = ARGUMENTS | {"hidden": hidden}
+
+    def gradients(mask: Any, token: Any) -> Any:
+        run = masked(in_chunks((7, 6)), mask)
+        return jax.value_and_grad(loss_of(run, token), has_aux=True)
+
+    def at(mask: Any, token: Any) -> Any:  # tokens are traced, so that −100 is not an error
+        values = jax.tree.map(jnp.asarray, garbage)
+        (_, found), by = jax.jit(lambda token: gradients(mask, token)(values))(token)
+        return found, by
+
+    assert difference(at(MASK, token), expected) == 0
+    one_more = MASK | (np.arange(24).reshape(SHAPE) == 0)
+    assert np.isnan(at(one_more, token)[1]["table"]).any()  # the control
+
+
+def test_a_bias_of_minus_infinity_excludes_an_entry() -> None:
+    keep = np.arange(V) % 4 != 0
+    place = np.cumsum(keep) - 1
+    token = np.flatnonzero(keep)[TOKEN % keep.sum()]
+    values = ARGUMENTS | {"bias": np.where(keep, ARGUMENTS["bias"], -np.inf)}
+    smaller = ARGUMENTS | {name: ARGUMENTS[name][..., keep] for name in ("table", "bias")}
+    found = outcome(in_chunks((7, 3)), values, token=token)
+    expected = outcome(dense, smaller, token=place[token])
+    for name in ("table", "bias"):
+        assert not np.any(found[1][name][..., ~keep])
+        found[1][name] = found[1][name][..., keep]
+    assert difference(found, expected) <= 1e-12
+
+
+def test_a_token_out_of_range_is_an_error_or_nan() -> None:
+    hidden, table = (jnp.asarray(ARGUMENTS[name]) for name in ("hidden", "table"))
+    for wrong in (-1, V):
+        token = jnp.asarray(TOKEN).at[1, 2].set(wrong)
+        with pytest.raises(ValueError, match=rf"token .* got {wrong} at index 8 "):
+            log_probs(hidden, table, token)
+        with pytest.raises(ValueError, match=rf"token .* got {wrong} at index 8 "):
+            pgjax.checked(log_probs)(hidden, table, token)
+        found = jax.jit(log_probs)(hidden, table, token)[0]
+        np.testing.assert_array_equal(np.isnan(found), np.arange(24).reshape(SHAPE) == 8)
+        by_table = jax.jit(jax.grad(lambda t, token: log_probs(hidden, t, token)[0].sum()))(
+            table, token
+        )
+        assert np.isnan(by_table).all()
+    small = jnp.asarray(TOKEN, jnp.uint8)  # V may be more than the dtype holds
+    wide = jnp.zeros((D, 300))
+    assert np.all(np.isfinite(log_probs(hidden, wide, small)[0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"hidden": jnp.zeros((*SHAPE, D), int)}, TypeError, "hidden must be floating, got int"),
+        ({"table": jnp.zeros((D, V), int)}, TypeError, "table must be floating"),
+        ({"bias": jnp.zeros(V, int)}, TypeError, "bias must be floating"),
+        ({"token": jnp.zeros(SHAPE)}, TypeError, "token must be of integers, got float"),
+        ({"hidden": jnp.zeros((*SHAPE, D + 1))}, ValueError, r"hidden must have .* \(4, 6, 6\)"),
+        ({"hidden": jnp.zeros((*SHAPE, V))}, ValueError, r"transpose an embedding: table\.T"),
+        ({"hidden": jnp.zeros(())}, ValueError, r"hidden must have .*\(\)"),
+        ({"table": jnp.zeros((2, D, V))}, ValueError, r"table must have shape \[D, V\]"),
+        ({"table": jnp.zeros((D, 0))}, ValueError, r"table must have shape \[D, V\]"),
+        ({"token": jnp.zeros(6, int)}, ValueError, r"token must have .*\(4, 6\), got \(6,\)"),
+        ({"bias": jnp.zeros((1, V))}, ValueError, r"bias must have shape \[V\] = \(23,\)"),
+        ({"temperature": 0.0}, ValueError, "temperature must be positive, got 0"),
+        ({"temperature": -1.0}, ValueError, "temperature must be positive, got -1"),
+        ({"temperature": float("nan")}, ValueError, "temperature must be positive, got nan"),
+        ({"temperature": jnp.ones(6)}, ValueError, r"temperature must .* shape \(6,\)"),
+        ({"temperature": "cold"}, TypeError, "temperature must be a number"),
+        ({"softcap": 0.0}, ValueError, "softcap must be positive, got 0"),
+        ({"softcap": jnp.ones(2)}, ValueError, "softcap must be a single number"),
+        ({"chunk": 0}, ValueError, "chunk must be at least 1, got 0"),
+        ({"chunk": (4, -1)}, ValueError, "chunk must be at least 1, got -1"),
+        ({"chunk": 2.5}, TypeError, r"chunk must be an integer, got 2\.5"),
+        ({"chunk": (1, 2, 3)}, ValueError, r"chunk must be \(tokens, vocabulary\) or one integer"),
+    ],
+)
+def test_a_bad_argument_is_named(change: dict[str, Any], error: Any, words: str) -> None:
+    good = {"hidden": jnp.zeros((*SHAPE, D)), "table": jnp.zeros((D, V)), "token": TOKEN}
+    with pytest.raises(error, match=words):
+        log_probs(**(good | change))
+
+
+def test_a_traced_temperature_is_checked_where_asked_for() -> None:
+    arrays = jnp.zeros((*SHAPE, D)), jnp.zeros((D, V)), jnp.asarray(TOKEN)
+    run = pgjax.checked(lambda t: log_probs(*arrays, temperature=t))
+    run(jnp.float64(1.0))
+    with pytest.raises(ValueError, match="temperature must be positive, got -1"):
+        run(jnp.float64(-1.0))
+
+
+# Devices.
+
+
+def test_laws_hold_on_four_devices() -> None:
+    settings = {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.test_token_log_probs"],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+def on_devices(mesh: Any, spec: P) -> dict[str, Any]:
+    """The arguments, those of tokens spread over a mesh."""
+    of_tokens = {"hidden", "temperature", "token", "cotangents"}
+    values = ARGUMENTS | {"token": TOKEN, "cotangents": np.moveaxis(COTANGENTS, 0, -1)}
+    return {
+        name: jax.device_put(x, NamedSharding(mesh, spec if name in of_tokens else P()))
+        for name, x in values.items()
+    }
+
+
+def local_outcome(values: dict[str, Any], chunk: Any = (5, 6)) -> Any:
+    """Results and gradients of the tokens that are here."""
+    values = dict(values)
+    token, cotangents = values.pop("token"), jnp.moveaxis(values.pop("cotangents"), -1, 0)
+    loss = loss_of(in_chunks(chunk), token, list(cotangents))
+    (_, found), gradients = jax.value_and_grad(loss, has_aux=True)(values)
+    return found, gradients
+
+
+def run_laws_of_devices() -> None:
+    expected = outcome(dense)
+    for kind, spec in ((AxisType.Explicit, P("a")), (AxisType.Auto, P("a", "b"))):
+        mesh = jax.make_mesh((4 // len(spec), len(spec)), ("a", "b"), (kind, kind))
+        found = jax.jit(local_outcome)(on_devices(mesh, spec))
+        assert difference(found, expected) <= 1e-12, kind
+    # A shard_map over batch and time: JAX sums the gradients of what every device has.
+    by = {name: spec if name in ("hidden", "temperature") else P() for name in ARGUMENTS}
+    given = by | {"token": spec, "cotangents": spec}
+    spread = jax.shard_map(
+        local_outcome, mesh=mesh, in_specs=(given,), out_specs=((spec, spec), by)
+    )
+    assert difference(jax.jit(spread)(on_devices(mesh, spec)), expected) <= 1e-12
+    # Each device works on tokens of its own: hidden states are never gathered.
+    mesh = jax.make_mesh((4,), ("a",), (AxisType.Auto,))
+    run = jax.jit(lambda values: local_outcome(values, chunk=(8, 6)))
+    program = str(run.lower(on_devices(mesh, P("a"))).compile().as_text())
+    assert "all-reduce" in program
+    assert "all-gather" not in program
+
+
+if __name__ == "__main__":
+    run_laws_of_devices()
