@@ -34,6 +34,7 @@ class Scale(NamedTuple):
             N of them; rates and ratios are taken per trajectory.
         batch_sizes: every N of the rows that sweep over it.
         threshold: the mean return at which CartPole counts as learnt.
+        head: tokens, width and vocabulary of a language model's last layer.
     """
 
     sequence: int
@@ -47,12 +48,14 @@ class Scale(NamedTuple):
     loop_episodes: int
     batch_sizes: tuple[int, ...]
     threshold: float
+    head: tuple[int, int, int]
 
 
 SWEEP = tuple(2**power for power in range(10, 21, 2))
-FULL = Scale(1_000_000, 4096, 500, 65_536, 128, 256, 500, 4096, 4, SWEEP, 475.0)
-QUICK = Scale(100_000, 512, 100, 4096, 32, 32, 100, 128, 2, (64, 256), 60.0)
-TINY = Scale(257, 5, 7, 6, 4, 6, 9, 8, 2, (4, 6), 15.0)
+HEAD = 4096, 1024, 151_936  # of Qwen3-0.6B
+FULL = Scale(1_000_000, 4096, 500, 65_536, 128, 256, 500, 4096, 4, SWEEP, 475.0, HEAD)
+QUICK = Scale(100_000, 512, 100, 4096, 32, 32, 100, 128, 2, (64, 256), 60.0, (512, 64, 8192))
+TINY = Scale(257, 5, 7, 6, 4, 6, 9, 8, 2, (4, 6), 15.0, (6, 4, 11))
 
 
 class Contender(NamedTuple):

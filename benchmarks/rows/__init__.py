@@ -11,6 +11,7 @@ from benchmarks.rows import (
     returns,
     sampling,
     startup,
+    tokens,
 )
 
 ROWS = (
@@ -22,6 +23,7 @@ ROWS = (
     *exact.ROWS,
     *large.ROWS,
     *memory.ROWS,
+    *tokens.ROWS,
     *startup.ROWS,
     *learning.ROWS,
 )
