@@ -30,7 +30,7 @@ TOKAMAX = "tokamax, log-probability alone"
 """It has no entropy: less work."""
 
 SHOWN = 16
-"""Of so many columns of the table's gradient one is compared: all would take gigabytes in float64."""
+"""One column in so many of the table's gradient is compared: all would take gigabytes."""
 
 
 def dense(hidden: Array, table: Array, token: Array) -> tuple[Array, Array]:

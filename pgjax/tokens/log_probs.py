@@ -75,11 +75,13 @@ def log_probs(
             than one.
 
     Bias: none; chunks change the rounding only. Products of bfloat16 are summed in float32. The
-        derivatives by the logits are rounded to bfloat16 for the products of the backward pass.
+        derivatives by the logits are rounded to bfloat16 too, to be multiplied.
 
     Memory: a few chunks of logits, and the gradient by `hidden` in the dtype of the results. What
         the backward pass keeps is two numbers a token. It computes the logits again, which adds a
         third to the matrix products of a gradient. A derivative of second order keeps all logits.
+        `jax.vmap` multiplies a chunk by the size of its batch: it needs less if all the tokens of a
+        batch are given to one call.
 
     Masked tokens: a token whose two cotangents are zero adds nothing to any gradient, even if its
         hidden state is NaN. `jnp.where(mask, log_prob, 0)` makes them zero.
