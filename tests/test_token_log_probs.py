@@ -87,7 +87,7 @@ def difference(found: Any, expected: Any) -> float:
         found,
         expected,
     )
-    return max(jax.tree.leaves(parts))
+    return float(np.max(jax.tree.leaves(parts)))  # NaN if there is one
 
 
 @pytest.fixture(scope="module")
@@ -339,6 +339,20 @@ def test_a_bias_of_minus_infinity_excludes_an_entry() -> None:
         assert not np.any(found[1][name][..., ~keep])
         found[1][name] = found[1][name][..., keep]
     assert difference(found, expected) <= 1e-12
+
+
+def test_a_logit_that_overflows_to_minus_infinity_has_no_probability() -> None:
+    hidden, table = (
+        jnp.asarray([[1e30]], jnp.float32),
+        jnp.asarray([[-1e30, 0, 1e-30]], jnp.float32),
+    )
+    values = {"hidden": hidden, "table": table}
+    cotangents = jnp.ones((2, 1), jnp.float32)
+    found, by = outcome(in_chunks(2), values, token=np.array([2]), cotangents=cotangents)
+    p = np.exp(1) / (1 + np.exp(1))
+    expected = np.log(p), -p * np.log(p) - (1 - p) * np.log(1 - p)
+    np.testing.assert_allclose(np.ravel(found), expected, rtol=1e-6)
+    assert all(np.all(np.isfinite(x)) for x in by.values())
 
 
 def test_a_token_out_of_range_is_an_error_or_nan() -> None:

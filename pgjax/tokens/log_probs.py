@@ -180,7 +180,7 @@ def _forward(width: int, rows: _Rows, columns: _Columns) -> tuple[tuple[Array, A
         logits = _logits(products, part.bias, row.temperature, row.softcap)
         at = row.token - place.entry[0, 0]
         picked = jnp.take_along_axis(logits, jnp.clip(at, 0, width - 1)[:, None], axis=1)[:, 0]
-        own = jnp.where((row.token >= 0) & (at >= 0) & (at < width), picked, own)
+        own = jnp.where((at >= 0) & (at < width), picked, own)
         logits = jnp.where(place.new, logits, -jnp.inf)
         peak = jnp.maximum(old, jnp.max(logits, axis=1))
         above = logits - peak[:, None]
