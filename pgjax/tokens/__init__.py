@@ -61,6 +61,7 @@ from pgjax.tokens.estimators import remax as remax
 from pgjax.tokens.estimators import rloo as rloo
 from pgjax.tokens.estimators import sapo as sapo
 from pgjax.tokens.estimators import vespo as vespo
+from pgjax.tokens.log_probs import log_probs as log_probs
 from pgjax.tokens.objective import SharedWeights as SharedWeights
 from pgjax.tokens.objective import aggregate as aggregate
 from pgjax.tokens.objective import loss as loss
