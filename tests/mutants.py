@@ -53,7 +53,7 @@ AREAS = {
     "terms": "terms dice off_policy settings_of_estimators estimators",
     "weights": "weights credit credit_input off_policy windows_credit settings_of_estimators "
     "estimators",
-    "exact": "exact tabular moments exact_differential regularization",
+    "exact": "exact tabular validation moments exact_differential regularization",
     "estimators": "estimators settings_of_estimators scores streaming recurrent validation "
     "bad_arguments",
     "enumeration": "enumeration estimators judging_traps dice moments validation",

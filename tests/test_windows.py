@@ -365,6 +365,18 @@ def test_what_follows_is_judged_in_its_own_episode(limit):
     np.testing.assert_array_equal(batch.value, now.squeeze(-1))
 
 
+def test_values_written_into_a_window_are_constants():
+    window = drawn(environment(limit=LIMIT), 32, 9)[1]
+
+    def total(table):
+        batch = windows.with_values(window, table_value(table))
+        return jnp.sum(batch.value + batch.next_value)
+
+    table = jnp.ones((101, 3))
+    assert total(table) > 0
+    np.testing.assert_array_equal(jax.grad(total)(table), 0)
+
+
 def test_statistics_are_of_whole_episodes_that_ended_in_the_window():
     stream = windows.start(ENVIRONMENT, jax.random.key(5), 6)
     params, running = jnp.asarray(PARAMS), np.zeros((6, 2))
