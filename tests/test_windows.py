@@ -370,6 +370,8 @@ def test_values_written_into_a_window_are_constants():
 
     def total(table):
         batch = windows.with_values(window, table_value(table))
+        assert batch.value is not None
+        assert batch.next_value is not None
         return jnp.sum(batch.value + batch.next_value)
 
     table = jnp.ones((101, 3))
