@@ -1,10 +1,12 @@
 """The convergence experiment: its exact side agrees with enumeration, and its verdicts can fail."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from pgjax import Problem, bridge, enumeration, exact, reinforce, tabular
+from pgjax import Problem, bridge, diagnostics, enumeration, exact, reinforce, tabular
 from pgjax.cli import main
 from pgjax.core.float64 import flatten
 from pgjax.environments import from_gymnax
@@ -43,6 +45,40 @@ def test_only_the_estimator_without_discounted_states_is_biased(experiment):
     biases = {row.name: np.linalg.norm(row.mean - truth) for row in rows}
     assert biases.pop("reward-to-go, no γ^t") > 0.1 * np.linalg.norm(truth)
     assert max(biases.values()) < 1e-12
+
+
+def test_a_point_is_made_of_lengths_relative_to_the_gradient_s():
+    """Each field by its definition, for vectors whose lengths and angles are whole numbers."""
+    truth, mean, expected = np.array([3.0, 4.0]), np.array([0.0, 8.0]), np.array([3.0, 9.0])
+    row = error_curves.Contender("x", reinforce(1.0), expected, np.array([16.0, 9.0]))
+    samples = jnp.stack(
+        [jnp.asarray(mean) + d for d in (jnp.array([2.0, 1.0]), -jnp.array([2, 1]))]
+    )
+    samples = jnp.tile(samples, (2, 1))  # N = 4, of variance 16/3 and 4/3
+    point = error_curves._point(row, diagnostics.running_moments(samples), truth)
+    assert point.num_trajectories == 4
+    assert point.error == pytest.approx(5 / 5)
+    assert point.cosine == pytest.approx(32 / 40)
+    assert point.standard_error == pytest.approx(np.sqrt(20 / 3 / 4) / 5)
+    assert point.bias == pytest.approx(5 / 5)
+    assert point.deviation == pytest.approx(5 / 2 / 5)
+    assert point.rmse == pytest.approx(np.hypot(1, 0.5))
+    assert point.largest_z == pytest.approx(max(3 / 2, 4 / 1.5))
+    assert point.expected_z == pytest.approx(max(0, 5 / 1.5))
+
+
+def test_a_verdict_holds_the_largest_deviation_to_bonferroni_s_quantile():
+    """Two sides of P parameters; a bias is seen where it stands three errors beyond that."""
+    threshold = norm.isf(0.01 / (2 * 7))
+    fields = dict.fromkeys(Point._fields, 0.0) | {"num_trajectories": 1024, "expected_z": 2.0}
+    for bias, below in ((0.0, True), (0.3, True), (0.3, False)):
+        z = threshold * (1 - 1e-9 if below else 1 + 1e-9)
+        point = Point(**{**fields, "bias": bias, "largest_z": z})
+        verdict = error_curves.judge(point, num_parameters=7, alpha=0.01)
+        assert verdict.threshold == pytest.approx(threshold, rel=1e-12)
+        assert (verdict.is_biased, verdict.within) == (bias > 0, below)
+        needed = np.ceil(1024 * ((threshold + 3) / 2) ** 2) if bias else 0
+        assert verdict.needed == needed
 
 
 def test_every_power_of_two_is_reported_once_and_means_merge_exactly(experiment):
