@@ -337,7 +337,7 @@ def test_ppo_finds_a_continuous_action():
         lambda params, seen: (params["mean"], params["log_std"]),
     )
     agent = agents.separate(policy, Linear())
-    params = agent.init(jax.random.key(0), jnp.ones(1))
+    params = jax.jit(agent.init)(jax.random.key(0), jnp.ones(1))
     settings = Settings(32, 4, 1.0, 1.0, epochs=4, num_minibatches=4)
     optimizer = actor_critic.clipped_adam(0.05, num_gradient_steps=60 * 16, max_gradient_norm=1.0)
     state, _ = after(
@@ -381,6 +381,6 @@ def test_bad_settings_are_refused_before_anything_runs(change, message):
 
 def test_a_critic_of_several_numbers_is_refused():
     agent = agents.separate(POLICY, Both())
-    params = agent.init(jax.random.key(0), jnp.zeros(4))
+    params = jax.jit(agent.init)(jax.random.key(0), jnp.zeros(4))
     with pytest.raises((ValueError, AttributeError)):
         agent.value(params, jnp.zeros(4))

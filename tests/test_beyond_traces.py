@@ -74,7 +74,7 @@ def test_a_fading_trace_is_credit_at_two_rates() -> None:
 def test_a_network_s_traces_are_its_stored_gradient_too() -> None:
     policy = pgjax.flax_policy(pgjax.MLP(2, (3,)))
     with jax.numpy_dtype_promotion("standard"):  # linen draws float32 whatever it is shown
-        params = policy.init(jax.random.key(0), jnp.zeros(4))
+        params = jax.jit(policy.init)(jax.random.key(0), jnp.zeros(4))
     params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
     batch = all_episodes()
     stored = pgjax.gradient(pgjax.reward_to_go(GAMMA), policy, params, batch)

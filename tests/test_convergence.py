@@ -100,7 +100,7 @@ def test_off_policy_batches_come_from_the_behaviour_policy():
 
 def test_pytrees_of_parameters_keep_their_structure():
     policy = pgjax.flax_policy(pgjax.MLP(2, ()))
-    params = policy.init(jax.random.key(0), jnp.ones(3))
+    params = jax.jit(policy.init)(jax.random.key(0), jnp.ones(3))
     problem = replace(BANDIT, policy=policy, params=params)
     made = lambda problem: pgjax.reward_to_go(problem.mdp.discount)  # noqa: E731
     report = pgjax.assert_converges(made, problem, judge=WIDE)

@@ -105,7 +105,7 @@ def fitted(batch):
 
 def test_what_is_no_critic_is_refused(batch):
     value = critics.flax_value(pgjax.MLP(2))
-    params = pgjax.MLP(2).init(jax.random.key(0), jnp.zeros(4))
+    params = jax.jit(pgjax.MLP(2).init)(jax.random.key(0), jnp.zeros(4))
     with pytest.raises(ValueError, match=r"one number, got shape \(2,\); use MLP\(1\)"):
         value(params, jnp.zeros(4))
     with pytest.raises(ValueError, match=r"target must have shape \[N, T\]"):

@@ -145,7 +145,7 @@ def cartpole() -> tuple[Any, Any]:
 def network() -> tuple[pgjax.Policy, Any]:
     """A policy with six leaves, and its parameters."""
     policy = pgjax.flax_policy(pgjax.MLP(num_actions=2, hidden=(8, 8)))
-    return policy, policy.init(jax.random.key(1), jnp.zeros(4))
+    return policy, jax.jit(policy.init)(jax.random.key(1), jnp.zeros(4))
 
 
 def on_cartpole(run: Callable[..., Any], *first: Any, **settings: Any) -> Any:

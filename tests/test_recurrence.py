@@ -83,6 +83,13 @@ def test_derivatives_of_both_orders_and_modes_are_the_scan_s(
     )
 
 
+@partial(jax.jit, static_argnums=0)
+def every_lowering(axis: int, *operands: Array) -> tuple[list[Array], Array]:
+    """Both loops, and the parallel form."""
+    loops = [recurrence._loop(*operands, axis=axis, flatten=f) for f in (True, False)]
+    return loops, recurrence._parallel(*operands, axis=axis)
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_every_lowering_gives_the_same(axis: int) -> None:
     rng = np.random.default_rng(0)
@@ -90,13 +97,7 @@ def test_every_lowering_gives_the_same(axis: int) -> None:
     slope, intercept = rng.uniform(size=shape), rng.normal(size=shape)
     last = rng.normal(size=np.where(np.arange(2) == axis, 1, shape))
     operands = tuple(map(jnp.asarray, (slope, intercept, last)))
-
-    @jax.jit
-    def every_lowering(*operands: Array) -> tuple[list[Array], Array]:
-        loops = [recurrence._loop(*operands, axis=axis, flatten=f) for f in (True, False)]
-        return loops, recurrence._parallel(*operands, axis=axis)
-
-    loops, parallel = every_lowering(*operands)
+    loops, parallel = every_lowering(axis, *operands)
     for loop in loops:
         np.testing.assert_allclose(loop, parallel, rtol=0, atol=1e-12)
 
@@ -124,9 +125,11 @@ def test_what_is_not_finite_in_one_sequence_reaches_no_other(
     layout: Any, T: int, bad: float
 ) -> None:
     slope, intercept, last = operands(layout, T, layout[0] is None)
-    expected = jax.vmap(by_scan, layout)(slope, intercept, last)
     third = (2, slice(None)) if layout[1] == 0 else (slice(None), 2)
-    spoilt = jax.vmap(reverse_affine, layout)(slope, intercept.at[third].set(bad), last)
+    bad_row = np.array(intercept)
+    bad_row[third] = bad
+    expected = np.asarray(in_one_program(layout, {"": [slope, intercept, last]})[1][""])
+    spoilt = np.asarray(in_one_program(layout, {"": [slope, jnp.asarray(bad_row), last]})[0][""])
     others = np.arange(N) != 2
     np.testing.assert_allclose(spoilt[others], expected[others], rtol=0, atol=1e-11)
     assert not np.isfinite(spoilt[2]).any()
@@ -141,9 +144,8 @@ def test_where_the_slope_is_zero_the_solution_is_the_intercept_even_before_an_in
     slope, last = np.full(shape, 0.5), np.full((1, 1), np.inf)
     slope[-1] = 0
     arguments = [jnp.asarray(y if axis else y.T) for y in (slope, x, last)]
-    loops = [partial(recurrence._loop, flatten=flatten) for flatten in (True, False)]
-    for solve in (*loops, recurrence._parallel):
-        found = np.asarray(solve(*arguments, axis=axis))
+    loops, parallel = every_lowering(axis, *arguments)
+    for found in map(np.asarray, (*loops, parallel)):
         found = found if axis else found.T
         np.testing.assert_array_equal(found[-1], x[-1])
         assert (shape[0] == 1) == np.isfinite(found[0, 0])  # the slope of the others is not zero
