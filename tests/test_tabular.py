@@ -100,6 +100,17 @@ def test_a_transition_that_is_not_of_states_actions_and_states_is_refused(shape:
         replace(mdp, transition=np.full(shape, 1 / shape[-1]))
 
 
+@pytest.mark.parametrize("name", ["transition", "reward", "initial", "terminal", "discount"])
+def test_an_array_that_is_missing_from_a_file_is_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "mdp.npz"
+    tabular.save(tabular.random_mdp(), path)
+    with np.load(path) as file:
+        arrays = {key: file[key] for key in file.files if key != name}
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=f"missing: {name}; unknown: none"):
+        tabular.load(path)
+
+
 @pytest.mark.parametrize("name", tabular.NAMED)
 def test_saving_and_loading_changes_nothing(name: str, tmp_path: Path) -> None:
     mdp = tabular.NAMED[name].make()

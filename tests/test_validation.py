@@ -72,6 +72,12 @@ def test_one_bad_discount_in_a_sequence_is_named() -> None:
         discounted_returns(jnp.ones(3), jnp.array([0.5, 1.5, 1.0]))
 
 
+def test_one_bad_discount_in_a_traced_sequence_is_named() -> None:
+    run = pgjax.checked(lambda discount: discounted_returns(jnp.ones(3), discount))
+    with pytest.raises(ValueError, match=r"discount must lie in \[0, 1\], got 1.5"):
+        run(jnp.array([0.5, 1.5, 0.25]))
+
+
 def test_a_traced_discount_is_checked_on_request() -> None:
     checked = pgjax.checked(discounted_returns)
     np.testing.assert_array_equal(checked(jnp.ones(3), jnp.float32(0.5)), [1.75, 1.5, 1.0])
