@@ -72,6 +72,14 @@ def test_one_bad_discount_in_a_sequence_is_named() -> None:
         discounted_returns(jnp.ones(3), jnp.array([0.5, 1.5, 1.0]))
 
 
+def test_a_rate_of_another_length_than_the_reward_is_refused() -> None:
+    value = jnp.ones(3)
+    with pytest.raises(ValueError, match=r"discount must .*got \(2,\)"):
+        td_errors(jnp.ones(3), jnp.ones(2), value, value)
+    with pytest.raises(ValueError, match=r"lambda_ must .*got \(1,\)"):
+        lambda_returns(jnp.ones(3), 0.9, jnp.ones(1), value)
+
+
 def test_one_bad_discount_in_a_traced_sequence_is_named() -> None:
     run = pgjax.checked(lambda discount: discounted_returns(jnp.ones(3), discount))
     with pytest.raises(ValueError, match=r"discount must lie in \[0, 1\], got 1.5"):
