@@ -13,6 +13,8 @@ from pgjax.proof.registry.rows_critics import CRITICS
 from pgjax.proof.registry.rows_fitted import FITTED_BASELINES
 from pgjax.proof.registry.rows_off_policy import OFF_POLICY, TERMS
 from pgjax.proof.registry.rows_regularized import REGULARISED
+from pgjax.proof.registry.rows_tokens import TOKENS as TOKENS
+from pgjax.proof.registry.rows_tokens import TokenRow as TokenRow
 
 SECTIONS: dict[str, tuple[Row, ...]] = {
     "essentials": ESSENTIALS,

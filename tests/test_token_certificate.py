@@ -1,0 +1,84 @@
+"""The certificate over tokens agrees with enumeration, and its rows say what is so."""
+
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import exact, tokens
+from pgjax.proof.language_models import group_moments, models, three_tokens
+from pgjax.proof.registry import TOKENS, TokenRow
+from pgjax.proof.token_certificate import TokenCertificate, certify_tokens, refuted, table
+
+
+@pytest.fixture(scope="module")
+def found() -> list[TokenCertificate]:
+    """Two models whose programs are the same, all rows."""
+    chosen = [three_tokens(), models()[-1]]
+    return certify_tokens(language_models=chosen, group_sizes=(4,), acting=("policy", "old"))
+
+
+def test_statements_of_bias_agree_with_the_exact_numbers(found) -> None:
+    assert refuted(found) == []
+
+
+def test_false_statements_are_refuted(found) -> None:
+    for row in (
+        TOKENS[0]._replace(bias="biased"),
+        next(r for r in TOKENS if r.name == "GRPO")._replace(bias="none"),
+    ):
+        false = [c._replace(row=row) for c in found if c.row.name == row.name]
+        assert len(refuted(false)) == 1
+
+
+@pytest.mark.parametrize("code", ["tokens.grpo()", "tokens.rloo(kl=tokens.kl_in_reward(1.0))"])
+def test_the_certificate_is_what_enumeration_of_the_gradient_says(code: str) -> None:
+    model = models()[-1]
+    row = TokenRow("any", code, "none", "∇(J − KL)")
+    (short,) = certify_tokens([row], [model], group_sizes=[2], acting=["old"])
+    full = group_moments(eval(code, {"tokens": tokens}), model, group_size=2, acting="old")
+    np.testing.assert_allclose(short.mean, full.mean, rtol=0, atol=1e-12)
+    assert short.total_variance == pytest.approx(float(full.total_variance), abs=1e-12)
+
+
+def test_the_known_numbers_of_the_three_token_model(found) -> None:
+    known = {"GRPO": (0.2609, 0.2462), "DAPO": (0.2748, 0.0401), "OPO": (0.2248, 0.0508)}
+    for c in found:
+        if c.model == "three tokens" and c.acting == "policy" and c.row.name in known:
+            assert (c.bias, c.residue) == pytest.approx(known[c.row.name], abs=5.1e-5)
+    truth = exact.gradient(three_tokens().problem).ravel()
+    np.testing.assert_allclose(found[0].truth, truth, rtol=0, atol=1e-12)
+
+
+def test_the_deviation_turns_the_gradient_where_prompts_differ(found) -> None:
+    residue = {c.model: c.residue for c in found if c.row.name == "LUSPO" and c.acting == "policy"}
+    assert residue["three tokens"] < 1e-10
+    assert residue["two prompts"] > 1e-3
+
+
+def test_answers_needed_are_enough_and_no_fewer_are(found) -> None:
+    for c in found:
+        if c.needed is not None:
+            size = float(np.linalg.norm(c.truth))
+
+            def error(answers: int, c: TokenCertificate = c, size: float = size) -> float:
+                variance = c.group_size * c.total_variance / answers
+                return float(np.sqrt(c.bias**2 + variance / size**2))
+
+            assert error(c.needed) <= 0.1 + 1e-9
+            assert error(c.needed - c.group_size) > 0.1 - 1e-9
+
+
+def test_the_table_has_a_line_for_each_row(found) -> None:
+    lines = table([c for c in found if c.model == "three tokens"]).splitlines()
+    assert len(lines) == 2 + len(TOKENS)
+    assert lines[3].split() == ["RLOO", "none", "none", "15.8", "15.8", "0.80", "828"]
+
+
+def test_every_named_estimator_has_a_row() -> None:
+    made = {
+        name
+        for name, item in vars(tokens).items()
+        if getattr(item, "__module__", "") == "pgjax.tokens.estimators" and name != "estimator"
+    }
+    assert {name for name in made if not any(f"tokens.{name}(" in r.code for r in TOKENS)} == set()
+    assert pgjax.tokens is tokens
