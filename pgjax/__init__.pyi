@@ -53,6 +53,7 @@ from .proof.certificate import Certificate as Certificate
 from .proof.certificate import certify as certify
 from .proof.convergence import assert_converges as assert_converges
 from .proof.judge import Judge as Judge
+from .proof.token_losses import judge_loss as judge_loss
 from .proof.unbiased import assert_unbiased as assert_unbiased
 from .returns import discounted_returns as discounted_returns
 from .returns import generalized_advantages as generalized_advantages

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import as_float64, in_float64
@@ -209,6 +209,34 @@ def examine(
         reads_log_prob = reads_log_prob or not same(shifted)
     tuples = M**batch_size <= limit
     return Examination(_sums(run, tuples), tuples, reads_padding, reads_log_prob, repeats)
+
+
+def multisets(
+    probability: Float[np.ndarray, "M"], size: int, *, limit: int = LIMIT
+) -> tuple[Int[np.ndarray, "B K"], Float[np.ndarray, "B"]]:
+    """Every batch of K trajectories up to its order, with its multinomial probability.
+
+    Args:
+        probability: [M] of the trajectories.
+        size: K.
+        limit: the largest number of batches accepted.
+
+    Returns:
+        The numbers of the trajectories in each batch, [B, K], ascending, and the probabilities [B].
+
+    Raises:
+        ValueError: if there are more batches than the limit, or `size` is below one.
+
+    Bias: exact, for functions that do not depend on the order within a batch.
+
+    Example:
+        >>> members, weight = multisets(np.array([0.25, 0.75]), 2)
+        >>> members.tolist(), weight.tolist()
+        ([[0, 0], [0, 1], [1, 1]], [0.0625, 0.375, 0.5625])
+    """
+    count = math.comb(len(probability) + size - 1, check_positive("size", size))
+    ((members, weight),) = _batches(probability, size, count, False, limit)
+    return members, weight
 
 
 class _Run(NamedTuple):

@@ -200,19 +200,39 @@ def group_moments(
         >>> bool(np.allclose(found.mean, exact.gradient(model.problem).ravel(), atol=1e-12))
         True
     """
+    held = model.old if acting == "old" else model.problem.params
+    function = _with_fields(estimate, model, held, value)
+    return moments_over_prompts(
+        model, acting, lambda asked: enumeration.moments(function, asked, batch_size=group_size)
+    )
+
+
+def moments_over_prompts(
+    model: LanguageModel, acting: str, moments_of: Callable[[Problem], Moments]
+) -> Moments:
+    """Moments of an estimate from answers to one prompt, which is drawn first.
+
+    Args:
+        model: a tiny language model.
+        acting: "policy", "old" or "sampler", who draws the answers.
+        moments_of: of the problem that starts with one of the prompts, and whose `behaviour` draws.
+
+    Raises:
+        ValueError: if `acting` is another word.
+
+    Bias: that of `moments_of`.
+    """
     problem = model.problem
     if acting not in ACTING:
         raise ValueError(f"acting must be one of {', '.join(ACTING)}, got {acting!r}")
     sampler = truncated(problem.params, kept=2)
     drawn = {"policy": problem.params, "old": model.old, "sampler": sampler}[acting]
-    held = model.old if acting == "old" else problem.params
-    function = _with_fields(estimate, model, held, value)
     prompts = np.flatnonzero(problem.mdp.initial)
     each = []
     for prompt in prompts:
         initial = np.eye(problem.mdp.num_states)[prompt]
-        asked = replace(problem, mdp=replace(problem.mdp, initial=initial), behaviour=drawn)
-        each.append(enumeration.moments(function, asked, batch_size=group_size))
+        mdp = replace(problem.mdp, initial=initial)
+        each.append(moments_of(replace(problem, mdp=mdp, behaviour=drawn)))
     return _mixed(each, problem.mdp.initial[prompts])
 
 
