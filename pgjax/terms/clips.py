@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from pgjax.core.recurrence import scaled
 from pgjax.core.validation import check_at_least, check_scalars, check_unit_interval
 from pgjax.records import configured
 from pgjax.terms.ratios import likelihood_ratio
+from pgjax.terms.score_function import weighted
 from pgjax.types import Number, Term
 
 
@@ -196,7 +196,7 @@ def _truncated_ratio(
     check_scalars(ceiling=ceiling, floor=floor)
     ratio = jax.lax.stop_gradient(likelihood_ratio(log_prob, behaviour))
     lowest, highest = (jnp.asarray(bound, ratio.dtype) for bound in (floor, ceiling))
-    return scaled(jnp.clip(ratio, lowest, highest) * weight, log_prob)
+    return weighted(jnp.clip(ratio, lowest, highest) * weight, log_prob)
 
 
 def clip_by_sign(ratio: Array, weight: Array, lowest: Number, highest: Number) -> Array:

@@ -1,6 +1,12 @@
 """The score-function term: the log-probability times the weight."""
 
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Bool, Float
 
 from pgjax.core.recurrence import scaled
@@ -19,4 +25,28 @@ def score(
     References:
         Williams (1992), theorem 1.
     """
+    return weighted(weight, log_prob)
+
+
+@jax.custom_jvp
+def weighted(weight: Float[Array, "T"], log_prob: Float[Array, "T"]) -> Float[Array, "T"]:
+    """w_t log π(a_t|s_t), zero where the weight is zero and the log-probability infinite.
+
+    Its derivative by log π is the weight, which needs no log π: the gradient of a surrogate then
+    needs no pass over the network for its value.
+
+    Bias: as for `score`, if the weight is a constant.
+    """
     return scaled(weight, log_prob)
+
+
+@partial(weighted.defjvp, symbolic_zeros=True)
+def _weighted_jvp(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+    (weight, log_prob), (of_weight, of_log_prob) = primals, tangents
+    change = jnp.zeros_like(log_prob)
+    if not isinstance(of_log_prob, SymbolicZero):
+        change = change + weight * of_log_prob
+    if not isinstance(of_weight, SymbolicZero):
+        counts = (weight != 0) | ~jnp.isinf(log_prob)
+        change = change + jnp.where(counts, log_prob, 0) * of_weight
+    return weighted(weight, log_prob), change

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from pgjax.core.recurrence import scaled
 from pgjax.core.validation import (
     check_above_zero,
     check_at_least,
@@ -28,6 +27,7 @@ from pgjax.core.validation import (
 from pgjax.records import configured
 from pgjax.terms.clips import clip_by_sign
 from pgjax.terms.ratios import likelihood_ratio
+from pgjax.terms.score_function import weighted
 from pgjax.types import Number, Term
 
 
@@ -49,7 +49,7 @@ def sequence_ratio(
         Convergence (2025), their trajectory-level ratio.
     """
     ratio = _ratio_of_sum(log_prob, behaviour_log_prob, mask)
-    return scaled(jax.lax.stop_gradient(ratio) * weight, log_prob)
+    return weighted(jax.lax.stop_gradient(ratio) * weight, log_prob)
 
 
 def prefix_ratio(
@@ -65,7 +65,7 @@ def prefix_ratio(
     """
     difference = _log_ratios(log_prob, behaviour_log_prob, mask)
     ratio = likelihood_ratio(jnp.cumsum(difference), jnp.zeros_like(difference))
-    return scaled(jax.lax.stop_gradient(ratio) * weight, log_prob)
+    return weighted(jax.lax.stop_gradient(ratio) * weight, log_prob)
 
 
 def sequence_clip(clip_low: Number, clip_high: Number) -> Term:
@@ -274,7 +274,7 @@ def _gamma_gate(
         for low, high in ((negative_power, positive_power), (negative_rate, positive_rate))
     )
     gate = jnp.exp(rate + power * total - rate * jnp.exp(total))
-    return scaled(gate * weight, log_prob)
+    return weighted(gate * weight, log_prob)
 
 
 def divergence_mask(low: Number, high: Number, *, ceiling: Number = 20.0) -> Term:
@@ -322,7 +322,7 @@ def _divergence_mask(
     ratio = jnp.minimum(likelihood_ratio(held, behaviour), jnp.asarray(ceiling, held.dtype))
     moved = jnp.exp(held) - jnp.exp(behaviour)
     too_far = ((weight > 0) & (moved > high)) | ((weight < 0) & (moved < -jnp.asarray(low)))
-    return scaled(jnp.where(too_far, 0, ratio) * weight, log_prob)
+    return weighted(jnp.where(too_far, 0, ratio) * weight, log_prob)
 
 
 def _widths(clip_low: Number, clip_high: Number) -> dict[str, Number]:
