@@ -23,10 +23,10 @@ from jaxtyping import Float, Int
 
 from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import as_float64, in_float64
-from pgjax.core.validation import check_positive
+from pgjax.core.validation import check_estimate, check_positive
 from pgjax.estimators import gradient
 from pgjax.exact.dynamics import action_probabilities
-from pgjax.exact.problem import Problem
+from pgjax.exact.problem import Problem, check_problem
 from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Estimator, Moments, Params, Trajectory
 
@@ -96,6 +96,7 @@ def count(problem: Problem) -> int:
         >>> count(Problem(tabular.chain(), tabular_softmax(7, 2), jnp.zeros((7, 2)), horizon=60))
         345274638254210627387564060263888
     """
+    check_problem(problem)
     edges = _edges(problem.mdp, _acting_probabilities(problem))
     return _count(problem.mdp, edges > 0, problem.finite_horizon)
 
@@ -253,6 +254,8 @@ class _Run(NamedTuple):
 def _prepared(
     estimator: Estimator | Function, problem: Problem, batch_size: int, limit: int
 ) -> _Run:
+    check_problem(problem)
+    check_estimate(estimator)
     K = check_positive("batch_size", batch_size)
     params = jax.tree.map(as_float64, problem.params)
     tables, paths = _enumerated(problem, limit)
@@ -318,6 +321,8 @@ class _Paths(NamedTuple):
 
 
 def _enumerated(problem: Problem, limit: int) -> tuple[_Tables, _Paths]:
+    check_problem(problem)
+    check_positive("limit", limit)
     mdp, probability = problem.mdp, _acting_probabilities(problem)
     tables = _Tables(probability, mdp.reward, mdp.terminal, mdp.observation)
     return tables, _paths(mdp, probability, problem.finite_horizon, limit)

@@ -42,7 +42,13 @@ from pgjax.core.scores import (
     weighted_score,
     weighted_score_per_trajectory,
 )
-from pgjax.core.validation import check_batch, check_estimator, check_params, check_policy
+from pgjax.core.validation import (
+    check_batch,
+    check_estimator,
+    check_log_prob,
+    check_params,
+    check_policy,
+)
 from pgjax.types import (
     Baseline,
     Estimator,
@@ -121,6 +127,8 @@ def score_weights(
 
     Bias: the estimator's.
     """
+    check_estimator(estimator)
+    log_prob = check_log_prob(batch, log_prob)
     weight = evaluate_weights(estimator, batch, log_prob)
     return jax.grad(lambda log_prob: _mean_term(estimator, batch, log_prob, weight))(log_prob)
 

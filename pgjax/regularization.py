@@ -44,8 +44,12 @@ from jaxtyping import Bool, Float, PyTree
 from pgjax.core.episode_boundaries import discounted_by_time, replace_dead_steps
 from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import (
+    as_array,
     check_at_least,
+    check_batch,
+    check_policy_without_memory,
     check_rates,
+    check_same_shape,
     check_scalars,
     check_traced_finite,
     is_concrete,
@@ -78,6 +82,7 @@ def with_entropy_reward(batch: Trajectory, coefficient: Number) -> Trajectory:
         >>> bool(np.allclose(np.tensordot(probability, each, 1), truth, atol=1e-6))
         True
     """
+    check_batch(batch)
     return _subtract_penalty(batch, coefficient, batch.log_prob)
 
 
@@ -172,6 +177,9 @@ def k1(
         Schulman, Approximating KL Divergence (2020), for the value; as a loss, open-instruct #534
         and verl #2953.
     """
+    log_prob, reference_log_prob, weight = check_same_shape(
+        log_prob=log_prob, reference_log_prob=reference_log_prob, weight=weight
+    )
     return (log_prob - reference_log_prob) * weight
 
 
@@ -193,6 +201,9 @@ def k2(
         Schulman, Approximating KL Divergence (2020), for the value; Tang & Munos, On a few pitfalls
         in KL divergence gradient estimation for RL (2025), for the gradient.
     """
+    log_prob, reference_log_prob, weight = check_same_shape(
+        log_prob=log_prob, reference_log_prob=reference_log_prob, weight=weight
+    )
     return (log_prob - reference_log_prob) ** 2 / 2 * weight
 
 
@@ -213,6 +224,9 @@ def k3(
         Schulman, Approximating KL Divergence (2020), for the value; Shao et al., DeepSeekMath
         (2024), eq. 4, as a loss; TRL #4967.
     """
+    log_prob, reference_log_prob, weight = check_same_shape(
+        log_prob=log_prob, reference_log_prob=reference_log_prob, weight=weight
+    )
     ratio = likelihood_ratio(reference_log_prob, log_prob)
     return (ratio - 1 - (reference_log_prob - log_prob)) * weight
 
@@ -228,6 +242,9 @@ def sampled_entropy(
     Bias: biased for the local gradient of the entropy: on-policy its gradient, −w_t ∇log π, is zero
     in expectation. `squared_entropy` and `entropy_gradient` are right.
     """
+    log_prob, _, weight = check_same_shape(
+        log_prob=log_prob, behaviour_log_prob=behaviour_log_prob, weight=weight
+    )
     return -log_prob * weight
 
 
@@ -244,6 +261,9 @@ def squared_entropy(
     Bias: on-policy none for Σ_s d(s) ∇H(π(·|s)), weighed by `visits`. It is biased for the gradient
     of the regularised return, by the entropy of later states.
     """
+    log_prob, _, weight = check_same_shape(
+        log_prob=log_prob, behaviour_log_prob=behaviour_log_prob, weight=weight
+    )
     return -(log_prob**2) / 2 * weight
 
 
@@ -267,6 +287,8 @@ def entropy_gradient(
         Algorithms (1991), for the bonus; Mnih et al., Asynchronous Methods for Deep Reinforcement
         Learning (2016), section 4, as it is used.
     """
+    check_policy_without_memory(policy)
+    check_scalars(discount=discount)
     weights = visits(discount)
     params, batch = as_checked_arrays(params, batch)
     return _entropy_gradient(policy, weights, params, batch)
@@ -308,7 +330,8 @@ def _subtract_divergence(
 
 def _read_reference(batch: Trajectory, reference_log_prob: Array) -> Array:
     """The reference's log-probabilities, checked, zero after the end."""
-    reference_log_prob = jnp.asarray(reference_log_prob)
+    check_batch(batch)
+    reference_log_prob = as_array("reference_log_prob", reference_log_prob)
     if reference_log_prob.shape != batch.reward.shape:
         raise ValueError(
             f"reference_log_prob must have shape [N, T] = {batch.reward.shape}, "

@@ -27,8 +27,10 @@ from jaxtyping import Bool, Float, Num
 
 from pgjax.core.recurrence import accumulation_dtype, reverse_affine, scaled
 from pgjax.core.validation import (
+    as_array,
     check_positive,
     check_rates,
+    check_real,
     check_scalar_or_sequence,
     check_sequence,
 )
@@ -177,7 +179,9 @@ def n_step_returns(
     n = check_positive("n", n)
     rewards, gamma, _, following = _read(reward, discount, next_value=next_value)
     if continues is not None:
-        check_sequence("continues", jnp.asarray(continues), ("reward", rewards))
+        continues = check_sequence("continues", continues, ("reward", rewards))
+        if continues.dtype != jnp.bool_:
+            raise TypeError(f"continues must be boolean, got {continues.dtype}; use x > 0")
 
     # n Bellman backups of all steps at once. A sum that slides over the rewards, R_t − γ^n R_{t+n},
     # would need no loop, but loses digits by cancellation and cannot end at an episode's end.
@@ -195,21 +199,18 @@ def _read(
     reward: Array, discount: ScalarOrSequence, lambda_: ScalarOrSequence = 1.0, **values: Array
 ) -> tuple[Array, ...]:
     """Reward, γ, λ and values, checked, in the dtype in which they are accumulated."""
-    check_rates(discount=discount, lambda_=lambda_)
-    reward = jnp.asarray(reward)
-    check_sequence("reward", reward)
-    rates = {"discount": jnp.asarray(discount), "lambda_": jnp.asarray(lambda_)}
-    for name, rate in rates.items():
-        check_scalar_or_sequence(name, rate, ("reward", reward))
-    values = {name: jnp.asarray(value) for name, value in values.items()}
-    for name, value in values.items():
-        check_sequence(name, value, ("reward", reward))
+    given = {"discount": discount, "lambda_": lambda_}
+    check_rates(**{name: x for name, x in given.items() if np.size(check_real(name, x))})
+    reward = check_sequence("reward", reward)
+    like = "reward", reward
+    read = [check_scalar_or_sequence(name, rate, like) for name, rate in given.items()]
+    read += [check_sequence(name, value, like) for name, value in values.items()]
     dtype = accumulation_dtype(reward)
-    return tuple(x.astype(dtype) for x in (reward, *rates.values(), *values.values()))
+    return tuple(x.astype(dtype) for x in (reward, *read))
 
 
 def _scalar(name: str, value: Scalar, dtype: jnp.dtype) -> Array:
-    array = jnp.asarray(value)
+    array = as_array(name, value)
     if array.ndim:
         raise ValueError(f"{name} must be a scalar, got shape {array.shape}; vmap over a batch")
     return array.astype(dtype)

@@ -95,6 +95,32 @@ class MaskedObservation(NamedTuple):
     action_mask: PyTree[Bool[Array, "..."]]
 
 
+def describe(value: Any) -> str:
+    """What a value is, in a few words, for an error message."""
+    dtype, name = getattr(value, "dtype", None), getattr(value, "__name__", None)
+    if dtype is not None and hasattr(value, "shape"):
+        return f"{dtype}{list(value.shape)}"
+    if callable(value) and name is not None:
+        return f"the {'class' if isinstance(value, type) else 'function'} {name}"
+    if value is None or isinstance(value, str | int | float | complex):
+        return repr(value)
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'AEIO' else 'a'} {kind}"
+
+
+def check_functions(record: Any, **signatures: str) -> None:
+    """Raise a TypeError for the first of the record's fields that is no function."""
+    for name, signature in signatures.items():
+        check_function(name, getattr(record, name), signature)
+
+
+def check_function(name: str, value: Any, signature: str) -> Any:
+    """`value`, if it is a function; a TypeError shows the signature that is needed."""
+    if callable(value) and not isinstance(value, type):
+        return value
+    raise TypeError(f"{name} must be a function {signature}, got {describe(value)}")
+
+
 @record
 class Policy:
     """A stochastic policy as a record of pure functions of one observation.
@@ -113,6 +139,15 @@ class Policy:
     sample: Callable[[Params, Key[Array, ""], Observation], tuple[Any, Array]]
     log_prob: Callable[[Params, Observation, Any], Array]
     entropy: Callable[[Params, Observation], Array]
+
+    def __post_init__(self) -> None:
+        check_functions(
+            self,
+            init="(key, observation) -> params",
+            sample="(params, key, observation) -> (action, log_prob)",
+            log_prob="(params, observation, action) -> scalar",
+            entropy="(params, observation) -> scalar",
+        )
 
 
 @record
@@ -135,6 +170,16 @@ class RecurrentPolicy:
     sample: Callable[[Params, Key[Array, ""], Any, Observation], tuple[Any, Any, Array]]
     log_prob: Callable[[Params, Any, Observation, Any], tuple[Any, Array]]
     entropy: Callable[[Params, Any, Observation], Array]
+
+    def __post_init__(self) -> None:
+        check_functions(
+            self,
+            init="(key, observation) -> params",
+            memory="params -> memory",
+            sample="(params, key, memory, observation) -> (memory, action, log_prob)",
+            log_prob="(params, memory, observation, action) -> (memory, scalar)",
+            entropy="(params, memory, observation) -> scalar",
+        )
 
 
 Weights: TypeAlias = Callable[[Trajectory, Array], Any]
@@ -180,10 +225,10 @@ class Estimator:
 
 
 _SIGNATURES = {
-    "weights": ("(batch, log_prob) -> [N, T]", "pgjax.weights"),
-    "term": ("(log_prob, behaviour_log_prob, weight, mask) -> [T]", "pgjax.terms"),
-    "baseline": ("(batch, target) -> [N, T]", "pgjax.baselines"),
-    "aggregation": ("(batch) -> [N, T]", "pgjax.tokens"),
+    "weights": ("(batch, log_prob) -> [N, T]", 2, "pgjax.weights"),
+    "term": ("(log_prob, behaviour_log_prob, weight, mask) -> [T]", 4, "pgjax.terms"),
+    "baseline": ("(batch, target) -> [N, T]", 2, "pgjax.baselines"),
+    "aggregation": ("(batch) -> [N, T]", 1, "pgjax.tokens"),
 }
 
 
@@ -196,16 +241,23 @@ def check_part(name: str, value: Any, kind: str) -> Any:
         kind: "weights", "term", "baseline" or "aggregation".
 
     Raises:
-        TypeError: if it is an Estimator, or no function of so many arguments.
+        TypeError: if it is an Estimator, or no function of so many arguments; if it makes such a
+            function, and has not been called.
     """
-    signature, module = _SIGNATURES[kind]
-    if callable(value) and _takes(value, 1 + signature.partition(" ->")[0].count(",")):
+    signature, num_arguments, module = _SIGNATURES[kind]
+    must = f"{name} must be a function {signature}, got"
+    if callable(value) and not isinstance(value, type):
+        if getattr(value, "__annotations__", {}).get("return") in (Weights, Term, Estimator):
+            made = value.__name__
+            raise TypeError(f"{must} the function {made}, which makes one; call it: {made}(...)")
+        if not _takes(value, num_arguments):
+            made = getattr(value, "__name__", repr(value))
+            takes = ", ".join(inspect.signature(value).parameters)
+            raise TypeError(
+                f"{must} {made}({takes}); see {module}; where it makes such a function, call it"
+            )
         return value
-    fix = f"see {module}"
-    if callable(value):
-        made = getattr(value, "__name__", repr(value))
-        value = f"{made}({', '.join(inspect.signature(value).parameters)})"
-        fix = f"see {module}; where it makes such a function, call it"
+    fix, got = f"see {module}", describe(value)
     if isinstance(value, Estimator):
         fix = f"use its {kind}"
         part = getattr(value, kind, None)
@@ -213,10 +265,9 @@ def check_part(name: str, value: Any, kind: str) -> Any:
         where = getattr(made, "__module__", "").rpartition(".")[0]
         if where.startswith(module):
             fix = f"use {where}.{getattr(made, '__name__', kind).lstrip('_')}"
-        value = "an Estimator"
     elif kind == "baseline" and isinstance(value, float | int | Array):
         fix = f"use {module}.constant({value})"
-    raise TypeError(f"{name} must be a function {signature}, got {value}; {fix}")
+    raise TypeError(f"{must} {got}; {fix}")
 
 
 def _takes(function: Callable[..., Any], number: int) -> bool:

@@ -45,10 +45,10 @@ def test_what_is_no_estimator_is_refused(function, estimator, message):
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        (pgjax.MLP(2), r"got MLP; pgjax\.flax_policy\(module\) makes one"),
+        (pgjax.MLP(2), r"got a MLP; pgjax\.flax_policy\(module\) makes one"),
         (ESTIMATOR, "got an Estimator; the estimator comes first"),
-        (None, r"got NoneType; pgjax\.softmax_policy"),
-        (lambda params, x: x, r"got function; pgjax\.softmax_policy"),
+        (None, r"got None; pgjax\.softmax_policy"),
+        (lambda params, x: x, r"got the function <lambda>; pgjax\.softmax_policy"),
     ],
 )
 def test_what_is_no_policy_is_refused(function, policy, message):
@@ -159,7 +159,9 @@ def test_arguments_of_save_in_the_other_order_are_told_so(tmp_path):
 def test_a_network_without_outputs_and_complex_rewards_are_refused():
     with pytest.raises(ValueError, match="num_actions must be at least 1, got 0"):
         pgjax.MLP(0)
-    with pytest.raises(TypeError, match="reward must be real, got complex64"):
+    with pytest.raises(
+        TypeError, match=r"reward must be real, an array of numbers, got complex64\[3\]"
+    ):
         pgjax.discounted_returns(jnp.ones(3, complex), 0.9)
 
 

@@ -393,13 +393,14 @@ def test_the_order_of_rows_and_the_names_of_groups_change_nothing() -> None:
 
 
 def test_one_group_of_all_is_the_batch() -> None:
-    whole = groups.consecutive(len(TARGET))
+    target = np.random.default_rng(8).normal(size=(N, T))
+    whole = groups.consecutive(N)
     of_all, of_others = (
-        baseline(batch(), jnp.asarray(TARGET))
+        baseline(batch(), jnp.asarray(target))
         for baseline in (baselines.batch_mean, baselines.leave_one_out)
     )
-    agree(given(baselines.group_mean(whole)), of_all)
-    agree(given(baselines.group_leave_one_out(whole)), of_others)
+    agree(given(baselines.group_mean(whole), target), of_all)
+    agree(given(baselines.group_leave_one_out(whole), target), of_others)
 
 
 def test_traced_ids_give_the_groups_of_known_ones() -> None:

@@ -363,6 +363,34 @@ def test_the_derivative_of_the_estimate_by_the_discount_is_the_central_differenc
         assert abs(expected) > 1e-3, name
 
 
+def test_the_derivative_by_every_number_of_a_named_estimator_goes_through_the_gradient(
+    params: Any, batch: Trajectory
+) -> None:
+    factor = jnp.asarray(np.random.default_rng(11).normal(size=params.shape))
+
+    @jax.jit
+    def run(shift: Any) -> tuple[Any, Any]:
+        def totals(numbers: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            each = {
+                name: jnp.sum(
+                    factor * pgjax.gradient(row.make(numbers[name]), POLICY, params, batch)
+                )
+                for name, row in ESTIMATORS.items()
+            }
+            return sum(each.values()), each
+
+        at = {name: jnp.asarray(row.numbers[1]) + shift for name, row in ESTIMATORS.items()}
+        slope, each = jax.grad(totals, has_aux=True)(at)
+        return each, slope
+
+    h = 1e-5
+    ahead, slope, behind = (run(jnp.asarray(s))[i] for s, i in ((h, 0), (0.0, 1), (-h, 0)))
+    for name in ESTIMATORS:
+        expected = (ahead[name] - behind[name]) / (2 * h)
+        np.testing.assert_allclose(slope[name], expected, rtol=1e-7, atol=1e-7, err_msg=name)
+        assert abs(expected) > 1e-4, name
+
+
 def test_weights_whose_result_is_stopped_have_no_derivative_by_the_discount(
     params: Any, batch: Trajectory
 ) -> None:

@@ -127,7 +127,7 @@ def test_boolean_and_integer_rewards_are_counted_in_float32() -> None:
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        (lambda b: None, TypeError, r"batch must be a pgjax.Trajectory, got NoneType"),
+        (lambda b: None, TypeError, r"batch must be a pgjax.Trajectory, got None"),
         (lambda b: jax.tree.map(lambda x: x[0], b), ValueError, r"\[N, T\], got \(3,\)"),
         (lambda b: jax.tree.map(lambda x: x[:0], b), ValueError, r"at least one .*N = 0"),
         (lambda b: replace(b, reward=b.reward[..., None]), ValueError, r"got \(2, 3, 1\)"),
@@ -264,7 +264,9 @@ def test_policies_name_a_wrong_observation_or_parameter() -> None:
         POLICY.log_prob(PARAMS.T, jnp.zeros(4), FIRST)
     linen = pgjax.flax_policy(pgjax.MLP(num_actions=2))
     params = linen.init(jax.random.key(0), jnp.zeros(4))
-    with pytest.raises(ValueError, match=r"must hold the 'params' collection, got \['Dense_0'"):
+    with pytest.raises(
+        ValueError, match=r"must hold the 'params' collection alone, got \['Dense_0'"
+    ):
         linen.log_prob(params["params"], jnp.zeros(4), FIRST)
     flat = pgjax.softmax_policy(lambda key, s: PARAMS, lambda params, s: params)
     with pytest.raises(ValueError, match=r"logits must have shape \[A\] .*got \(4, 2\)"):
@@ -369,7 +371,7 @@ def test_an_mdp_names_the_state_and_action_that_are_wrong(
 
 def test_the_oracles_name_what_they_cannot_judge() -> None:
     mdp = tabular.random_mdp()
-    with pytest.raises(TypeError, match=r"mdp must be a pgjax.TabularMDP, got int"):
+    with pytest.raises(TypeError, match=r"mdp must be a pgjax.TabularMDP, got 3"):
         exact.objective(Problem(3, POLICY, PARAMS, 3))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="horizon must be at least 1, got 0"):
         exact.objective(Problem(mdp, POLICY, PARAMS, 0))

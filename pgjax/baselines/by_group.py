@@ -8,7 +8,7 @@ row that is masked throughout: give rows that only pad a batch an id of their ow
 import jax.numpy as jnp
 from jax import Array
 
-from pgjax.baselines.groups import Groups, deviation
+from pgjax.baselines.groups import Groups, check_groups, deviation
 from pgjax.core.validation import check_at_least
 from pgjax.records import configured
 from pgjax.types import Baseline, Number, Trajectory
@@ -29,7 +29,7 @@ def group_mean(groups: Groups) -> Baseline:
         >>> from pgjax.baselines import consecutive, group_mean
         >>> estimator = pgjax.reinforce(1.0, baseline=group_mean(consecutive(8)))
     """
-    return configured(_group_mean, groups=groups)
+    return configured(_group_mean, groups=check_groups(groups))
 
 
 def _group_mean(batch: Trajectory, target: Array, *, groups: Groups) -> Array:
@@ -51,6 +51,7 @@ def group_leave_one_out(groups: Groups) -> Baseline:
     References:
         Kool, van Hoof & Welling (2019), eq. 8; Ahmadian et al., Back to Basics (2024), eq. 8.
     """
+    check_groups(groups)
     if groups.smallest is not None and groups.smallest < 2:
         raise ValueError(
             f"group_leave_one_out needs groups of at least 2, got one of {groups.smallest}; "
@@ -89,7 +90,7 @@ def group_deviation(groups: Groups, *, epsilon: Number = 1e-4) -> Baseline:
         what `torch.std` in TRL and verl divides by.
     """
     epsilon = check_at_least("epsilon", epsilon, 0.0, "a deviation is not negative")
-    return configured(_group_deviation, groups=groups, epsilon=epsilon)
+    return configured(_group_deviation, groups=check_groups(groups), epsilon=epsilon)
 
 
 def _group_deviation(batch: Trajectory, target: Array, *, groups: Groups, epsilon: Number) -> Array:

@@ -6,8 +6,9 @@ import jax
 from jax import Array
 
 from pgjax.core.episode_boundaries import require_field
+from pgjax.core.validation import check_target
 from pgjax.records import configured
-from pgjax.types import Baseline, Trajectory
+from pgjax.types import Baseline, Trajectory, check_function
 
 
 def state_value(value: Callable[[Array], Array]) -> Baseline:
@@ -23,7 +24,8 @@ def state_value(value: Callable[[Array], Array]) -> Baseline:
     References:
         Sutton et al., Policy Gradient Methods for RL with Function Approximation (2000), section 2.
     """
-    return configured(_state_value, value=value)
+    signature = "observation -> scalar"
+    return configured(_state_value, value=check_function("value", value, signature))
 
 
 def _state_value(batch: Trajectory, target: Array, *, value: Callable[[Array], Array]) -> Array:
@@ -41,4 +43,5 @@ def recorded_value(batch: Trajectory, target: Array) -> Array:
     References:
         Sutton & Barto (2018), section 13.4.
     """
+    target = check_target(batch, target)
     return require_field(batch, "value", "the recorded_value baseline needs").astype(target.dtype)

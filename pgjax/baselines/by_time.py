@@ -1,11 +1,13 @@
 """A baseline by time: a number for each time step."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from pgjax.core.validation import check_number
+from pgjax.core.validation import check_number, check_real
 from pgjax.records import configured
 from pgjax.types import Baseline, Trajectory
 
@@ -22,7 +24,20 @@ def per_time_step(baseline: Float[Array | np.ndarray, "*several T"]) -> Baseline
     References:
         Peters & Schaal, Reinforcement learning of motor skills with policy gradients (2008), 3.2.
     """
-    return configured(_per_time_step, baseline=check_number("baseline", baseline))
+    return configured(_per_time_step, baseline=_check_times(baseline))
+
+
+def _check_times(baseline: Any) -> Any:
+    """`baseline` with at least an axis of time, as `check_number` gives it."""
+    if not np.size(check_real("baseline", baseline)):
+        return baseline  # of a batch without steps
+    baseline = check_number("baseline", baseline)
+    if not np.ndim(baseline):
+        raise ValueError(
+            "baseline must have shape [T], a number for each time step, got one; "
+            "pgjax.baselines.constant takes one"
+        )
+    return baseline
 
 
 def _per_time_step(batch: Trajectory, target: Array, *, baseline: Array | np.ndarray) -> Array:

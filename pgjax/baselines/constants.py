@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from pgjax.core.validation import check_number, check_scalars
+from pgjax.core.validation import check_finite, check_scalars
 from pgjax.records import configured
 from pgjax.types import Baseline, Number, Trajectory
 
@@ -19,7 +19,7 @@ def constant(baseline: Number) -> Baseline:
     References:
         Williams, Simple Statistical Gradient-Following Algorithms (1992), section 4.
     """
-    return configured(_constant, baseline=check_number("baseline", baseline))
+    return configured(_constant, baseline=check_finite("baseline", baseline))
 
 
 def _constant(batch: Trajectory, target: Array, *, baseline: Number) -> Array:

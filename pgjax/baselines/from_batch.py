@@ -7,6 +7,7 @@ therefore the same at every step, whatever trajectory i does.
 import jax.numpy as jnp
 from jax import Array
 
+from pgjax.core.validation import check_target
 from pgjax.types import Trajectory
 
 
@@ -18,6 +19,7 @@ def batch_mean(batch: Trajectory, target: Array) -> Array:
     References:
         The baseline of most REINFORCE code; with groups, of Shao et al., DeepSeekMath (2024).
     """
+    target = check_target(batch, target)
     return jnp.broadcast_to(jnp.mean(target, axis=0), target.shape)
 
 
@@ -32,6 +34,7 @@ def leave_one_out(batch: Trajectory, target: Array) -> Array:
     References:
         Kool, van Hoof & Welling, Buy 4 REINFORCE Samples, Get a Baseline for Free! (2019), eq. 8.
     """
+    target = check_target(batch, target)
     N = target.shape[0]
     if N < 2:
         raise ValueError(f"leave_one_out needs a batch of at least 2 trajectories, got N = {N}")

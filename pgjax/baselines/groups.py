@@ -4,6 +4,7 @@ Baselines by group need one function only: the sum over each row's group.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,16 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from pgjax.core.validation import check_positive, check_scalars, check_traced, is_concrete
+from pgjax.core.validation import (
+    as_array,
+    check_kind,
+    check_positive,
+    check_scalars,
+    check_traced,
+    is_concrete,
+)
 from pgjax.records import configured, record, static
-from pgjax.types import Number
+from pgjax.types import Number, check_function
 
 
 @record
@@ -27,6 +35,16 @@ class Groups:
 
     total: Callable[[Array], Array]
     smallest: int | None = static()
+
+    def __post_init__(self) -> None:
+        check_function("total", self.total, "x [N, ...] -> [N, ...]")
+        if self.smallest is not None:
+            check_positive("smallest", self.smallest)
+
+
+def check_groups(groups: Any) -> Groups:
+    """`groups`, if they are some."""
+    return check_kind("groups", groups, Groups, "baselines.consecutive(group_size) makes them")
 
 
 def consecutive(group_size: int) -> Groups:
@@ -77,14 +95,15 @@ def labelled(
         >>> labelled([0, 1, 0]).total(jnp.array([1.0, 2.0, 10.0]))
         Array([11.,  2., 11.], dtype=float32)
     """
-    array = np.asarray(ids) if is_concrete(ids) else jnp.asarray(ids)
-    if array.ndim != 1:
+    array = as_array("ids", ids)
+    if array.ndim != 1 or not array.size:
         raise ValueError(f"ids must have shape [N], one for each trajectory, got {array.shape}")
+    array = np.asarray(array) if is_concrete(array) else array
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"ids must be integers, got {array.dtype}")
     total = configured(_labelled, ids=array, num_groups=_check_num_groups(array, num_groups))
     if isinstance(array, np.ndarray):
-        return Groups(total, int(min(np.unique(array, return_counts=True)[1], default=0)))
+        return Groups(total, int(np.unique(array, return_counts=True)[1].min()))
     return Groups(total, None)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, PyTree
 
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.episode_boundaries import replace_dead_steps
-from pgjax.core.validation import check_traced, check_unit_interval
+from pgjax.core.validation import as_array, check_policy_without_memory, check_rate, check_traced
 from pgjax.estimators import as_checked_arrays, gradient, reward_to_go
 from pgjax.types import Observation, Params, Policy, Trajectory
 
@@ -65,7 +65,8 @@ def all_action_gradient(
         >>> all_action_gradient(policy, jnp.zeros((3, 2)), batch, Q, discount=1.0)[0]
         Array([-0.075,  0.075], dtype=float32)
     """
-    check_unit_interval("discount", discount)
+    check_rate("discount", discount)
+    check_policy_without_memory(policy)
     params, batch = as_checked_arrays(params, batch)
     values = values_of_all(action_values, batch)
     return _all_action(policy, params, batch, values, jnp.asarray(discount, values.dtype))
@@ -93,6 +94,8 @@ def corrected_all_action_gradient(
         the first term it is the biased form that Tucker et al., The Mirage of Action-Dependent
         Baselines (2018), found in released code.
     """
+    check_rate("discount", discount)
+    check_policy_without_memory(policy)
     params, batch = as_checked_arrays(params, batch)
     values = values_of_all(action_values, batch)
     action = replace_dead_steps(batch.mask, batch.action)[..., None]
@@ -132,8 +135,8 @@ def values_of_all(action_values: ActionValues, batch: Trajectory) -> Float[Array
         observation = replace_dead_steps(batch.mask, batch.observation)
         values = jax.vmap(jax.vmap(action_values))(observation)
     else:
-        values = jnp.asarray(action_values)
-    if values.ndim != 3 or values.shape[:2] != batch.mask.shape:
+        values = as_array("action_values", action_values)
+    if values.ndim != 3 or values.shape[:2] != batch.mask.shape or not values.shape[2]:
         raise ValueError(
             f"action_values must be [N, T, A] with [N, T] = {batch.mask.shape}, or a function of "
             f"one observation -> [A]; got {values.shape}"

@@ -17,14 +17,21 @@ from jaxtyping import Key, UInt32
 from pgjax.beyond.all_action import log_probs_of_all
 from pgjax.core.devices import varying
 from pgjax.core.recurrence import accumulation_dtype
-from pgjax.core.validation import check_counts, check_key, check_positive
+from pgjax.core.validation import (
+    check_counts,
+    check_key,
+    check_kind,
+    check_leaves,
+    check_policy_without_memory,
+    check_positive,
+)
 from pgjax.environments.base import Environment, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies.gaussian import standard_log_density
 from pgjax.records import configured, record
 from pgjax.rollouts.fold import fold, sampled_action
 from pgjax.rollouts.stepping import Taken
-from pgjax.types import Observation, Params, Policy, Trajectory
+from pgjax.types import Observation, Params, Policy, Trajectory, check_function, check_functions
 
 
 @record
@@ -40,6 +47,14 @@ class Draws:
     noise: Callable[[Key[Array, ""]], Array]
     mirror: Callable[[Array], Array]
     act: Callable[[Params, Array, Observation], tuple[Array, Array]]
+
+    def __post_init__(self) -> None:
+        check_functions(
+            self,
+            noise="key -> noise",
+            mirror="noise -> noise",
+            act="(params, noise, observation) -> (action, log_prob)",
+        )
 
 
 def inversion(policy: Policy, num_actions: int) -> Draws:
@@ -60,6 +75,7 @@ def inversion(policy: Policy, num_actions: int) -> Draws:
         >>> [int(draws.act(jnp.zeros((1, 2)), u, jnp.ones(1))[0]) for u in jnp.array([0.3, 0.7])]
         [0, 1]
     """
+    check_policy_without_memory(policy)
     check_positive("num_actions", num_actions)
     act = configured(_invert, policy=policy, num_actions=num_actions)
     return Draws(_uniform, _mirror_uniform, act)
@@ -104,6 +120,8 @@ def mirrored_normal(
         >>> [float(draws.act(jnp.ones(1), e, None)[0][0]) for e in jnp.array([[0.5], [-0.5]])]
         [1.5, 0.5]
     """
+    signature = "(params, observation) -> (mean, log_std)"
+    check_function("mean_and_log_std", mean_and_log_std, signature)
     shape = (check_positive("num_dimensions", num_dimensions),)
 
     return Draws(
@@ -161,6 +179,8 @@ def antithetic_rollout(
         >>> batch.action[0::2, 0] + batch.action[1::2, 0]
         Array([1, 1, 1], dtype=int32)
     """
+    check_kind("draws", draws, Draws, "inversion(policy, num_actions) makes them")
+    check_leaves("params", params)
     check_counts(num_pairs=num_pairs, num_steps=num_steps)
     whole = params, as_environment(environment)
     return _pairs(draws, whole, check_key(key), (num_pairs, num_steps))

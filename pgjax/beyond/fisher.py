@@ -22,10 +22,15 @@ from pgjax.core.devices import varying
 from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.float64 import as_float64, in_float64, to_jax
 from pgjax.core.scores import log_probs, weighted_score
-from pgjax.core.validation import check_positive, check_unit_interval
+from pgjax.core.validation import (
+    check_policy,
+    check_policy_without_memory,
+    check_positive,
+    check_rate,
+)
 from pgjax.estimators import as_checked_arrays
 from pgjax.exact.dynamics import log_prob_table
-from pgjax.exact.problem import Problem
+from pgjax.exact.problem import Problem, check_problem
 from pgjax.types import Observation, Params, Policy, Trajectory
 
 Product: TypeAlias = Callable[[Params], Params]
@@ -67,6 +72,7 @@ def visited_scores(
     problem: Problem,
 ) -> tuple[Float[np.ndarray, "K S A"], Float[np.ndarray, "S A P"]]:
     """γ^t P(s_t = s, a_t = a) and ∇log π(a|s), exactly; K is H, or 1 if H is infinite."""
+    check_problem(problem)
     mdp = problem.mdp
     visits = exact.visitation(problem).reshape(-1, mdp.num_states)
     probability = exact.action_probabilities(problem)
@@ -112,7 +118,8 @@ def expected_fisher(
         >>> product(jnp.zeros((3, 2)).at[0, 0].set(1.0))[0]
         Array([ 0.25, -0.25], dtype=float32)
     """
-    check_unit_interval("discount", discount)
+    check_policy_without_memory(policy)
+    check_rate("discount", discount)
     check_positive("num_actions", num_actions)
     params, batch = as_checked_arrays(params, batch)
     observation = replace_dead_steps(batch.mask, batch.observation)
@@ -152,7 +159,8 @@ def sampled_fisher(
         Schulman et al. (2015), appendix C, the covariance of the gradients; Peters & Schaal,
         Natural Actor-Critic (2008).
     """
-    check_unit_interval("discount", discount)
+    check_policy(policy)
+    check_rate("discount", discount)
     params, batch = as_checked_arrays(params, batch)
     value, push = jax.linearize(jax.jit(lambda params: log_probs(policy, params, batch)), params)
     weight = state_weights(batch, jnp.asarray(discount), value.dtype)

@@ -4,6 +4,8 @@ F⁻¹∇J from a batch, by conjugate gradient on Fisher-vector products, and ex
 There it is also computed as the weights of the best linear fit of the advantage, which it equals.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +16,16 @@ from jaxtyping import Float, PyTree
 from pgjax import diagnostics, exact
 from pgjax.beyond.fisher import Product, fisher, visited_scores
 from pgjax.core.float64 import flatten
-from pgjax.core.validation import check_params, check_positive
+from pgjax.core.validation import (
+    check_above_zero,
+    check_at_least,
+    check_gradient,
+    check_params,
+    check_positive,
+    check_scalars,
+)
 from pgjax.exact.problem import Problem
-from pgjax.types import Params
+from pgjax.types import Params, check_function, describe
 
 RANK = 1e-10
 """Eigenvalues of F below this share of the largest are directions that change no policy."""
@@ -61,10 +70,14 @@ def natural_gradient(
         >>> natural_gradient(jnp.array([1.0, 1.0]), lambda v: matrix @ v, damping=0.0)
         Array([0.5, 2. ], dtype=float32)
     """
-    check_params(gradient)
+    check_params(gradient, "gradient")
+    if not jax.tree.leaves(gradient):
+        raise TypeError(f"gradient must have at least one leaf, got {describe(gradient)}")
+    check_function("product", product, "v -> F v")
     check_positive("max_iterations", max_iterations)
-    if isinstance(damping, float | int) and not damping >= 0:
-        raise ValueError(f"damping must be at least 0, got {damping}")
+    _check_damping(damping)
+    check_scalars(tolerance=tolerance)
+    check_above_zero("tolerance", tolerance, "it is a share of the gradient's norm")
 
     def damped(vector: Params) -> Params:
         return jax.tree.map(
@@ -72,6 +85,12 @@ def natural_gradient(
         )
 
     return cg(damped, gradient, tol=tolerance, maxiter=max_iterations)[0]
+
+
+def _check_damping(damping: Any) -> None:
+    """Raise if it is not a single number, zero or more."""
+    check_scalars(damping=damping)
+    check_at_least("damping", damping, 0.0, "it is added to the eigenvalues of F")
 
 
 def trust_region_scale(
@@ -102,6 +121,10 @@ def trust_region_scale(
         >>> trust_region_scale(jnp.array([2.0]), jnp.array([4.0]), 0.01)
         Array(0.05, dtype=float32)
     """
+    check_params(gradient, "gradient")
+    check_gradient("natural", natural, ("gradient", gradient))
+    check_scalars(max_divergence=max_divergence)
+    check_at_least("max_divergence", max_divergence, 0.0, "it is a divergence, in nats")
     slope = diagnostics.dot(gradient, natural)
     safe = jnp.where(slope > 0, slope, 1)
     return jnp.where(slope > 0, jnp.sqrt(2 * jnp.asarray(max_divergence, safe.dtype) / safe), 0)
@@ -137,8 +160,7 @@ def exact_natural_gradient(problem: Problem, *, damping: float = 0.0) -> Float[n
         >>> exact_natural_gradient(problem)[:2]
         array([-0.15,  0.15])
     """
-    if not damping >= 0:
-        raise ValueError(f"damping must be at least 0, got {damping}")
+    _check_damping(damping)
     matrix = fisher(problem)
     truth = flatten(exact.gradient(problem))
     values, vectors = np.linalg.eigh(matrix)

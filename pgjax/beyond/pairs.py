@@ -15,9 +15,10 @@ from jaxtyping import Float
 from pgjax import enumeration
 from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import as_float64, in_float64, to_numpy
+from pgjax.core.validation import check_estimate
 from pgjax.estimators import gradient
 from pgjax.exact.dynamics import action_probabilities
-from pgjax.exact.problem import Problem
+from pgjax.exact.problem import Problem, check_problem
 from pgjax.policies import tabular_softmax
 from pgjax.types import Estimator, Moments, Trajectory
 
@@ -52,6 +53,7 @@ def antithetic_pairs(problem: Problem) -> tuple[Trajectory, Float[np.ndarray, "M
         >>> float(joint[batch.action[:, 0] == 0][:, batch.action[:, 0] == 0].sum())
         0.0
     """
+    check_problem(problem)
     mdp, table = problem.mdp, action_probabilities(problem)
     S, A = table.shape
     with np.errstate(divide="ignore"):
@@ -90,6 +92,7 @@ def antithetic_moments(estimator: Estimator | enumeration.Function, problem: Pro
 
     Bias: exact.
     """
+    check_estimate(estimator)
     batch, joint = antithetic_pairs(problem)
     params = jax.tree.map(as_float64, problem.params)
     batch = jax.tree.map(jnp.asarray, batch)

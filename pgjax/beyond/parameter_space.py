@@ -19,9 +19,18 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Key, PyTree, UInt32
 
-from pgjax.core.validation import check_above_zero, check_key, check_params, check_positive
+from pgjax.core.validation import (
+    check_above_zero,
+    check_gradient,
+    check_key,
+    check_kind,
+    check_like,
+    check_params,
+    check_positive,
+    check_scalars,
+)
 from pgjax.records import as_record
-from pgjax.types import Params
+from pgjax.types import Params, check_function
 
 Objective: TypeAlias = Callable[[Params, Any], Array]
 """(params, key) -> a scalar to make large."""
@@ -37,6 +46,15 @@ class SearchDistribution(NamedTuple):
 
     mean: PyTree[Float[Array, "..."]]
     log_std: PyTree[Float[Array, "..."]]
+
+
+def _check_distribution(distribution: Any) -> None:
+    """Raise if it is no SearchDistribution over floating parameters."""
+    fix = "SearchDistribution(mean, log_std) makes one"
+    check_kind("distribution", distribution, SearchDistribution, fix)
+    check_params(distribution.mean, "distribution.mean")
+    check_params(distribution.log_std, "distribution.log_std")
+    check_like("distribution.log_std", distribution.log_std, ("mean", distribution.mean))
 
 
 def evolution_strategies(
@@ -71,8 +89,10 @@ def evolution_strategies(
         >>> bool(jnp.allclose(found, jnp.array([3.0, -1.0]), atol=0.1))
         True
     """
+    check_function("objective", objective, "(params, key) -> scalar")
     check_positive("num_pairs", num_pairs)
     check_params(params)
+    check_scalars(scale=scale)
     check_above_zero("scale", scale, "it is a standard deviation of the parameters")
     return _search(as_record(objective), params, check_key(key), scale, num_pairs)
 
@@ -110,6 +130,11 @@ def mirrored_contrast(
     References:
         Salimans et al. (2017), section 2; mirrored sampling: Brockhoff et al. (2010).
     """
+    check_function("objective", objective, "(params, key) -> scalar")
+    check_params(params)
+    check_gradient("noise", noise, ("params", params))
+    check_scalars(scale=scale)
+    check_above_zero("scale", scale, "it is a standard deviation of the parameters")
     plus, minus = (_moved(params, noise, factor * jnp.asarray(scale)) for factor in (1, -1))
     slope = (objective(plus, key) - objective(minus, key)) / (2 * scale)
     return jax.tree.map(lambda e: slope.astype(e.dtype) * e, noise)
@@ -150,9 +175,12 @@ def pgpe(
         >>> bool(jnp.allclose(found.log_std, -2 * jnp.exp(-2.0), atol=0.05))
         True
     """
+    check_function("objective", objective, "(params, key) -> scalar")
     if check_positive("num_pairs", num_pairs) < 2:
-        raise ValueError("num_pairs must be at least 2: each pair's baseline is the others' mean")
-    check_params(distribution)
+        raise ValueError(
+            "num_pairs must be at least 2: each pair's baseline is the others' mean, got 1"
+        )
+    _check_distribution(distribution)
     return _explore(as_record(objective), distribution, check_key(key), num_pairs)
 
 
@@ -181,6 +209,18 @@ def symmetric_contrasts(
     References:
         Sehnke et al. (2010).
     """
+    check_function("objective", objective, "(params, key) -> scalar")
+    _check_distribution(distribution)
+    check_gradient("noise", noise)
+    if jax.tree.structure(noise) != jax.tree.structure(distribution.mean):
+        raise ValueError(
+            f"noise must be a pytree like distribution.mean, got {jax.tree.structure(noise)}"
+        )
+    for leaf, mean in zip(*map(jax.tree.leaves, (noise, distribution.mean)), strict=True):
+        if jnp.shape(leaf)[1:] != jnp.shape(mean) or not jnp.size(leaf):
+            raise ValueError(
+                f"noise must have shape [K, ...] = (K, {jnp.shape(mean)}), got {jnp.shape(leaf)}"
+            )
     std = jax.tree.map(jnp.exp, distribution.log_std)
 
     def evaluate(noise: Params, key: Any) -> tuple[Array, Array]:

@@ -15,13 +15,13 @@ from jax import Array
 from jaxtyping import Float, Key, PyTree, UInt32
 
 from pgjax.core.devices import varying
-from pgjax.core.validation import check_counts, check_key, check_params, check_rates
+from pgjax.core.validation import check_counts, check_key, check_params, check_rate
 from pgjax.environments import from_gymnax
 from pgjax.environments.base import Environment
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.records import as_record
-from pgjax.rollouts.fold import sampled_action, seeded_return
-from pgjax.types import Observation, Params, Policy
+from pgjax.rollouts.fold import sampled_action, sampler, seeded_return
+from pgjax.types import Observation, Params, Policy, describe
 
 SMOOTH = ("Pendulum-v1", "Reacher-misc", "Swimmer-misc")
 """Environments of gymnax whose return is continuous in the actions."""
@@ -74,7 +74,8 @@ def pathwise_gradient(
         (3, 1)
     """
     check_counts(num_trajectories=num_trajectories, num_steps=num_steps)
-    check_rates(discount=discount)
+    check_rate("discount", discount)
+    sampler(policy)  # raises if it is no policy
     check_params(params)
     whole = params, as_environment(environment)
     sizes = num_trajectories, num_steps
@@ -132,7 +133,7 @@ def differentiable(environment: Any, params: Any = None) -> Environment:
     if not isinstance(environment, from_gymnax.GymnaxEnvironment):
         raise TypeError(
             "environment must be of gymnax, gymnax.make(name)[0], got "
-            f"{type(environment).__name__}; an Environment needs no adapter"
+            f"{describe(environment)}; an Environment needs no adapter"
         )
     if not environment.supports_transition_gradients:
         raise ValueError(

@@ -10,7 +10,13 @@ from jaxtyping import Float, Key, PyTree, UInt32
 
 from pgjax.beyond.traces import credit
 from pgjax.core.devices import varying
-from pgjax.core.validation import check_counts, check_key, check_params, check_rates
+from pgjax.core.validation import (
+    check_counts,
+    check_key,
+    check_params,
+    check_policy_without_memory,
+    check_rate,
+)
 from pgjax.environments.base import Environment, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.rollouts.fold import fold, sampled_action
@@ -51,7 +57,9 @@ def sampled_trace_gradient(
         (4, 2)
     """
     check_counts(num_trajectories=num_trajectories, num_steps=num_steps)
-    check_rates(discount=discount, decay=decay)
+    check_policy_without_memory(policy)
+    check_rate("discount", discount)
+    check_rate("decay", decay)
     check_params(params)
     whole = params, as_environment(environment)
     sizes, rates = (num_trajectories, num_steps), (discount, decay)

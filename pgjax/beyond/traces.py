@@ -15,7 +15,7 @@ from jaxtyping import Float, PyTree
 
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.episode_boundaries import replace_dead_steps
-from pgjax.core.validation import check_rates
+from pgjax.core.validation import check_policy_without_memory, check_rate
 from pgjax.estimators import as_checked_arrays
 from pgjax.types import Params, Policy, Trajectory
 
@@ -58,7 +58,9 @@ def trace_gradient(
         >>> bool(jnp.allclose(online, stored, atol=1e-6))
         True
     """
-    check_rates(discount=discount, decay=decay)
+    check_policy_without_memory(policy)
+    check_rate("discount", discount)
+    check_rate("decay", decay)
     params, batch = as_checked_arrays(params, batch)
     return _along_batch(policy, params, batch, jnp.asarray(discount), jnp.asarray(decay))
 

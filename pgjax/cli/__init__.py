@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pgjax import __version__
 from pgjax.cli import certify, check, compare, converge, evaluate, train
+from pgjax.cli.arguments import Once
 from pgjax.cli.encodings import any_encoding
 
 COMMANDS = {
@@ -70,8 +71,13 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """Reports a bad argument in one line, without the usage."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("action", None, Once)  # of an option that names no other action
+
     def error(self, message: str) -> NoReturn:
         """Print the message and the command for help, and exit with status 2."""
+        message = " ".join(message.split())
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 

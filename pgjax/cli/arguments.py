@@ -1,15 +1,57 @@
 """Argument types and checks shared by the commands; errors name the value and what is needed."""
 
 import argparse
+import difflib
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Number = TypeVar("Number", int, float)
 
 ENV_DISCOUNT = 0.95
 """The default discount for environments, which have none."""
+
+
+class Once(argparse.Action):
+    """Stores an option's value; an error if the option was given before."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the value."""
+        given = vars(namespace).setdefault("given", set())
+        if option_string is not None and self.dest in given:
+            parser.error(f"argument {option_string}: given twice, which is to hold?")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+def nonempty_path(text: str) -> Path:
+    """A path; the empty one would be the present folder."""
+    _require(bool(text.strip()), "a path", repr(text))
+    return Path(text)
+
+
+def nonempty_name(text: str) -> str:
+    """A name that is not empty."""
+    _require(bool(text.strip()), "a name", repr(text))
+    return text
+
+
+def known_name(option: str, text: str, known: Iterable[str]) -> str:
+    """`text`, if it is one of the names; a ValueError suggests near ones."""
+    known = list(known)
+    if text in known:
+        return text
+    near = difflib.get_close_matches(text, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ValueError(f"{option} {text} is unknown; {hint}known are {', '.join(known)}")
 
 
 def positive_int(text: str) -> int:
@@ -65,13 +107,17 @@ def check_picture_path(output: Path) -> None:
     """Raise a ValueError if no picture can be saved under `--output`."""
     if output.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise ValueError(f"--output must end in .png, .pdf or .svg, got {output}")
-    check_folder("--output", output)
+    check_file("--output", output)
 
 
-def check_folder(option: str, path: Path) -> None:
-    """Raise a ValueError if the folder of a file to write does not exist."""
+def check_file(option: str, path: Path) -> None:
+    """Raise a ValueError if no file can be written there."""
+    if path.is_dir():
+        raise ValueError(f"{option} must be a file, got the folder {path}")
     if not path.parent.is_dir():
         raise ValueError(f"{option} must lie in a folder that exists, got {path}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{option} must be a file that can be written, got {path}")
 
 
 def _parsed(kind: Callable[[str], Number], text: str, need: str) -> Number:

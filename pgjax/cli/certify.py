@@ -1,11 +1,12 @@
 """Print what is exactly true of every estimator: bias, cosine, variance, trajectories needed."""
 
 import argparse
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgjax.cli.arguments import check_folder, check_picture_path
+from pgjax.cli.arguments import check_file, check_picture_path, known_name, nonempty_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,12 +29,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--problem", action="append", help="certify on this problem only; repeat for several"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("certificate.png"), help="where the picture goes"
+        "--output",
+        type=nonempty_path,
+        default=Path("certificate.png"),
+        help="where the picture goes",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number in full")
+    parser.add_argument(
+        "--json", type=nonempty_path, metavar="FILE", help="write every number in full"
+    )
     parser.add_argument(
         "--update",
-        type=Path,
+        type=nonempty_path,
         nargs="+",
         metavar="FILE",
         help="replace the generated tables in these Markdown files",
@@ -44,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Certify, print, draw; status 1 if a row of the registry claims something false."""
     start = time.perf_counter()
     _check_arguments(arguments)
+    problems = _problems(arguments.problem)
     from rich.console import Console
 
     from pgjax.cli import certificate_tables as tables
@@ -53,7 +60,6 @@ def run(arguments: argparse.Namespace) -> int:
         tables.check_markers(path)
     console = Console()
     console.width = max(console.width, WIDTH)
-    problems = _problems(arguments.problem)
     certificates = _certify(console, problems)
     if arguments.problem:
         shown = [tables.on_problem(certificates, problem) for problem in problems]
@@ -68,9 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         tables.save_json(certificates, arguments.json)
         console.print(f"numbers: {arguments.json}", soft_wrap=True)
-    for path in arguments.update or ():
-        tables.update(path, tables.generated(certificates, problems))
-        console.print(f"updated: {path}", soft_wrap=True)
+    for file in arguments.update or ():
+        tables.update(file, tables.generated(certificates, problems))
+        console.print(f"updated: {file}", soft_wrap=True)
     return _conclude(console, certificates, is_suite=not arguments.problem, start=start)
 
 
@@ -78,12 +84,12 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     """Check the arguments before any work."""
     check_picture_path(arguments.output)
     if arguments.json:
-        check_folder("--json", arguments.json)
-    for path in arguments.update or ():
+        check_file("--json", arguments.json)
+    for file in arguments.update or ():
         if arguments.problem:
             raise ValueError("--update needs the whole suite, so no --problem")
-        if not path.is_file():
-            raise ValueError(f"--update needs files that exist, got {path}")
+        if not file.is_file() or not os.access(file, os.W_OK):
+            raise ValueError(f"--update needs files that exist and can be written, got {file}")
 
 
 def _problems(names: list[str] | None) -> "list[Problem]":
@@ -91,8 +97,7 @@ def _problems(names: list[str] | None) -> "list[Problem]":
 
     known = {problem.name: problem for problem in certified()}
     for name in names or ():
-        if name not in known:
-            raise ValueError(f"--problem {name} is unknown; known are {', '.join(known)}")
+        known_name("--problem", name, known)
     return [known[name] for name in dict.fromkeys(names or known)]
 
 

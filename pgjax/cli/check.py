@@ -4,10 +4,11 @@ import argparse
 import importlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
-from pgjax.cli.arguments import positive_int
+from pgjax.cli.arguments import known_name, positive_float, positive_int
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "other too if batch.log_prob is read",
     )
     parser.add_argument(
-        "--tolerance", type=float, default=1e-10, help="largest relative bias of an exact mean"
+        "--tolerance",
+        type=positive_float,
+        default=1e-10,
+        help="largest relative bias of an exact mean",
     )
 
 
@@ -49,9 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pgjax.proof.unbiased import assert_unbiased
 
     problems = {problem.name: problem for problem in all_problems()}
-    unknown = [name for name in arguments.problem or () if name not in problems]
-    if unknown:
-        raise ValueError(f"--problem {unknown[0]} is unknown; known are {', '.join(problems)}")
+    chosen = [known_name("--problem", name, problems) for name in arguments.problem or problems]
     behaviours = {
         None: None,
         "policy": lambda problem: problem.params,
@@ -60,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         report = assert_unbiased(
             candidate,
-            [problems[name] for name in arguments.problem or problems],
+            [problems[name] for name in dict.fromkeys(chosen)],
             batch_size=arguments.batch_size,
             behaviour=behaviours[arguments.behaviour],
             judge=Judge(tolerance=arguments.tolerance, up_to_scale=arguments.up_to_scale),
@@ -68,6 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
     except AssertionError as failure:
         print(failure)
         return 1
+    except (ValueError, TypeError, OSError, ImportError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{arguments.target} fails with {_shown(error)}") from error
     print(report)
     return 0
 
@@ -85,12 +91,25 @@ def _load(target: str) -> Any:
             f"{module_name} ends the process with status {end.code or 0} when it is imported; put "
             'what is for the command line behind `if __name__ == "__main__":`'
         ) from None
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{module_name} cannot be imported: {_shown(error)}") from error
     found = module
     for part in name.split("."):
         if not hasattr(found, part):
             raise ValueError(f"{module_name} has no {name}")
         found = getattr(found, part)
     return found
+
+
+def _shown(error: Exception) -> str:
+    """An error of the user's own code, and where in it."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    file, line = place.filename, place.lineno
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line = error.filename, error.lineno
+    return f"{type(error).__name__}: {error} ({Path(file).name}, line {line})"
 
 
 def _load_file(name: str) -> Any:

@@ -6,7 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgjax.cli.arguments import ENV_DISCOUNT, check_picture_path, positive_int, unit_interval
+from pgjax.cli.arguments import (
+    ENV_DISCOUNT,
+    check_picture_path,
+    finite_float,
+    nonempty_name,
+    nonempty_path,
+    positive_int,
+    seed,
+    unit_interval,
+)
 
 if TYPE_CHECKING:
     from pgjax.diagnostics import Interval
@@ -22,11 +31,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; JAX is not imported here."""
     parser.add_argument(
         "environment",
+        type=nonempty_name,
         help="as for `pgjax train`, or a finite MDP (random, chain, ...), or a .npz file",
     )
     parser.add_argument(
         "--policy",
-        type=Path,
+        type=nonempty_path,
         metavar="DIRECTORY",
         help="compare on the policy that a `pgjax train` left there; by default on a fresh one",
     )
@@ -44,15 +54,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--behaviour-scale",
-        type=float,
+        type=finite_float,
         default=1.0,
         metavar="X",
         help="act with X times the parameters: off-policy, importance sampling joins the table",
     )
     parser.add_argument("--hidden", type=positive_int, default=8, help="width of a fresh policy")
-    parser.add_argument("--seed", type=int, default=0, help="of policy, critic and rollouts")
+    parser.add_argument("--seed", type=seed, default=0, help="of policy, critic and rollouts")
     parser.add_argument(
-        "--output", type=Path, default=Path("comparison.png"), help="where the picture goes"
+        "--output",
+        type=nonempty_path,
+        default=Path("comparison.png"),
+        help="where the picture goes",
     )
 
 

@@ -5,7 +5,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgjax.cli.arguments import ENV_DISCOUNT, check_picture_path, positive_int, unit_interval
+from pgjax.cli.arguments import (
+    ENV_DISCOUNT,
+    check_picture_path,
+    nonempty_name,
+    nonempty_path,
+    positive_int,
+    seed,
+    unit_interval,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,12 +29,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     problem = parser.add_mutually_exclusive_group()
     problem.add_argument(
         "--mdp",
+        type=nonempty_name,
         default="random",
         metavar="NAME|FILE",
         help="random, bandit, corridor, chain, gridworld, or a .npz file that holds a TabularMDP",
     )
     problem.add_argument(
         "--env",
+        type=nonempty_name,
         metavar="NAME",
         help="instead: a gymnax environment with an exact table, such as FrozenLake-misc",
     )
@@ -44,9 +54,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"the last N, a power of two (default: {2**18}, or {2**16} for an environment)",
     )
     parser.add_argument("--hidden", type=positive_int, default=8, help="width of the Flax policy")
-    parser.add_argument("--seed", type=int, default=0, help="of the policy and the rollouts")
+    parser.add_argument("--seed", type=seed, default=0, help="of the policy and the rollouts")
     parser.add_argument(
-        "--output", type=Path, default=Path("convergence.png"), help="where the picture goes"
+        "--output",
+        type=nonempty_path,
+        default=Path("convergence.png"),
+        help="where the picture goes",
     )
 
 

@@ -2,9 +2,8 @@
 
 import argparse
 import math
-from pathlib import Path
 
-from pgjax.cli.arguments import positive_int, seed
+from pgjax.cli.arguments import nonempty_path, positive_int, seed
 
 UNLIMITED = 1000
 """Steps of an episode, if the environment has no limit."""
@@ -12,7 +11,9 @@ UNLIMITED = 1000
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments of `pgjax evaluate`."""
-    parser.add_argument("directory", type=Path, help="the --output directory of a `pgjax train`")
+    parser.add_argument(
+        "directory", type=nonempty_path, help="the --output directory of a `pgjax train`"
+    )
     parser.add_argument("--num-trajectories", type=positive_int, default=128, help="fresh episodes")
     parser.add_argument(
         "--num-steps",

@@ -3,14 +3,13 @@
 Imports JAX and gymnax, so a command imports this module only when it runs.
 """
 
-import difflib
 from dataclasses import replace
 from typing import Any
 
 from jax import Array
 
 from pgjax import flax_policy, training
-from pgjax.cli.arguments import ENV_DISCOUNT
+from pgjax.cli.arguments import ENV_DISCOUNT, known_name
 from pgjax.environments import tables
 from pgjax.exact import Problem, tabular
 from pgjax.exact.tabular import TabularMDP
@@ -48,15 +47,10 @@ def of_environment(
 def _mdp(name: str, horizon: int | None, discount: float | None) -> tuple[TabularMDP, int]:
     if name in tabular.NAMED:
         mdp, horizon = tabular.NAMED[name].make(), horizon or tabular.NAMED[name].horizon
-    elif name.endswith(".npz"):
-        mdp = tabular.load(name)
     else:
-        near = difflib.get_close_matches(name, tabular.NAMED, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(
-            f"--mdp {name} is unknown; {hint}"
-            f"known are {', '.join(tabular.NAMED)}, or a path that ends in .npz"
-        )
+        if not name.endswith(".npz"):
+            known_name("--mdp", name, [*tabular.NAMED, "a path that ends in .npz"])
+        mdp = tabular.load(name)
     if horizon is None:
         raise ValueError("--horizon is needed for an MDP from a file")
     if discount is not None:

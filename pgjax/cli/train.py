@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgjax.cli import algorithms
-from pgjax.cli.arguments import finite_float, positive_int, seed
+from pgjax.cli.arguments import finite_float, nonempty_name, nonempty_path, positive_int, seed
 
 if TYPE_CHECKING:
     from pgjax.training.reinforce import Training
@@ -25,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "environment",
         nargs="?",
+        type=nonempty_name,
         help="a gymnax id, e.g. CartPole-v1, or another library's after its name and a slash, e.g. "
         "brax/hopper, jumanji/Snake-v1, pgx/minatar-breakout; with --resume, leave it out",
     )
@@ -38,7 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=seed, default=0, help="same seed and machine, same parameters"
     )
-    parser.add_argument("--output", type=Path, help="directory (default: runs/ENVIRONMENT)")
+    parser.add_argument(
+        "--output", type=nonempty_path, help="directory (default: runs/ENVIRONMENT)"
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a run already in the directory"
     )
@@ -51,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--resume",
-        type=Path,
+        type=nonempty_path,
         metavar="DIRECTORY",
         help="go on with the run in it, from its last checkpoint, as if it had never stopped",
     )

@@ -15,14 +15,17 @@ A ValueError is raised if shapes do not fit, or if `folds` is outside [2, N]: a 
 or have nothing to fit to.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from pgjax.core.validation import check_positive
+from pgjax.core.validation import check_array, check_gradient, check_positive
 from pgjax.diagnostics.geometry import divide_if_positive
+from pgjax.diagnostics.moments import num_samples
 
 
 def coefficients(
@@ -53,7 +56,9 @@ def coefficients(
         >>> coefficients(jnp.ones((2, 1, 1)), products, jnp.array([[4.0], [8.0]]), jnp.ones(2))
         Array([7.], dtype=float32)
     """
+    features, products, target = _check_arrays(features, products, target)
     gram, moment = _normal_equations(features, products, target)
+    weight = check_array("weight", weight, "[N]", gram.shape[:1])
     return _solve(jnp.tensordot(weight, gram, 1), jnp.tensordot(weight, moment, 1))
 
 
@@ -73,6 +78,7 @@ def same_batch(
         As for `coefficients`; what is shipped elsewhere, per token by verl (Optimal Token
         Baseline, 2025).
     """
+    features, products, target = _check_arrays(features, products, target)
     beta = coefficients(features, products, target, jnp.ones(target.shape[:1], products.dtype))
     return jnp.einsum("ntf,f->nt", features, beta)
 
@@ -105,6 +111,7 @@ def cross_fitted(
         >>> b.ravel().round(4)
         Array([8., 4.], dtype=float32)
     """
+    features, products, target = _check_arrays(features, products, target)
     fold, others = _split_into_folds(folds, target.shape[0])
     gram, moment = _normal_equations(features, products, target)
     weight = jnp.asarray(others, gram.dtype)
@@ -177,16 +184,20 @@ def per_parameter_cross_fitted(
 @jax.jit
 def _normal_equations(features: Array, products: Array, target: Array) -> tuple[Array, Array]:
     """Φᵀ K Φ and Φᵀ K G of each trajectory."""
-    N, T = target.shape
-    if features.shape[:2] != (N, T) or features.ndim != 3 or products.shape != (N, T, T):
-        raise ValueError(
-            "features, products and target must have shapes [N, T, F], [N, T, T] and [N, T], got "
-            f"{features.shape}, {products.shape} and {target.shape}"
-        )
     features, target = features.astype(products.dtype), target.astype(products.dtype)
     weighed = jnp.einsum("ntf,nts->nsf", features, products)
     gram = jnp.einsum("nsf,nsg->nfg", weighed, features)
     return gram, jnp.einsum("nsf,ns->nf", weighed, target)
+
+
+def _check_arrays(features: Any, products: Any, target: Any) -> tuple[Array, Array, Array]:
+    """The three as arrays, if they are [N, T, F], [N, T, T] and [N, T]."""
+    target = check_array("target", target, "[N, T]", (None, None))
+    N, T = target.shape
+    features = check_array("features", features, f"[N, T, F], target being {(N, T)}", (N, T, None))
+    if not features.shape[2]:
+        raise ValueError(f"features must hold at least one feature, got shape {features.shape}")
+    return features, check_array("products", products, "[N, T, T]", (N, T, T)), target
 
 
 @jax.jit
@@ -222,9 +233,6 @@ def _split_into_folds(folds: int, N: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_same_shapes(gradients: PyTree, scores: PyTree) -> None:
-    first, second = (jax.tree.map(jnp.shape, tree) for tree in (gradients, scores))
-    if first != second or not jax.tree.leaves(gradients):
-        raise ValueError(
-            f"gradients and scores must be trees of the same shapes, [N, ...], got {first} and "
-            f"{second}; both come from per_trajectory_gradients"
-        )
+    check_gradient("gradients", gradients)
+    num_samples(gradients)
+    check_gradient("scores", scores, ("gradients", gradients))

@@ -13,18 +13,20 @@ from jaxtyping import Float
 
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.scores import weighted_score_per_trajectory
-from pgjax.core.validation import check_unit_interval
+from pgjax.core.validation import check_batch, check_policy, check_rate
 from pgjax.estimators import as_checked_arrays
 from pgjax.types import Number, Params, Policy, RecurrentPolicy, Trajectory
 
 
 def scalar(batch: Trajectory) -> Float[Array, "N T 1"]:
     """One feature that is always one: b is a number."""
+    check_batch(batch)
     return jnp.asarray(batch.mask)[..., None].astype(_dtype(batch))
 
 
 def time_steps(batch: Trajectory) -> Float[Array, "N T T"]:
     """A feature for each time step, counted from the episode's start: b is a table b(t)."""
+    check_batch(batch)
     time = boundaries.time_in_episode(batch)[..., None]
     steps = jnp.arange(batch.mask.shape[1], dtype=time.dtype)
     return (batch.mask[..., None] & (time == steps[None, None])).astype(_dtype(batch))
@@ -32,6 +34,7 @@ def time_steps(batch: Trajectory) -> Float[Array, "N T T"]:
 
 def observations(batch: Trajectory) -> Float[Array, "N T F"]:
     """The observation as a vector of F numbers: b is a table b(s) if it is one-hot, else linear."""
+    check_batch(batch)
     N, T = batch.mask.shape
     leaves = [jnp.reshape(jnp.asarray(x), (N, T, -1)) for x in jax.tree.leaves(batch.observation)]
     features = jnp.concatenate([x.astype(_dtype(batch)) for x in leaves], axis=-1)
@@ -77,7 +80,8 @@ def score_products(
         >>> score_products(policy, params, batch, discount=1.0).ravel()
         Array([0.5, 0.5, 0.5, 0.5], dtype=float32)
     """
-    discount = check_unit_interval("discount", discount)
+    check_policy(policy)
+    discount = check_rate("discount", discount)
     return _score_products(policy, *as_checked_arrays(params, batch), discount)
 
 

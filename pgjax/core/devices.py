@@ -9,6 +9,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from pgjax.core.validation import check_kind
+
+
+def check_mesh(mesh: Any) -> None:
+    """Raise if it is neither a device mesh nor None."""
+    if mesh is not None:
+        check_kind("mesh", mesh, Mesh, 'jax.make_mesh((8,), ("devices",)) makes one')
+
 
 def over_devices(function: Callable[..., Any], mesh: Mesh | None, whole: Any, rows: Any) -> Any:
     """`function(whole, rows)`, each device with its share of the rows and of the result.

@@ -24,7 +24,13 @@ from pgjax.core import chunks
 from pgjax.core.devices import varying
 from pgjax.core.episode_boundaries import is_first_step, replace_dead_steps
 from pgjax.core.recurrent_log_probs import Steps, unroll
-from pgjax.core.validation import check_policy, is_concrete
+from pgjax.core.validation import (
+    check_batch,
+    check_leaves,
+    check_policy,
+    check_positive,
+    is_concrete,
+)
 from pgjax.types import Params, Policy, RecurrentPolicy, Trajectory
 
 TRAJECTORIES, STEPS = 16, 128
@@ -58,6 +64,10 @@ def log_probs(
         the initial memory, and differs from the policy that acted, unless that one did so too.
     """
     check_policy(policy)
+    check_leaves("params", params)
+    check_batch(batch)
+    if chunk_size is not None:
+        check_positive("chunk_size", chunk_size)
     found = _log_probs(policy, params, batch, chunk_size)
     return explained(found, policy, params, batch)
 

@@ -4,7 +4,7 @@ Values that are known are checked at once and raise. Values that are being trace
 so the same check is traced under `checked` only, and raised by it; elsewhere it costs nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.experimental import checkify
 
-from pgjax.types import Estimator, Policy, RecurrentPolicy, Trajectory
+from pgjax.types import Estimator, Policy, RecurrentPolicy, Trajectory, check_function, describe
 
 Result = TypeVar("Result")
 
@@ -48,6 +48,7 @@ def checked(function: Callable[..., Result]) -> Callable[..., Result]:
         ...
         ValueError: discount must lie in [0, 1], got 1.5
     """
+    check_function("function", function, "of arrays and pytrees of arrays")
     checkified = jax.jit(checkify.checkify(function, errors=checkify.user_checks))
 
     @wraps(function)
@@ -91,6 +92,8 @@ def check_values(
     if not is_concrete(values):
         check_traced(message, lambda: finding(*map(jnp.asarray, values)))
         return
+    if not all(getattr(value, "is_fully_addressable", True) for value in values):
+        return  # other hosts hold the rest
     holds, shown = finding(*map(np.asarray, values))
     if not holds:
         raise ValueError(message.format(**shown))
@@ -101,16 +104,83 @@ def is_concrete(*trees: Any) -> bool:
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
+def check_real(name: str, value: Any) -> Any:
+    """`value` as an array of NumPy or JAX, as it came, of real numbers or of booleans.
+
+    Raises:
+        TypeError: if it holds anything else: strings, complex numbers, lists of several lengths.
+    """
+    try:
+        array = value if hasattr(value, "dtype") else _gathered(value)
+    except ValueError:
+        raise TypeError(f"{name} must be an array, got lists of different lengths") from None
+    if not (jnp.issubdtype(array.dtype, np.bool_) or _is_real(array.dtype)):
+        raise TypeError(f"{name} must be real, an array of numbers, got {describe(value)}")
+    return array
+
+
+def _gathered(value: Any) -> Any:
+    return np.asarray(value) if is_concrete(value) else jnp.asarray(value)
+
+
+def as_array(name: str, value: Any) -> jax.Array:
+    """`value` as a JAX array of real numbers, or of booleans; raises as `check_real`."""
+    check_real(name, value)
+    return jnp.asarray(value)
+
+
+def check_array(name: str, value: Any, layout: str, shape: tuple[int | None, ...]) -> jax.Array:
+    """`value` as an array of real numbers, if it has the shape; None stands for any length."""
+    array = as_array(name, value)
+    fits = array.ndim == len(shape) and all(
+        need in (None, found) for need, found in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        known = "" if None in shape else f" = {shape}"
+        raise ValueError(f"{name} must have shape {layout}{known}, got {array.shape}")
+    return array
+
+
+def check_same_shape(**arrays: Any) -> tuple[jax.Array, ...]:
+    """Sequences [T] as arrays of real numbers, if all are as long as the first."""
+    (first, value), *others = arrays.items()
+    found = check_array(first, value, "[T]", (None,))
+    layout = f"of {first}, [T]"
+    rest = (check_array(name, other, layout, found.shape) for name, other in others)
+    return (found, *rest)
+
+
+def check_kind(name: str, value: Any, kind: type | tuple[type, ...], fix: str) -> Any:
+    """`value`, if it is an instance of the class, or of one of several."""
+    if isinstance(value, kind):
+        return value
+    needed = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+    raise TypeError(f"{name} must be a {needed}, got {describe(value)}; {fix}")
+
+
+def _is_real(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)
+
+
 def check_number(name: str, value: Any) -> Any:
     """`value` as a setting of a record: Python integers and lists become floats."""
     if isinstance(value, list | tuple):
-        value = np.asarray(value)
+        value = (
+            as_array(name, value) if not is_concrete(value) else np.asarray(as_array(name, value))
+        )
     dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
-    if not jnp.issubdtype(dtype, jnp.number):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not _is_real(dtype):
+        raise TypeError(f"{name} must be a number, real and no boolean, got {describe(value)}")
+    if not np.size(value):
+        raise ValueError(f"{name} must be a number, got none: an array of shape {np.shape(value)}")
     if isinstance(value, int | np.integer):
         return float(value)
     return value
+
+
+def check_finite(name: str, value: Any) -> Any:
+    """`value`, if each number in it is finite; as `check_number` gives it."""
+    return _check_numbers(name, value, 0, lambda x, _: x - x == 0, "be finite")
 
 
 def check_unit_interval(name: str, value: Any) -> Any:
@@ -121,6 +191,20 @@ def check_unit_interval(name: str, value: Any) -> Any:
 def check_rates(**values: Any) -> dict[str, Any]:
     """The named settings (γ, λ), if each lies in [0, 1]; as `check_number` gives them."""
     return {name: check_unit_interval(name, value) for name, value in values.items()}
+
+
+def check_rate(name: str, value: Any) -> Any:
+    """`value`, if it is a single number in [0, 1], as where a function takes it and no record."""
+    check_unit_interval(name, value)
+    check_scalars(**{name: value})
+    return value
+
+
+def check_between(name: str, value: Any, low: float, high: float) -> None:
+    """Raise if `value` is not a single number strictly between the two, known now."""
+    check_scalars(**{name: value})
+    if is_concrete(value) and not low < value < high:
+        raise ValueError(f"{name} must lie in ({low:g}, {high:g}), got {value}")
 
 
 def check_at_least(name: str, value: Any, bound: Any, fix: str) -> Any:
@@ -160,6 +244,7 @@ def _check_numbers(
 def check_scalars(**values: Any) -> None:
     """Raise if a setting is not a single number where it is used."""
     for name, value in values.items():
+        check_number(name, value)
         if jnp.ndim(value):
             raise ValueError(
                 f"{name} must be a single number where it is used, got shape {jnp.shape(value)}; "
@@ -167,10 +252,9 @@ def check_scalars(**values: Any) -> None:
             )
 
 
-def check_sequence(name: str, value: jax.Array, like: tuple[str, jax.Array] | None = None) -> None:
-    """Raise if `value` is not [T], or is not as long as the sequence `like`."""
-    if jnp.issubdtype(value.dtype, jnp.complexfloating):
-        raise TypeError(f"{name} must be real, got {value.dtype}")
+def check_sequence(name: str, value: Any, like: tuple[str, jax.Array] | None = None) -> jax.Array:
+    """`value` as an array; raise if it is not [T], or is not as long as the sequence `like`."""
+    value = as_array(name, value)
     if value.ndim != 1:
         raise ValueError(
             f"{name} must have shape [T], got {value.shape}; add a batch axis with jax.vmap, "
@@ -180,50 +264,182 @@ def check_sequence(name: str, value: jax.Array, like: tuple[str, jax.Array] | No
         raise ValueError(
             f"{name} must have the shape of {like[0]}, [T] = {like[1].shape}, got {value.shape}"
         )
+    return value
 
 
-def check_scalar_or_sequence(name: str, value: jax.Array, like: tuple[str, jax.Array]) -> None:
-    """Raise if `value` is neither a scalar nor as long as the sequence `like`."""
-    if value.ndim > 0:
-        check_sequence(name, value, like)
+def check_scalar_or_sequence(name: str, value: Any, like: tuple[str, jax.Array]) -> jax.Array:
+    """`value` as an array; raise if it is neither a scalar nor as long as the sequence `like`."""
+    value = as_array(name, value)
+    return check_sequence(name, value, like) if value.ndim else value
+
+
+FLAGS = ("terminated", "truncated", "mask")
+PER_STEP = ("reward", "log_prob", *FLAGS)
+PER_STEP_OPTIONAL = (
+    *("value", "action_value", "time", "next_value"),
+    *("reference_log_prob", "sampler_log_prob"),
+)
+PER_ROW_OPTIONAL = "final_value", "group"
 
 
 def check_batch(batch: Trajectory) -> None:
-    """Raise if a field of the batch is not [N, T, ...], or if a traced reward is not finite."""
+    """Raise if a batch contradicts the docstring of `Trajectory`.
+
+    Shapes and dtypes are checked always; mask, flags, times and the sign of log-probabilities if
+    they are known, or by `checked`; that rewards are finite by `checked` alone.
+    """
+    check_layout(batch)
+    _check_contents(batch)
+    check_traced_finite("batch.reward", batch.reward, batch.mask)
+    check_traced_finite("batch.log_prob", batch.log_prob, batch.mask)
+
+
+def check_layout(batch: Trajectory, name: str = "batch") -> None:
+    """Raise if a field of the batch is not [N, T, ...], or has the wrong dtype."""
     if not isinstance(batch, Trajectory):
-        raise TypeError(f"batch must be a pgjax.Trajectory, got {type(batch).__name__}")
+        raise TypeError(
+            f"{name} must be a pgjax.Trajectory, got {describe(batch)}; pgjax.rollout gives one"
+        )
+    for field in (*PER_STEP, *PER_STEP_OPTIONAL, *PER_ROW_OPTIONAL):
+        _check_field(f"{name}.{field}", getattr(batch, field), optional=field not in PER_STEP)
     shape = batch.reward.shape
     if len(shape) != 2:
         raise ValueError(
-            f"batch.reward must have shape [N, T], got {shape}; "
+            f"{name}.reward must have shape [N, T], got {shape}; "
             "give a single trajectory a leading axis: jax.tree.map(lambda x: x[None], trajectory)"
         )
     if shape[0] == 0:
-        raise ValueError("batch must hold at least one trajectory, got N = 0")
-    optional = ("value", "action_value", "time", "next_value")
-    optional += ("reference_log_prob", "sampler_log_prob")
-    for name in ("log_prob", "terminated", "truncated", "mask", *optional):
-        field = getattr(batch, name)
-        if field is not None and field.shape != shape:
-            raise ValueError(f"batch.{name} must have shape [N, T] = {shape}, got {field.shape}")
-    for path, leaf in jax.tree.leaves_with_path((batch.observation, batch.action)):
-        if leaf.shape[:2] != shape:
-            name = ("observation", "action")[path[0].idx]
-            raise ValueError(
-                f"batch.{name} must have shape [N, T, ...] = {(*shape, ...)}, got {leaf.shape}"
-            )
-    for name in ("final_value", "group"):
-        field = getattr(batch, name)
-        if field is not None and field.shape != shape[:1]:
-            raise ValueError(f"batch.{name} must have shape [N] = {shape[:1]}, got {field.shape}")
-    for name in ("terminated", "truncated", "mask"):
-        if getattr(batch, name).dtype != jnp.bool_:
+        raise ValueError(f"{name} must hold at least one trajectory, got N = 0")
+    for field in (*PER_STEP, *PER_STEP_OPTIONAL):
+        found = getattr(batch, field)
+        if found is not None and found.shape != shape:
+            raise ValueError(f"{name}.{field} must have shape [N, T] = {shape}, got {found.shape}")
+    for field in ("observation", "action"):
+        _check_leading(f"{name}.{field}", getattr(batch, field), "[N, T, ...]", shape)
+    if batch.final_observation is not None:
+        _check_final_observation(f"{name}.final_observation", batch)
+    for field in PER_ROW_OPTIONAL:
+        found = getattr(batch, field)
+        if found is not None and found.shape != shape[:1]:
+            raise ValueError(f"{name}.{field} must have shape [N] = {shape[:1]}, got {found.shape}")
+    for field in FLAGS:
+        if getattr(batch, field).dtype != jnp.bool_:
             raise TypeError(
-                f"batch.{name} must be boolean, got {getattr(batch, name).dtype}; "
+                f"{name}.{field} must be boolean, got {getattr(batch, field).dtype}; "
                 "compare it with zero: x > 0"
             )
-    check_traced_finite("batch.reward", batch.reward, batch.mask)
-    check_traced_finite("batch.log_prob", batch.log_prob, batch.mask)
+
+
+def _check_field(name: str, value: Any, *, optional: bool) -> None:
+    """Raise if a field is no array of real numbers."""
+    if value is None and optional:
+        return
+    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+        raise TypeError(f"{name} must be an array, got {describe(value)}; jnp.asarray makes one")
+    as_array(name, value)
+
+
+def _check_leading(name: str, tree: Any, layout: str, shape: tuple[int, ...]) -> None:
+    """Raise if a leaf is no array, or does not begin with the axes of the batch."""
+    leaves = jax.tree.leaves_with_path(tree)
+    if not leaves:
+        raise TypeError(f"{name} must hold an array, got {describe(tree)}")
+    for path, leaf in leaves:
+        where = name + jax.tree_util.keystr(path)
+        if not hasattr(leaf, "shape"):
+            raise TypeError(f"{where} must be an array, got {describe(leaf)}; use jnp.asarray")
+        if leaf.shape[: len(shape)] != shape:
+            raise ValueError(
+                f"{where} must have shape {layout} = {(*shape, ...)}, got {leaf.shape}"
+            )
+
+
+def _check_final_observation(name: str, batch: Trajectory) -> None:
+    """Raise if it is not [N, ...], with one observation for each trajectory."""
+    N = batch.reward.shape[0]
+    _check_leading(name, batch.final_observation, "[N, ...]", (N,))
+    last = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((N, *x.shape[2:]), x.dtype), batch.observation
+    )
+    if jax.tree.structure(last) == jax.tree.structure(batch.final_observation):
+        check_like(name, batch.final_observation, ("an observation", last))
+
+
+IMPROBABLE = 1e-3
+"""A log-probability this far above zero is no rounding, in any precision."""
+
+
+def _check_contents(batch: Trajectory) -> None:
+    """Raise if known flags, times or log-probabilities contradict each other, or their meaning."""
+    if batch.mask.size == 0:
+        return
+    is_windows = batch.time is not None or batch.next_value is not None
+    mask, flags = batch.mask, (batch.mask, batch.terminated, batch.truncated)
+    place = "at trajectory {row}, step {step}"
+    if not is_windows:
+        _check_steps(
+            f"batch.mask is true {place}, after a step where it is false; "
+            "an episode's steps come first",
+            lambda mask: mask[:, 1:] & ~mask[:, :-1],
+            mask,
+        )
+        _check_steps(
+            f"batch.mask is true {place}, and the step before terminated or truncated; rows of "
+            "several episodes need batch.time or batch.next_value",
+            lambda mask, terminated, truncated: mask[:, 1:] & (terminated | truncated)[:, :-1],
+            *flags,
+        )
+    if batch.time is not None:
+        count = f"batch.time is {{value}} {place}; it must count the steps of each episode from 0"
+        _check_steps(count, lambda time, mask: mask & (time < 0), batch.time, mask, first=0)
+        _check_steps(count, _breaks_count, batch.time, *flags)
+    if all(jnp.issubdtype(x.dtype, jnp.integer) for x in jax.tree.leaves(batch.action)):
+        _check_steps(
+            f"batch.log_prob is {{value}} {place}; the logarithm of a discrete action's "
+            "probability is at most 0: take jnp.log of probabilities",
+            lambda log_prob, mask: mask & (log_prob > IMPROBABLE),
+            batch.log_prob,
+            mask,
+            first=0,
+        )
+
+
+def _check_steps(message: str, find_bad: Callable[..., Any], *values: Any, first: int = 1) -> None:
+    """An error that names the first step that is bad; `value` is that of the first array.
+
+    Args:
+        message: with {row}, {step} and perhaps {value}.
+        find_bad: from the arrays [N, T] to a boolean array, whose columns are steps from `first`.
+        values: the arrays.
+        first: step.
+    """
+
+    def finding(*values: Any) -> tuple[Any, dict[str, Any]]:
+        bad = find_bad(*values)
+        index = bad.ravel().argmax()
+        row, step = index // bad.shape[1], index % bad.shape[1] + first
+        return ~bad.any(), {"value": values[0][row, step], "row": row, "step": step}
+
+    if values[0].shape[1] > first:
+        check_values(message, finding, *values)
+
+
+def _breaks_count(time: Any, mask: Any, terminated: Any, truncated: Any) -> Any:
+    """Whether a live step's time is not what a live step before it calls for, from step 1 on."""
+    goes_on = ~(terminated | truncated)[:, :-1]
+    return mask[:, 1:] & mask[:, :-1] & (time[:, 1:] != (time[:, :-1] + 1) * goes_on)
+
+
+def check_target(batch: Trajectory, target: Any) -> jax.Array:
+    """`target` as an array, if it is [N, T] as the batch, whose layout is checked too."""
+    check_layout(batch)
+    return check_array("target", target, "[N, T]", batch.reward.shape)
+
+
+def check_log_prob(batch: Trajectory, log_prob: Any) -> jax.Array:
+    """`log_prob` as an array, if it is [N, T] as the batch, whose layout is checked too."""
+    check_layout(batch)
+    return check_array("log_prob", log_prob, "[N, T]", batch.reward.shape)
 
 
 def check_traced_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
@@ -250,9 +466,17 @@ def check_policy(policy: Any) -> None:
         )
     is_flax = any(kind.__module__.startswith("flax.") for kind in type(policy).__mro__)
     fix = "flax_policy(module)" if is_flax else "softmax_policy(init, logits)"
-    raise TypeError(
-        f"policy must be a pgjax.Policy, got {type(policy).__name__}; pgjax.{fix} makes one"
-    )
+    raise TypeError(f"policy must be a pgjax.Policy, got {describe(policy)}; pgjax.{fix} makes one")
+
+
+def check_policy_without_memory(policy: Any) -> None:
+    """Raise if it is no Policy; one with a memory is told so."""
+    check_policy(policy)
+    if isinstance(policy, RecurrentPolicy):
+        raise TypeError(
+            "policy must be a Policy, got a RecurrentPolicy; its memory is carried along the "
+            "episode by pgjax.rollout and pgjax.gradient only"
+        )
 
 
 def check_estimator(estimator: Any) -> None:
@@ -266,17 +490,104 @@ def check_estimator(estimator: Any) -> None:
         fix = f"call it: {name}(0.99), say"
     else:
         fix = "pgjax.reward_to_go(0.99) makes one"
-    raise TypeError(f"estimator must be a pgjax.Estimator, got {name or repr(estimator)}; {fix}")
+    got = name or describe(estimator)
+    raise TypeError(f"estimator must be a pgjax.Estimator, got {got}; {fix}")
 
 
-def check_params(params: Any) -> None:
+def check_members(name: str, values: Any, kind: type, fix: str) -> tuple[Any, ...]:
+    """`values` as a tuple, if it is a sequence of instances of the class."""
+    needed = f"{name} must be a sequence of {kind.__name__} records"
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{needed}, got {describe(values)}; {fix}")
+    members = tuple(values)
+    for each in members:
+        if not isinstance(each, kind):
+            raise TypeError(f"{needed}, got one that holds {describe(each)}; {fix}")
+    return members
+
+
+def check_module(name: str, module: Any) -> None:
+    """Raise if it can be neither a Flax module nor a function that makes one."""
+    if not callable(module):
+        raise TypeError(
+            f"{name} must be a Flax module, got {describe(module)}; pgjax.MLP(1) is one"
+        )
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise if it has no `init` and `update`, as optax's transformations have."""
+    if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+        raise TypeError(
+            f"optimizer must be an optax.GradientTransformation, got {describe(optimizer)}; "
+            "optax.adam(1e-3) makes one"
+        )
+
+
+def check_estimate(estimator: Any) -> None:
+    """Raise if it is neither an Estimator nor a function of parameters and batch."""
+    if isinstance(estimator, Estimator):
+        return
+    makes = getattr(estimator, "__annotations__", {}).get("return") is Estimator
+    if makes or isinstance(estimator, type) or not callable(estimator):
+        fix = f"; call it: {estimator.__name__}(0.99), say" if makes else ""
+        raise TypeError(
+            "estimator must be a pgjax.Estimator or a function (params, batch) -> gradient, got "
+            f"{describe(estimator)}{fix}"
+        )
+
+
+def check_params(params: Any, name: str = "params") -> None:
     """Raise if a leaf of the parameters is not floating, and so has no gradient."""
+    check_leaves(name, params)
     for path, leaf in jax.tree.leaves_with_path(params):
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"params{jax.tree_util.keystr(path)} must be floating to have a gradient, "
+                f"{name}{jax.tree_util.keystr(path)} must be floating to have a gradient, "
                 f"got {dtype}; cast it, or keep it out of the parameters"
+            )
+
+
+def check_leaves(name: str, tree: Any) -> None:
+    """Raise if a leaf of a pytree is neither an array nor a number, or a list holds the numbers."""
+    if isinstance(tree, Policy | RecurrentPolicy | Estimator):
+        raise TypeError(f"{name} must be a pytree of arrays, got {describe(tree)}")
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        where = name + jax.tree_util.keystr(path)
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+            raise TypeError(f"{where} must be an array, got {describe(leaf)}")
+        if not hasattr(leaf, "dtype") and path and hasattr(path[-1], "idx"):
+            raise TypeError(
+                f"{where} must be an array, got {leaf} in a list; jnp.asarray makes one of a list"
+            )
+
+
+def check_gradient(name: str, tree: Any, like: tuple[str, Any] | None = None) -> None:
+    """Raise if a pytree has no leaf, a leaf is not real, or it is not structured as `like`."""
+    check_leaves(name, tree)
+    leaves = jax.tree.leaves(tree)
+    if not leaves:
+        raise ValueError(f"{name} must have at least one leaf, got {describe(tree)}")
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if not _is_real(jnp.result_type(leaf)):
+            where = name + jax.tree_util.keystr(path)
+            raise TypeError(f"{where} must be real, got {jnp.result_type(leaf)}")
+    if like is not None:
+        check_like(name, tree, like)
+
+
+def check_like(name: str, tree: Any, like: tuple[str, Any]) -> None:
+    """Raise if a pytree has another structure than `like`, or leaves of other shapes."""
+    found, needed = jax.tree.structure(tree), jax.tree.structure(like[1])
+    if found != needed:
+        raise ValueError(f"{name} must be a pytree like {like[0]}, {needed}, got {found}")
+    for (path, x), y in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(like[1]), strict=True):
+        needed = getattr(y, "shape", ())
+        if jnp.shape(x) != needed:
+            where = jax.tree_util.keystr(path)
+            raise ValueError(
+                f"{name}{where} must have the shape of {like[0]}{where}, {needed}, "
+                f"got {jnp.shape(x)}"
             )
 
 
@@ -296,8 +607,9 @@ def check_key(key: Any) -> jax.Array:
         return _as_threefry(jax.random.key_data(key))
     if dtype == jnp.uint32 and key.shape in RAW_KEYS:
         return _as_threefry(jnp.asarray(key))
-    shown = f"{dtype}{list(key.shape)}" if dtype is not None else repr(key)
-    raise TypeError(f"key must be a jax.random key, got {shown}; make one with jax.random.key(0)")
+    raise TypeError(
+        f"key must be a jax.random key, got {describe(key)}; make one with jax.random.key(0)"
+    )
 
 
 def _as_threefry(words: jax.Array) -> jax.Array:
@@ -311,7 +623,7 @@ def _as_threefry(words: jax.Array) -> jax.Array:
 def check_positive(name: str, value: Any) -> int:
     """`value` as an int, if it is an integer of at least one."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {describe(value)}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
     return int(value)

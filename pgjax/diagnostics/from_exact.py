@@ -4,9 +4,18 @@
 as they are. A ValueError is raised if its length differs. All results are exact.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
+from pgjax.core.validation import (
+    check_above_zero,
+    check_kind,
+    check_positive,
+    check_real,
+    check_scalars,
+)
 from pgjax.types import Moments, Spread
 
 
@@ -23,6 +32,7 @@ def exact_signal_to_noise(moments: Moments | Spread) -> float:
         >>> exact_signal_to_noise(Spread(np.array([3.0, 4.0]), np.array([10.0, 15.0])))
         1.0
     """
+    _check_moments(moments)
     signal, noise = float(np.sum(np.square(moments.mean))), float(moments.total_variance)
     return signal / noise if noise > 0 else np.inf
 
@@ -40,6 +50,7 @@ def exact_noise_scale(moments: Moments | Spread) -> float:
         >>> exact_noise_scale(Spread(np.array([3.0, 4.0]), np.array([10.0, 15.0])))
         1.0
     """
+    _check_moments(moments)
     signal, noise = float(np.sum(np.square(moments.mean))), float(moments.total_variance)
     return noise / signal if signal > 0 else np.inf
 
@@ -58,8 +69,8 @@ def mean_squared_error(
         >>> mean_squared_error(found, np.array([1.0, 1.0]), 8)
         1.5
     """
-    if num_estimates < 1:
-        raise ValueError(f"num_estimates must be at least 1, got {num_estimates}")
+    _check_moments(moments)
+    check_positive("num_estimates", num_estimates)
     squared_bias = _squared_bias(moments, truth)
     return squared_bias + float(moments.total_variance) / num_estimates
 
@@ -86,13 +97,21 @@ def estimates_needed(
         >>> estimates_needed(found, np.array([1.0, 0.0]), 0.5)
         16.0
     """
-    if not relative_error > 0:
-        raise ValueError(f"relative_error must be positive, got {relative_error}")
+    _check_moments(moments)
+    check_scalars(relative_error=relative_error)
+    check_above_zero("relative_error", relative_error, "it is a share of the truth's norm")
+    truth = np.asarray(check_real("truth", truth))
     room = (relative_error * float(np.linalg.norm(truth))) ** 2 - _squared_bias(moments, truth)
     return max(1.0, float(np.ceil(moments.total_variance / room))) if room > 0 else np.inf
 
 
+def _check_moments(moments: Any) -> None:
+    fix = "exact.moments(problem) gives them"
+    check_kind("moments", moments, (Moments, Spread), fix)
+
+
 def _squared_bias(moments: Moments | Spread, truth: np.ndarray) -> float:
+    check_real("truth", truth)
     if np.shape(truth) != np.shape(moments.mean):
         raise ValueError(
             f"truth must have shape [P] = {np.shape(moments.mean)}, got {np.shape(truth)}; "

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PyTree
 
+from pgjax.core.validation import check_gradient
+
 Gradient = PyTree[Float[Array, "..."]]
 
 
@@ -13,16 +15,21 @@ def cosine(first: Gradient, second: Gradient) -> Float[Array, ""]:
 
     It does not test unbiasedness: it is above 0.999 for many biased estimators.
     """
+    check_gradient("first", first)
+    check_gradient("second", second, ("first", first))
     return divide_if_positive(dot(first, second), norm(first) * norm(second))
 
 
 def norm(gradient: Gradient) -> Float[Array, ""]:
     """Euclidean norm over all leaves."""
+    check_gradient("gradient", gradient)
     return jnp.sqrt(dot(gradient, gradient))
 
 
 def dot(first: Gradient, second: Gradient) -> Float[Array, ""]:
     """Inner product over all leaves."""
+    check_gradient("first", first)
+    check_gradient("second", second, ("first", first))
     return total(jax.tree.map(jnp.multiply, first, second))
 
 

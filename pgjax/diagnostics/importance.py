@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from pgjax.core.validation import as_array
 from pgjax.diagnostics.geometry import divide_if_positive
 
 
@@ -38,6 +39,7 @@ def effective_sample_size(log_weight: Float[Array, "N *rest"]) -> Float[Array, "
         >>> f"{effective_sample_size(jnp.log(jnp.array([1.0, 1.0, 2.0]))):.3f}"
         '2.667'
     """
+    log_weight = as_array("log_weight", log_weight)
     if log_weight.ndim == 0 or log_weight.shape[0] == 0:
         raise ValueError(f"log_weight must have shape [N, ...], N >= 1, got {log_weight.shape}")
     peak = jax.lax.stop_gradient(jnp.max(log_weight, axis=0, keepdims=True))

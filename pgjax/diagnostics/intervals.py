@@ -16,6 +16,7 @@ import scipy
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
+from pgjax.core.validation import check_between, check_gradient, check_positive
 from pgjax.diagnostics.geometry import Gradient
 from pgjax.diagnostics.moments import (
     RunningMoments,
@@ -24,6 +25,7 @@ from pgjax.diagnostics.moments import (
     num_samples,
     running_moments,
 )
+from pgjax.types import check_function, describe
 
 
 class Interval(NamedTuple):
@@ -83,14 +85,19 @@ def jackknife(
         >>> [round(float(x), 3) for x in found]
         [2.333, 0.391, 13.908]
     """
-    counts = [num_samples(each) for each in samples]
+    check_function("statistic", statistic, "moments -> scalar")
+    if not isinstance(scale, tuple) or len(scale) != 2 or not all(map(callable, scale)):
+        raise TypeError(f"scale must be a pair of functions, LINEAR say, got {describe(scale)}")
+    check_between("level", level, 0, 1)
+    if not samples:
+        raise TypeError("samples must hold at least one pytree of [K, ...], got none")
+    names = [f"samples[{index}]" for index in range(len(samples))]
+    counts = [num_samples(each, name) for each, name in zip(samples, names, strict=True)]
     K = counts[0]
     if K < 3:
-        raise ValueError(f"an interval needs at least 3 independent estimates, got {K}")
+        raise ValueError(f"{names[0]} must hold at least 3 independent estimates, got {K}")
     if any(count != K for count in counts):
         raise ValueError(f"all samples must hold as many estimates, got {counts}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), got {level}")
     if isinstance(statistic, Partial):
         found = _compiled_statistics(statistic, *samples)
     else:  # compiling each new function would take longer than it saves
@@ -152,6 +159,8 @@ def noise_scale_interval(
         >>> found.low < 1 < found.high
         True
     """
+    num_samples(estimates, "estimates")
+    check_positive("batch_size", batch_size)
     statistic = Partial(_scaled_noise, batch_size)
     return jackknife(statistic, estimates, scale=LOGARITHM, level=level)
 
@@ -199,6 +208,9 @@ def cosine_interval(
         >>> found.low < 0.6 < found.high
         True
     """
+    num_samples(estimates, "estimates")
+    one = jax.tree.map(lambda x: x[0], estimates)
+    check_gradient("reference", reference, ("one of the estimates", one))
     statistic = Partial(_cosine_with, reference)
     return _within_cosines(jackknife(statistic, estimates, scale=LINEAR, level=level))
 
@@ -221,6 +233,8 @@ def cosine_between_interval(
         first: pytree of [K, ...], estimates ĝ.
         second: as many estimates ĥ, from other batches: shared noise would count as agreement.
     """
+    num_samples(first, "first")
+    num_samples(second, "second")
     found = jackknife(Partial(cosine_of_means), first, second, scale=LINEAR, level=level)
     return _within_cosines(found)
 

@@ -1,6 +1,6 @@
 """Sampled moments: mean and variance of a stream of gradients, and statistics of them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
+from pgjax.core.validation import check_gradient, check_kind
 from pgjax.diagnostics.geometry import Gradient, divide_if_positive, dot, norm, total
 
 
@@ -57,6 +58,8 @@ def merge(first: RunningMoments, second: RunningMoments) -> RunningMoments:
         >>> merge(one, two).mean
         Array([2.], dtype=float32)
     """
+    _check_moments("first", first)
+    _check_moments("second", second)
     count = first.num_samples + second.num_samples
     share = second.num_samples / count
     mean = jax.tree.map(lambda a, b: a + (b - a) * share, first.mean, second.mean)
@@ -86,6 +89,7 @@ def merge_all(moments: RunningMoments) -> RunningMoments:
         >>> merge_all(streams).squares
         Array([2.], dtype=float32)
     """
+    _check_moments("moments", moments)
     count = jnp.sum(moments.num_samples)
     share = moments.num_samples / count
     mean = jax.tree.map(lambda x: jnp.tensordot(share, x, 1), moments.mean)
@@ -100,21 +104,26 @@ def merge_all(moments: RunningMoments) -> RunningMoments:
 
 def variance(moments: RunningMoments) -> Gradient:
     """Unbiased variance of one sample, coordinate by coordinate; NaN for one sample."""
+    _check_moments("moments", moments)
     return jax.tree.map(lambda x: x / (moments.num_samples - 1), moments.squares)
 
 
 def total_variance(moments: RunningMoments) -> Float[Array, ""]:
     """Total variance of one sample, tr Σ, the sum over coordinates."""
+    _check_moments("moments", moments)
     return total(variance(moments))
 
 
 def standard_error(moments: RunningMoments) -> Gradient:
     """Standard error of the mean, coordinate by coordinate, √(σ²/N)."""
+    _check_moments("moments", moments)
     return jax.tree.map(lambda x: jnp.sqrt(x / moments.num_samples), variance(moments))
 
 
 def bias(moments: RunningMoments, truth: Gradient) -> Gradient:
     """Mean less truth, coordinate by coordinate; read it against `standard_error`."""
+    _check_moments("moments", moments)
+    check_gradient("truth", truth, ("moments.mean", moments.mean))
     return jax.tree.map(jnp.subtract, moments.mean, truth)
 
 
@@ -148,6 +157,7 @@ def signal_to_noise(moments: RunningMoments) -> Float[Array, ""]:
     References:
         Roberts & Tedrake, Signal-to-Noise Ratio Analysis of Policy Gradient Algorithms (2009).
     """
+    _check_moments("moments", moments)
     return dot(moments.mean, moments.mean) / total_variance(moments)
 
 
@@ -161,6 +171,7 @@ def squared_signal(moments: RunningMoments) -> Float[Array, ""]:
         >>> squared_signal(running_moments(jnp.array([[1.0], [3.0]])))
         Array(3., dtype=float32)
     """
+    _check_moments("moments", moments)
     spread = total_variance(moments) / moments.num_samples
     return dot(moments.mean, moments.mean) - spread
 
@@ -186,6 +197,7 @@ def noise_scale(moments: RunningMoments) -> Float[Array, ""]:
         >>> noise_scale(running_moments(jnp.array([[1.0], [3.0]])))
         Array(0.6666667, dtype=float32)
     """
+    _check_moments("moments", moments)
     return divide_if_positive(total_variance(moments), squared_signal(moments), otherwise=jnp.inf)
 
 
@@ -209,6 +221,9 @@ def cosine_of_means(first: RunningMoments, second: RunningMoments | Gradient) ->
         >>> cosine_of_means(moments, jnp.array([1.0, 0.0]))
         Array(1., dtype=float32)
     """
+    _check_moments("first", first)
+    if not isinstance(second, RunningMoments):
+        check_gradient("second", second, ("first.mean", first.mean))
     length = squared_signal(first)
     if isinstance(second, RunningMoments):
         other, product = squared_signal(second), dot(first.mean, second.mean)
@@ -218,18 +233,21 @@ def cosine_of_means(first: RunningMoments, second: RunningMoments | Gradient) ->
     return jnp.where(seen, product / jnp.sqrt(jnp.where(seen, length * other, 1)), jnp.nan)
 
 
-def num_samples(gradients: PyTree) -> int:
-    """N of a pytree of [N, ...].
+def _check_moments(name: str, moments: Any) -> None:
+    check_kind(name, moments, RunningMoments, "running_moments(gradients) gives them")
+
+
+def num_samples(gradients: PyTree, name: str = "gradients") -> int:
+    """N of a pytree of [N, ...], whose name is for messages.
 
     Raises:
-        ValueError: if there are no leaves, no samples, or leaves of different N.
+        TypeError: if a leaf is not an array of real numbers, or there is none.
+        ValueError: if there are no samples, or leaves of different N.
     """
-    leaves = jax.tree.leaves(gradients)
-    if not leaves:
-        raise ValueError("gradients must have at least one leaf, got an empty tree")
-    counts = {leaf.shape[:1] for leaf in leaves}
+    check_gradient(name, gradients)
+    counts = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(gradients)}
     if len(counts) != 1 or counts & {(), (0,)}:
         raise ValueError(
-            f"gradients must be a pytree of [N, ...] with one N >= 1, got leading axes {counts}"
+            f"{name} must be a pytree of [N, ...] with one N >= 1, got leading axes {counts}"
         )
-    return leaves[0].shape[0]
+    return counts.pop()[0]

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Key
 
-from pgjax.core.validation import check_positive
+from pgjax.core.validation import check_at_least, check_kind, check_positive
 from pgjax.records import configured, data, record, static
-from pgjax.types import MaskedObservation, Observation
+from pgjax.types import MaskedObservation, Observation, check_functions, describe
 
 State: TypeAlias = Any
 """A pytree of arrays of one shape and dtype at every step, read by the environment only."""
@@ -130,6 +130,24 @@ class Environment:
     name: str = static(default="environment")
     num_categories: int | None = static(default=None)
 
+    def __post_init__(self) -> None:
+        check_functions(
+            self, init="key -> (state, Step)", step="(key, state, action) -> (state, Step)"
+        )
+        for space in jax.tree.leaves(self.action_space, is_leaf=is_space):
+            if not is_space(space):
+                raise TypeError(
+                    f"action_space must hold Discrete, MultiDiscrete or Box, got {describe(space)}"
+                )
+        if self.action_space is None:
+            raise TypeError("action_space must be a space, Discrete(2) say, got None")
+        if self.time_limit is not None:
+            check_at_least("time_limit", self.time_limit, 1, "it counts steps")
+        if not isinstance(self.name, str):
+            raise TypeError(f"name must be a string, got {describe(self.name)}")
+        if self.num_categories is not None:
+            check_positive("num_categories", self.num_categories)
+
 
 def seen(step: Step) -> Observation:
     """The observation of a step for a policy, with the legal actions unless all are legal.
@@ -232,6 +250,7 @@ def limited(environment: Environment, time_limit: int | None) -> Environment:
     Bias: it changes the estimand to the objective of that many steps, unless what follows a
         truncation is bootstrapped.
     """
+    check_kind("environment", environment, Environment, "environments.make(name) gives one")
     if time_limit is None:
         return environment
     check_positive("time_limit", time_limit)

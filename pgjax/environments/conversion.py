@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pgjax.environments import from_tabular
 from pgjax.environments.base import Environment
 from pgjax.exact.tabular import TabularMDP
+from pgjax.types import describe
 
 if TYPE_CHECKING:
     from pgjax.environments.import_gymnax import GymnaxEnvironment
@@ -42,8 +43,8 @@ def as_environment(environment: Any) -> Environment:
         is_gymnax = isinstance(environment, from_gymnax.GymnaxEnvironment)
         if is_gymnax or from_gymnax.is_wrapper(environment):
             return from_gymnax.adapt(environment)
-    name = isinstance(environment, str)
-    got = f"the string {environment!r}" if name else f"a {type(environment).__name__}"
+    is_name = isinstance(environment, str)
+    got = f"the string {environment!r}" if is_name else describe(environment)
     raise TypeError(
         "environment must be a pgjax Environment, a TabularMDP or a gymnax environment, "
         f"got {got}; pgjax.environments.make(name) gives one"

@@ -22,7 +22,7 @@ from pgjax.exact.dynamics import (
     probabilities_under,
     visits_over_time,
 )
-from pgjax.exact.problem import Problem
+from pgjax.exact.problem import Problem, check_problem
 from pgjax.types import Params, Policy
 
 
@@ -70,6 +70,7 @@ def mismatched_gradient(problem: Problem) -> PyTree[Float[np.ndarray, "..."]]:
         Nota & Thomas (2020), eq. 3.
     """
     # Undiscounted visits must be bounded; this raises if they are not, and cuts what never ends.
+    check_problem(problem)
     model, params = prepare(replace(problem, mdp=replace(problem.mdp, discount=1.0)))
     model = model._replace(discount=jnp.asarray(problem.mdp.discount))
     return to_numpy(_gradient(problem.policy, problem.horizon, params, model, jnp.ones(())))

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from pgjax.core.float64 import as_float64, in_float64, to_jax
 from pgjax.core.validation import check_params
-from pgjax.exact.problem import Problem
+from pgjax.exact.problem import Problem, check_problem
 from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Params, Policy
 
@@ -42,6 +42,7 @@ def action_probabilities(problem: Problem) -> Float[np.ndarray, "S A"]:
 
     Bias: exact.
     """
+    check_problem(problem)
     mdp, params = problem.mdp, jax.tree.map(as_float64, problem.params)
     observation = to_jax(mdp.observation)
     table = np.asarray(log_prob_table(problem.policy, params, observation, mdp.num_actions))
@@ -59,11 +60,7 @@ def action_probabilities(problem: Problem) -> Float[np.ndarray, "S A"]:
 
 def prepare(problem: Problem) -> tuple[Model, Params]:
     """The problem's MDP as arrays, and its parameters in float64."""
-    if not isinstance(problem, Problem):
-        raise TypeError(
-            f"problem must be a pgjax.Problem, got {type(problem).__name__}; "
-            "pgjax.Problem(mdp, policy, params, horizon) makes one"
-        )
+    check_problem(problem)
     check_params(problem.params)
     mdp, proper = problem.mdp, proper_states(problem)
     alive = ~mdp.terminal

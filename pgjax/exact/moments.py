@@ -16,8 +16,9 @@ from jaxtyping import Float
 
 from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import in_float64, to_numpy
+from pgjax.core.validation import check_kind
 from pgjax.exact.dynamics import prepare
-from pgjax.exact.problem import Problem
+from pgjax.exact.problem import Problem, check_problem
 from pgjax.exact.recursion import REWARD_TO_GO, Recursion, Steps, solve, steps_of
 from pgjax.types import Moments, Spread
 
@@ -122,6 +123,8 @@ def _slope(baseline: Array, P: int, horizon: int | None, steps: Steps) -> Array:
 def _evaluate(
     problem: Problem, of: Recursion, baseline: Float[np.ndarray, "S"] | float, *, full: bool
 ) -> tuple[np.ndarray, np.ndarray]:
+    check_problem(problem)
+    check_kind("of", of, Recursion, "exact.REWARD_TO_GO is one")
     if of.must_end:
         prepare(replace(problem, mdp=replace(problem.mdp, discount=1.0)))  # raises if it need not
     steps, P = steps_of(problem, baseline, full)

@@ -1,9 +1,11 @@
 """Problem: everything that an exact policy gradient is a function of."""
 
-from pgjax.core.validation import check_positive
+from typing import Any
+
+from pgjax.core.validation import check_leaves, check_policy_without_memory, check_positive
 from pgjax.exact.tabular import TabularMDP
 from pgjax.records import data, record, static
-from pgjax.types import Params, Policy
+from pgjax.types import Params, Policy, describe
 
 
 @record
@@ -45,7 +47,12 @@ class Problem:
 
     def __post_init__(self) -> None:
         if not isinstance(self.mdp, TabularMDP):
-            raise TypeError(f"mdp must be a pgjax.TabularMDP, got {type(self.mdp).__name__}")
+            raise TypeError(f"mdp must be a pgjax.TabularMDP, got {describe(self.mdp)}")
+        check_policy_without_memory(self.policy)
+        check_leaves("params", self.params)
+        check_leaves("behaviour", self.behaviour)
+        if not isinstance(self.name, str):
+            raise TypeError(f"name must be a string, got {describe(self.name)}")
         if self.horizon is not None:
             check_positive("horizon", self.horizon)
 
@@ -63,3 +70,12 @@ class Problem:
     def acting_params(self) -> Params:
         """Parameters of the policy that acts: `behaviour`, or `params` if there is none."""
         return self.params if self.behaviour is None else self.behaviour
+
+
+def check_problem(problem: Any) -> None:
+    """Raise a TypeError if it is no Problem."""
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            f"problem must be a pgjax.Problem, got {describe(problem)}; "
+            "pgjax.Problem(mdp, policy, params, horizon) makes one"
+        )

@@ -28,6 +28,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from pgjax.core.float64 import to_jax
+from pgjax.core.validation import check_finite
 from pgjax.exact.dynamics import action_probabilities, prepare, reachable_states
 from pgjax.exact.problem import Problem
 from pgjax.types import Params, Policy
@@ -74,7 +75,7 @@ def steps_of(problem: Problem, baseline: Any, full: bool) -> tuple[Steps, int]:
     """The process under the policy, and P; the whole score if full, else what is not zero of it."""
     model, params = prepare(problem)
     mdp, policy = problem.mdp, problem.policy
-    offset = np.asarray(baseline, np.float64)
+    offset = np.asarray(check_finite("baseline", baseline), np.float64)
     if offset.shape not in ((), (mdp.num_states,)):
         raise ValueError(
             f"baseline must be a scalar or have shape [S] = {(mdp.num_states,)}, got {offset.shape}"

@@ -15,7 +15,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from pgjax.core.float64 import in_float64, to_numpy
-from pgjax.core.validation import check_at_least
+from pgjax.core.validation import check_at_least, check_real, check_scalars
 from pgjax.exact.dynamics import (
     Model,
     action_probabilities,
@@ -55,6 +55,7 @@ def kl_regularized_objective(
     References:
         Tang & Munos, On a few pitfalls in KL divergence gradient estimation for RL (2025).
     """
+    check_real("reference", reference)
     arguments = _regularized(problem, reference, coefficient)
     return to_numpy(_objective(problem.policy, problem.horizon, *arguments))
 
@@ -83,6 +84,7 @@ def kl_regularized_gradient(
         >>> at_the_reference[0]
         array([-0.075,  0.075])
     """
+    check_real("reference", reference)
     model, params, *rest = _regularized(problem, reference, coefficient)
     objective = partial(_objective, problem.policy, problem.horizon, model)
     return to_numpy(jax.grad(objective)(params, *rest))
@@ -147,6 +149,7 @@ def local_kl_gradient(
 
     Bias: exact. It is not the gradient of E[Σ_t γ^t KL(s_t)], which also moves d.
     """
+    check_real("reference", reference)
     model, params, alive, _, log_reference = _regularized(problem, reference, 0.0)
     visits = _visits(problem, params, model, alive)
     return to_numpy(jax.grad(_visited)(params, problem.policy, model, visits, log_reference))
@@ -169,12 +172,14 @@ def _regularized(
     problem: Problem, reference: np.ndarray | None, coefficient: float
 ) -> tuple[Model, Params, Array, Array, Array]:
     """The model, the parameters, [S] states that count, β, and [S, A] log ref, zero for entropy."""
+    check_scalars(coefficient=coefficient)
     check_at_least("coefficient", coefficient, 0.0, "a penalty is subtracted, a bonus added")
     model, params = prepare(problem)
     alive = ~problem.mdp.terminal & proper_states(problem)
     log_reference = np.zeros((problem.mdp.num_states, problem.mdp.num_actions))
     if reference is not None:
-        reference = _checked(np.asarray(reference), action_probabilities(problem))
+        reference = np.asarray(check_real("reference", reference))
+        reference = _checked(reference, action_probabilities(problem))
         log_reference = np.log(np.where(reference > 0, reference, 1))  # read where π > 0 alone
     return model, params, jnp.asarray(alive), jnp.asarray(coefficient), jnp.asarray(log_reference)
 
@@ -186,7 +191,10 @@ def _checked(reference: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
             "exact.action_probabilities gives a policy's"
         )
     if not np.allclose(reference.sum(-1), 1, atol=1e-4) or np.any(reference < 0):
-        raise ValueError("reference must be a distribution over actions in every state")
+        raise ValueError(
+            "reference must be a distribution over actions in every state, got sums from "
+            f"{reference.sum(-1).min():g} to {reference.sum(-1).max():g}"
+        )
     outside = np.argwhere((reference == 0) & (probabilities > 0))
     if len(outside):
         state, action = outside[0]

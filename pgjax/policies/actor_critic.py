@@ -7,11 +7,12 @@ import jax
 from jax import Array
 from jaxtyping import Key
 
+from pgjax.core.validation import check_kind, check_module, check_policy_without_memory
 from pgjax.policies import SOFTMAX, Distribution, distribution_policy, flax_functions
 from pgjax.policies.critics import Value, flax_value
 from pgjax.policies.distribution import unmasked
 from pgjax.records import configured, record
-from pgjax.types import Observation, Params, Policy
+from pgjax.types import Observation, Params, Policy, check_functions
 
 
 @record
@@ -30,6 +31,20 @@ class ActorCritic:
     acting: Callable[[Params], Params]
     value: Callable[[Params, Observation], Array]
 
+    def __post_init__(self) -> None:
+        check_policy_without_memory(self.policy)
+        check_functions(
+            self,
+            init="(key, observation) -> params",
+            acting="params -> the policy's params",
+            value="(params, observation) -> scalar",
+        )
+
+
+def check_agent(agent: Any) -> None:
+    """Raise a TypeError if it is no ActorCritic."""
+    check_kind("agent", agent, ActorCritic, "pgjax.agents.separate(policy, critic) makes one")
+
 
 def separate(policy: Policy, critic: Any) -> ActorCritic:
     """A policy and a critic with separate networks; parameters {"policy": ..., "critic": ...}.
@@ -45,6 +60,8 @@ def separate(policy: Policy, critic: Any) -> ActorCritic:
         >>> agent.value(params, jnp.zeros(4)).shape
         ()
     """
+    check_policy_without_memory(policy)
+    check_module("critic", critic)
     return ActorCritic(
         init=configured(_init_separate, policy=policy, critic=flax_functions(critic)[0]),
         policy=policy,
@@ -77,6 +94,7 @@ def shared(module: Any, distribution: Distribution = SOFTMAX) -> ActorCritic:
             distribution takes, logits [A] for a softmax, and one number.
         distribution: of the actions.
     """
+    check_module("module", module)
     init, both = flax_functions(module)
     policy = distribution_policy(init, configured(_shared_output, both=both), distribution)
     return ActorCritic(policy.init, policy, _all_params, configured(_shared_value, both=both))

@@ -12,15 +12,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen
 from jax import Array
 from jaxtyping import Float
 
 from pgjax.core.devices import varying
 from pgjax.core.episode_boundaries import replace_dead_steps
-from pgjax.core.validation import check_batch, check_params, check_positive
+from pgjax.core.validation import (
+    check_batch,
+    check_leaves,
+    check_optimizer,
+    check_params,
+    check_positive,
+    check_target,
+)
 from pgjax.policies.modules import flax_functions
 from pgjax.records import configured
-from pgjax.types import Observation, Params, Trajectory
+from pgjax.types import Observation, Params, Trajectory, check_function, describe
 
 Value = Callable[[Params, Observation], Array]
 
@@ -59,6 +67,16 @@ def _flax_value(params: Params, observation: Observation, *, output: Any) -> Arr
     return found.reshape(())
 
 
+def _check_value(value: Any) -> None:
+    """Raise if it is no value function; a network is told how to become one."""
+    if isinstance(value, linen.Module):
+        raise TypeError(
+            f"value must be a function (params, observation) -> scalar, got {describe(value)}; "
+            "pgjax.critics.flax_value(module) makes one"
+        )
+    check_function("value", value, "(params, observation) -> scalar")
+
+
 def with_values(value: Value, params: Params, batch: Trajectory) -> Trajectory:
     """The batch with V(s_it) in `value`. An episode that was cut is not bootstrapped.
 
@@ -75,6 +93,8 @@ def with_values(value: Value, params: Params, batch: Trajectory) -> Trajectory:
 
     Bias: none as a baseline, if the critic was not fitted to this batch.
     """
+    _check_value(value)
+    check_leaves("params", params)
     check_batch(batch)
     seen = replace_dead_steps(batch.mask, batch.observation)
     values = jax.vmap(jax.vmap(lambda s: value(params, s)))(seen)
@@ -94,8 +114,11 @@ def with_bootstrap(value: Value, params: Params, batch: Trajectory) -> Trajector
 
     Bias: for the objective without the cut, as large as the error of the final values.
     """
+    with_value = with_values(value, params, batch)
+    if batch.final_observation is None:
+        raise ValueError("batch.final_observation is None, and what follows a cut is read from it")
     final = jax.vmap(lambda s: value(params, s))(batch.final_observation)
-    return replace(with_values(value, params, batch), final_value=final)
+    return replace(with_value, final_value=final)
 
 
 def fit(
@@ -137,10 +160,10 @@ def fit(
         >>> [round(float(v), 1) for v in table[:3]]  # no episode acts in the terminal state
         [1.0, 1.0, 1.0]
     """
+    _check_value(value)
     check_params(params)
-    check_batch(batch)
-    if target.shape != batch.mask.shape:
-        raise ValueError(f"target must have shape [N, T] = {batch.mask.shape}, got {target.shape}")
+    target = check_target(batch, target)
+    check_optimizer(optimizer)
     check_positive("num_steps", num_steps)
     seen = replace_dead_steps(batch.mask, batch.observation)
     wanted = jnp.where(batch.mask, jax.lax.stop_gradient(target), 0)

@@ -10,8 +10,16 @@ from typing import Any, TypeAlias
 from jax import Array
 from jaxtyping import Bool, Float, Key, PyTree
 
+from pgjax.core.validation import check_kind
 from pgjax.records import configured, record
-from pgjax.types import MaskedObservation, Observation, Params, Policy
+from pgjax.types import (
+    MaskedObservation,
+    Observation,
+    Params,
+    Policy,
+    check_function,
+    check_functions,
+)
 
 Output: TypeAlias = PyTree
 """What a network gives for one observation: logits [A], say, or a mean and a log σ."""
@@ -33,6 +41,15 @@ class Distribution:
     log_prob: Callable[[Output, Any], Float[Array, ""]]
     entropy: Callable[[Output], Float[Array, ""]]
     masked: Callable[[Output, PyTree[Bool[Array, "..."]]], Output]
+
+    def __post_init__(self) -> None:
+        check_functions(
+            self,
+            sample="(output, key) -> (action, log_prob)",
+            log_prob="(output, action) -> scalar",
+            entropy="output -> scalar",
+            masked="(output, action_mask) -> output",
+        )
 
 
 def distribution_policy(
@@ -58,6 +75,9 @@ def distribution_policy(
         >>> float(policy.entropy(jnp.zeros((2, 3)), jnp.ones(2)))  # doctest: +ELLIPSIS
         1.0986...
     """
+    check_function("init", init, "(key, observation) -> params")
+    check_function("output", output, "(params, observation) -> output")
+    check_kind("distribution", distribution, Distribution, "pgjax.policies.SOFTMAX is one")
     return Policy(
         init=configured(_init, init=init),
         sample=configured(_sample, output=output, distribution=distribution),

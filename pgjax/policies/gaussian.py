@@ -12,7 +12,7 @@ from jaxtyping import Float, Key
 from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import check_values
 from pgjax.policies.distribution import Distribution, Output, distribution_policy
-from pgjax.types import Observation, Params, Policy
+from pgjax.types import Observation, Params, Policy, check_function
 
 
 def gaussian_policy(
@@ -52,6 +52,8 @@ def gaussian_policy(
         >>> round(float(policy.log_prob(jnp.zeros(2), None, jnp.zeros(2))), 6)
         -1.837877
     """
+    signature = "(params, observation) -> (mean, log_std)"
+    check_function("mean_and_log_std", mean_and_log_std, signature)
     return distribution_policy(init, mean_and_log_std, GAUSSIAN)
 
 

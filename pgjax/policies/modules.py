@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from flax import linen
 from jax import Array
 
+from pgjax.core.validation import check_positive
 from pgjax.policies.distribution import Distribution
 from pgjax.policies.gaussian import gaussian_policy
 from pgjax.policies.linen_modules import linen_functions
@@ -113,6 +114,8 @@ def flax_recurrent_policy(
                 f"{name} must not be bound to variables, got a bound {type(module).__name__}; "
                 "give the functions of a bound network to pgjax.recurrent_policy"
             )
+    if num_categories is not None:
+        check_positive("num_categories", num_categories)
     network = RecurrentNetwork(cell, head, num_categories)
     init, step = linen_functions(network, configured(_with_memory, module=network))
     return recurrent_policy(init, configured(_initial_memory, module=network), step, distribution)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import linen
 from jax import Array
 
-from pgjax.core.validation import check_positive
-from pgjax.types import Observation
+from pgjax.core.validation import check_finite, check_kind, check_positive, check_scalars
+from pgjax.types import Observation, describe
 
 
 class MLP(linen.Module):
@@ -27,8 +27,11 @@ class MLP(linen.Module):
     num_categories: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a network without outputs."""
+        """Refuse a network without outputs, or with layers of no width."""
         check_positive("num_actions", self.num_actions)
+        _check_widths(self.hidden)
+        if self.num_categories is not None:
+            check_positive("num_categories", self.num_categories)
         super().__post_init__()
 
     @linen.compact
@@ -59,6 +62,13 @@ class GaussianMLP(linen.Module):
     hidden: Sequence[int] = (64, 64)
     initial_log_std: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse a network without outputs, or with layers of no width."""
+        check_positive("num_dimensions", self.num_dimensions)
+        _check_widths(self.hidden)
+        check_scalars(initial_log_std=check_finite("initial_log_std", self.initial_log_std))
+        super().__post_init__()
+
     @linen.compact
     def __call__(self, observation: Observation) -> tuple[Array, Array]:
         """Observation -> μ [D], log σ [D]."""
@@ -85,6 +95,12 @@ class ConvNet(linen.Module):
     num_actions: int
     num_filters: int = 16
     hidden: int = 128
+
+    def __post_init__(self) -> None:
+        """Refuse a network without outputs, or with layers of no width."""
+        for name in ("num_actions", "num_filters", "hidden"):
+            check_positive(name, getattr(self, name))
+        super().__post_init__()
 
     @linen.compact
     def __call__(self, observation: Array) -> Array:
@@ -132,6 +148,14 @@ class RecurrentNetwork(linen.Module):
     head: linen.Module
     num_categories: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a cell or a head that is no module."""
+        check_kind("cell", self.cell, linen.RNNCellBase, "linen.GRUCell(64), say")
+        check_kind("head", self.head, linen.Module, "MLP(2, hidden=()), say")
+        if self.num_categories is not None:
+            check_positive("num_categories", self.num_categories)
+        super().__post_init__()
+
     @linen.compact
     def __call__(self, memory: Any, observation: Array) -> tuple[Any, Any]:
         """Memory, observation -> memory, the head's output."""
@@ -141,6 +165,14 @@ class RecurrentNetwork(linen.Module):
     def initial_memory(self) -> Any:
         """The cell's initial memory: zeros."""
         return self.cell.initialize_carry(jax.random.key(0), (1,))
+
+
+def _check_widths(hidden: Any) -> None:
+    """Raise if the widths of hidden layers are no sequence of positive integers."""
+    if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+        raise TypeError(f"hidden must be a sequence of widths, (64, 64), got {describe(hidden)}")
+    for width in hidden:
+        check_positive("hidden", width)
 
 
 def _tanh_layers(x: Array, widths: Sequence[int]) -> Array:

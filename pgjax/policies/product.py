@@ -20,7 +20,7 @@ from pgjax.core.validation import check_positive
 from pgjax.policies.distribution import Distribution, Output, distribution_policy
 from pgjax.policies.softmax import SOFTMAX
 from pgjax.records import configured
-from pgjax.types import MaskedObservation, Observation, Params, Policy
+from pgjax.types import MaskedObservation, Observation, Params, Policy, check_function, describe
 
 
 def multi_discrete_policy(
@@ -53,6 +53,7 @@ def multi_discrete_policy(
         >>> action.shape, round(float(log_prob), 6)
         ((2,), -1.791759)
     """
+    check_function("logits", logits, "(params, observation) -> [A_1 + ... + A_D]")
     return distribution_policy(init, logits, multi_discrete(num_actions))
 
 
@@ -65,6 +66,10 @@ def multi_discrete(num_actions: Sequence[int]) -> Distribution:
         >>> round(float(choices.log_prob(jnp.zeros(5), jnp.array([1, 2]))), 6)
         -1.791759
     """
+    if not isinstance(num_actions, Sequence) or isinstance(num_actions, str):
+        raise TypeError(
+            f"num_actions must be a sequence of sizes, (2, 3) say, got {describe(num_actions)}"
+        )
     sizes = tuple(check_positive("num_actions", size) for size in num_actions)
     if not sizes:
         raise ValueError("num_actions must name at least one choice, got none")

@@ -6,10 +6,11 @@ from typing import Any
 from jax import Array
 from jaxtyping import Key
 
+from pgjax.core.validation import check_kind, check_policy_without_memory
 from pgjax.policies.distribution import Distribution, Output, mask_output, unmasked
 from pgjax.policies.softmax import SOFTMAX
 from pgjax.records import configured
-from pgjax.types import Observation, Params, Policy, RecurrentPolicy
+from pgjax.types import Observation, Params, Policy, RecurrentPolicy, check_function
 
 
 def recurrent_policy(
@@ -55,6 +56,9 @@ def recurrent_policy(
         >>> float(memory), round(float(log_prob), 6)
         (2.0, -0.126928)
     """
+    check_function("init", init, "(key, observation) -> params")
+    check_function("step", step, "(params, memory, observation) -> (memory, output)")
+    check_kind("distribution", distribution, Distribution, "pgjax.policies.SOFTMAX is one")
     settings: dict[str, Any] = {"step": step, "distribution": distribution}
     return RecurrentPolicy(
         init=configured(_init, init=init),
@@ -103,6 +107,7 @@ def as_recurrent(policy: Policy) -> RecurrentPolicy:
         >>> policy.log_prob(jnp.zeros((2, 2)), (), jnp.array([0.0, 1.0]), 1)
         ((), Array(-0.6931472, dtype=float32))
     """
+    check_policy_without_memory(policy)
     return RecurrentPolicy(
         init=policy.init,
         memory=_no_memory,

@@ -16,7 +16,7 @@ from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import check_positive, check_values
 from pgjax.policies.distribution import Distribution, distribution_policy, unmasked
 from pgjax.records import configured
-from pgjax.types import Observation, Params, Policy
+from pgjax.types import Observation, Params, Policy, check_function
 
 
 def softmax_policy(
@@ -44,6 +44,7 @@ def softmax_policy(
         >>> float(policy.entropy(jnp.zeros((2, 3)), jnp.ones(2)))  # doctest: +ELLIPSIS
         1.0986...
     """
+    check_function("logits", logits, "(params, observation) -> [A]")
     return distribution_policy(init, logits, SOFTMAX)
 
 
@@ -157,6 +158,11 @@ def _log_probabilities(logits: Array) -> Array:
     if jnp.ndim(logits) != 1:
         raise ValueError(
             f"a policy's logits must have shape [A] for one observation, got {jnp.shape(logits)}"
+        )
+    if not jnp.issubdtype(jnp.result_type(logits), jnp.floating):
+        raise TypeError(
+            f"a policy's logits must be floating, got {jnp.result_type(logits)}; its params may be "
+            "of another dtype"
         )
     check_values(
         "state has no legal action: every logit is -inf or every mask false",

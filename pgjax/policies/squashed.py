@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Key
 
-from pgjax.core.validation import check_values, is_concrete
+from pgjax.core.validation import check_number, check_values, is_concrete
 from pgjax.policies.distribution import Distribution, Output, distribution_policy
 from pgjax.policies.gaussian import (
     check_vector,
@@ -26,7 +26,7 @@ from pgjax.policies.gaussian import (
     standard_log_density,
 )
 from pgjax.records import configured, record, static
-from pgjax.types import Observation, Params, Policy
+from pgjax.types import Observation, Params, Policy, check_function
 
 Bound = float | Sequence[float] | Float[np.ndarray, "..."] | Float[Array, "..."]
 
@@ -83,6 +83,8 @@ def squashed_gaussian_policy(
         >>> bool(action[0] < 2)
         True
     """
+    signature = "(params, observation) -> (mean, log_std)"
+    check_function("mean_and_log_std", mean_and_log_std, signature)
     return distribution_policy(init, mean_and_log_std, squashed_gaussian(low, high))
 
 
@@ -181,7 +183,10 @@ def _log_density(mean: Array, log_std: Array, bounds: Bounds, action: Array) -> 
 def _checked_limits(low: Bound, high: Bound) -> _Limits:
     if not is_concrete(low, high):
         raise TypeError("low and high must be known numbers, not traced ones")
-    below, above = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    below, above = (
+        np.asarray(check_number(name, bound), np.float64)
+        for name, bound in (("low", low), ("high", high))
+    )
     if not (np.all(np.isfinite(below)) and np.all(np.isfinite(above))):
         raise ValueError(
             f"low and high must be finite, got {low} and {high}; where there are no bounds use "

@@ -20,9 +20,10 @@ from jaxtyping import Float
 from pgjax import enumeration, exact
 from pgjax.core.float64 import flatten
 from pgjax.core.scores import log_probs, weighted_score
+from pgjax.core.validation import check_members, check_params
 from pgjax.enumeration import Function
 from pgjax.estimators import reward_to_go, score_weights
-from pgjax.exact.problem import Problem
+from pgjax.exact.problem import Problem, check_problem
 from pgjax.proof.problems import certified, off_policy
 from pgjax.proof.registry import ROWS, Row, evaluate
 from pgjax.types import Estimator, Moments, Observation, Params, Policy, Trajectory
@@ -112,7 +113,12 @@ def certify(
         >>> found.is_biased, round(found.cosine, 12)
         (False, 1.0)
     """
-    chosen = certified() if problems is None else problems
+    rows = check_members("rows", rows, Row, "pgjax.registry.ROWS are some")
+    chosen = certified()
+    if problems is not None:
+        chosen = check_members("problems", problems, Problem, "pgjax.suite.problems() are some")
+        if not chosen:
+            raise ValueError("problems must hold at least one problem, got none")
     return [found for problem in chosen for found in _certify_problem(rows, problem)]
 
 
@@ -129,6 +135,7 @@ def refuted(certificates: Sequence[Certificate]) -> list[str]:
 
     Bias: does not apply.
     """
+    certificates = check_members("certificates", certificates, Certificate, "certify gives them")
     found = []
     for row in dict.fromkeys(certificate.row for certificate in certificates):
         worst = max((c for c in certificates if c.row == row), key=lambda c: c.bias)
@@ -155,6 +162,7 @@ def with_visible_states(problem: Problem) -> Problem:
 
     Bias: does not apply.
     """
+    check_problem(problem)
     mdp, policy = problem.mdp, problem.policy
 
     def seen(state: Array) -> Observation:
@@ -230,8 +238,11 @@ def gradients(
     estimators: Sequence[Estimator], policy: Policy, params: Params, batch: Trajectory
 ) -> list[Params]:
     """`gradient` of each estimator, in one pass over the policy for all of them."""
+    fix = "a list of one is enough"
+    estimators = check_members("estimators", estimators, Estimator, fix)
     if not estimators:
         return []
+    check_params(params)
     log_prob = log_probs(policy, params, batch)
     score_weight = jnp.stack([score_weights(each, batch, log_prob) for each in estimators])
     stacked = jax.vmap(partial(weighted_score, policy, params, batch))(score_weight)

@@ -19,11 +19,11 @@ from pgjax import exact
 from pgjax.core.float64 import flatten
 from pgjax.core.validation import check_key, check_positive
 from pgjax.enumeration import Function
-from pgjax.exact.problem import Problem
+from pgjax.exact.problem import Problem, check_problem
 from pgjax.proof.candidates import Candidate, Rollout, estimate_on, library_rollout, resolve
-from pgjax.proof.judge import DEFAULT_JUDGE, Judge
+from pgjax.proof.judge import DEFAULT_JUDGE, Judge, check_judge
 from pgjax.proof.sequential_test import FIRST_LOOK, MeanTest, mean_test
-from pgjax.types import KeyLike
+from pgjax.types import KeyLike, check_function
 
 NUMBERS_AT_ONCE = 2**22
 """Of gradients and steps that are held together; the memory bound."""
@@ -113,6 +113,11 @@ def assert_converges(
         (True, 1048576)
     """
     K = check_positive("batch_size", batch_size)
+    check_problem(problem)
+    check_judge(judge)
+    if rollout is not None:
+        check_function("rollout", rollout, "(params, key) -> batch, or problem -> such a function")
+    key = jax.random.key(0) if key is None else check_key(key)
     estimate = estimate_on(candidate, problem)
     run = library_rollout(problem, K) if rollout is None else resolve(rollout, problem)
     truth = exact.gradient(problem)
@@ -121,7 +126,7 @@ def assert_converges(
     test = mean_test(
         _draws(estimate, run, problem, K),
         flatten(truth),
-        jax.random.key(0) if key is None else check_key(key),
+        key,
         margin=judge.margin,
         alpha=judge.alpha,
         max_samples=judge.max_samples,

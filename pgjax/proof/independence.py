@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
+from pgjax.core.validation import check_array, check_between, check_kind
 from pgjax.types import Trajectory
 
 
@@ -41,7 +42,14 @@ def independence_test(batches: Trajectory, *, alpha: float = 1e-6) -> Independen
     Bias: the t test is asymptotic in B. Power: total dependence gives the statistic its largest
         possible mean, and is found with certainty at B = 256.
     """
-    B, N, _ = batches.reward.shape
+    check_between("alpha", alpha, 0, 1)
+    check_kind("batches", batches, Trajectory, "jax.vmap of a rollout gives them, [B, N, T]")
+    shape = np.shape(batches.reward)
+    if len(shape) != 3:
+        raise ValueError(f"batches.reward must have shape [B, N, T], got {shape}")
+    for field in ("mask", "reward", "log_prob"):
+        check_array(f"batches.{field}", getattr(batches, field), "[B, N, T]", shape)
+    B, N, _ = shape
     if B < 32 or N < 2:
         raise ValueError(f"batches must be at least 32, of at least 2, got {B} of {N}")
     mask = np.asarray(batches.mask)

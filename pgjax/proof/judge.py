@@ -1,6 +1,16 @@
 """Judge: how large a bias is refused, at which rates of error, and how much work may be spent."""
 
+from typing import Any
+
+from pgjax.core.validation import (
+    check_above_zero,
+    check_between,
+    check_counts,
+    check_kind,
+    check_scalars,
+)
 from pgjax.records import record, static
+from pgjax.types import describe
 
 
 @record
@@ -37,10 +47,18 @@ class Judge:
 
     def __post_init__(self) -> None:
         for name in ("tolerance", "margin"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must lie in (0, 1), got {self.alpha}")
+            value = getattr(self, name)
+            check_scalars(**{name: value})
+            check_above_zero(name, value, "it is a share of the truth")
+        check_between("alpha", self.alpha, 0, 1)
+        check_counts(max_samples=self.max_samples, limit=self.limit)
+        if not isinstance(self.up_to_scale, bool):
+            raise TypeError(f"up_to_scale must be a boolean, got {describe(self.up_to_scale)}")
+
+
+def check_judge(judge: Any) -> None:
+    """Raise a TypeError if it is no Judge."""
+    check_kind("judge", judge, Judge, "pgjax.Judge(margin=0.05), say")
 
 
 DEFAULT_JUDGE = Judge()

@@ -15,6 +15,7 @@ import numpy as np
 
 from pgjax.exact import tabular
 from pgjax.exact.problem import Problem as Problem
+from pgjax.exact.problem import check_problem
 from pgjax.exact.tabular import TabularMDP
 from pgjax.policies import MLP, flax_policy, tabular_softmax
 
@@ -59,6 +60,7 @@ def off_policy(problem: Problem) -> Problem:
         >>> bool(np.all(problem.behaviour == problem.params / 2))
         True
     """
+    check_problem(problem)
     if problem.behaviour is not None:
         return problem
     return replace(problem, behaviour=jax.tree.map(lambda x: np.asarray(x) / 2, problem.params))

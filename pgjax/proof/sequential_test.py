@@ -20,6 +20,16 @@ import scipy
 from jax import Array
 from jaxtyping import Float, Key
 
+from pgjax.core.validation import (
+    check_above_zero,
+    check_between,
+    check_key,
+    check_positive,
+    check_real,
+    check_scalars,
+)
+from pgjax.types import check_function
+
 NUM_DIRECTIONS = 48
 """Above this many parameters, only so many projections of the mean are tested."""
 
@@ -106,10 +116,23 @@ def mean_test(
         Gandy & Scott, Unit Testing for MCMC and other Monte Carlo Methods (2020), for sequences of
         looks; Hotelling (1931); Maurer & Pontil, Empirical Bernstein Bounds (2009), theorem 4.
     """
-    truth = np.asarray(truth, np.float64)
+    check_function("draw", draw, "key -> estimates [n, P]")
+    check_scalars(margin=margin)
+    check_above_zero("margin", margin, "it is a share of the truth's norm")
+    check_between("alpha", alpha, 0, 1)
+    check_positive("max_samples", max_samples)
+    if bound is not None:
+        check_scalars(bound=bound)
+        check_above_zero("bound", bound, "it is a distance from the truth")
+    key = check_key(key)
+    truth = np.asarray(check_real("truth", truth), np.float64)
+    if truth.ndim != 1:
+        raise ValueError(f"truth must have shape [P], got {truth.shape}; flatten it")
     scale = float(np.linalg.norm(truth))
     if not scale > 0:
-        raise ValueError("truth must not be zero: a relative tolerance has no meaning then")
+        raise ValueError(
+            f"truth must not be zero, for a relative tolerance has no meaning then, got {truth}"
+        )
     directions = _directions(truth)
     allowed = margin * scale
     sums: _Sums | None = None

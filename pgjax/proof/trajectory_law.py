@@ -7,7 +7,8 @@ import numpy as np
 import scipy
 
 from pgjax import enumeration
-from pgjax.exact.problem import Problem
+from pgjax.core.validation import check_between, check_layout
+from pgjax.exact.problem import Problem, check_problem
 from pgjax.types import Trajectory
 
 
@@ -46,6 +47,8 @@ def law_test(batch: Trajectory, problem: Problem, *, alpha: float = 1e-6) -> Law
     References:
         Pearson (1900).
     """
+    check_between("alpha", alpha, 0, 1)
+    check_layout(batch)
     known, probability = enumeration.trajectories(problem)
     if batch.reward.shape[1] != problem.horizon:
         raise ValueError(
@@ -85,6 +88,8 @@ def wrong_fields(batch: Trajectory, problem: Problem) -> dict[str, str]:
 
     Bias: does not apply; log-probabilities are held to 1e-3, which bounds what float32 rounds.
     """
+    check_problem(problem)
+    check_layout(batch)
     mask = np.asarray(batch.mask)
     T = mask.shape[1]
     ends = np.asarray(batch.terminated) & mask
@@ -126,6 +131,9 @@ def wrong_final_observation(batch: Trajectory, problem: Problem) -> str:
 
     Bias: does not apply.
     """
+    check_layout(batch)
+    if batch.final_observation is None:
+        raise ValueError("batch.final_observation must be an array [N, ...], got None")
     known, _ = enumeration.trajectories(problem)
     possible = set(zip(_names(known), _rows(known.final_observation), strict=True))
     without = {name for name, _ in possible}

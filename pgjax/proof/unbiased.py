@@ -21,7 +21,7 @@ from jaxtyping import Key
 
 from pgjax import enumeration, exact
 from pgjax.core.float64 import flatten
-from pgjax.core.validation import check_key, check_positive
+from pgjax.core.validation import check_key, check_members, check_positive
 from pgjax.enumeration import Function
 from pgjax.exact.problem import Problem
 from pgjax.proof import statistics
@@ -34,10 +34,10 @@ from pgjax.proof.candidates import (
     library_rollout,
     resolve,
 )
-from pgjax.proof.judge import DEFAULT_JUDGE, Judge
+from pgjax.proof.judge import DEFAULT_JUDGE, Judge, check_judge
 from pgjax.proof.problems import off_policy
 from pgjax.proof.problems import problems as all_problems
-from pgjax.types import KeyLike, Params, Trajectory
+from pgjax.types import KeyLike, Params, Trajectory, check_function
 
 ITSELF = "the policy itself"
 OTHER = "another policy, of parameters θ/2,"
@@ -170,6 +170,11 @@ def assert_unbiased(
     """
     next_key = jax.random.key(0) if key is None else check_key(key)
     K = check_positive("batch_size", 2 if batch_size is None else batch_size)
+    check_judge(judge)
+    if rollout is not None:
+        check_function("rollout", rollout, "(params, key) -> batch, or problem -> such a function")
+    if behaviour is not None:
+        check_function("behaviour", behaviour, "problem -> params")
     others = OTHER_SIZES if batch_size is None and not judge.up_to_scale else ()
     chosen = _chosen(problems)
     check_repeats(estimate_on(candidate, chosen[0]), chosen[0], K)
@@ -199,13 +204,10 @@ def assert_unbiased(
 def _chosen(problems: Problem | Sequence[Problem] | None) -> tuple[Problem, ...]:
     if problems is None:
         return all_problems()
-    chosen = (problems,) if isinstance(problems, Problem) else tuple(problems)
-    for problem in chosen:
-        if not isinstance(problem, Problem):
-            raise TypeError(
-                f"problems must be pgjax.Problem records, got {problem!r}; "
-                "pgjax.suite.problems() makes those of the suite"
-            )
+    given = (problems,) if isinstance(problems, Problem) else problems
+    chosen = check_members(
+        "problems", given, Problem, "pgjax.suite.problems() makes those of the suite"
+    )
     if not chosen:
         raise ValueError(
             "problems must hold at least one problem, got none: nothing would be judged"

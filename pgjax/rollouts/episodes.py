@@ -14,9 +14,9 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Key
 
-from pgjax.core.devices import over_devices, varying
+from pgjax.core.devices import check_mesh, over_devices, varying
 from pgjax.core.randomness import split_random_draws
-from pgjax.core.validation import check_key, check_positive
+from pgjax.core.validation import check_counts, check_key, check_leaves, check_policy
 from pgjax.environments.actions import check_actions
 from pgjax.environments.base import Environment, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
@@ -92,8 +92,10 @@ def rollout(
         >>> batch.reward.shape
         (3, 5)
     """
-    check_positive("num_trajectories", num_trajectories)
-    check_positive("num_steps", num_steps)
+    check_policy(policy)
+    check_leaves("params", params)
+    check_counts(num_trajectories=num_trajectories, num_steps=num_steps)
+    check_mesh(mesh)
     sizes = num_trajectories, num_steps
     return _rollout(policy, params, as_environment(environment), check_key(key), sizes, mesh)
 

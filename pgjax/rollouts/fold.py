@@ -14,12 +14,12 @@ from jaxtyping import Float, Key
 
 from pgjax.core.devices import varying
 from pgjax.core.episode_boundaries import discount_power
-from pgjax.core.validation import check_key, check_positive, check_unit_interval
+from pgjax.core.validation import check_key, check_positive, check_rate
 from pgjax.environments.actions import check_actions
 from pgjax.environments.base import Environment, seen, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.rollouts.stepping import Taken, begin, check_number_of_actions, freeze, select, step
-from pgjax.types import Observation, Params, Policy, RecurrentPolicy
+from pgjax.types import Observation, Params, Policy, RecurrentPolicy, check_function, describe
 
 Act: TypeAlias = Callable[[Key[Array, ""], Observation], tuple[Any, Any]]
 """(key, observation) -> (action, a note that the step carries)."""
@@ -117,7 +117,7 @@ def seeded_return(
         True
     """
     check_positive("num_steps", num_steps)
-    check_unit_interval("discount", discount)
+    check_rate("discount", discount)
     stepped, sample = stable(as_environment(environment)), sampler(policy)
 
     def objective(params: Params, key: Key[Array, ""]) -> Float[Array, ""]:
@@ -150,6 +150,14 @@ def sampler(
             "policy must be a Policy or a function (params, key, observation) -> action; a "
             "RecurrentPolicy's memory is carried by pgjax.rollout, for a score-function gradient"
         )
+    signature = "(params, key, observation) -> action, or a pgjax.Policy"
+    if not isinstance(policy, Policy):
+        check_function("policy", policy, signature)
+        if getattr(policy, "__annotations__", {}).get("return") is Policy:
+            raise TypeError(
+                f"policy must be a function {signature}, got {describe(policy)}, which makes one; "
+                "call it"
+            )
     if isinstance(policy, Policy):
         return lambda params, key, observation: policy.sample(params, key, observation)[0]
     return policy

@@ -20,9 +20,15 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float, PyTree
 
 from pgjax.core.chunks import scan_rows
-from pgjax.core.devices import over_devices, varying, without_explicit_axes
+from pgjax.core.devices import check_mesh, over_devices, varying, without_explicit_axes
 from pgjax.core.scores import weighted_score, weighted_score_per_trajectory
-from pgjax.core.validation import check_key, check_params, check_positive
+from pgjax.core.validation import (
+    check_estimator,
+    check_key,
+    check_params,
+    check_policy,
+    check_positive,
+)
 from pgjax.diagnostics import RunningMoments, merge, merge_all
 from pgjax.environments.base import Environment
 from pgjax.environments.conversion import AnyEnvironment, as_environment
@@ -89,8 +95,11 @@ def sampled_gradient(
         ... ).shape
         (4, 2)
     """
-    sizes = _checked_sizes(num_trajectories, num_steps, micro_batch_size)
+    check_estimator(estimator)
+    check_policy(policy)
     check_params(params)
+    sizes = _checked_sizes(num_trajectories, num_steps, micro_batch_size)
+    check_mesh(mesh)
     whole = params, as_environment(environment)
     return _sampled(_GRADIENT, sizes, mesh, estimator, policy, whole, check_key(key))
 
@@ -126,8 +135,11 @@ def sampled_moments(
         >>> float(moments.num_samples)
         64.0
     """
-    sizes = _checked_sizes(num_trajectories, num_steps, micro_batch_size)
+    check_estimator(estimator)
+    check_policy(policy)
     check_params(params)
+    sizes = _checked_sizes(num_trajectories, num_steps, micro_batch_size)
+    check_mesh(mesh)
     whole = params, as_environment(environment)
     return _sampled(_MOMENTS, sizes, mesh, estimator, policy, whole, check_key(key))
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, Key
 
 from pgjax.core.episode_boundaries import time_in_episode
 from pgjax.core.randomness import split_random_draws
-from pgjax.core.validation import check_key, check_positive
+from pgjax.core.validation import check_key, check_kind, check_leaves, check_positive
 from pgjax.environments.actions import check_actions
 from pgjax.environments.base import Environment, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
@@ -33,7 +33,7 @@ from pgjax.rollouts.stepping import (
     select,
     step,
 )
-from pgjax.types import KeyLike, Observation, Params, Policy, Trajectory
+from pgjax.types import KeyLike, Observation, Params, Policy, Trajectory, check_function, describe
 
 
 class Running(NamedTuple):
@@ -162,9 +162,11 @@ def window(
     """
     if not isinstance(policy, Policy):
         raise TypeError(
-            f"policy must be a pgjax.Policy, got {type(policy).__name__}; "
+            f"policy must be a pgjax.Policy, got {describe(policy)}; "
             "a policy with a memory needs whole episodes: pgjax.rollout"
         )
+    check_leaves("params", params)
+    check_kind("stream", stream, Stream, "windows.start gives one")
     check_positive("num_steps", num_steps)
     return _window(policy, params, as_environment(environment), stream, num_steps)
 
@@ -186,6 +188,8 @@ def with_values(window: Window, value: Callable[[Observation], Array]) -> Trajec
     References:
         Schulman et al., High-Dimensional Continuous Control (2016), for their use.
     """
+    check_kind("window", window, Window, "windows.window gives one")
+    check_function("value", value, "observation -> scalar")
     batch = window.batch
     of_steps = jax.vmap(jax.vmap(value))
     values = of_steps(batch.observation)
@@ -213,6 +217,7 @@ def finished(window: Window) -> Finished:
 
     Bias: long episodes are under-represented, because fewer of them end.
     """
+    check_kind("window", window, Window, "windows.window gives one")
     ended, total, time = window.ended, window.total, time_in_episode(window.batch)
     number = jnp.sum(ended)
     some = jnp.maximum(number, 1).astype(total.dtype)

@@ -23,7 +23,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from pgjax.core.recurrence import reverse_affine
-from pgjax.core.validation import check_scalars, check_unit_interval
+from pgjax.core.validation import check_same_shape, check_scalars, check_unit_interval
 from pgjax.records import configured
 from pgjax.types import Number, Term
 
@@ -56,6 +56,9 @@ def dice(
         Array([[3., 5.],
                [5., 5.]], dtype=float32)
     """
+    log_prob, behaviour_log_prob, weight = check_same_shape(
+        log_prob=log_prob, behaviour_log_prob=behaviour_log_prob, weight=weight
+    )
     log_prob = _finite(log_prob)
     return _box_difference(log_prob, jnp.cumsum(log_prob) - log_prob) * weight
 

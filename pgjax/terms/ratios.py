@@ -6,6 +6,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
+from pgjax.core.validation import as_array, check_same_shape
+
 
 def importance_ratio(
     log_prob: Float[Array, "T"],
@@ -25,6 +27,9 @@ def importance_ratio(
         Schulman et al., Trust Region Policy Optimization (2015), eq. 40 (the surrogate);
         Degris, White & Sutton, Off-Policy Actor-Critic (2012), eq. 5.
     """
+    log_prob, behaviour_log_prob, weight = check_same_shape(
+        log_prob=log_prob, behaviour_log_prob=behaviour_log_prob, weight=weight
+    )
     return likelihood_ratio(log_prob, behaviour_log_prob) * weight
 
 
@@ -39,6 +44,13 @@ def likelihood_ratio(
 
     Bias: none below the bound; above it the ratio is too small.
     """
+    log_prob = as_array("log_prob", log_prob)
+    other_log_prob = as_array("other_log_prob", other_log_prob)
+    if log_prob.shape != other_log_prob.shape:
+        raise ValueError(
+            f"other_log_prob must have the shape of log_prob, {log_prob.shape}, "
+            f"got {other_log_prob.shape}"
+        )
     lowest = float(jnp.finfo(other_log_prob.dtype).min)  # in place of −∞, which no slope survives
     difference = log_prob - jnp.maximum(other_log_prob, lowest)
     largest = largest_log_ratio(difference.dtype)

@@ -10,6 +10,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Bool, Float
 
 from pgjax.core.recurrence import scaled
+from pgjax.core.validation import check_same_shape
 
 
 def score(
@@ -25,6 +26,9 @@ def score(
     References:
         Williams (1992), theorem 1.
     """
+    log_prob, behaviour_log_prob, weight = check_same_shape(
+        log_prob=log_prob, behaviour_log_prob=behaviour_log_prob, weight=weight
+    )
     return weighted(weight, log_prob)
 
 

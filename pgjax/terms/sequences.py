@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from pgjax.core.validation import (
     check_above_zero,
     check_at_least,
+    check_same_shape,
     check_scalars,
     check_unit_interval,
 )
@@ -28,7 +29,7 @@ from pgjax.records import configured
 from pgjax.terms.clips import clip_by_sign
 from pgjax.terms.ratios import likelihood_ratio
 from pgjax.terms.score_function import weighted
-from pgjax.types import Number, Term
+from pgjax.types import Number, Term, describe
 
 
 def sequence_ratio(
@@ -48,6 +49,9 @@ def sequence_ratio(
         Pang & Jin, On the Theory and Practice of GRPO: A Trajectory-Corrected Approach with Fast
         Convergence (2025), their trajectory-level ratio.
     """
+    log_prob, behaviour_log_prob, weight = check_same_shape(
+        log_prob=log_prob, behaviour_log_prob=behaviour_log_prob, weight=weight
+    )
     ratio = _ratio_of_sum(log_prob, behaviour_log_prob, mask)
     return weighted(jax.lax.stop_gradient(ratio) * weight, log_prob)
 
@@ -63,6 +67,9 @@ def prefix_ratio(
     Bias: none for ∇J if w_t is γ^t times an advantage under π itself. With an outcome as the
         weight it is biased off-policy: what follows the token was drawn from the other policy.
     """
+    log_prob, behaviour_log_prob, weight = check_same_shape(
+        log_prob=log_prob, behaviour_log_prob=behaviour_log_prob, weight=weight
+    )
     difference = _log_ratios(log_prob, behaviour_log_prob, mask)
     ratio = likelihood_ratio(jnp.cumsum(difference), jnp.zeros_like(difference))
     return weighted(jax.lax.stop_gradient(ratio) * weight, log_prob)
@@ -245,6 +252,9 @@ def gamma_gate(
         Shen et al., VESPO: Variational Sequence-Level Soft Policy Optimization (2026); defaults
         (2, 3) and (3, 2) and bounds as in TRL.
     """
+    for name, pair in (("positive", positive), ("negative", negative)):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"{name} must be a pair (k, λ) of numbers, got {describe(pair)}")
     fix = "it shapes how fast the weight fades"
     settings = {
         f"{name}_{part}": check_at_least(f"{name}[{i}]", pair[i], 0.0, fix)

@@ -333,7 +333,8 @@ def _check_arrays(hidden: Array, table: Array, token: Array, bias: Any) -> Any:
 
 
 def _check_numbers(token: Array, temperature: Any, softcap: Any) -> None:
-    check_above_zero("temperature", temperature, "the greedy choice has no log-probability")
+    if jnp.size(temperature):  # of no token at all there is nothing to check
+        check_above_zero("temperature", temperature, "the greedy choice has no log-probability")
     if jnp.ndim(temperature) and jnp.shape(temperature) != token.shape:
         raise ValueError(
             f"temperature must be a number or have the shape of token, {token.shape}, "

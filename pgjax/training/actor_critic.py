@@ -22,9 +22,18 @@ from jaxtyping import Float, Key
 
 from pgjax import terms, weights
 from pgjax.core.episode_boundaries import values
-from pgjax.core.validation import check_key
+from pgjax.core.validation import (
+    check_above_zero,
+    check_key,
+    check_kind,
+    check_optimizer,
+    check_params,
+    check_positive,
+    check_rate,
+    check_scalars,
+)
 from pgjax.environments.conversion import AnyEnvironment, as_environment
-from pgjax.policies.actor_critic import ActorCritic
+from pgjax.policies.actor_critic import ActorCritic, check_agent
 from pgjax.rollouts import windows
 from pgjax.training.minibatches import Rows, check_settings, improve
 from pgjax.training.minibatches import Settings as Settings
@@ -78,6 +87,12 @@ def clipped_adam(
         Kingma & Ba, Adam (2015), with the ε of 1e-5 that PPO's first implementation had; Huang et
         al., The 37 Implementation Details of Proximal Policy Optimization (2022), 3, 4 and 11.
     """
+    check_scalars(learning_rate=learning_rate, max_gradient_norm=max_gradient_norm)
+    check_above_zero("learning_rate", learning_rate, "1e-3, say")
+    check_above_zero(
+        "max_gradient_norm", max_gradient_norm, "math.inf leaves gradients as they are"
+    )
+    check_positive("num_gradient_steps", num_gradient_steps)
     return optax.chain(
         optax.clip_by_global_norm(max_gradient_norm),
         optax.adam(optax.linear_schedule(learning_rate, 0.0, num_gradient_steps), eps=1e-5),
@@ -173,6 +188,7 @@ def ppo(
         >>> run.params(run.start).shape
         (4, 2)
     """
+    check_settings(settings)
     clipped = terms.ppo_clip(settings.clip)
 
     def term(log_prob: Array, behaviour_log_prob: Array, advantage: Array, mask: Array) -> Array:
@@ -195,6 +211,10 @@ def rows_of(agent: ActorCritic, params: Params, window: windows.Window, settings
 
     Bias: as for `weights.mismatched_generalized_advantage`.
     """
+    check_agent(agent)
+    check_params(params)
+    check_kind("window", window, windows.Window, "windows.window gives one")
+    check_settings(settings)
     batch = windows.with_values(window, partial(agent.value, params))
     weigh = weights.mismatched_generalized_advantage(settings.discount, settings.lambda_)
     advantage = weigh(batch, batch.log_prob)
@@ -217,6 +237,9 @@ def scale_rewards(
         The unit with this window in it, and the window with scaled rewards. Rewards are unchanged
         while all returns are zero.
     """
+    check_kind("unit", unit, ReturnScale, "a run's State holds one")
+    check_kind("window", window, windows.Window, "windows.window gives one")
+    check_rate("discount", discount)
     batch = window.batch
     squares = unit.squares + jnp.mean(weights.returns_to_go(batch, discount) ** 2)
     unit = ReturnScale(squares.astype(unit.squares.dtype), unit.number + 1)
@@ -237,6 +260,9 @@ def _training(
     settings: Settings,
     term: Term,
 ) -> Training:
+    check_agent(agent)
+    check_params(params)
+    check_optimizer(optimizer)
     check_settings(settings)
     environment = as_environment(environment)
     stream_key, key = jax.random.split(check_key(key))

@@ -18,7 +18,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Key, Num, PyTree
 
-from pgjax.core.validation import check_positive, check_unit_interval
+from pgjax.core.validation import check_kind, check_positive, check_rate, check_scalars
 from pgjax.policies.actor_critic import ActorCritic
 from pgjax.training.reinforce import ascend
 from pgjax.types import Observation, Params, Term
@@ -133,13 +133,16 @@ def improve(
 
 def check_settings(settings: Settings) -> None:
     """Raise a ValueError if a setting is out of range, or the rows cannot be dealt evenly."""
+    check_kind("settings", settings, Settings, "actor_critic.Settings(...) makes them")
     for name in ("num_environments", "num_steps", "epochs", "num_minibatches"):
         check_positive(name, getattr(settings, name))
-    check_unit_interval("discount", settings.discount)
-    check_unit_interval("lambda_", settings.lambda_)
+    for name in ("discount", "lambda_", "clip"):
+        check_rate(name, getattr(settings, name))
     for name in ("entropy_weight", "value_weight"):
-        if not 0 <= getattr(settings, name) < float("inf"):
-            raise ValueError(f"{name} must be at least 0, got {getattr(settings, name):g}")
+        value = getattr(settings, name)
+        check_scalars(**{name: value})
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} must be at least 0, got {value:g}")
     rows = settings.num_environments * settings.num_steps
     if rows % settings.num_minibatches:
         raise ValueError(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from pgjax.core.validation import check_key
+from pgjax.core.validation import check_key, check_policy
 from pgjax.environments.base import Box, Discrete, Environment, seen
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies import MLP, ConvNet, GaussianMLP, flax_gaussian_policy, flax_policy
@@ -117,6 +117,8 @@ def initial_params(
         environment: as for `rollout`.
         key: from `jax.random.key`.
     """
+    if not isinstance(policy, ActorCritic):
+        check_policy(policy)
     example = _example_observation(as_environment(environment))
     # Only the shape matters, and zeros keep the start independent of any draw of the environment.
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)

@@ -12,10 +12,29 @@ from jax import Array
 from jaxtyping import Float
 
 from pgjax.core.scores import log_probs, weighted_score_and_sum
-from pgjax.core.validation import check_key, check_positive
+from pgjax.core.validation import (
+    check_counts,
+    check_estimator,
+    check_gradient,
+    check_key,
+    check_leaves,
+    check_optimizer,
+    check_params,
+    check_policy,
+    check_positive,
+)
+from pgjax.environments.conversion import as_environment
 from pgjax.estimators import as_checked_arrays, score_weights
 from pgjax.rollouts.episodes import rollout
-from pgjax.types import Estimator, KeyLike, Params, Policy, RecurrentPolicy, Trajectory
+from pgjax.types import (
+    Estimator,
+    KeyLike,
+    Params,
+    Policy,
+    RecurrentPolicy,
+    Trajectory,
+    check_function,
+)
 
 Number = float | Float[Array, ""]
 
@@ -100,6 +119,9 @@ def update(
         >>> float(metrics.entropy)  # doctest: +ELLIPSIS
         0.6931...
     """
+    check_estimator(estimator)
+    check_policy(policy)
+    check_optimizer(optimizer)
     params, batch = as_checked_arrays(params, batch)
     score_weight = score_weights(estimator, batch, log_probs(policy, params, batch))
     gradient, entropy = weighted_score_and_sum(policy, params, batch, score_weight, policy.entropy)
@@ -137,6 +159,11 @@ def ascend(
     Raises:
         TypeError: if the optimizer reads the value, or searches along a line, and there is none.
     """
+    check_optimizer(optimizer)
+    check_params(params)
+    check_gradient("gradient", gradient, ("params", params))
+    if objective is not None:
+        check_function("objective", objective, "params -> value")
     descent = jax.tree.map(jnp.negative, gradient)
 
     def loss(params: Params) -> Number:
@@ -234,6 +261,11 @@ def policy_gradient(
 
     The arguments are those of `train`; the state is (params, optimizer state, key).
     """
+    check_policy(policy)
+    check_params(params)
+    environment = as_environment(environment)
+    check_estimator(estimator)
+    check_optimizer(optimizer)
     key = check_key(key)
     draw = partial(
         rollout,
@@ -326,6 +358,10 @@ def evaluate(
         ...     jax.random.key(0), num_trajectories=3, num_steps=5).shape
         (3,)
     """
+    check_policy(policy)
+    check_leaves("params", params)
+    environment = as_environment(environment)
+    check_counts(num_trajectories=num_trajectories, num_steps=num_steps)
 
     # Under one jit the stacked observations are never used, so XLA does not store them.
     @jax.jit

@@ -26,7 +26,7 @@ from jaxtyping import Float
 
 from pgjax.core import episode_boundaries as boundaries
 from pgjax.core.recurrence import accumulation_dtype, scaled
-from pgjax.core.validation import check_counts, check_rates, check_scalars
+from pgjax.core.validation import check_counts, check_layout, check_rate, check_rates, check_scalars
 from pgjax.records import configured
 from pgjax.returns import (
     discounted_returns,
@@ -234,7 +234,8 @@ def returns_to_go(batch: Trajectory, discount: Number) -> Float[Array, "N T"]:
     Bias: none for the H-step objective without values, nor for the uncut one with the right values;
     a wrong value biases every step before the cut.
     """
-    check_scalars(discount=discount)
+    check_layout(batch)
+    check_rate("discount", discount)
     reward, following = _live_rewards(batch), boundaries.bootstrap_values(batch)
     if following is not None:
         reward = reward + scaled(

@@ -4,8 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from pgjax.core.validation import check_rate
+from pgjax.environments.import_gymnax import GymnaxEnvironment
 from pgjax.environments.tables.reachable_states import reachable_mdp
 from pgjax.exact.tabular import TabularMDP
+from pgjax.types import describe
 
 
 def tabular_mdp(environment: Any, params: Any = None, *, discount: float) -> TabularMDP:
@@ -35,6 +38,7 @@ def tabular_mdp(environment: Any, params: Any = None, *, discount: float) -> Tab
         >>> mdp.num_states, int(mdp.terminal.sum())
         (7, 1)
     """
+    _check(environment, discount)
     return reachable_mdp(environment, params, discount=discount, keep_time=True)[0]
 
 
@@ -57,10 +61,20 @@ def timeless_mdp(
         >>> mdp.num_states, horizon
         (16, 100)
     """
+    _check(environment, discount)
     if params is None:
         params = environment.default_params
     mdp, _ = reachable_mdp(environment, params, discount=discount, keep_time=False)
     return mdp, _longest_episode(mdp, int(params.max_steps_in_episode))
+
+
+def _check(environment: Any, discount: Any) -> None:
+    """Raise if the environment is not of gymnax, or the discount no number in [0, 1]."""
+    check_rate("discount", discount)
+    if not isinstance(environment, GymnaxEnvironment):
+        raise TypeError(
+            f"environment must be of gymnax, gymnax.make(name)[0], got {describe(environment)}"
+        )
 
 
 def _longest_episode(mdp: TabularMDP, limit: int) -> int:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from pgjax.core.validation import check_kind
 from pgjax.environments.import_gymnax import gymnax
 
 bandit, catch, deep_sea, discounting_chain, umbrella_chain = (
@@ -57,10 +58,11 @@ def make(name: str) -> tuple[Any, Any]:
     Raises:
         ValueError: if the name is another, with near matches.
     """
+    check_kind("name", name, str, f"one of {', '.join(BRIDGED)}")
     if name not in BRIDGED:
         near = difflib.get_close_matches(name, BRIDGED, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"{name} has no exact table; {hint}bridged are {', '.join(BRIDGED)}")
+        raise ValueError(f"{name!r} has no exact table; {hint}bridged are {', '.join(BRIDGED)}")
     return gymnax.make(name)
 
 

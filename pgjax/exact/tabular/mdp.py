@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from pgjax.core.validation import check_unit_interval, is_concrete
+from pgjax.core.validation import check_kind, check_rate, check_real, is_concrete
+from pgjax.types import describe
 
 _FIELDS = ("transition", "reward", "initial", "terminal", "discount", "observation")
 
@@ -91,7 +92,8 @@ def save(mdp: TabularMDP, path: str | Path) -> None:
         TypeError: if `mdp` is none.
     """
     if not isinstance(mdp, TabularMDP):
-        raise TypeError(f"mdp must be a TabularMDP, got {mdp!r}; the path comes second")
+        raise TypeError(f"mdp must be a TabularMDP, got {describe(mdp)}; the path comes second")
+    check_kind("path", path, (str, Path), "the file to write")
     arrays: dict[str, Any] = {name: np.asarray(getattr(mdp, name)) for name in _FIELDS}
     np.savez(path, **arrays)
 
@@ -107,6 +109,7 @@ def load(path: str | Path) -> TabularMDP:
         ValueError: an array missing, unknown or invalid; a damaged file, or not a .npz file.
         FileNotFoundError: no such file.
     """
+    check_kind("path", path, (str, Path), "the file to read")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -131,7 +134,7 @@ def load(path: str | Path) -> TabularMDP:
 
 
 def _validated(mdp: TabularMDP) -> dict[str, Any]:
-    transition = np.asarray(mdp.transition, np.float64)
+    transition = np.asarray(check_real("transition", mdp.transition), np.float64)
     if transition.ndim != 3 or transition.shape[0] != transition.shape[2]:
         raise ValueError(f"transition must have shape [S, A, S], got {transition.shape}")
     S, A, _ = transition.shape
@@ -139,13 +142,13 @@ def _validated(mdp: TabularMDP) -> dict[str, Any]:
         raise ValueError(f"transition must have at least one state and action, got {S} and {A}")
     reward = _shaped("reward", mdp.reward, "[S, A, S]", (S, A, S))
     initial = _shaped("initial", mdp.initial, "[S]", (S,))
-    terminal = np.asarray(mdp.terminal)
+    terminal = np.asarray(check_real("terminal", mdp.terminal))
     if terminal.shape != (S,) or terminal.dtype != np.bool_:
         raise ValueError(
             f"terminal must be boolean with shape [S] = {(S,)}, "
             f"got {terminal.dtype} with shape {terminal.shape}"
         )
-    check_unit_interval("discount", mdp.discount)
+    check_rate("discount", mdp.discount)
     for state, action in np.ndindex(S, A):
         _check_distribution(
             f"transition[{state}, {action}] (state {state}, action {action})",
@@ -159,8 +162,9 @@ def _validated(mdp: TabularMDP) -> dict[str, Any]:
         )
     bad = np.argwhere(~np.isfinite(reward) & (transition > 0) & ~terminal[:, None, None])
     if bad.size:
-        raise ValueError(f"reward[{', '.join(map(str, bad[0]))}] must be finite")
-    observation = np.eye(S) if mdp.observation is None else np.asarray(mdp.observation)
+        place = tuple(map(int, bad[0]))
+        raise ValueError(f"reward{list(place)} must be finite, got {reward[place]}")
+    observation = np.eye(S) if mdp.observation is None else _observation(mdp.observation)
     if observation.shape[:1] != (S,):
         raise ValueError(
             f"observation must have one row for each of the {S} states, got {observation.shape}"
@@ -175,8 +179,18 @@ def _validated(mdp: TabularMDP) -> dict[str, Any]:
     }
 
 
+def _observation(value: Any) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise TypeError("observation must be an array, got lists of different lengths") from None
+    if array.dtype.kind not in "biufcV":
+        raise TypeError(f"observation must be an array of numbers, got {describe(value)}")
+    return array
+
+
 def _shaped(name: str, value: Any, layout: str, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(value, np.float64)
+    array = np.asarray(check_real(name, value), np.float64)
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {layout} = {shape}, got {array.shape}")
     return array

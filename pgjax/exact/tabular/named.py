@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pgjax.core.validation import check_positive, check_unit_interval
+from pgjax.core.validation import check_positive, check_rate
 from pgjax.exact.tabular.mdp import TabularMDP
+from pgjax.types import describe
 
 
 def two_armed_bandit(discount: float = 1.0) -> TabularMDP:
@@ -51,7 +52,7 @@ def chain(length: int = 5, slip: float = 0.2, discount: float = 0.9) -> TabularM
         discount: γ.
     """
     check_positive("length", length)
-    check_unit_interval("slip", slip)
+    check_rate("slip", slip)
     S = length + 2
     transition, reward = np.zeros((S, 2, S)), np.zeros((S, 2, S))
     for state in range(1, S - 1):
@@ -80,7 +81,7 @@ def gridworld(
     """
     check_positive("height", height)
     check_positive("width", width)
-    check_unit_interval("slip", slip)
+    check_rate("slip", slip)
     S, goal = height * width, height * width - 1
     if S < 2:
         raise ValueError("gridworld needs a cell beside the goal, got 1 x 1")
@@ -128,6 +129,8 @@ def random_mdp(
         raise ValueError(f"num_states must be at least 2, one of them terminal, got {num_states}")
     if num_successors > num_states:
         raise ValueError(f"num_successors must be at most num_states, got {num_successors}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise TypeError(f"seed must be an integer, zero or more, got {describe(seed)}")
     random = np.random.default_rng(seed)
     S, A = num_states, num_actions
     transition = np.zeros((S, A, S))

@@ -5,6 +5,7 @@ computes what it *is*, on every problem of the suite, and the tables of the READ
 docs/estimators.md are printed from that; a public estimator without a row fails the tests.
 """
 
+from pgjax.core.validation import check_kind
 from pgjax.proof.registry.row import Row as Row
 from pgjax.proof.registry.row import evaluate as evaluate
 from pgjax.proof.registry.rows_basic import ESSENTIALS, GROUPS
@@ -34,4 +35,5 @@ ROWS: tuple[Row, ...] = tuple(row for rows in SECTIONS.values() for row in rows)
 
 def section_of(row: Row) -> str:
     """The section that a row stands in; "others" for one that is not of the registry."""
+    check_kind("row", row, Row, "pgjax.registry.ROWS are some")
     return next((section for section, rows in SECTIONS.items() if row in rows), "others")

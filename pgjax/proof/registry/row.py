@@ -29,8 +29,9 @@ from jaxtyping import Float
 import pgjax
 from pgjax import exact
 from pgjax.core import episode_boundaries as boundaries
+from pgjax.core.validation import check_kind
 from pgjax.enumeration import Function
-from pgjax.exact.problem import Problem
+from pgjax.exact.problem import Problem, check_problem
 from pgjax.types import Estimator, Moments, Params, Trajectory
 
 
@@ -98,7 +99,12 @@ def evaluate(code: str, problem: Problem) -> Any:
         >>> round(evaluate("γ * J", suite.problems()[0]), 6)
         0.311553
     """
-    tree = ast.parse(code, mode="eval")
+    check_kind("code", code, str, "an expression, such as 'reinforce(γ)'")
+    check_problem(problem)
+    try:
+        tree = ast.parse(code, mode="eval")
+    except SyntaxError as error:
+        raise ValueError(f"code must be an expression, got {code!r}: {error.msg}") from None
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     names = {"pgjax": pgjax, "jax": jax, "math": math}
     names |= {name: _NAMES[name](problem) for name in used & _NAMES.keys()}

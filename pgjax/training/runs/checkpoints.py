@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.core.validation import check_positive
+from pgjax.core.validation import check_kind, check_positive
+from pgjax.types import describe
 
 STATE, LEAVES, SUMS = "state", "leaves.json", "SHA256SUMS"
 UNFINISHED, REPLACED = ".unfinished", ".replaced"
@@ -76,6 +77,9 @@ def save(directory: Path | str, step: int, state: Any, *, keep: int = 3) -> Path
         >>> restore_latest(directory, state).state[0].tolist()
         [0.0, 1.0, 2.0]
     """
+    check_kind("directory", directory, (str, Path), "of all the run's checkpoints")
+    if isinstance(step, bool) or not isinstance(step, int | np.integer):
+        raise TypeError(f"step must be an integer, got {describe(step)}; count updates from 1")
     directory = Path(directory)
     leaves, arrays = _described(state)
     if step < 0:
@@ -125,6 +129,7 @@ def restore_latest(directory: Path | str, like: Any) -> Checkpoint:
         ...
         ValueError: .../0000000050 does not fit: ['weight'] is float32[3] there, float32[4] here
     """
+    check_kind("directory", directory, (str, Path), "of all the run's checkpoints")
     directory = Path(directory)
     found = steps(directory)
     if not found:
@@ -157,6 +162,7 @@ def steps(directory: Path | str) -> list[int]:
         >>> steps("nowhere")
         []
     """
+    check_kind("directory", directory, (str, Path), "of all the run's checkpoints")
     directory = Path(directory)
     if not directory.is_dir():
         return []
@@ -178,7 +184,7 @@ def _described(state: Any) -> tuple[list[Leaf], list[np.ndarray]]:
         for path, x in jax.tree_util.tree_leaves_with_path(state)
     ]
     if not described:
-        raise ValueError("the state has no leaf, so there is nothing to save")
+        raise ValueError(f"the state has no leaf, so there is nothing to save: {describe(state)}")
     bits = [
         jax.random.key_data(x) if leaf["implementation"] else x
         for leaf, x in zip(described, jax.tree.leaves(state), strict=True)
@@ -188,6 +194,8 @@ def _described(state: Any) -> tuple[list[Leaf], list[np.ndarray]]:
 
 def _leaf(name: str, x: Any) -> Leaf:
     """The description of a leaf: an array, a typed key, a number, or a ShapeDtypeStruct."""
+    if not hasattr(x, "dtype") and not isinstance(x, int | float | complex):
+        raise TypeError(f"the state must hold arrays and numbers, got {describe(x)} at {name}")
     dtype = x.dtype if isinstance(x, jax.ShapeDtypeStruct) else jax.dtypes.result_type(x)
     implementation = None
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):

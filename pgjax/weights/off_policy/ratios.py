@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from pgjax.core.episode_boundaries import is_first_step
 from pgjax.core.recurrence import accumulation_dtype
-from pgjax.core.validation import check_above_zero, check_scalars
+from pgjax.core.validation import as_array, check_above_zero, check_log_prob, check_scalars
 from pgjax.returns import discounted_returns
 from pgjax.terms.ratios import largest_log_ratio
 from pgjax.types import Number, Trajectory
@@ -35,6 +35,7 @@ def log_ratios(batch: Trajectory, log_prob: Float[Array, "N T"]) -> Float[Array,
 
     Bias: exact within those bounds.
     """
+    log_prob = check_log_prob(batch, log_prob)
     dtype = accumulation_dtype(batch.reward)
     never = batch.mask & (log_prob == -jnp.inf)
     known = batch.mask & ~never
@@ -79,7 +80,8 @@ def ratio_below(ceiling: Number, log_ratio: Float[Array, "..."]) -> Float[Array,
         >>> ratio_below(2.0, jnp.log(jnp.array([0.5, 4.0])))
         Array([0.5, 2. ], dtype=float32)
     """
-    check_scalars(ceiling=ceiling)
+    check_scalars(ceiling=check_ceiling("ceiling", ceiling))
+    log_ratio = as_array("log_ratio", log_ratio)
     held = jnp.exp(jnp.minimum(log_ratio, largest_log_ratio(log_ratio.dtype)))
     return jnp.minimum(held, jnp.asarray(ceiling, held.dtype))
 

@@ -74,10 +74,13 @@ def vtrace_targets(
         Array([0.75, 1.  ], dtype=float32)
     """
     check_rates(lambda_=lambda_)
+    check_scalars(ratio_ceiling=ratio_ceiling, trace_ceiling=trace_ceiling)
     ceilings = (
         check_ceiling("ratio_ceiling", ratio_ceiling),
         check_ceiling("trace_ceiling", trace_ceiling),
     )
+    reward = check_sequence("reward", reward)
+    value = check_sequence("value", value, ("reward", reward))
     sequences = reward, log_ratio, value, next_value
     error = _errors_and_advantages(discount, lambda_, ceilings, sequences)[0]
     return value.astype(error.dtype) + error
@@ -118,10 +121,12 @@ def action_value_targets(
         >>> action_value_targets(jnp.ones(2), 0.5, jnp.array([1.0, 0.5]), zeros, zeros)
         Array([1.25, 1.  ], dtype=float32)
     """
-    reward, trace = jnp.asarray(reward), jnp.asarray(trace)
+    reward = check_sequence("reward", reward)
+    like = "reward", reward
+    trace = check_sequence("trace", trace, like)
+    action_value = check_sequence("action_value", action_value, like)
     dtype = accumulation_dtype(reward)
     error = td_errors(reward.astype(dtype), discount, action_value, next_value)
-    check_sequence("trace", trace, ("reward", reward))
     following = jnp.pad(trace[1:], (0, min(1, trace.size))).astype(dtype)
     error = _accumulate_errors(jnp.asarray(discount).astype(dtype) * following, error)
     return action_value.astype(dtype) + error
@@ -285,11 +290,10 @@ def _errors_and_advantages(
     `sequences` are the reward, the log-ratio, V(s_t) and V(s_{t+1}), [T] each.
     """
     reward, log_ratio, value, next_value = sequences
-    reward, log_ratio = jnp.asarray(reward), jnp.asarray(log_ratio)
+    log_ratio = check_sequence("log_ratio", log_ratio, ("reward", reward))
+    lambda_ = check_scalar_or_sequence("lambda_", lambda_, ("reward", reward))
     dtype = accumulation_dtype(reward)
     surprise = td_errors(reward.astype(dtype), discount, value, next_value)
-    check_sequence("log_ratio", log_ratio, ("reward", reward))
-    check_scalar_or_sequence("lambda_", jnp.asarray(lambda_), ("reward", reward))
     ratio, trace = (ratio_below(ceiling, log_ratio.astype(dtype)) for ceiling in ceilings)
     leak = jnp.asarray(discount).astype(dtype) * jnp.asarray(lambda_).astype(dtype)
     error = _accumulate_errors(leak * trace, ratio * surprise)

@@ -1,0 +1,1190 @@
+"""The table of bad input: every public function, each of its arguments, and every bad value of it.
+
+A name means one thing in all of pgjax, so an argument's name says what kind it is of, what a good
+value is, and what the bad ones are. Rows say only where a function differs from that.
+"""
+
+import ast
+import importlib
+import inspect
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import flax.linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import pgjax
+from pgjax import baselines, groups, tabular, terms, weights
+from pgjax.diagnostics.intervals import LINEAR
+from pgjax.environments.base import Discrete, Environment, Step
+from pgjax.policies import SOFTMAX
+from pgjax.proof.problems import problems
+from pgjax.rollouts.windows import Running, Stream, Window
+from pgjax.training.actor_critic import ReturnScale
+from pgjax.training.minibatches import Settings
+
+# --- Good values ------------------------------------------------------------------------------
+
+N, T, S, A = 4, 3, 4, 2
+MDP = tabular.random_mdp()
+POLICY, PARAMS = pgjax.tabular_softmax(S, A), jnp.zeros((S, A))
+ESTIMATOR = pgjax.reward_to_go(0.9)
+PROBLEM = pgjax.Problem(MDP, POLICY, PARAMS, horizon=2, name="random")
+KEY = jax.random.key(0)
+BATCH = pgjax.Trajectory(
+    observation=jnp.broadcast_to(jnp.eye(S)[0], (N, T, S)),
+    action=jnp.zeros((N, T), int),
+    reward=jnp.arange(N * T, dtype=float).reshape(N, T),
+    log_prob=jnp.full((N, T), -jnp.log(2.0)),
+    terminated=jnp.zeros((N, T), bool),
+    truncated=jnp.zeros((N, T), bool).at[:, -1].set(True),
+    mask=jnp.ones((N, T), bool),
+    final_observation=jnp.broadcast_to(jnp.eye(S)[1], (N, S)),
+)
+AGENT = pgjax.agents.separate(POLICY, pgjax.MLP(1, hidden=()))
+AGENT_PARAMS = {
+    "policy": PARAMS,
+    "critic": {"params": {"Dense_0": {"kernel": jnp.zeros((S, 1)), "bias": jnp.zeros(1)}}},
+}
+SEQUENCE = jnp.ones(T)
+PER_STEP = jnp.ones((N, T))
+SAMPLES = jnp.arange(8.0).reshape(4, 2)
+MOMENTS = pgjax.Spread(np.array([3.0, 4.0]), np.array([10.0, 15.0]))
+RUNNING = pgjax.diagnostics.RunningMoments(jnp.float32(4), jnp.ones(2), jnp.ones(2))
+OPTIMIZER = optax.sgd(0.1)
+SETTINGS = Settings(num_environments=2, num_steps=2, discount=0.9, lambda_=0.9)
+STREAM = Stream(
+    Running(jnp.zeros(2, jnp.int32), jnp.zeros((2, S)), jnp.zeros(2, jnp.int32), jnp.zeros(2)),
+    jnp.int32(0),
+    jax.random.split(KEY, (2, 3)),
+)
+WINDOW = Window(BATCH, BATCH.observation, BATCH.truncated, PER_STEP)
+
+
+def show(place: Any) -> Any:
+    return place, Step(jax.nn.one_hot(place, S), -1.0, place >= 3, False)
+
+
+WALK = Environment(
+    init=lambda key: show(jnp.int32(0)),
+    step=lambda key, place, action: show(place + action),
+    action_space=Discrete(2),
+)
+
+
+def value_of(params: Any, observation: Any) -> Any:
+    return jnp.dot(params, observation)
+
+
+# --- Kinds: what is bad -----------------------------------------------------------------------
+
+NOTHING: dict[str, Any] = {"None": None, "string": "one"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of argument: a good value, and bad ones, each under the name of what is wrong."""
+
+    good: Any
+    bad: dict[str, Any]
+    is_number: bool = False
+    called: str = ""  # by messages, if not by its name
+
+    def with_good(self, good: Any) -> "Kind":
+        return replace(self, good=good)
+
+
+def numbers(good: Any, **bad: Any) -> Kind:
+    common: dict[str, Any] = {"NaN": np.nan, "complex": 0.5j, "empty": np.zeros(0)}
+    wrong: dict[str, Any] = {"a function": pgjax.reinforce, "a record": ESTIMATOR}
+    return Kind(good, NOTHING | common | wrong | bad, is_number=True)
+
+
+def single(kind: Kind) -> Kind:
+    """One number and no other shape, where a record's number may be an array for vmap."""
+    return replace(kind, bad=kind.bad | {"array": jnp.full(3, kind.good)})
+
+
+def arrays(good: Any, **bad: Any) -> Kind:
+    """Bad in dtype, in rank and in length, along each axis."""
+    good = jnp.asarray(good)
+    shapes = {
+        f"shorter along axis {i}": jnp.take(good, jnp.arange(0), axis=i) for i in range(good.ndim)
+    }
+    common = {
+        "rank above": good[..., None],
+        "rank below": good[0],
+        "complex": good * 1j,
+        "an array of strings": np.full(good.shape, "one"),
+        "nested lists of different lengths": [[1.0], [1.0, 2.0]],
+        "a function": pgjax.reinforce,
+    }
+    return Kind(good, NOTHING | common | shapes | bad)
+
+
+def changed(**fields: Any) -> Any:
+    return replace(BATCH, **fields)
+
+
+RATE = numbers(0.9, above=1.5, below=-0.5, boolean=True)
+COUNT = Kind(
+    2,
+    NOTHING
+    | {"zero": 0, "negative": -1, "half": 2.5, "boolean": True, "NaN": np.nan, "array": SEQUENCE}
+    | {"a function": pgjax.reinforce},
+    is_number=True,
+)
+KEYS = Kind(
+    KEY,
+    NOTHING
+    | {"an integer": 0, "floats": jnp.zeros(2), "a batch": jax.random.split(KEY, 3)}
+    | {"a factory not called": jax.random.key},
+)
+BATCHES = Kind(
+    BATCH,
+    NOTHING
+    | {
+        "an array": PER_STEP,
+        "one trajectory": jax.tree.map(lambda x: x[0], BATCH),
+        "no trajectory": jax.tree.map(lambda x: x[:0], BATCH),
+        "a pair of batches": (BATCH, BATCH),
+        "a factory not called": pgjax.rollout,
+        "time first": changed(reward=BATCH.reward.T),
+        "a field None": changed(reward=None),
+        "a field of strings": changed(reward="one"),
+        "complex rewards": changed(reward=BATCH.reward * 1j),
+        "a mask of floats": changed(mask=PER_STEP),
+        "a field of another shape": changed(log_prob=PER_STEP[:, :1]),
+    },
+)
+POLICIES = Kind(
+    POLICY,
+    NOTHING
+    | {"a number": 3, "an estimator": ESTIMATOR, "a network": pgjax.MLP(2)}
+    | {"a factory not called": pgjax.tabular_softmax},
+)
+FUNCTION_OR_POLICY = Kind(
+    POLICY,
+    NOTHING
+    | {"a number": 3, "an estimator": ESTIMATOR, "a factory not called": pgjax.tabular_softmax},
+)
+PARAMETERS = Kind(
+    PARAMS,
+    {
+        "string": "one",
+        "integers": jnp.zeros((S, A), int),
+        "complex": PARAMS * 1j,
+        "a policy": POLICY,
+        "nested lists": np.zeros((S, A)).tolist(),
+        "a factory not called": jnp.zeros,
+    },
+)
+ESTIMATORS = Kind(
+    ESTIMATOR,
+    NOTHING | {"a number": 0.9, "a policy": POLICY, "a factory not called": pgjax.reinforce},
+)
+ENVIRONMENTS = Kind(
+    MDP, NOTHING | {"a number": 3, "a policy": POLICY, "a factory not called": tabular.random_mdp}
+)
+PROBLEMS = Kind(PROBLEM, NOTHING | {"an MDP": MDP, "a number": 3, "a factory not called": problems})
+
+
+def functions(good: Any, *factories: Any) -> Kind:
+    uncalled = {f"{each.__name__} not called": each for each in factories}
+    return Kind(good, NOTHING | {"a number": 0.5, "an array": SEQUENCE} | uncalled)
+
+
+def of_type(good: Any, **bad: Any) -> Kind:
+    return Kind(good, NOTHING | {"a number": 3} | bad)
+
+
+WEIGHTS = functions(weights.reward_to_go(0.9), weights.reward_to_go, weights.generalized_advantage)
+WEIGHTS = replace(WEIGHTS, bad=WEIGHTS.bad | {"an estimator": ESTIMATOR})
+TERMS = functions(terms.score, terms.ppo_clip, terms.dual_clip)
+BASELINES = functions(
+    baselines.batch_mean, baselines.constant, baselines.state_value, baselines.per_time_step
+)
+GROUPS = of_type(groups.consecutive(2), **{"a factory not called": groups.consecutive})
+OPTIMIZERS = of_type(OPTIMIZER, **{"a factory not called": optax.sgd})
+MODULES = of_type(pgjax.MLP(2), policy=POLICY)
+GRADIENTS = Kind(
+    SAMPLES,
+    NOTHING
+    | {
+        "no leaf": {},
+        "one number": jnp.float32(1),
+        "no sample": SAMPLES[:0],
+        "complex": SAMPLES * 1j,
+    }
+    | {"different N": {"a": SAMPLES, "b": SAMPLES[:2]}, "a function": pgjax.reinforce},
+)
+GRADIENT = Kind(
+    jnp.ones(2),
+    NOTHING
+    | {"complex": jnp.ones(2) * 1j, "integers": jnp.ones(2, int), "a function": pgjax.reinforce},
+)
+LIKE = replace(
+    GRADIENT, bad=GRADIENT.bad | {"another tree": {"a": 1.0}, "another shape": jnp.ones(3)}
+)
+LIKE = replace(LIKE, bad={name: x for name, x in LIKE.bad.items() if name != "integers"})
+LOG_PROBS = arrays(PER_STEP * -0.5)
+FEATURES = arrays(jnp.ones((N, T, 1)))
+PATHS = Kind("a.npz", {"None": None, "a number": 3.5, "a record": MDP})
+
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("discount", "lambda_", "decay"), RATE),
+    **dict.fromkeys(
+        [
+            "num_trajectories",
+            "num_steps",
+            "n",
+            "num_states",
+            "num_actions",
+            "num_dimensions",
+            "group_size",
+            "batch_size",
+            "limit",
+            "num_pairs",
+            "num_updates",
+            "num_environments",
+            "num_estimates",
+            "max_samples",
+            "max_iterations",
+            "num_gradient_steps",
+            "num_successors",
+            "length",
+            "height",
+            "width",
+            "num_filters",
+            "folds",
+        ],
+        COUNT,
+    ),
+    "folds": COUNT.with_good(2),
+    "limit": COUNT.with_good(1000),
+    "epsilon": numbers(0.2, below=-0.5),
+    "ceiling": numbers(2.0, below=-0.5),
+    "ratio_ceiling": numbers(2.0, below=-0.5, zero=0.0),
+    "trace_ceiling": numbers(2.0, below=-0.5, zero=0.0),
+    "clip_low": RATE.with_good(0.2),
+    "clip_high": numbers(0.2, below=-0.5),
+    "coefficient": numbers(0.1, below=-0.5),
+    "alpha": single(numbers(1e-3, zero=0.0, one=1.0)),
+    "level": single(numbers(0.95, zero=0.0, one=1.0)),
+    "damping": single(numbers(0.1, below=-0.5)),
+    "scale": single(numbers(0.1, below=-0.5, zero=0.0)),
+    "max_divergence": single(numbers(0.1, below=-0.5)),
+    "slip": single(RATE.with_good(0.1)),
+    "key": KEYS,
+    "batch": BATCHES,
+    "policy": POLICIES,
+    "params": PARAMETERS,
+    "estimator": ESTIMATORS,
+    "environment": ENVIRONMENTS,
+    "problem": PROBLEMS,
+    "mdp": Kind(MDP, ENVIRONMENTS.bad),
+    "weights": WEIGHTS,
+    "credit": WEIGHTS,
+    "term": TERMS,
+    "baseline": BASELINES,
+    "scale_": BASELINES,
+    "groups": GROUPS,
+    "optimizer": OPTIMIZERS,
+    "gradients": GRADIENTS,
+    "estimates": GRADIENTS,
+    "gradient": GRADIENT,
+    "reward": arrays(SEQUENCE),
+    "value": arrays(SEQUENCE),
+    "next_value": arrays(SEQUENCE),
+    "moments": of_type(RUNNING, gradients=SAMPLES),
+    "first": GRADIENT,
+    "second": LIKE,
+    "agent": of_type(AGENT, **{"a policy": POLICY, "a factory not called": pgjax.agents.separate}),
+    "settings": of_type(SETTINGS),
+    "distribution": of_type(SOFTMAX, policy=POLICY),
+    "module": MODULES,
+    "critic": of_type(pgjax.MLP(1), policy=POLICY),
+    "window": of_type(WINDOW, batch=BATCH),
+    "stream": of_type(STREAM),
+    "log_prob": LOG_PROBS,
+    "reference_log_prob": LOG_PROBS,
+    "features": FEATURES,
+    "products": arrays(jnp.ones((N, T, T))),
+    "target": arrays(PER_STEP),
+    "judge": of_type(pgjax.Judge()),
+    "path": PATHS,
+    "directory": PATHS,
+}
+
+# --- Rows: every public function --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """A public function: kinds of arguments that differ from their name's, and cells left out.
+
+    Attributes:
+        name: module and name, without `pgjax.`.
+        kinds: by argument.
+        skip: "argument", or "argument: what is wrong" -> why it does not apply.
+        extra: good values of the arguments that are skipped.
+    """
+
+    name: str
+    kinds: dict[str, Kind]
+    skip: dict[str, str]
+    extra: dict[str, Any]
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What the row is about."""
+        module, _, name = self.name.rpartition(".")
+        return getattr(importlib.import_module(f"pgjax.{module}"), name)
+
+
+def row(
+    name: str, /, *, skip: dict[str, str] | None = None, extra: Any = None, **kinds: Kind
+) -> Row:
+    return Row(name, kinds, skip or {}, extra or {})
+
+
+SHAPES = "rank above", "rank below", "shorter along axis 0", "shorter along axis 1"
+THROUGH = "a NaN in gives a NaN out, to be seen"
+DEFAULT = "None has a documented meaning"
+ANY_ARRAY = "any array will do: nothing is differentiated"
+OWN = "the caller's own function reads them"
+VMAP = "several numbers are documented, for vmap"
+SCALAR = single(RATE)
+SEQ_RATE = replace(
+    RATE, bad=RATE.bad | {"longer": jnp.full(T + 1, 0.9), "a column": jnp.full((T, 1), 0.9)}
+)
+STEPS = arrays(SEQUENCE)
+POSITIVE = numbers(0.5, below=-0.5, zero=0.0)
+PAIR = Kind(
+    (2.0, 3.0),
+    NOTHING
+    | {"a number": 2.0, "three": (1.0, 2.0, 3.0), "below": (-1.0, 2.0), "NaN": (1.0, np.nan)},
+)
+SINGLE_POSITIVE = single(POSITIVE)
+INIT = functions(lambda key, observation: PARAMS)
+OUTPUT = functions(lambda params, observation: observation @ params)
+OBJECTIVE = functions(lambda params, key: jnp.sum(params))
+VALUE = replace(functions(value_of), bad=functions(value_of).bad | {"a network": pgjax.MLP(1)})
+SEEDS = Kind(
+    0, NOTHING | {"half": 2.5, "NaN": np.nan, "a function": pgjax.reinforce}, is_number=True
+)
+
+CANDIDATES = Kind(ESTIMATOR, NOTHING | {"a number": 0.9, "a policy": POLICY})
+LISTED = of_type([PROBLEM], empty=[], **{"a list of MDPs": [MDP]})
+
+ROWS = [
+    # returns
+    row(
+        "returns.discounted_returns",
+        discount=SEQ_RATE,
+        bootstrap_value=single(numbers(0.0)),
+        skip={
+            "bootstrap_value: NaN": THROUGH,
+            "reward: shorter along axis 0": "no step has no return",
+        },
+    ),
+    row("returns.td_errors", discount=SEQ_RATE),
+    row("returns.generalized_advantages", discount=SEQ_RATE, lambda_=SEQ_RATE),
+    row("returns.lambda_returns", discount=SEQ_RATE, lambda_=SEQ_RATE),
+    row(
+        "returns.n_step_returns", discount=SEQ_RATE, continues=arrays(SEQUENCE > 0, floats=SEQUENCE)
+    ),
+    # baselines
+    row("baselines.by_group.group_deviation"),
+    row("baselines.by_group.group_leave_one_out"),
+    row("baselines.by_group.group_mean"),
+    row("baselines.by_state.recorded_value", batch=BATCHES.with_good(changed(value=PER_STEP))),
+    row("baselines.by_state.state_value", value=functions(lambda s: s[0])),
+    row(
+        "baselines.by_time.per_time_step",
+        baseline=arrays(SEQUENCE),
+        skip={
+            "baseline: rank above": VMAP,
+            "baseline: shorter along axis 0": "a batch without steps needs no number",
+        },
+    ),
+    row("baselines.constants.constant", baseline=numbers(0.5)),
+    row("baselines.from_batch.batch_mean"),
+    row("baselines.from_batch.leave_one_out"),
+    row("baselines.groups.consecutive"),
+    row(
+        "baselines.groups.labelled",
+        ids=Kind(
+            np.array([0, 0, 1, 1]),
+            NOTHING
+            | {"floats": np.zeros(4), "rank above": np.zeros((4, 1), int)}
+            | {
+                "negative": np.array([0, -1]),
+                "a function": pgjax.reinforce,
+                "empty": np.zeros(0, int),
+            },
+        ),
+        num_groups=COUNT,
+    ),
+    # terms
+    row("terms.clips.ppo_clip", epsilon=RATE.with_good(0.2)),
+    row("terms.clips.asymmetric_clip"),
+    row("terms.clips.dual_clip", epsilon=RATE.with_good(0.2), ceiling=numbers(3.0, below=1.1)),
+    row("terms.clips.truncated_ratio", floor=numbers(0.0, below=-0.5)),
+    row("terms.dice.loaded_dice"),
+    row("terms.sequences.sequence_clip"),
+    row("terms.sequences.sequence_clip_by_token"),
+    row("terms.sequences.geometric_clip", width=numbers(0.4, below=-0.5)),
+    row("terms.sequences.sigmoid_gate", positive=POSITIVE, negative=POSITIVE),
+    row("terms.sequences.gamma_gate", positive=PAIR, negative=PAIR),
+    row("terms.sequences.divergence_mask", low=RATE, high=RATE),
+    row(
+        "terms.ratios.likelihood_ratio",
+        other_log_prob=LOG_PROBS,
+        skip={"log_prob: " + what: "any shape is documented" for what in SHAPES[:2]},
+    ),
+    *(
+        Row(
+            name,
+            {"log_prob": STEPS, other: STEPS, "weight": STEPS},
+            {"mask": "these terms do not read it"},
+            {},
+        )
+        for name, other in (
+            ("terms.score_function.score", "behaviour_log_prob"),
+            ("terms.ratios.importance_ratio", "behaviour_log_prob"),
+            ("terms.dice.dice", "behaviour_log_prob"),
+            ("terms.sequences.sequence_ratio", "behaviour_log_prob"),
+            ("terms.sequences.prefix_ratio", "behaviour_log_prob"),
+            ("regularization.sampled_entropy", "behaviour_log_prob"),
+            ("regularization.squared_entropy", "behaviour_log_prob"),
+            ("regularization.k1", "reference_log_prob"),
+            ("regularization.k2", "reference_log_prob"),
+            ("regularization.k3", "reference_log_prob"),
+        )
+    ),
+    # weights
+    *(row(f"weights.normalised.{name}") for name in ("centred", "whitened", "divided_by_length")),
+    *(
+        row(f"weights.on_policy.{name}", scale=BASELINES)
+        for name in (
+            *("total_return", "reward_to_go", "mismatched_reward_to_go", "n_step", "lambda_return"),
+            *("generalized_advantage", "mismatched_generalized_advantage"),
+        )
+    ),
+    row("weights.on_policy.returns_to_go", discount=SCALAR),
+    *(
+        row(f"weights.off_policy.importance.{name}", ceiling=numbers(2.0, below=-0.5, zero=0.0))
+        for name in (
+            *("trajectory_importance", "normalised_trajectory_importance", "per_decision"),
+            *("normalised_per_decision", "on_target_states"),
+        )
+    ),
+    row("weights.off_policy.ratios.log_ratios"),
+    row("weights.off_policy.ratios.cumulative_log_ratios"),
+    row(
+        "weights.off_policy.ratios.ratio_below",
+        skip={
+            f"log_ratio: {what}": "any shape is documented"
+            for what in ("rank above", "rank below", "shorter along axis 0", "shorter along axis 1")
+        },
+        log_ratio=arrays(PER_STEP),
+        ceiling=SINGLE_POSITIVE.with_good(2.0),
+    ),
+    row("weights.off_policy.traces.vtrace"),
+    row("weights.off_policy.traces.retrace"),
+    row("weights.off_policy.traces.tree_backup"),
+    row(
+        "weights.off_policy.traces.vtrace_targets",
+        discount=SEQ_RATE,
+        lambda_=SEQ_RATE,
+        log_ratio=STEPS,
+    ),
+    row(
+        "weights.off_policy.traces.action_value_targets",
+        discount=SEQ_RATE,
+        trace=STEPS,
+        action_value=STEPS,
+    ),
+    # policies
+    row("policies.softmax.tabular_softmax"),
+    row("policies.softmax.softmax_policy", init=INIT, logits=OUTPUT),
+    row("policies.gaussian.gaussian_policy", init=INIT, mean_and_log_std=OUTPUT),
+    row(
+        "policies.squashed.squashed_gaussian",
+        low=numbers(-1.0, above=2.0),
+        high=numbers(1.0, below=-2.0),
+    ),
+    row(
+        "policies.squashed.squashed_gaussian_policy",
+        init=INIT,
+        mean_and_log_std=OUTPUT,
+        low=numbers(-1.0, above=2.0),
+        high=numbers(1.0, below=-2.0),
+    ),
+    row(
+        "policies.product.multi_discrete",
+        num_actions=Kind(
+            (2, 3), NOTHING | {"a number": 2, "empty": (), "zero": (0, 2), "half": (2.5,)}
+        ),
+    ),
+    row(
+        "policies.product.multi_discrete_policy",
+        init=INIT,
+        logits=OUTPUT,
+        num_actions=Kind(
+            (2, 3), NOTHING | {"a number": 2, "empty": (), "zero": (0, 2), "half": (2.5,)}
+        ),
+    ),
+    row(
+        "policies.product.factored_policy",
+        policies=of_type({"a": POLICY}, empty={}, network=pgjax.MLP(2)),
+    ),
+    row("policies.product.product", distributions=of_type((SOFTMAX,), empty=(), policy=POLICY)),
+    row("policies.distribution.distribution_policy", init=INIT, output=OUTPUT),
+    row(
+        "policies.recurrent.recurrent_policy",
+        init=INIT,
+        memory=functions(lambda params: jnp.zeros(1)),
+        step=OUTPUT,
+    ),
+    row("policies.recurrent.as_recurrent"),
+    row("policies.modules.flax_policy"),
+    row("policies.modules.flax_gaussian_policy"),
+    row("policies.modules.flax_functions"),
+    row(
+        "policies.modules.flax_recurrent_policy",
+        cell=of_type(flax.linen.GRUCell(8), policy=POLICY),
+        head=MODULES,
+        num_categories=COUNT,
+    ),
+    row(
+        "policies.networks.MLP",
+        hidden=Kind((4,), NOTHING | {"a number": 4, "zero": (0,), "half": (2.5,)}),
+        num_categories=COUNT,
+        skip={"parent": "of Flax", "name": "of Flax"},
+    ),
+    row(
+        "policies.networks.GaussianMLP",
+        hidden=Kind((4,), NOTHING | {"a number": 4, "zero": (0,), "half": (2.5,)}),
+        initial_log_std=single(numbers(0.0)),
+        skip={"parent": "of Flax", "name": "of Flax"},
+    ),
+    row("policies.networks.ConvNet", hidden=COUNT, skip={"parent": "of Flax", "name": "of Flax"}),
+    row(
+        "policies.networks.RecurrentNetwork",
+        cell=of_type(flax.linen.GRUCell(8), policy=POLICY),
+        head=MODULES,
+        num_categories=COUNT,
+        skip={"parent": "of Flax", "name": "of Flax"},
+    ),
+    row("policies.actor_critic.separate"),
+    row("policies.actor_critic.shared", module=MODULES),
+    row("policies.critics.flax_value", module=MODULES),
+    row(
+        "policies.critics.with_values",
+        skip={"params: integers": OWN, "params: complex": OWN},
+        value=VALUE,
+        params=PARAMETERS.with_good(jnp.zeros(S)),
+    ),
+    row(
+        "policies.critics.with_bootstrap",
+        skip={"params: integers": OWN, "params: complex": OWN},
+        value=VALUE,
+        params=PARAMETERS.with_good(jnp.zeros(S)),
+    ),
+    row("policies.critics.fit", value=VALUE, params=PARAMETERS.with_good(jnp.zeros(S))),
+    # the nouns
+    row("types.Estimator"),
+    row("types.Policy", init=INIT, sample=OUTPUT, log_prob=OUTPUT, entropy=OUTPUT),
+    row(
+        "types.RecurrentPolicy",
+        init=INIT,
+        memory=OUTPUT,
+        sample=OUTPUT,
+        log_prob=OUTPUT,
+        entropy=OUTPUT,
+    ),
+    row(
+        "policies.distribution.Distribution",
+        sample=OUTPUT,
+        log_prob=OUTPUT,
+        entropy=OUTPUT,
+        masked=OUTPUT,
+    ),
+    row("policies.actor_critic.ActorCritic", init=INIT, acting=OUTPUT, value=OUTPUT),
+    row(
+        "baselines.groups.Groups",
+        skip={"smallest: None": DEFAULT},
+        total=functions(lambda x: x),
+        smallest=COUNT,
+    ),
+    row(
+        "environments.base.Environment",
+        init=functions(WALK.init),
+        step=functions(WALK.step),
+        action_space=of_type(Discrete(2)),
+        time_limit=numbers(3, below=0.5),
+        name=Kind("walk", {"None": None, "a number": 3}),
+        num_categories=COUNT,
+    ),
+    row(
+        "beyond.antithetic.Draws",
+        noise=functions(lambda key: key),
+        mirror=functions(lambda x: x),
+        act=OUTPUT,
+    ),
+    row(
+        "exact.problem.Problem",
+        skip={
+            "horizon: None": DEFAULT,
+            "params: integers": ANY_ARRAY,
+            "params: complex": ANY_ARRAY,
+            "behaviour: integers": ANY_ARRAY,
+        },
+        horizon=COUNT,
+        name=Kind("random", {"None": None, "a number": 3}),
+        behaviour=Kind(PARAMS, {"string": "one", "integers": jnp.zeros((S, A), int)}),
+    ),
+    row(
+        "proof.judge.Judge",
+        tolerance=SINGLE_POSITIVE,
+        margin=SINGLE_POSITIVE,
+        up_to_scale=Kind(False, NOTHING | {"a number": 3}),
+    ),
+    row(
+        "exact.tabular.mdp.TabularMDP",
+        transition=arrays(MDP.transition, NaN=MDP.transition * np.nan, negative=-MDP.transition),
+        reward=arrays(MDP.reward, NaN=MDP.reward * np.nan),
+        initial=arrays(MDP.initial, NaN=MDP.initial * np.nan),
+        terminal=arrays(MDP.terminal, floats=MDP.initial),
+        observation=arrays(MDP.observation),
+        discount=SCALAR,
+        skip={
+            "observation: rank above": "an observation has any shape",
+            "observation: complex": "an observation has any dtype",
+            "observation: shorter along axis 1": "an observation has any shape",
+            "observation: rank below": "S numbers are an observation of one number each",
+        },
+    ),
+    # estimators
+    *(
+        row(f"estimators.{name}")
+        for name in (
+            *("reinforce", "reward_to_go", "mismatched_reward_to_go", "rloo", "grpo", "dr_grpo"),
+            *("actor_critic", "mismatched_actor_critic", "n_step_actor_critic"),
+            *("surrogate", "gradient", "per_trajectory_gradients", "score_weights"),
+        )
+    ),
+    row("core.scores.log_probs", chunk_size=COUNT),
+    row("core.validation.checked", function=functions(jnp.sum)),
+    # regularization
+    row("regularization.entropy_gradient", discount=SCALAR),
+    row("regularization.visits"),
+    row("regularization.with_entropy_reward", coefficient=single(KINDS["coefficient"])),
+    row("regularization.with_k1_reward", coefficient=single(KINDS["coefficient"])),
+    row("regularization.with_k2_reward", coefficient=single(KINDS["coefficient"])),
+    row("regularization.with_k3_reward", coefficient=single(KINDS["coefficient"])),
+    row("regularization.with_reference"),
+    # control variates
+    row("control_variates.baselines.coefficients", weight=arrays(jnp.ones(N))),
+    row("control_variates.baselines.same_batch"),
+    row("control_variates.baselines.cross_fitted"),
+    row("control_variates.baselines.per_parameter_same_batch", scores=GRADIENTS),
+    row("control_variates.baselines.per_parameter_cross_fitted", scores=GRADIENTS),
+    row("control_variates.features.observations"),
+    row("control_variates.features.scalar"),
+    row("control_variates.features.time_steps"),
+    row("control_variates.features.score_products", discount=SCALAR),
+    # diagnostics
+    *(
+        row(
+            f"diagnostics.from_exact.{name}",
+            moments=of_type(MOMENTS, gradients=SAMPLES),
+            truth=arrays(np.ones(2)),
+            relative_error=SINGLE_POSITIVE,
+        )
+        for name in (
+            "estimates_needed",
+            "exact_noise_scale",
+            "exact_signal_to_noise",
+            "mean_squared_error",
+        )
+    ),
+    row("diagnostics.geometry.cosine", skip={"first: integers": ANY_ARRAY}),
+    row("diagnostics.geometry.dot", skip={"first: integers": ANY_ARRAY}),
+    row("diagnostics.geometry.norm", skip={"gradient: integers": ANY_ARRAY}),
+    row(
+        "diagnostics.importance.effective_sample_size",
+        log_weight=arrays(SEQUENCE),
+        skip={"log_weight: rank above": "[N, ...] has any rank from 1 on"},
+    ),
+    *(
+        row(f"diagnostics.intervals.{name}", reference=LIKE, first=GRADIENTS, second=GRADIENTS)
+        for name in (
+            "noise_scale_interval",
+            "signal_to_noise_interval",
+            "cosine_interval",
+            "cosine_between_interval",
+        )
+    ),
+    row(
+        "diagnostics.intervals.jackknife",
+        statistic=functions(lambda m: m.mean[0]),
+        samples=GRADIENTS,
+        scale=of_type(LINEAR),
+        extra={"samples": "*"},
+    ),
+    *(
+        row(f"diagnostics.moments.{name}", truth=LIKE)
+        for name in (
+            "bias",
+            "merge_all",
+            "noise_scale",
+            "signal_to_noise",
+            "squared_signal",
+            "standard_error",
+            "total_variance",
+            "variance",
+        )
+    ),
+    row("diagnostics.moments.covariance"),
+    row("diagnostics.moments.running_moments"),
+    row("diagnostics.moments.merge", first=KINDS["moments"], second=KINDS["moments"]),
+    row("diagnostics.moments.cosine_of_means", first=KINDS["moments"], second=LIKE),
+    # exact
+    *(
+        row(
+            f"exact.{name}",
+            reference=arrays(np.full((S, A), 0.5), NaN=np.full((S, A), np.nan)),
+            coefficient=single(KINDS["coefficient"]),
+        )
+        for name in (
+            *("derivatives.gradient", "derivatives.hessian", "derivatives.mismatched_gradient"),
+            *("derivatives.third_derivative", "dynamics.action_probabilities"),
+            *("moments.optimal_state_baseline", "values.action_values", "values.objective"),
+            *("values.state_values", "values.visitation", "regularized.local_entropy_gradient"),
+            *(
+                "regularized.entropy_regularized_gradient",
+                "regularized.entropy_regularized_objective",
+            ),
+            *("regularized.kl_regularized_gradient", "regularized.kl_regularized_objective"),
+            "regularized.local_kl_gradient",
+        )
+    ),
+    row(
+        "exact.moments.moments",
+        of=of_type(pgjax.exact.TOTAL_RETURN),
+        baseline=Kind(
+            np.zeros(S),
+            NOTHING
+            | {
+                "complex": np.zeros(S) * 1j,
+                "longer": np.zeros(S + 1),
+                "a function": pgjax.reinforce,
+                "NaN": np.nan,
+            },
+        ),
+    ),
+    row(
+        "exact.moments.spread",
+        of=of_type(pgjax.exact.TOTAL_RETURN),
+        baseline=Kind(
+            np.zeros(S),
+            NOTHING
+            | {
+                "complex": np.zeros(S) * 1j,
+                "longer": np.zeros(S + 1),
+                "a function": pgjax.reinforce,
+                "NaN": np.nan,
+            },
+        ),
+    ),
+    row("exact.tabular.mdp.load"),
+    row("exact.tabular.mdp.save"),
+    row("exact.tabular.named.chain", discount=SCALAR),
+    row("exact.tabular.named.gridworld", discount=SCALAR),
+    row("exact.tabular.named.random_mdp", seed=SEEDS, discount=SCALAR),
+    row("exact.tabular.named.short_corridor", discount=SCALAR),
+    row("exact.tabular.named.two_armed_bandit", discount=SCALAR),
+    # enumeration
+    row("enumeration.count"),
+    row("enumeration.examine"),
+    row("enumeration.moments"),
+    row("enumeration.trajectories"),
+    # environments
+    row(
+        "environments.make",
+        name=Kind(
+            "CartPole-v1",
+            {"None": None, "a number": 3, "unknown": "CartPole-v9", "empty": ""},
+            called="environment",
+        ),
+    ),
+    row(
+        "environments.tables.laws.make",
+        name=Kind(
+            "FrozenLake-misc",
+            {"None": None, "a number": 3, "unknown": "CartPole-v9", "empty": ""},
+            called="has no exact table",
+        ),
+    ),
+    row(
+        "environments.base.limited",
+        skip={"time_limit: None": DEFAULT},
+        time_limit=COUNT,
+        environment=ENVIRONMENTS.with_good(WALK),
+    ),
+    row("environments.tables.from_gymnax.tabular_mdp", params=Kind(None, {}), discount=SCALAR),
+    row("environments.tables.from_gymnax.timeless_mdp", params=Kind(None, {}), discount=SCALAR),
+    # rollouts
+    row("rollouts.episodes.rollout", mesh=of_type(None)),
+    row("rollouts.gradients.sampled_gradient", micro_batch_size=COUNT, mesh=of_type(None)),
+    row("rollouts.gradients.sampled_moments", micro_batch_size=COUNT, mesh=of_type(None)),
+    row("rollouts.fold.seeded_return", policy=FUNCTION_OR_POLICY, discount=SCALAR),
+    row("rollouts.windows.start"),
+    row("rollouts.windows.window"),
+    row("rollouts.windows.finished"),
+    row("rollouts.windows.with_values", value=functions(lambda s: s[0])),
+    # beyond
+    row(
+        "beyond.all_action.all_action_gradient",
+        skip={"action_values: a function": "a function is documented"},
+        action_values=arrays(jnp.ones((N, T, A))),
+        discount=SCALAR,
+    ),
+    row(
+        "beyond.all_action.corrected_all_action_gradient",
+        skip={"action_values: a function": "a function is documented"},
+        action_values=arrays(jnp.ones((N, T, A))),
+        discount=SCALAR,
+    ),
+    row(
+        "beyond.antithetic.antithetic_rollout",
+        draws=of_type(pgjax.beyond.inversion(POLICY, 2), policy=POLICY),
+    ),
+    row("beyond.antithetic.inversion"),
+    row("beyond.antithetic.mirrored_normal", mean_and_log_std=OUTPUT),
+    row("beyond.fisher.fisher"),
+    row("beyond.fisher.expected_fisher", discount=SCALAR),
+    row("beyond.fisher.sampled_fisher", discount=SCALAR),
+    row("beyond.natural.compatible_weights"),
+    row("beyond.natural.exact_natural_gradient"),
+    row(
+        "beyond.natural.natural_gradient", product=functions(lambda v: v), tolerance=SINGLE_POSITIVE
+    ),
+    row("beyond.natural.trust_region_scale", natural=LIKE),
+    row("beyond.pairs.antithetic_moments"),
+    row("beyond.pairs.antithetic_pairs"),
+    row("beyond.parameter_space.evolution_strategies", objective=OBJECTIVE),
+    row(
+        "beyond.parameter_space.mirrored_contrast",
+        objective=OBJECTIVE,
+        noise=LIKE.with_good(PARAMS),
+        skip={"key": "passed on unchanged"},
+        extra={"key": KEY},
+    ),
+    row(
+        "beyond.parameter_space.pgpe",
+        objective=OBJECTIVE,
+        distribution=of_type(pgjax.beyond.SearchDistribution(PARAMS, PARAMS)),
+    ),
+    row(
+        "beyond.parameter_space.symmetric_contrasts",
+        objective=OBJECTIVE,
+        distribution=of_type(pgjax.beyond.SearchDistribution(PARAMS, PARAMS)),
+        noise=GRADIENTS.with_good(jnp.ones((2, S, A))),
+        skip={"keys": "passed on unchanged"},
+        extra={"keys": jax.random.split(KEY, 2)},
+    ),
+    row("beyond.pathwise.differentiable", params=Kind(None, {})),
+    row("beyond.pathwise.pathwise_gradient", policy=FUNCTION_OR_POLICY, discount=SCALAR),
+    row("beyond.streams.sampled_trace_gradient", discount=SCALAR, decay=SCALAR),
+    row("beyond.traces.trace_gradient", discount=SCALAR, decay=SCALAR),
+    # training
+    row("training.actor_critic.a2c", params=PARAMETERS.with_good(AGENT_PARAMS)),
+    row("training.actor_critic.ppo", params=PARAMETERS.with_good(AGENT_PARAMS)),
+    row(
+        "training.actor_critic.clipped_adam",
+        learning_rate=SINGLE_POSITIVE,
+        max_gradient_norm=SINGLE_POSITIVE,
+    ),
+    row("training.actor_critic.rows_of", params=PARAMETERS.with_good(AGENT_PARAMS)),
+    row(
+        "training.actor_critic.scale_rewards",
+        unit=of_type(ReturnScale(jnp.ones(()), jnp.ones(()))),
+        discount=SCALAR,
+    ),
+    row("training.networks.default_network"),
+    row("training.networks.initial_params"),
+    row("training.reinforce.evaluate"),
+    row("training.reinforce.policy_gradient"),
+    row("training.reinforce.train"),
+    row(
+        "training.reinforce.update",
+        skip={"optimizer_state": "of optax, whose pytrees have any shape"},
+        extra={"optimizer_state": OPTIMIZER.init(PARAMS)},
+    ),
+    row(
+        "training.reinforce.ascend",
+        gradient=LIKE.with_good(PARAMS),
+        objective=functions(lambda params: 0.0),
+        skip={
+            "value": "optax reads it",
+            "optimizer_state": "of optax, whose pytrees have any shape",
+        },
+        extra={"optimizer_state": OPTIMIZER.init(PARAMS)},
+    ),
+    row(
+        "training.runs.checkpoints.save",
+        step=Kind(1, NOTHING | {"negative": -1, "half": 2.5}, is_number=True),
+        state=Kind(
+            {"w": SEQUENCE},
+            {"None": None, "string": "one", "empty": {}, "a function": pgjax.reinforce},
+        ),
+        keep=COUNT,
+    ),
+    row("training.runs.checkpoints.restore_latest", like=Kind({"w": SEQUENCE}, {})),
+    row("training.runs.checkpoints.steps"),
+    # proof
+    row(
+        "proof.unbiased.assert_unbiased",
+        candidate=CANDIDATES,
+        problems=LISTED,
+        rollout=functions(None),
+        behaviour=functions(None),
+    ),
+    row("proof.convergence.assert_converges", candidate=CANDIDATES, rollout=functions(None)),
+    row(
+        "proof.certificate.certify",
+        rows=of_type(pgjax.registry.ROWS[:1], **{"a row": pgjax.registry.ROWS[0]}),
+        problems=LISTED,
+    ),
+    row(
+        "proof.certificate.gradients",
+        estimators=of_type([ESTIMATOR], **{"one estimator": ESTIMATOR}),
+    ),
+    row("proof.certificate.refuted", certificates=of_type([])),
+    row("proof.certificate.with_visible_states"),
+    row("proof.independence.independence_test", batches=BATCHES),
+    row("proof.problems.off_policy"),
+    row("proof.problems.problems"),
+    row("proof.registry.section_of", row=of_type(pgjax.registry.ROWS[0])),
+    row(
+        "proof.registry.row.evaluate",
+        skip={"code: string": "a NameError is documented"},
+        code=Kind("reinforce(γ)", NOTHING | {"a number": 3}),
+    ),
+    row(
+        "proof.sequential_test.mean_test",
+        draw=functions(lambda key: jnp.ones((64, 2))),
+        truth=arrays(np.ones(2)),
+        margin=SINGLE_POSITIVE,
+        bound=SINGLE_POSITIVE,
+    ),
+    row("proof.trajectory_law.law_test"),
+    row("proof.trajectory_law.wrong_fields"),
+    row("proof.trajectory_law.wrong_final_observation"),
+]
+
+
+# --- Cells ------------------------------------------------------------------------------------
+
+SWAPPED = "swapped with "
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One bad call: a function, the argument that is bad, and what is bad about it."""
+
+    row: Row
+    argument: str
+    what: str
+    value: Any
+    call: Callable[[], Any]
+    names: tuple[str, ...]  # one of them must be in the message
+
+
+def arguments(row: Row) -> dict[str, tuple[Kind, inspect.Parameter]]:
+    """The arguments of a function that a row is about, with their kinds."""
+    parameters = inspect.signature(row.function).parameters
+    return {
+        name: (row.kinds.get(name) or KINDS[name], parameter)
+        for name, parameter in parameters.items()
+        if name not in row.skip
+    }
+
+
+def why_not(row: Row, argument: str, what: str, value: Any) -> str | None:
+    """Why a cell does not apply; None if it does."""
+    default = inspect.signature(row.function).parameters[argument].default
+    if value is None and default is None:
+        return "None is the default"
+    return row.skip.get(f"{argument}: {what}")
+
+
+def cells(row: Row) -> Iterator[Cell]:
+    """The cells of a function that apply."""
+    known = arguments(row)
+    good = row.extra | {name: kind.good for name, (kind, _) in known.items()}
+
+    def calling(changes: dict[str, Any]) -> Callable[[], Any]:
+        return lambda: _call(row.function, good | changes)
+
+    for name, (kind, _) in known.items():
+        names = (name, *filter(None, [kind.called]))
+        for what, value in kind.bad.items():
+            if why_not(row, name, what, value) is None:
+                yield Cell(row, name, what, value, calling({name: value}), names)
+    listed = list(known)
+    for one, other in pairwise(listed):
+        if can_swap(known[one][0], known[other][0]):
+            changes = {one: good[other], other: good[one]}
+            names = one, other
+            yield Cell(row, one, SWAPPED + other, good[other], calling(changes), names)
+
+
+def can_swap(one: Kind, other: Kind) -> bool:
+    """Whether two neighbours are of different kinds, so that a swap can be seen."""
+    both_numbers = one.is_number and other.is_number
+    both_callable = callable(one.good) and callable(other.good)
+    same_arrays = jax.tree.map(jnp.shape, one.good) == jax.tree.map(jnp.shape, other.good)
+    both_arrays = all(hasattr(kind.good, "shape") for kind in (one, other)) and same_arrays
+    return not (both_numbers or both_callable or both_arrays or type(one.good) is type(other.good))
+
+
+def _call(function: Callable[..., Any], given: dict[str, Any]) -> Any:
+    parameters = inspect.signature(function).parameters
+    star = [name for name, p in parameters.items() if p.kind is p.VAR_POSITIONAL]
+    if not star:
+        return function(**given)
+    place = list(parameters).index(star[0])
+    before = [given[name] for name in list(parameters)[:place]]
+    after = {name: given[name] for name in list(parameters)[place + 1 :] if name in given}
+    return function(*before, given[star[0]], **after)
+
+
+PACKAGE = str(Path(pgjax.__file__).parent)
+
+
+def fault(cell: Cell) -> str | None:
+    """What is wrong about the answer to a bad call; None if it is a good error."""
+    try:
+        cell.call()
+    except (ValueError, TypeError) as error:
+        innermost = traceback.extract_tb(error.__traceback__)[-1].filename
+        message = str(error)
+        if not innermost.startswith(PACKAGE):
+            return f"{type(error).__name__} from {innermost}: {message.splitlines()[0]}"
+        if not any(name in message for name in cell.names):
+            return f"the message does not name it: {message}"
+        if "got" not in message and not any(x in message for x in shown(cell.value)):
+            return f"the message does not say what it was: {message}"
+        return None
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "it is accepted"
+
+
+def shown(value: Any) -> set[str]:
+    """How a message may say what a value was."""
+    facts = {repr(value), str(value), type(value).__name__}
+    for name in ("shape", "dtype", "__name__"):
+        facts |= {str(getattr(value, name))} if hasattr(value, name) else set()
+    return facts - {""}
+
+
+# --- The public names -------------------------------------------------------------------------
+
+
+ELSEWHERE = (
+    *("pgjax.tokens", "pgjax.proof.language_models", "pgjax.proof.registry.rows_tokens"),
+    *("pgjax.proof.token_certificate", "pgjax.proof.token_losses"),
+)
+"""Tokens of a language model, whose arguments are other arrays and have tests of their own."""
+
+
+def public_names() -> dict[str, Any]:
+    """Every public function and class by its own module and name, once."""
+    found: dict[str, Any] = {}
+    seen: set[str] = set()
+    todo: list[ModuleType] = [pgjax]
+    while todo:
+        module = todo.pop()
+        for item in _page(module).values():
+            if isinstance(item, ModuleType):
+                if item.__name__.startswith("pgjax.") and item.__name__ not in seen:
+                    seen.add(item.__name__)
+                    todo.append(item)
+            elif callable(item) and getattr(item, "__module__", "").startswith("pgjax."):
+                name = getattr(item, "__name__", None)
+                others = item.__module__.startswith(ELSEWHERE)
+                if name is not None and not others:  # without a name it is a record, as a Judge is
+                    found[f"{item.__module__}.{name}".removeprefix("pgjax.")] = item
+    return found
+
+
+def _page(module: ModuleType) -> dict[str, Any]:
+    """What a module exports: names that it imports as themselves, and its own."""
+    path = Path(str(module.__file__))
+    source = path.with_suffix(".pyi") if module is pgjax else path
+    exported = [
+        alias.asname
+        for node in ast.parse(source.read_text("utf-8")).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname and (alias.asname == alias.name or module is pgjax)
+    ]
+    own = [
+        name
+        for name, item in vars(module).items()
+        if callable(item) and getattr(item, "__module__", "") == module.__name__
+    ]
+    return {name: getattr(module, name) for name in [*exported, *own] if not name.startswith("_")}
+
+
+RESULT = "a record of the library's results, which it makes and reads whole"
+USED = "a plain record: the function that it is given to checks it"
+PART = "a part of other public functions, which check before they call it"
+NOT_IN_TABLE = {
+    **dict.fromkeys(
+        [
+            *("diagnostics.intervals.Interval", "diagnostics.moments.RunningMoments"),
+            *("enumeration.Examination", "proof.certificate.Certificate"),
+            *("proof.independence.IndependenceTest", "proof.sequential_test.MeanTest"),
+            *("proof.sequential_test.InconclusiveError", "proof.trajectory_law.LawTest"),
+            *("rollouts.windows.Finished", "rollouts.windows.Running", "rollouts.windows.Stream"),
+            *("rollouts.windows.Window", "training.actor_critic.ReturnScale"),
+            *("training.actor_critic.State", "training.reinforce.Metrics", "types.Moments"),
+            *("training.reinforce.Training", "training.runs.checkpoints.Checkpoint"),
+            *("types.Spread", "exact.tabular.named.NamedMDP", "proof.registry.row.Row"),
+        ],
+        RESULT,
+    ),
+    **dict.fromkeys(
+        [
+            *("beyond.parameter_space.SearchDistribution", "environments.base.Step"),
+            *("training.minibatches.Settings", "types.MaskedObservation", "types.Trajectory"),
+        ],
+        USED,
+    ),
+    **dict.fromkeys(
+        [
+            *("baselines.groups.check_groups", "baselines.groups.deviation"),
+            *("estimators.as_checked_arrays", "policies.actor_critic.check_agent"),
+            *("estimators.evaluate_weights", "estimators.sum_of_terms", "proof.problems.certified"),
+            "enumeration.multisets",
+            *("training.reinforce.advance", "training.reinforce.all_finite"),
+        ],
+        PART,
+    ),
+}
+"""Public names without a row, and why."""
