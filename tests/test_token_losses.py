@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import token_losses as benchmark
 from pgjax import exact, judge_loss, tokens
 from pgjax.proof.language_models import group_moments, models, three_tokens
 from pgjax.proof.token_losses import Verdict
@@ -202,3 +203,24 @@ def test_a_fault_inside_the_loss_is_shown_as_it_is() -> None:
 
     with pytest.raises(KeyError, match="a fault of the loss"):
         judge_loss(faulty)
+
+
+def test_the_benchmark_names_what_is_absent_or_broken(monkeypatch, capsys) -> None:
+    def broken() -> Any:
+        raise ImportError("no module named x")
+
+    libraries = {"absent": ("no-such-package", broken), "broken": ("numpy", broken)}
+    monkeypatch.setattr(benchmark, "LIBRARIES", libraries)
+    benchmark.main([])
+    shown = capsys.readouterr().out
+    assert "no-such-package: absent" in shown
+    assert f"numpy {np.__version__}" in shown
+    assert "does not import: no module named x" in shown
+
+
+def test_the_benchmark_sets_a_loss_beside_ours() -> None:
+    for loss, ours, same in ((grpo_derivative, tokens.grpo(), True), (clip, tokens.grpo(), False)):
+        row = benchmark.line(benchmark.foreign_losses.Case("a loss", loss, ours)).split()
+        assert row[:2] == ["a", "loss"]
+        assert row[2] == "0.2609" or not same
+        assert all((float(x) < 1e-12) is same for x in row[-2:])
