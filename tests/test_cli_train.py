@@ -151,7 +151,6 @@ def test_a_divergent_rate_stops_with_the_update_named(tmp_path, capsys):
         (["CartPole"], "unknown environment 'CartPole'; did you mean CartPole-v1"),
         (["breakout-minatar"], "did you mean Breakout-MinAtar"),
         (["qqq"], "known: Acrobot-v1, "),
-        ([""], "unknown environment ''"),
         (["nowhere/CartPole-v1"], "before the slash stands one of brax, "),
         (["CartPole-v1", "--epochs", "2"], "--epochs is no option of reinforce, which takes"),
         (["MNISTBandit-bsuite"], "downloads a data set"),

@@ -273,7 +273,7 @@ def test_no_problem_is_no_proof(problems):
 
 @pytest.mark.parametrize("problems", ["bandit", [1]])
 def test_what_is_no_problem_is_refused(problems):
-    with pytest.raises(TypeError, match=r"problems must be pgjax\.Problem records"):
+    with pytest.raises(TypeError, match="problems must be a sequence of Problem records"):
         assert_unbiased(reward_to_go, problems)
 
 

@@ -566,7 +566,7 @@ def check_gradient(name: str, tree: Any, like: tuple[str, Any] | None = None) ->
     """Raise if a pytree has no leaf, a leaf is not real, or it is not structured as `like`."""
     check_leaves(name, tree)
     leaves = jax.tree.leaves(tree)
-    if not leaves:
+    if not leaves and (like is None or jax.tree.leaves(like[1])):
         raise ValueError(f"{name} must have at least one leaf, got {describe(tree)}")
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not _is_real(jnp.result_type(leaf)):
