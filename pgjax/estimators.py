@@ -130,7 +130,8 @@ def score_weights(
     check_estimator(estimator)
     log_prob = check_log_prob(batch, log_prob)
     weight = evaluate_weights(estimator, batch, log_prob)
-    return jax.grad(lambda log_prob: _mean_term(estimator, batch, log_prob, weight))(log_prob)
+    own = varying(log_prob, (log_prob, weight, batch.log_prob))  # or devices' would be summed
+    return jax.grad(lambda log_prob: _mean_term(estimator, batch, log_prob, weight))(own)
 
 
 def reinforce(discount: Number, *, baseline: Baseline | None = None) -> Estimator:

@@ -44,6 +44,7 @@ from pgjax import (
     weights,
 )
 from pgjax.core import chunks
+from pgjax.estimators import score_weights
 
 DEVICES = 8
 N = 24
@@ -503,6 +504,9 @@ def everything(params: Any, key: Any) -> dict[str, Any]:
         ),
         "surrogate": pgjax.surrogate(COUPLED, *of_batch),
         "log_probs": pgjax.log_probs(*of_batch),
+        "score_weights of log-probabilities that all devices share": score_weights(
+            COUPLED, batch, jnp.full(batch.mask.shape, -0.5)
+        ),
         "sampled_gradient": pgjax.sampled_gradient(COUPLED, *both, **SIZES),
         "the same, split": pgjax.sampled_gradient(COUPLED, *both, **SIZES, micro_batch_size=2),
         "sampled_moments": pgjax.sampled_moments(COUPLED, *both, **SIZES),

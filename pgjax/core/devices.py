@@ -88,10 +88,10 @@ def varying(tree: Any, like: Any) -> Any:
     sums a derivative by what is the same on all devices over them, and each device is to have the
     estimate from its own trajectories. Outside `shard_map` nothing changes.
     """
-    axes = frozenset().union(*map(varies_over, jax.tree.leaves(like)))
+    axes = frozenset().union(*map(_varies_over, jax.tree.leaves(like)))
 
     def vary(x: Any) -> Any:
-        missing = tuple(axes - varies_over(x))
+        missing = tuple(axes - _varies_over(x))
         return jax.lax.pcast(x, missing, to="varying") if missing else x
 
     return jax.tree.map(vary, tree)
@@ -107,6 +107,6 @@ def _within(result: PartitionSpec, axes: tuple[str, ...]) -> PartitionSpec:
     return PartitionSpec(*map(part, result))
 
 
-def varies_over(x: Any) -> frozenset[str]:
+def _varies_over(x: Any) -> frozenset[str]:
     """The mesh axes of a surrounding `shard_map` along which x differs; none outside of one."""
     return jax.typeof(x).manual_axis_type.varying

@@ -8,7 +8,6 @@ second pass equals the first to the last bit.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,7 +20,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float, PyTree
 
 from pgjax.core.chunks import scan_rows
-from pgjax.core.devices import check_mesh, over_devices, varies_over, varying, without_explicit_axes
+from pgjax.core.devices import check_mesh, over_devices, varying, without_explicit_axes
 from pgjax.core.scores import weighted_score, weighted_score_per_trajectory
 from pgjax.core.validation import (
     check_estimator,
@@ -264,13 +263,6 @@ def _total(
         totals = over_devices(start, mesh, whole[0], (batch, weigh(batch)))
     else:
         needed = _read_by_weights(weigh, example)
-        if varies_over(key):  # in a user's shard_map
-            # Two passes that share no log-probability have given other gradients there, as jitted
-            # with JAX 0.10.2; why is not known, and the law of all functions in
-            # tests/test_devices.py sees it.
-            log_prob = replace(jax.tree.map(lambda x: False, example), log_prob=True)
-            kept = jax.tree.leaves(log_prob)
-            needed = [a or b for a, b in zip(needed, kept, strict=True)]
         sweep = partial(_sweep, draw, add, statistic.zero, needed, micro)
 
         def one_pass(carry: tuple[list[Array], Total], is_second: Array) -> tuple[Any, None]:
