@@ -41,6 +41,7 @@ from pgjax import (
     diagnostics,
     regularization,
     tabular,
+    tokens,
     weights,
 )
 from pgjax.core import chunks
@@ -580,6 +581,52 @@ def every_function_gives_each_device_its_own_with_one_factor() -> None:
                 raise AssertionError(f"{name} on {D} devices, own {is_own}") from error
 
 
+def parts_of_a_batch_of_tokens_add_up_to_the_whole() -> None:
+    """With the weights of the whole batch; by parameters that all devices share, JAX adds up."""
+    random = np.random.default_rng(0)
+    table, tokens_there = jnp.asarray(random.normal(size=5)), random.integers(5, size=(8, 3))
+    estimator, answers = tokens.dapo(), jnp.asarray(tokens_there)
+
+    def log_probs(table: Any, answers: Any) -> Any:
+        return jax.nn.log_softmax(table)[answers]
+
+    batch = tokens.Batch(
+        log_probs(table, answers),
+        jnp.asarray(np.arange(3) < random.integers(1, 4, (8, 1))),
+        reward=jnp.asarray(random.uniform(size=8)),
+        group=jnp.asarray([0, 1, 0, 1, 2, 2, 0, 1]),
+    )
+
+    def gradient(table: Any, answers: Any, batch: Any, weights: Any = None) -> Any:
+        return jax.grad(
+            lambda t: tokens.surrogate(estimator, log_probs(t, answers), batch, weights=weights)
+        )(table)
+
+    def shared_table(table: Any, answers: Any, batch: Any) -> Any:
+        return gradient(
+            table, answers, batch, tokens.shared_weights(estimator, batch, axis_name="n")
+        )
+
+    def own_table(table: Any, answers: Any, batch: Any) -> Any:
+        own = jax.lax.pcast(table, "n", to="varying")
+        return jax.lax.psum(shared_table(own, answers, batch), "n")
+
+    def alone(table: Any, answers: Any, batch: Any) -> Any:
+        own = jax.lax.pcast(table, "n", to="varying")
+        return jax.lax.pmean(gradient(own, answers, batch), "n")
+
+    split, whole = PartitionSpec("n"), PartitionSpec()
+    expected = jax.jit(gradient)(table, answers, batch)
+
+    def run(local: Any) -> Any:
+        specs = {"mesh": meshes()["2, automatic"], "in_specs": (whole, split, split)}
+        return jax.jit(jax.shard_map(local, **specs, out_specs=whole))(table, answers, batch)
+
+    assert_close(run(shared_table), expected, 1e-6)
+    assert_close(run(own_table), expected, 1e-6)
+    assert float(jnp.abs(run(alone) - expected).max()) > 1e-3
+
+
 def the_page_shows_what_is_right() -> None:
     """The block of docs/scaling.md; its own test runs it on one device."""
     page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
@@ -684,6 +731,7 @@ LAWS: list[Callable[[], None]] = [
     everything_works_in_a_shard_map,
     so_it_does_in_pieces,
     every_function_gives_each_device_its_own_with_one_factor,
+    parts_of_a_batch_of_tokens_add_up_to_the_whole,
     the_page_shows_what_is_right,
     the_mean_over_devices_is_the_estimate_from_all_trajectories,
     the_same_holds_under_pmap,

@@ -149,7 +149,7 @@ def test_the_command_takes_who_acts(who, status, acting, tmp_path, capsys):
 
 
 def importance_weighted(params, batch):
-    """Each reward times the ratios of all steps up to it: unbiased, whoever acts."""
+    """Each reward times the ratios of all steps up to it: unbiased under any acting policy."""
     log_prob = pgjax.log_probs(RANDOM.policy, params, batch)
     log_ratio = jnp.where(batch.mask, jax.lax.stop_gradient(log_prob) - batch.log_prob, 0)
     ratio = jnp.exp(jnp.cumsum(log_ratio, axis=1))

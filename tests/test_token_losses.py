@@ -162,7 +162,7 @@ def test_the_cosine_is_that_of_mean_and_gradient(judged: Verdict) -> None:
 
 
 class Tensor:
-    """A scalar of a framework that nobody here knows."""
+    """A scalar of a framework that is neither JAX nor NumPy."""
 
     shape = ()
 

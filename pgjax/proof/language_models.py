@@ -222,18 +222,54 @@ def moments_over_prompts(
 
     Bias: that of `moments_of`.
     """
+    shares, asked = zip(*by_prompt(model, acting), strict=True)
+    return mixed([moments_of(problem) for problem in asked], np.array(shares))
+
+
+def by_prompt(model: LanguageModel, acting: str) -> list[tuple[float, Problem]]:
+    """The problem that starts with each prompt, and the probability of the prompt.
+
+    Args:
+        model: a tiny language model.
+        acting: "policy", "old" or "sampler", who draws the answers: `behaviour` of the problems.
+
+    Raises:
+        ValueError: if `acting` is another word.
+    """
     problem = model.problem
     if acting not in ACTING:
         raise ValueError(f"acting must be one of {', '.join(ACTING)}, got {acting!r}")
     sampler = truncated(problem.params, kept=2)
     drawn = {"policy": problem.params, "old": model.old, "sampler": sampler}[acting]
-    prompts = np.flatnonzero(problem.mdp.initial)
-    each = []
-    for prompt in prompts:
-        initial = np.eye(problem.mdp.num_states)[prompt]
-        mdp = replace(problem.mdp, initial=initial)
-        each.append(moments_of(replace(problem, mdp=mdp, behaviour=drawn)))
-    return _mixed(each, problem.mdp.initial[prompts])
+    found = []
+    for prompt in np.flatnonzero(problem.mdp.initial):
+        mdp = replace(problem.mdp, initial=np.eye(problem.mdp.num_states)[prompt])
+        asked = replace(problem, mdp=mdp, behaviour=drawn)
+        found.append((float(problem.mdp.initial[prompt]), asked))
+    return found
+
+
+def bias_scale_residue(
+    mean: Float[np.ndarray, "P"], truth: Float[np.ndarray, "P"]
+) -> tuple[float, float, float]:
+    """How far a mean is from the truth, in three numbers, with bias² = (scale − 1)² + residue².
+
+    Args:
+        mean: [P] of an estimate.
+        truth: [P], not zero.
+
+    Returns:
+        ‖mean − truth‖ / ‖truth‖; the c of mean = c · truth + rest, which a step size undoes; and
+        ‖rest‖ / ‖truth‖, which none undoes.
+
+    Example:
+        >>> bias_scale_residue(np.array([3.0, 0.5]), np.array([2.0, 0.0]))
+        (0.5590169943749475, 1.5, 0.25)
+    """
+    length = np.linalg.norm(truth)
+    scale = mean @ truth / length**2
+    bias, residue = (np.linalg.norm(mean - c * truth) / length for c in (1.0, scale))
+    return float(bias), float(scale), float(residue)
 
 
 def _with_fields(
@@ -258,8 +294,15 @@ def _with_fields(
     return function
 
 
-def _mixed(each: Sequence[Moments], weights: np.ndarray) -> Moments:
-    """Moments of a mixture."""
+def mixed(each: Sequence[Moments], weights: Float[np.ndarray, "R"]) -> Moments:
+    """Moments of an estimate that is one of R at random.
+
+    Args:
+        each: of the R.
+        weights: [R] their probabilities.
+
+    Bias: exact.
+    """
     mean = sum(w * m.mean for w, m in zip(weights, each, strict=True))
     second = sum(
         w * (m.covariance + np.outer(m.mean, m.mean)) for w, m in zip(weights, each, strict=True)

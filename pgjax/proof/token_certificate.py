@@ -10,8 +10,7 @@ A batch is one group: G answers to one prompt, and the prompt is drawn too.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations_with_replacement
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +22,17 @@ from pgjax import enumeration, exact, terms, tokens
 from pgjax.core.float64 import in_float64
 from pgjax.core.scores import log_probs
 from pgjax.estimators import score_weights
-from pgjax.proof.language_models import ACTING, LanguageModel, models, truncated
+from pgjax.exact.problem import Problem
+from pgjax.proof.language_models import (
+    ACTING,
+    LanguageModel,
+    bias_scale_residue,
+    by_prompt,
+    mixed,
+    models,
+)
 from pgjax.proof.registry.rows_tokens import TOKENS, TokenRow
-from pgjax.types import Estimator, Params, Trajectory
+from pgjax.types import Estimator, Moments, Params, Trajectory
 
 TARGET = 0.1
 """The relative error whose price in answers is reported."""
@@ -40,8 +47,7 @@ class TokenCertificate(NamedTuple):
         acting: who drew the tokens: "policy", "old" or "sampler".
         group_size: G.
         truth: [P] the row's estimand.
-        mean: [P] of the estimate from one group.
-        total_variance: of the estimate from one group.
+        moments: of the estimate from one group.
         yardstick: tr Σ of REINFORCE from one answer, drawn by the policy.
     """
 
@@ -50,29 +56,28 @@ class TokenCertificate(NamedTuple):
     acting: str
     group_size: int
     truth: Float[np.ndarray, "P"]
-    mean: Float[np.ndarray, "P"]
-    total_variance: float
+    moments: Moments
     yardstick: float
 
     @property
     def bias(self) -> float:
         """Relative bias, ‖E ĝ − truth‖ / ‖truth‖."""
-        return _norm(self.mean - self.truth) / _norm(self.truth)
+        return bias_scale_residue(self.moments.mean, self.truth)[0]
 
     @property
     def scale(self) -> float:
         """The factor of the truth in E ĝ, which a step size can undo."""
-        return float(self.mean @ self.truth) / _norm(self.truth) ** 2
+        return bias_scale_residue(self.moments.mean, self.truth)[1]
 
     @property
     def residue(self) -> float:
         """What no step size undoes: ‖E ĝ − scale · truth‖ / ‖truth‖."""
-        return _norm(self.mean - self.scale * self.truth) / _norm(self.truth)
+        return bias_scale_residue(self.moments.mean, self.truth)[2]
 
     @property
     def variance(self) -> float:
         """Total variance for each answer, relative to REINFORCE's."""
-        return self.group_size * self.total_variance / self.yardstick
+        return self.group_size * float(self.moments.total_variance) / self.yardstick
 
     @property
     def needed(self) -> int | None:
@@ -81,7 +86,7 @@ class TokenCertificate(NamedTuple):
         allowed = TARGET**2 - bias**2
         if allowed <= 0:
             return None
-        relative = self.total_variance / _norm(self.truth) ** 2
+        relative = float(self.moments.total_variance) / float(self.truth @ self.truth)
         return self.group_size * max(math.ceil(relative / allowed), 1)
 
 
@@ -93,7 +98,7 @@ def certify_tokens(
     group_sizes: Sequence[int] = (2, 4),
     acting: Sequence[str] = ACTING,
 ) -> list[TokenCertificate]:
-    """Every row on every model, for every group size and whoever draws the tokens; exactly.
+    """Every row on every model, for every group size and every policy that may act; exactly.
 
     If "old" acts, the batch's `log_prob` is the old policy's. If "sampler" does, it is that of the
     policy itself, and `sampler_log_prob` is that of its top-two sampler. `value` is the exact V of
@@ -149,7 +154,7 @@ def refuted(certificates: Sequence[TokenCertificate]) -> list[str]:
 
 
 def table(certificates: Sequence[TokenCertificate]) -> str:
-    """A table of one model and group size as text: bias and residue, whoever draws the tokens.
+    """A table of one model and group size as text: bias and residue for each acting policy.
 
     Args:
         certificates: of one model and group size.
@@ -186,28 +191,19 @@ class _Answers(NamedTuple):
     batch: Trajectory  # [M, T]
     present: np.ndarray  # [M, T] log π
     score: np.ndarray  # [M, T, P]
-    probability: np.ndarray  # [M] for whoever acts
+    probability: np.ndarray  # [M] under the policy that acts
+    greedy: float  # reward of the answer that takes the most probable token each time
 
 
 def _certify(
     rows: Sequence[TokenRow], model: LanguageModel, group_size: int, acting: str
 ) -> list[TokenCertificate]:
-    problem = model.problem
     names = {"pgjax": pgjax, "tokens": tokens, "terms": terms, "math": math}
     estimators = [eval(row.code, names) for row in rows]
-    initial = problem.mdp.initial
-    prompts = np.flatnonzero(initial)
-    share = initial[prompts]
-    means, seconds = [], []
-    for prompt in prompts:
-        answers = _answers(model, int(prompt), acting)
-        greedy = _greedy_reward(model, answers.batch)
-        mean, second = _moments(rows, estimators, answers, group_size, greedy)
-        means.append(mean)
-        seconds.append(second)
-    mean, second = np.tensordot(share, means, 1), share @ np.array(seconds)
-    truths = _truths(model, {row.estimand for row in rows})
-    yardstick = _yardstick(model)
+    shares, asked = zip(*by_prompt(model, acting), strict=True)
+    held = model.old if acting == "old" else model.problem.params
+    each = [_moments(rows, estimators, _answers(model, p, held), group_size) for p in asked]
+    truths, yardstick = _truths(model), _yardstick(model)
     return [
         TokenCertificate(
             row,
@@ -215,44 +211,42 @@ def _certify(
             acting,
             group_size,
             truths[row.estimand],
-            mean[i],
-            float(second[i] - mean[i] @ mean[i]),
+            mixed(moments, np.array(shares)),
             yardstick,
         )
-        for i, row in enumerate(rows)
+        for row, moments in zip(rows, zip(*each, strict=True), strict=True)
     ]
 
 
-def _answers(model: LanguageModel, prompt: int, acting: str) -> _Answers:
-    problem = model.problem
-    policy, params = problem.policy, problem.params
-    initial = np.eye(problem.mdp.num_states)[prompt]
-    asked = replace(problem, mdp=replace(problem.mdp, initial=initial), behaviour=None)
-    batch, _ = enumeration.trajectories(asked)
-
-    def under(logits: Params) -> np.ndarray:
-        return np.asarray(log_probs(policy, jnp.asarray(logits), batch))
-
-    drawn = {"policy": params, "old": model.old, "sampler": truncated(params, kept=2)}[acting]
+def _answers(model: LanguageModel, asked: Problem, held: Params) -> _Answers:
+    """Every answer to the prompt that a problem starts with; none is left out as impossible."""
+    batch, _ = enumeration.trajectories(replace(asked, behaviour=None))
     values = exact.state_values(asked)  # [T, S]
+
+    def under(params: Params) -> np.ndarray:
+        return np.asarray(log_probs(asked.policy, jnp.asarray(params), batch))
+
+    present, drawn = under(asked.params), under(asked.acting_params)
     batch = replace(
         batch,
-        log_prob=under(model.old if acting == "old" else params),
-        sampler_log_prob=under(drawn),
+        log_prob=under(held),
+        sampler_log_prob=drawn,
         reference_log_prob=under(model.reference),
         value=np.einsum("mts,ts->mt", batch.observation, values),
     )
-    jacobian = jax.jacrev(lambda p: log_probs(policy, p, batch))(jnp.asarray(params))
-    score = np.asarray(jacobian).reshape(*batch.mask.shape, -1)
-    return _Answers(batch, under(params), score, np.exp(under(drawn).sum(axis=1)))
-
-
-def _greedy_reward(model: LanguageModel, batch: Trajectory) -> float:
-    """Of the answer that takes the most probable token each time."""
-    likeliest = np.argmax(model.problem.params, axis=1)
-    tokens_there = batch.observation @ likeliest
-    is_greedy = np.all(~batch.mask | (batch.action == tokens_there), axis=1)
-    return float(np.asarray(batch.reward)[is_greedy].sum())
+    score = jax.jacrev(lambda params: log_probs(asked.policy, params, batch))(
+        jnp.asarray(asked.params)
+    )
+    likeliest = np.argmax(asked.params, axis=1)
+    is_greedy = ~batch.mask | (batch.action == batch.observation @ likeliest)
+    greedy = np.asarray(batch.reward)[np.all(is_greedy, axis=1)].sum()
+    return _Answers(
+        batch,
+        present,
+        np.asarray(score).reshape(*batch.mask.shape, -1),
+        np.exp(drawn.sum(axis=1)),
+        float(greedy),
+    )
 
 
 @jax.jit
@@ -274,92 +268,65 @@ def _moments(
     estimators: Sequence[Estimator],
     answers: _Answers,
     group_size: int,
-    greedy: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """[R, P] the mean, and [R] the mean square, of each estimator."""
-    M, T, P = answers.score.shape
-    members = np.array([*combinations_with_replacement(range(M), group_size)])
-    weight = _weights(members, answers.probability)
-    score = answers.score.reshape(M * T, P)
-    means, squares = [], []
-    remax = [i for i, row in enumerate(rows) if row.name == "ReMax"]
-    found = {}
-    for chosen, value in (
-        ([i for i in range(len(rows)) if i not in remax], answers.batch.value),
-        (remax, np.full(answers.batch.mask.shape, greedy)),
-    ):
+) -> list[Moments]:
+    """Of each estimator, from one group of answers to one prompt."""
+    members, weight = enumeration.multisets(answers.probability, group_size)
+    found: dict[int, jax.Array] = {}
+    greedy = np.full(answers.batch.mask.shape, answers.greedy)
+    for is_remax, value in ((False, answers.batch.value), (True, greedy)):
+        chosen = [i for i, row in enumerate(rows) if ("remax" in row.code) == is_remax]
         if chosen:
             batch = replace(answers.batch, value=value)
             parts = [estimators[i] for i in chosen], batch, answers.present, members
-            each = _score_weights(*parts)
-            found |= dict(zip(chosen, each, strict=True))
-    for i in range(len(rows)):
-        coefficient = np.zeros((len(members), M, T))
-        for place in range(group_size):
-            np.add.at(
-                coefficient,
-                (np.arange(len(members)), members[:, place]),
-                np.asarray(found[i])[:, place],
-            )
-        estimate = coefficient.reshape(len(members), M * T) @ score
-        means.append(weight @ estimate)
-        squares.append(weight @ np.sum(estimate**2, axis=1))
-    return np.array(means), np.array(squares)
+            found |= dict(zip(chosen, _score_weights(*parts), strict=True))
+    return [_moments_of(np.asarray(found[i]), members, weight, answers) for i in range(len(rows))]
 
 
-def _weights(members: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """[B] the probability of each multiset of answers."""
-    G = members.shape[1]
-    ways = np.full(len(members), float(math.factorial(G)))
-    run = np.ones(len(members))
-    for place in range(1, G):
-        run = np.where(members[:, place] == members[:, place - 1], run + 1, 1)
-        ways /= run
-    return ways * np.prod(probability[members], axis=1)
+def _moments_of(
+    weights: np.ndarray, members: np.ndarray, probability: np.ndarray, answers: _Answers
+) -> Moments:
+    """Of Σ c ∇log π, for score weights [B, G, T] of B groups of answers [B, G]."""
+    M, T, P = answers.score.shape
+    coefficient = np.zeros((len(members), M, T))
+    for place in range(members.shape[1]):
+        np.add.at(coefficient, (np.arange(len(members)), members[:, place]), weights[:, place])
+    estimate = coefficient.reshape(len(members), M * T) @ answers.score.reshape(M * T, P)
+    mean = probability @ estimate
+    central = estimate - mean
+    return Moments(mean, (probability[:, None] * central).T @ central)
 
 
-def _truths(model: LanguageModel, estimands: set[str]) -> dict[str, np.ndarray]:
+def _truths(model: LanguageModel) -> dict[str, np.ndarray]:
     """Each estimand's exact gradient [P]."""
-    problem = model.problem
-    policy = problem.policy
-    initial = problem.mdp.initial
 
-    def of_prompt(prompt: int) -> dict:
-        batch = _answers(model, prompt, "policy").batch
+    def of_prompt(asked: Problem) -> dict[str, Any]:
+        batch = _answers(model, asked, asked.params).batch
         reward = np.asarray(batch.reward).sum(axis=1)
         reference = np.asarray(batch.reference_log_prob).sum(axis=1)
-        beaten = reward[:, None] > reward[None]  # the best of two is the first, unless it is less
+        best_of_two = np.maximum(reward[:, None], reward[None])
 
-        def values(params: Params) -> dict:
-            log_prob = jnp.sum(log_probs(policy, params, batch), axis=1)
+        def values(params: Params) -> dict[str, jax.Array]:
+            log_prob = jnp.sum(log_probs(asked.policy, params, batch), axis=1)
             p = jnp.exp(log_prob)
-            J = p @ reward
-            best = jnp.sum(p[:, None] * p[None] * np.where(beaten, reward[:, None], reward[None]))
-            return {"∇J": J, "∇(J − KL)": J - p @ (log_prob - reference), "∇ best of 2": best}
+            J, divergence = p @ reward, p @ (log_prob - reference)
+            return {"∇J": J, "∇(J − KL)": J - divergence, "∇ best of 2": p @ best_of_two @ p}
 
-        return jax.jacrev(values)(jnp.asarray(problem.params))
+        return jax.jacrev(values)(jnp.asarray(asked.params))
 
-    each = [
-        jax.tree.map(lambda x, p=p: initial[p] * np.asarray(x).ravel(), of_prompt(int(p)))
-        for p in np.flatnonzero(initial)
-    ]
-    return {name: np.sum([found[name] for found in each], axis=0) for name in estimands}
+    each = [(share, of_prompt(asked)) for share, asked in by_prompt(model, "policy")]
+    return {
+        name: np.sum([share * np.asarray(found[name]).ravel() for share, found in each], axis=0)
+        for name in each[0][1]
+    }
 
 
 def _yardstick(model: LanguageModel) -> float:
-    """The total variance of REINFORCE from one answer."""
-    initial = model.problem.mdp.initial
-    mean, square = np.zeros(()), 0.0
-    for prompt in np.flatnonzero(initial):
-        answers = _answers(model, int(prompt), "policy")
-        total = np.asarray(answers.batch.reward).sum(axis=1)[:, None]
-        mask = np.asarray(answers.batch.mask)[:, :, None]
-        estimate = total * np.where(mask, answers.score, 0).sum(axis=1)
-        p = initial[prompt] * answers.probability
-        mean = mean + p @ estimate
-        square += float(p @ np.sum(estimate**2, axis=1))
-    return square - float(np.sum(mean**2))
-
-
-def _norm(vector: np.ndarray) -> float:
-    return float(np.linalg.norm(vector))
+    """The total variance of REINFORCE from one answer, drawn by the policy."""
+    shares, each = [], []
+    for share, asked in by_prompt(model, "policy"):
+        answers = _answers(model, asked, asked.params)
+        outcome = np.where(answers.batch.mask, answers.batch.reward.sum(axis=1)[:, None], 0)
+        alone = np.arange(len(outcome))[:, None]
+        each.append(_moments_of(outcome[:, None], alone, answers.probability, answers))
+        shares.append(share)
+    return float(mixed(each, np.array(shares)).total_variance)

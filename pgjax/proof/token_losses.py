@@ -20,7 +20,12 @@ from pgjax.core.float64 import in_float64
 from pgjax.core.scores import log_probs
 from pgjax.core.validation import check_positive
 from pgjax.exact.problem import Problem
-from pgjax.proof.language_models import LanguageModel, moments_over_prompts, three_tokens
+from pgjax.proof.language_models import (
+    LanguageModel,
+    bias_scale_residue,
+    moments_over_prompts,
+    three_tokens,
+)
 from pgjax.types import Moments, Params, Trajectory
 
 FIELDS = (
@@ -167,13 +172,13 @@ def judge_loss(
     usual = moments_over_prompts(model, "policy", reinforce)
     truth = ravel_pytree(exact.gradient(model.problem))[0]
     length, size = np.linalg.norm(truth), np.linalg.norm(found.mean)
-    scale = found.mean @ truth / length**2
+    bias, scale, residue = bias_scale_residue(found.mean, np.asarray(truth))
     return Verdict(
         name=getattr(loss, "__name__", type(loss).__name__),
         setting=f"{model.name}, groups of {N} drawn by the {acting}",
-        bias=float(np.linalg.norm(found.mean - truth) / length),
-        scale=float(scale),
-        residue=float(np.linalg.norm(found.mean - scale * truth) / length),
+        bias=bias,
+        scale=scale,
+        residue=residue,
         cosine=float(scale * length / size) if size else float("nan"),
         variance=float(found.total_variance / usual.total_variance),
         padding=max(padding),

@@ -48,8 +48,9 @@ def shared_weights(
     the batch, to rounding, for every estimator.
 
     Inside `jax.shard_map` each device holds some rows; `axis_name` gathers the batch's arrays,
-    which are small beside a network. Sum the gradients over the devices. Under `jax.jit` with
-    sharded arrays there is nothing to do: a batch is then whole already.
+    which are small beside a network. By parameters that all devices share, JAX adds the devices'
+    gradients up by itself; by parameters of the device's own, end with `jax.lax.psum`. Under
+    `jax.jit` with sharded arrays there is nothing to do: a batch is then whole already.
 
     Args:
         estimator: any.
