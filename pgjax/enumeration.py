@@ -498,7 +498,11 @@ def _depends_on_order(
 
 
 def _chunk_size(one: Trajectory, P: int, M: int, K: int) -> int:
-    """Batches like `one` per chunk, for some 64 MB of observations and estimates."""
+    """Batches like `one` per chunk, for some 64 MB of observations and estimates.
+
+    Few batches come in small chunks, for every chunk is evaluated whole, and `examine` evaluates
+    four of them besides.
+    """
     numbers = 4 * P + 4 * sum(leaf.size for leaf in jax.tree.leaves(one))
-    most = min(M, 65_536) if K == 1 else 4096
-    return int(min(max(8_000_000 // numbers, 1), most))
+    most = 65_536 if K == 1 else 512 if math.comb(M + K - 1, K) <= FEW else 4096
+    return int(min(max(8_000_000 // numbers, 1), most, M**K))
