@@ -1,19 +1,23 @@
 """The certificate over tokens agrees with enumeration, and its rows say what is so."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 import pgjax
 from pgjax import exact, tokens
-from pgjax.proof.language_models import group_moments, models, three_tokens
+from pgjax.proof.language_models import models, three_tokens, with_tool
 from pgjax.proof.registry import TOKENS, TokenRow
 from pgjax.proof.token_certificate import TokenCertificate, certify_tokens, refuted, table
+from pgjax.proof.token_moments import group_moments
 
 
 @pytest.fixture(scope="module")
 def found() -> list[TokenCertificate]:
-    """Two models whose programs are the same, all rows."""
-    chosen = [three_tokens(), models()[-1]]
+    """Three models whose programs are the same, all rows."""
+    chosen = [three_tokens(), models()[3], with_tool()]
     return certify_tokens(language_models=chosen, group_sizes=(4,), acting=("policy", "old"))
 
 
@@ -30,9 +34,15 @@ def test_false_statements_are_refuted(found) -> None:
         assert len(refuted(false)) == 1
 
 
-@pytest.mark.parametrize("code", ["tokens.grpo()", "tokens.rloo(kl=tokens.kl_in_reward(1.0))"])
-def test_the_certificate_is_what_enumeration_of_the_gradient_says(code: str) -> None:
-    model = models()[-1]
+@pytest.mark.parametrize(
+    ("code", "model"),
+    [
+        ("tokens.grpo()", models()[3]),
+        ("tokens.rloo(kl=tokens.kl_in_reward(1.0))", models()[3]),
+        ("tokens.dapo()", with_tool()),
+    ],
+)
+def test_the_certificate_is_what_enumeration_of_the_gradient_says(code: str, model) -> None:
     row = TokenRow("any", code, "none", "∇(J − KL)")
     (short,) = certify_tokens([row], [model], group_sizes=[2], acting=["old"])
     full = group_moments(eval(code, {"tokens": tokens}), model, group_size=2, acting="old")
@@ -49,6 +59,36 @@ def test_the_known_numbers_of_the_three_token_model(found) -> None:
     np.testing.assert_allclose(found[0].truth, truth, rtol=0, atol=1e-12)
 
 
+def test_a_token_of_a_tool_counts_nowhere(found) -> None:
+    model = with_tool()
+    at_the_end = model._replace(tool=2)  # the place of the tool's token is padding
+    beside = certify_tokens(language_models=[at_the_end], group_sizes=(4,), acting=("old",))
+    holes = [c for c in found if c.model == model.name and c.acting == "old"]
+    for hole, none in zip(holes, beside, strict=True):
+        name, close = hole.row.name, {"rtol": 0, "atol": 1e-13}
+        np.testing.assert_allclose(hole.moments.mean, none.moments.mean, **close, err_msg=name)
+        covariance = hole.moments.covariance
+        np.testing.assert_allclose(covariance, none.moments.covariance, **close, err_msg=name)
+    truth = exact.gradient(model.problem).ravel()
+    np.testing.assert_allclose(holes[0].truth, truth, rtol=0, atol=1e-13)
+
+
+def test_a_tool_s_token_that_counts_is_seen() -> None:
+    model = with_tool()
+
+    def counted(batch: Any, log_prob: Any) -> Any:
+        mask = batch.mask.at[:, model.tool].set(batch.mask[:, 2])
+        return tokens.grpo().weights(replace(batch, mask=mask), log_prob)
+
+    right = tokens.grpo()
+    found = [
+        group_moments(each, model, group_size=2).mean
+        for each in (right, replace(right, weights=counted))
+    ]
+    size = np.linalg.norm(exact.gradient(model.problem))
+    assert np.linalg.norm(found[0] - found[1]) > 0.05 * size
+
+
 def test_the_deviation_turns_the_gradient_where_prompts_differ(found) -> None:
     residue = {c.model: c.residue for c in found if c.row.name == "LUSPO" and c.acting == "policy"}
     assert residue["three tokens"] < 1e-10
@@ -56,6 +96,7 @@ def test_the_deviation_turns_the_gradient_where_prompts_differ(found) -> None:
 
 
 def test_answers_needed_are_enough_and_no_fewer_are(found) -> None:
+    assert any(c.needed is None for c in found)
     for c in found:
         if c.needed is not None:
             size = float(np.linalg.norm(c.truth))

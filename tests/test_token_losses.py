@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks import token_losses as benchmark
 from pgjax import exact, judge_loss, tokens
-from pgjax.proof.language_models import group_moments, models, three_tokens
+from pgjax.proof.language_models import models, three_tokens, with_tool
 from pgjax.proof.token_losses import Verdict
+from pgjax.proof.token_moments import group_moments
 
 MODEL = three_tokens()
 
@@ -44,9 +45,8 @@ def test_a_loss_has_the_moments_of_the_same_estimator(judged: Verdict) -> None:
     assert judged.variance == pytest.approx(ratio, rel=1e-12)
 
 
-@pytest.mark.parametrize("acting", ["old", "sampler"])
-def test_other_actors_and_two_prompts_are_judged_alike(acting: str) -> None:
-    model = models()[3]
+@pytest.mark.parametrize(("acting", "model"), [("old", models()[3]), ("sampler", with_tool())])
+def test_other_actors_two_prompts_and_a_tool_are_judged_alike(acting: str, model) -> None:
     found = judge_loss(grpo_derivative, model, acting=acting).moments
     expected = group_moments(tokens.grpo(), model, group_size=2, acting=acting)
     np.testing.assert_allclose(found.mean, expected.mean, rtol=0, atol=1e-14)

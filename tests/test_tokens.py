@@ -13,7 +13,8 @@ import pgjax
 from pgjax import enumeration, exact, terms, tokens
 from pgjax.estimators import gradient
 from pgjax.proof import language_models
-from pgjax.proof.language_models import group_moments, three_tokens
+from pgjax.proof.language_models import three_tokens
+from pgjax.proof.token_moments import group_moments
 from pgjax.tokens import advantages, corrections
 from pgjax.tokens.batch import as_trajectories
 from pgjax.types import Estimator

@@ -9,19 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Float
 
-from pgjax import enumeration
-from pgjax.core.float64 import in_float64
-from pgjax.core.scores import log_probs
-from pgjax.enumeration import Function
-from pgjax.estimators import gradient
 from pgjax.exact.problem import Problem
 from pgjax.exact.tabular import TabularMDP
 from pgjax.policies import tabular_softmax
-from pgjax.types import Estimator, Moments, Params, Trajectory
+from pgjax.types import Params, Trajectory
 
 Context = tuple[int, ...]
 
@@ -34,16 +29,59 @@ class LanguageModel(NamedTuple):
             the prompts.
         old: parameters of the policy before the last updates.
         reference: parameters of the reference policy of a KL penalty.
+        tool: the place of an answer that a tool writes, not the policy; None if there is none.
+            `problem` has the policy's own tokens only: what the tool writes is a random transition.
     """
 
     problem: Problem
     old: Params
     reference: Params
+    tool: int | None = None
 
     @property
     def name(self) -> str:
         """As reports print it."""
         return self.problem.name
+
+    @property
+    def places(self) -> int:
+        """T, how many tokens an answer has at most, the tool's included."""
+        return self.problem.finite_horizon + (self.tool is not None)
+
+    @property
+    def own(self) -> list[int]:
+        """The places that the policy writes."""
+        return [place for place in range(self.places) if place != self.tool]
+
+    def laid_out(self, batch: Trajectory) -> Trajectory:
+        """The policy's tokens, as enumerated, with a hole in the mask where the tool wrote.
+
+        Args:
+            batch: [N, T − 1] if there is a tool, else [N, T].
+
+        Returns:
+            [N, T]; the hole holds the numbers of the token before it, which mean nothing there.
+        """
+        if self.tool is None:
+            return batch
+        by_token = (
+            *("observation", "action", "reward", "log_prob", "terminated", "truncated", "mask"),
+            *("value", "reference_log_prob", "sampler_log_prob"),
+        )
+        parts = {name: self.spread(getattr(batch, name)) for name in by_token}
+        parts["mask"] = parts["mask"] & (np.arange(self.places) != self.tool)
+        return replace(batch, **parts)
+
+    def spread(self, x: Any) -> Any:
+        """Numbers of the policy's tokens, [N, T − 1, ...] if there is a tool, at their places.
+
+        Returns:
+            [N, T, ...]; the tool's place repeats the one before it.
+        """
+        if self.tool is None:
+            return x
+        place = [*range(self.tool), *range(self.tool - 1, self.places - 1)]
+        return jax.tree.map(lambda x: x[:, place], x)
 
 
 def models() -> tuple[LanguageModel, ...]:
@@ -51,13 +89,13 @@ def models() -> tuple[LanguageModel, ...]:
 
     Returns:
         "three tokens": one prompt, rewards 0 and 1; "four tokens"; "graded": rewards between 0 and
-        1; "two prompts": an easy one and a hard one, equally frequent.
+        1; "two prompts": an easy one and a hard one, equally frequent; "tool": `with_tool`.
 
     Example:
         >>> [model.name for model in models()]
-        ['three tokens', 'four tokens', 'graded', 'two prompts']
+        ['three tokens', 'four tokens', 'graded', 'two prompts', 'tool']
     """
-    return three_tokens(), _four_tokens(), _graded(), _two_prompts()
+    return three_tokens(), _four_tokens(), _graded(), _two_prompts(), with_tool()
 
 
 def three_tokens() -> LanguageModel:
@@ -73,6 +111,22 @@ def three_tokens() -> LanguageModel:
         0.379122
     """
     return _drawn("three tokens", 3, 1, lambda random, n: random.binomial(1, 0.4, n))
+
+
+def with_tool() -> LanguageModel:
+    """As `three_tokens`, but a tool writes the token in the middle.
+
+    Returns:
+        LanguageModel drawn likewise; an answer has one or two tokens of the policy.
+
+    Example:
+        >>> from pgjax import enumeration
+        >>> model = with_tool()
+        >>> batch, probability = enumeration.trajectories(model.problem)
+        >>> batch.mask.shape, model.laid_out(batch).mask[-1].tolist()
+        ((15, 2), [True, False, True])
+    """
+    return _drawn("tool", 3, 1, lambda random, n: random.binomial(1, 0.4, n), tool=1)
 
 
 def _four_tokens() -> LanguageModel:
@@ -110,8 +164,16 @@ def answers(length: int, *, vocabulary: int = 3, start: Context = ()) -> Iterato
             yield from answers(length, vocabulary=vocabulary, start=answer)
 
 
+REPEATS = 0.6
+"""The probability that a tool repeats the policy's last token; the others are equally frequent."""
+
+
 def language_mdp(
-    rewards: Sequence[dict[Context, float]], *, length: int, vocabulary: int = 3
+    rewards: Sequence[dict[Context, float]],
+    *,
+    length: int,
+    vocabulary: int = 3,
+    tool: int | None = None,
 ) -> TabularMDP:
     """A TabularMDP of contexts, shortest first, prompt after prompt, and a last state for the end.
 
@@ -119,6 +181,8 @@ def language_mdp(
         rewards: for each prompt, the reward of every answer.
         length: the most tokens.
         vocabulary: how many tokens there are; 0 ends the answer.
+        tool: the place that a tool writes, neither the first nor the last; None if there is none.
+            It repeats the policy's last token with probability 0.6; its 0 ends the answer too.
 
     Raises:
         KeyError: if an answer has no reward.
@@ -127,18 +191,23 @@ def language_mdp(
         (prompt, context)
         for prompt in range(len(rewards))
         for size in range(length)
+        if size != tool
         for context in np.ndindex(*[vocabulary - 1] * size)
     ]
     place = {(p, tuple(token + 1 for token in c)): i for i, (p, c) in enumerate(contexts)}
-    S, end = len(place) + 1, len(place)
+    S, end, others = len(place) + 1, len(place), (1 - REPEATS) / (vocabulary - 1)
     transition, reward = np.zeros((S, vocabulary, S)), np.zeros((S, vocabulary, S))
     for (prompt, context), state in place.items():
         for token in range(vocabulary):
-            longer = (*context, token)
-            following = place.get((prompt, longer), end)
-            transition[state, token, following] = 1
-            if following == end:
-                reward[state, token, end] = rewards[prompt][longer]
+            longer, chance = [(*context, token)], [1.0]
+            if len(longer[0]) == tool and token > 0:
+                longer = [(*longer[0], written) for written in range(vocabulary)]
+                chance = np.where(np.arange(vocabulary) == token, REPEATS, others)
+            for answer, probability in zip(longer, chance, strict=True):
+                following = place.get((prompt, answer), end)
+                transition[state, token, following] = probability
+                if following == end:
+                    reward[state, token, end] = rewards[prompt][answer]
     transition[end, :, end] = 1
     initial = np.array([0.0] * S)
     initial[[place[prompt, ()] for prompt in range(len(rewards))]] = 1 / len(rewards)
@@ -161,170 +230,23 @@ def truncated(logits: Float[Any, "S A"], kept: int) -> Float[np.ndarray, "S A"]:
     return np.where(logits < least, -1e3, logits)
 
 
-ACTING = ("policy", "old", "sampler")
-"""Who draws the tokens: the policy itself, the old one, or a top-two sampler of the policy."""
-
-
-@in_float64
-def group_moments(
-    estimate: Estimator | Function,
-    model: LanguageModel,
-    *,
-    group_size: int,
-    acting: str = "policy",
-    value: float | None = None,
-) -> Moments:
-    """Exact moments of an estimate from one group: G answers to one prompt, drawn at random.
-
-    Args:
-        estimate: an Estimator, or a function (params, batch) -> numbers. The batch names its group,
-            the reference's log-probabilities and the sampler's; `log_prob` is the policy's, or the
-            old one's if that acts.
-        model: a tiny language model.
-        group_size: G.
-        acting: "policy", "old" or "sampler".
-        value: that the batch records for every answer.
-
-    Returns:
-        Moments over the flattened result.
-
-    Raises:
-        ValueError: if there are too many groups to sum over, or `acting` is another word.
-
-    Bias: exact.
-
-    Example:
-        >>> from pgjax import exact, tokens
-        >>> model = three_tokens()
-        >>> found = group_moments(tokens.rloo(), model, group_size=2)
-        >>> bool(np.allclose(found.mean, exact.gradient(model.problem).ravel(), atol=1e-12))
-        True
-    """
-    held = model.old if acting == "old" else model.problem.params
-    function = _with_fields(estimate, model, held, value)
-    return moments_over_prompts(
-        model, acting, lambda asked: enumeration.moments(function, asked, batch_size=group_size)
-    )
-
-
-def moments_over_prompts(
-    model: LanguageModel, acting: str, moments_of: Callable[[Problem], Moments]
-) -> Moments:
-    """Moments of an estimate from answers to one prompt, which is drawn first.
-
-    Args:
-        model: a tiny language model.
-        acting: "policy", "old" or "sampler", who draws the answers.
-        moments_of: of the problem that starts with one of the prompts, and whose `behaviour` draws.
-
-    Raises:
-        ValueError: if `acting` is another word.
-
-    Bias: that of `moments_of`.
-    """
-    shares, asked = zip(*by_prompt(model, acting), strict=True)
-    return mixed([moments_of(problem) for problem in asked], np.array(shares))
-
-
-def by_prompt(model: LanguageModel, acting: str) -> list[tuple[float, Problem]]:
-    """The problem that starts with each prompt, and the probability of the prompt.
-
-    Args:
-        model: a tiny language model.
-        acting: "policy", "old" or "sampler", who draws the answers: `behaviour` of the problems.
-
-    Raises:
-        ValueError: if `acting` is another word.
-    """
-    problem = model.problem
-    if acting not in ACTING:
-        raise ValueError(f"acting must be one of {', '.join(ACTING)}, got {acting!r}")
-    sampler = truncated(problem.params, kept=2)
-    drawn = {"policy": problem.params, "old": model.old, "sampler": sampler}[acting]
-    found = []
-    for prompt in np.flatnonzero(problem.mdp.initial):
-        mdp = replace(problem.mdp, initial=np.eye(problem.mdp.num_states)[prompt])
-        asked = replace(problem, mdp=mdp, behaviour=drawn)
-        found.append((float(problem.mdp.initial[prompt]), asked))
-    return found
-
-
-def bias_scale_residue(
-    mean: Float[np.ndarray, "P"], truth: Float[np.ndarray, "P"]
-) -> tuple[float, float, float]:
-    """How far a mean is from the truth, in three numbers, with bias² = (scale − 1)² + residue².
-
-    Args:
-        mean: [P] of an estimate.
-        truth: [P], not zero.
-
-    Returns:
-        ‖mean − truth‖ / ‖truth‖; the c of mean = c · truth + rest, which a step size undoes; and
-        ‖rest‖ / ‖truth‖, which none undoes.
-
-    Example:
-        >>> bias_scale_residue(np.array([3.0, 0.5]), np.array([2.0, 0.0]))
-        (0.5590169943749475, 1.5, 0.25)
-    """
-    length = np.linalg.norm(truth)
-    scale = mean @ truth / length**2
-    bias, residue = (np.linalg.norm(mean - c * truth) / length for c in (1.0, scale))
-    return float(bias), float(scale), float(residue)
-
-
-def _with_fields(
-    estimate: Estimator | Function, model: LanguageModel, held: Params, value: float | None
-) -> Callable[[Params, Trajectory], Any]:
-    policy = model.problem.policy
-
-    def function(params: Params, batch: Trajectory) -> Any:
-        of_sampler = batch.log_prob
-        batch = replace(
-            batch,
-            group=jnp.zeros(len(batch.mask), jnp.int32),
-            log_prob=log_probs(policy, held, batch),
-            reference_log_prob=log_probs(policy, model.reference, batch),
-            sampler_log_prob=of_sampler,
-            value=None if value is None else jnp.full(batch.mask.shape, value),
-        )
-        if isinstance(estimate, Estimator):
-            return gradient(estimate, policy, params, batch)
-        return estimate(params, batch)
-
-    return function
-
-
-def mixed(each: Sequence[Moments], weights: Float[np.ndarray, "R"]) -> Moments:
-    """Moments of an estimate that is one of R at random.
-
-    Args:
-        each: of the R.
-        weights: [R] their probabilities.
-
-    Bias: exact.
-    """
-    mean = sum(w * m.mean for w, m in zip(weights, each, strict=True))
-    second = sum(
-        w * (m.covariance + np.outer(m.mean, m.mean)) for w, m in zip(weights, each, strict=True)
-    )
-    return Moments(np.asarray(mean), second - np.outer(mean, mean))
-
-
 def _drawn(
     name: str,
     length: int,
     prompts: int,
     draw_rewards: Callable[[np.random.Generator, int], np.ndarray],
+    tool: int | None = None,
 ) -> LanguageModel:
     random = np.random.default_rng(0)
     listed = [*answers(length)]
-    contexts = prompts * (2**length - 1)
+    contexts = prompts * sum(2**size for size in range(length) if size != tool)
     logits, reference = (0.7 * random.normal(size=(contexts, 3)) for _ in range(2))
     old = logits + 0.3 * random.normal(size=(contexts, 3))
     drawn = np.asarray(draw_rewards(random, prompts * len(listed)), float).reshape(prompts, -1)
     rewards = [dict(zip(listed, row.tolist(), strict=True)) for row in drawn]
-    mdp = language_mdp(rewards, length=length)
-    with_end = [np.vstack([table, np.zeros(3)]) for table in (logits, old, reference)]
+    mdp = language_mdp(rewards, length=length, tool=tool)
+    params, old, reference = (np.vstack([x, np.zeros(3)]) for x in (logits, old, reference))
     policy = tabular_softmax(mdp.num_states, 3)
-    problem = Problem(mdp, policy, with_end[0], horizon=length, name=name)
-    return LanguageModel(problem, *with_end[1:])
+    horizon = length - (tool is not None)
+    problem = Problem(mdp, policy, params, horizon=horizon, name=name)
+    return LanguageModel(problem, old, reference, tool)

@@ -10,7 +10,7 @@ A batch is one group: G answers to one prompt, and the prompt is drawn too.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +23,9 @@ from pgjax.core.float64 import in_float64
 from pgjax.core.scores import log_probs
 from pgjax.estimators import score_weights
 from pgjax.exact.problem import Problem
-from pgjax.proof.language_models import (
-    ACTING,
-    LanguageModel,
-    bias_scale_residue,
-    by_prompt,
-    mixed,
-    models,
-)
+from pgjax.proof.language_models import LanguageModel, models
 from pgjax.proof.registry.rows_tokens import TOKENS, TokenRow
+from pgjax.proof.token_moments import ACTING, bias_scale_residue, by_prompt, mixed
 from pgjax.types import Estimator, Moments, Params, Trajectory
 
 TARGET = 0.1
@@ -125,9 +119,10 @@ def certify_tokens(
     return [
         found
         for model in chosen
+        for facts in [_truths(model)]
         for who in acting
         for size in group_sizes
-        for found in _certify(rows, model, size, who)
+        for found in _certify(rows, model, size, who, facts)
     ]
 
 
@@ -192,18 +187,23 @@ class _Answers(NamedTuple):
     present: np.ndarray  # [M, T] log π
     score: np.ndarray  # [M, T, P]
     probability: np.ndarray  # [M] under the policy that acts
-    greedy: float  # reward of the answer that takes the most probable token each time
+    written: np.ndarray  # [M] of what a tool wrote; 1 if there is none
+    greedy: float  # mean reward of the answers that take the most probable token each time
 
 
 def _certify(
-    rows: Sequence[TokenRow], model: LanguageModel, group_size: int, acting: str
+    rows: Sequence[TokenRow],
+    model: LanguageModel,
+    group_size: int,
+    acting: str,
+    facts: tuple[dict[str, np.ndarray], float],
 ) -> list[TokenCertificate]:
     names = {"pgjax": pgjax, "tokens": tokens, "terms": terms, "math": math}
     estimators = [eval(row.code, names) for row in rows]
     shares, asked = zip(*by_prompt(model, acting), strict=True)
     held = model.old if acting == "old" else model.problem.params
     each = [_moments(rows, estimators, _answers(model, p, held), group_size) for p in asked]
-    truths, yardstick = _truths(model), _yardstick(model)
+    truths, yardstick = facts
     return [
         TokenCertificate(
             row,
@@ -218,10 +218,16 @@ def _certify(
     ]
 
 
+def _outcomes(batch: Trajectory) -> np.ndarray:
+    """[M]."""
+    return np.sum(batch.reward, axis=1, where=np.asarray(batch.mask))
+
+
 def _answers(model: LanguageModel, asked: Problem, held: Params) -> _Answers:
     """Every answer to the prompt that a problem starts with; none is left out as impossible."""
-    batch, _ = enumeration.trajectories(replace(asked, behaviour=None))
-    values = exact.state_values(asked)  # [T, S]
+    batch, probability = enumeration.trajectories(replace(asked, behaviour=None))
+    values = exact.state_values(asked)  # [H, S], of the policy's own H tokens
+    batch = replace(batch, value=np.einsum("mts,ts->mt", batch.observation, values))
 
     def under(params: Params) -> np.ndarray:
         return np.asarray(log_probs(asked.policy, jnp.asarray(params), batch))
@@ -232,19 +238,22 @@ def _answers(model: LanguageModel, asked: Problem, held: Params) -> _Answers:
         log_prob=under(held),
         sampler_log_prob=drawn,
         reference_log_prob=under(model.reference),
-        value=np.einsum("mts,ts->mt", batch.observation, values),
     )
     score = jax.jacrev(lambda params: log_probs(asked.policy, params, batch))(
         jnp.asarray(asked.params)
     )
+    written = probability / np.exp(present.sum(axis=1))
     likeliest = np.argmax(asked.params, axis=1)
     is_greedy = ~batch.mask | (batch.action == batch.observation @ likeliest)
-    greedy = np.asarray(batch.reward)[np.all(is_greedy, axis=1)].sum()
+    greedy = np.sum((written * _outcomes(batch))[np.all(is_greedy, axis=1)])
+    score = np.asarray(score).reshape(*batch.mask.shape, -1)
+    nothing = np.zeros((*batch.mask.shape, 0))  # one program for all models of as many answers
     return _Answers(
-        batch,
-        present,
-        np.asarray(score).reshape(*batch.mask.shape, -1),
-        np.exp(drawn.sum(axis=1)),
+        model.laid_out(replace(batch, observation=nothing, final_observation=nothing[:, 0])),
+        model.spread(present),
+        model.spread(score),
+        np.exp(drawn.sum(axis=1)) * written,
+        written,
         float(greedy),
     )
 
@@ -288,45 +297,40 @@ def _moments_of(
     """Of Σ c ∇log π, for score weights [B, G, T] of B groups of answers [B, G]."""
     M, T, P = answers.score.shape
     coefficient = np.zeros((len(members), M, T))
-    for place in range(members.shape[1]):
-        np.add.at(coefficient, (np.arange(len(members)), members[:, place]), weights[:, place])
+    for place in range(members.shape[1]):  # one answer a group: no index comes twice
+        coefficient[np.arange(len(members)), members[:, place]] += weights[:, place]
     estimate = coefficient.reshape(len(members), M * T) @ answers.score.reshape(M * T, P)
     mean = probability @ estimate
     central = estimate - mean
     return Moments(mean, (probability[:, None] * central).T @ central)
 
 
-def _truths(model: LanguageModel) -> dict[str, np.ndarray]:
-    """Each estimand's exact gradient [P]."""
+def _truths(model: LanguageModel) -> tuple[dict[str, np.ndarray], float]:
+    """Each estimand's exact gradient [P], and the total variance of REINFORCE from one answer."""
 
-    def of_prompt(asked: Problem) -> dict[str, Any]:
-        batch = _answers(model, asked, asked.params).batch
-        reward = np.asarray(batch.reward).sum(axis=1)
-        reference = np.asarray(batch.reference_log_prob).sum(axis=1)
-        best_of_two = np.maximum(reward[:, None], reward[None])
-
-        def values(params: Params) -> dict[str, jax.Array]:
-            log_prob = jnp.sum(log_probs(asked.policy, params, batch), axis=1)
-            p = jnp.exp(log_prob)
-            J, divergence = p @ reward, p @ (log_prob - reference)
-            return {"∇J": J, "∇(J − KL)": J - divergence, "∇ best of 2": p @ best_of_two @ p}
-
-        return jax.jacrev(values)(jnp.asarray(asked.params))
-
-    each = [(share, of_prompt(asked)) for share, asked in by_prompt(model, "policy")]
-    return {
-        name: np.sum([share * np.asarray(found[name]).ravel() for share, found in each], axis=0)
-        for name in each[0][1]
-    }
-
-
-def _yardstick(model: LanguageModel) -> float:
-    """The total variance of REINFORCE from one answer, drawn by the policy."""
-    shares, each = [], []
-    for share, asked in by_prompt(model, "policy"):
+    def of_prompt(asked: Problem) -> tuple[dict[str, np.ndarray], Moments]:
         answers = _answers(model, asked, asked.params)
-        outcome = np.where(answers.batch.mask, answers.batch.reward.sum(axis=1)[:, None], 0)
-        alone = np.arange(len(outcome))[:, None]
-        each.append(_moments_of(outcome[:, None], alone, answers.probability, answers))
-        shares.append(share)
-    return float(mixed(each, np.array(shares)).total_variance)
+        mask, reward = np.asarray(answers.batch.mask), _outcomes(answers.batch)
+        both = answers.present, np.asarray(answers.batch.reference_log_prob)
+        log_prob, reference = (np.sum(x, axis=1, where=mask) for x in both)
+        best_of_two = np.maximum(reward[:, None], reward[None]) @ answers.probability
+        # ∇E[f] = E[f ∇log p], for f that is fixed, or whose own derivative has the mean zero.
+        slope = answers.probability[:, None] * answers.score.sum(axis=1, where=mask[..., None])
+        J = reward @ slope
+        truths = {
+            "∇J": J,
+            "∇(J − KL)": J - (log_prob - reference) @ slope,
+            "∇(J + H)": J - log_prob @ slope,
+            "∇ best of 2": 2 * best_of_two @ slope,
+        }
+        alone = np.arange(len(reward))[:, None]
+        outcome = np.where(mask, reward[:, None], 0)[:, None]
+        return truths, _moments_of(outcome, alone, answers.probability, answers)
+
+    shares, asked = zip(*by_prompt(model, "policy"), strict=True)
+    each, moments = zip(*map(of_prompt, asked), strict=True)
+    truths = {
+        name: np.sum([share * found[name] for share, found in zip(shares, each, strict=True)], 0)
+        for name in each[0]
+    }
+    return truths, float(mixed(moments, np.array(shares)).total_variance)

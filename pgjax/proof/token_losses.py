@@ -20,12 +20,8 @@ from pgjax.core.float64 import in_float64
 from pgjax.core.scores import log_probs
 from pgjax.core.validation import check_positive
 from pgjax.exact.problem import Problem
-from pgjax.proof.language_models import (
-    LanguageModel,
-    bias_scale_residue,
-    moments_over_prompts,
-    three_tokens,
-)
+from pgjax.proof.language_models import LanguageModel, three_tokens
+from pgjax.proof.token_moments import bias_scale_residue, moments_over_prompts
 from pgjax.types import Moments, Params, Trajectory
 
 FIELDS = (
@@ -144,7 +140,7 @@ def judge_loss(
     names = _asked_for(loss, N)
     value = float(exact.objective(model.problem))
     held = model.old if acting == "old" else model.problem.params
-    derivative = _derivative_of(loss, names, (N, model.problem.finite_horizon))
+    derivative = _derivative_of(loss, names, (N, model.places))
     padding = []
 
     def moments_of(asked: Problem) -> Moments:
@@ -197,7 +193,8 @@ class _Answers(NamedTuple):
 def _answers(model: LanguageModel, asked: Problem, held: Params) -> _Answers:
     batch, probability = enumeration.trajectories(asked)
     read = _log_probs_and_scores(asked.policy, asked.params, held, model.reference, batch)
-    score, now, old, reference = map(np.asarray, read)
+    score, now, old, reference = (model.spread(np.asarray(x)) for x in read)
+    batch = model.laid_out(batch)
     fields = {
         "log_prob": now,
         "old_log_prob": old,
@@ -207,7 +204,7 @@ def _answers(model: LanguageModel, asked: Problem, held: Params) -> _Answers:
     # Where no token is live stand numbers such as a network gives for padding, unequal ones.
     elsewhere = {name: -1.0 - 0.2 * i for i, name in enumerate(fields)}
     fields = {name: np.where(batch.mask, x, elsewhere[name]) for name, x in fields.items()}
-    fields |= {"mask": np.asarray(batch.mask), "rewards": np.asarray(batch.reward.sum(1))}
+    fields |= {"mask": np.asarray(batch.mask), "rewards": np.sum(batch.reward, 1, where=batch.mask)}
     return _Answers(fields, score, probability)
 
 
