@@ -171,3 +171,22 @@ def test_accelerators_get_a_program_without_a_loop(platform: str) -> None:
 
     assert loops(platform) == 0
     assert loops("cpu") > 0
+
+
+SLOPES = {
+    "one": (None, (1,)),
+    "one for each row": (0, (64, 1)),
+    "one for each time": (0, (64, 200)),
+}
+
+
+@pytest.mark.parametrize(("axis", "shape"), SLOPES.values(), ids=SLOPES)
+def test_rows_are_solved_in_place(axis: int | None, shape: tuple[int, ...]) -> None:
+    """No array of the input's size beside input and output: a copy at each step is ruinous."""
+    arrays = jnp.ones(shape), jnp.zeros((64, 200)), jnp.zeros(64)
+    ours, scan = (
+        jax.jit(jax.vmap(function, (axis, 0, 0))).lower(*arrays).compile().memory_analysis()
+        for function in (reverse_affine, by_scan)
+    )
+    assert ours.temp_size_in_bytes < arrays[1].nbytes / 4
+    assert scan.temp_size_in_bytes >= arrays[1].nbytes, "the control keeps time first"

@@ -69,20 +69,15 @@ def test_the_double_loop_comparison_rejects_forward_discounting() -> None:
     assert np.max(np.abs(forward - expected)) > 1  # it is right at t = 0 alone
 
 
-# A sum of a subnormal number and zero is zero in XLA, and with a discount of zero none is taken.
-normal = arrays.arrays(
-    np.float64, LENGTH, elements=st.floats(-100, 100, width=64, allow_subnormal=False)
-)
-
-
-@hypothesis.given(reward=normal, discount=unit, last=st.floats(-100, 100))
+@hypothesis.given(reward=sequence, discount=unit, last=st.floats(-100, 100))
 @hypothesis.settings(deadline=None)
 def test_a_scalar_discount_is_the_constant_sequence(
     reward: np.ndarray, discount: float, last: float
 ) -> None:
+    """Up to rounding: a compiler may round a product and its sum once or twice."""
     scalar = jitted_returns(jnp.asarray(reward), jnp.asarray(discount), jnp.asarray(last))
     along = jitted_returns(jnp.asarray(reward), jnp.full(LENGTH, discount), jnp.asarray(last))
-    np.testing.assert_array_equal(scalar, along)
+    np.testing.assert_allclose(scalar, along, rtol=0, atol=rounding(reward, np.array(last)))
 
 
 @hypothesis.given(first=sequence, second=sequence, discount=unit_sequence, scale=st.floats(-9, 9))

@@ -128,7 +128,7 @@ def _loop(slope: Array, intercept: Array, last: Array, *, axis: int, flatten: bo
     x = jax.lax.dynamic_update_slice_in_dim(intercept, end, intercept.shape[axis] - 1, axis)
     time_is_last = x.size == x.shape[axis] * math.prod(x.shape[:axis])
     if not (time_is_last and (flatten or x.size == x.shape[axis])):
-        return _rows(slope, x, axis)
+        return _without_zero_slope(slope, x, _rows(slope, x, axis), axis)
     slopes = slope.shape[axis]
     if slope.size > slopes:  # not the same for all rows
         slope = jnp.broadcast_to(slope, (*x.shape[:axis], slopes))
@@ -153,7 +153,6 @@ def _rows(slope: Array, x: Array, axis: int) -> Array:
     def step(i: Array, x: Array) -> Array:
         t = T - 2 - i
         solved = row(x, t) + row(slope, t) * row(x, t + 1)
-        solved = _without_zero_slope(slope, row(x, t), solved, axis)
         return jax.lax.dynamic_update_slice_in_dim(x, solved, t, axis)
 
     return jax.lax.fori_loop(0, T - 1, step, x)
@@ -176,15 +175,21 @@ def _sequences(slope: Array, x: Array) -> Array:
             x, following = carry
             a, b = slopes(n, start, size), jax.lax.dynamic_slice(x, (n * T + start,), (size,))
             solution = _look_ahead(jnp.broadcast_to(a, b.shape), b, following)
-            solution = _without_zero_slope(a, b, solution, 0)
             return jax.lax.dynamic_update_slice(x, solution, (n * T + start,)), solution[0]
 
         def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             return solve(carry, T - size * (i + 1), size)
 
+        def first(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            return solve(carry, 0, left)
+
+        blocks, remainder = T // size, int(left > 0)
+        if slope.shape[1] == 1:  # zero times infinity is NaN, and for a slope of zero all is solved
+            counts = slopes(n, 0, 1)[0] != 0
+            blocks, remainder = (jnp.where(counts, each, 0) for each in (blocks, remainder))
         carry = x, varying(jnp.zeros((), x.dtype), x)
-        carry = jax.lax.fori_loop(0, T // size, step, carry)
-        return (solve(carry, 0, left) if left else carry)[0]
+        carry = jax.lax.fori_loop(0, blocks, step, carry)
+        return (jax.lax.fori_loop(0, remainder, first, carry) if left else carry)[0]
 
     flat = x.reshape(-1)
     flat = solve_row(0, flat) if N == 1 else jax.lax.fori_loop(0, N, solve_row, flat)
@@ -194,7 +199,8 @@ def _sequences(slope: Array, x: Array) -> Array:
 def _without_zero_slope(slope: Array, intercept: Array, solution: Array, axis: int) -> Array:
     """The intercept where one slope for all times is zero, for zero times infinity is NaN.
 
-    A slope for each time is not looked at: that would cost a quarter of the speed.
+    Asked once, at the end: inside a loop it would make XLA copy the whole array at every step. A
+    slope for each time is not looked at: that would cost a quarter of the speed.
     """
     return jnp.where(slope == 0, intercept, solution) if slope.shape[axis] == 1 else solution
 
