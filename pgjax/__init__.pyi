@@ -8,6 +8,7 @@ from . import enumeration as enumeration
 from . import environments as environments
 from . import estimators as estimators
 from . import exact as exact
+from . import expectations as expectations
 from . import policies as policies
 from . import regularization as regularization
 from . import rollouts as rollouts

@@ -82,7 +82,9 @@ def record(cls: type[T]) -> type[T]:
         shown = {n: getattr(self, n) for n in declared}
         return f"{made.__name__}({_shown_settings(shown, defaults)})"
 
-    made.__eq__, made.__hash__, made.__repr__ = _equal, _hash_of_program, show
+    made.__eq__, made.__hash__ = _equal, _hash_of_program
+    if "__repr__" not in vars(cls):
+        made.__repr__ = show
     _register(made, program, getattr, rebuild)
     return made
 

@@ -20,7 +20,7 @@ ORDER = [
     *("records", "types", "core", "diagnostics", "returns", "baselines", "terms", "policies"),
     "exact",
     *("weights", "environments", "estimators", "regularization", "tokens", "control_variates"),
-    *("enumeration", "rollouts", "beyond", "training", "proof", "cli"),
+    *("enumeration", "rollouts", "beyond", "expectations", "training", "proof", "cli"),
 ]
 PATHS = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -123,6 +123,17 @@ def log_probs_of_all(
     return values
 
 
+def expected_value(log_prob: Float[Array, "A"], values: Float[Array, "A"]) -> Float[Array, ""]:
+    """Σ_a π(a) Q(a), differentiable by the log-probabilities.
+
+    Args:
+        log_prob: [A] log π of each action.
+        values: [A] of each; an action of probability zero may have any, NaN included.
+    """
+    probability = jnp.exp(log_prob)
+    return jnp.sum(probability * jnp.where(probability > 0, values, 0))
+
+
 def state_weights(batch: Trajectory, discount: Array, dtype: Any) -> Float[Array, "N T"]:
     """The weight mask γ^t / N of each step, t counted from the start of its episode."""
     share = batch.mask.astype(dtype) / batch.mask.shape[0]
@@ -153,9 +164,7 @@ def _all_action(
 
     def credit(params: Params) -> Array:
         def of_step(observation: Observation, values: Array) -> Array:
-            probability = jnp.exp(log_probs_of_all(policy, params, observation, A))
-            # The value of an illegal action may be anything.
-            return jnp.sum(probability * jnp.where(probability > 0, values, 0))
+            return expected_value(log_probs_of_all(policy, params, observation, A), values)
 
         expected = jax.vmap(jax.vmap(of_step))(observation, values)
         return jnp.sum(state_weights(batch, discount, expected.dtype) * expected)

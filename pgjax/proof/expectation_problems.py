@@ -1,0 +1,157 @@
+"""Small expectations whose gradients are known exactly: the suite for estimators of ∇E[f(x)]."""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from pgjax.core.compilation import jit_once
+from pgjax.core.float64 import in_float64
+from pgjax.core.validation import check_kind, check_params
+from pgjax.expectations.distributions import (
+    Distribution,
+    bernoulli,
+    check_distribution,
+    normal,
+    one_hot_categorical,
+    poisson,
+)
+from pgjax.expectations.estimator import log_probs_of
+from pgjax.expectations.integrands import as_integrand
+from pgjax.expectations.natural import NORMAL
+from pgjax.proof.expectation_sums import outcome_law
+from pgjax.records import record, static
+from pgjax.types import Params
+
+
+@record
+class Expectation:
+    """An expectation E_{x~p(θ)}[f(x)] to judge estimators on.
+
+    Attributes:
+        f: f(x) or f(params, x).
+        distribution: with finitely many outcomes, or a normal or Poisson of one coordinate.
+        params: θ.
+        name: of the problem.
+
+    Raises:
+        TypeError: if one of them is of the wrong kind.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import expectations
+        >>> coin = Expectation(lambda b: (b - 0.45) ** 2, expectations.bernoulli(), jnp.zeros(()))
+        >>> round(float(true_gradient(coin)[0]), 4)
+        0.025
+    """
+
+    f: Callable[..., Any]
+    distribution: Distribution
+    params: Params
+    name: str = static(default="expectation")
+
+    def __post_init__(self) -> None:
+        as_integrand(self.f)
+        check_distribution(self.distribution)
+        check_params(self.params)
+        check_kind("name", self.name, str, "'coin', say")
+
+
+def toy(t: float = 0.45) -> Callable[[Array], Array]:
+    """f(b) = (b − t)², Tucker's toy; a sum over coordinates.
+
+    Args:
+        t: between the outcomes 0 and 1.
+    """
+    return lambda b: jnp.sum((b - t) ** 2)
+
+
+def _coins(params: Params, b: Array) -> Array:
+    return (b[0] - 0.45) ** 2 + 0.7 * b[0] * b[1] - 0.3 * b[1] * jnp.tanh(params[0])
+
+
+def _choices(x: Array) -> Array:
+    return jnp.exp(x @ jnp.array([0.2, -0.5, 0.9], x.dtype))
+
+
+def _square(x: Array) -> Array:
+    return jnp.sum((x - 1.0) ** 2)
+
+
+@in_float64
+def problems() -> tuple[Expectation, ...]:
+    """The suite: a coin, two coins with an f of params too, three choices, a normal, counts."""
+    given = (
+        ("coin", toy(), bernoulli(), np.log(np.array([0.3 / 0.7]))),
+        ("two coins", _coins, bernoulli(), np.array([-0.4, 0.7])),
+        ("three choices", _choices, one_hot_categorical(), np.array([0.3, -0.2, 0.6])),
+        ("quadratic of a normal", _square, normal(), (np.array([2.0]), np.array([0.0]))),
+        ("counts", _square, poisson(), np.array([0.5])),
+    )
+    return tuple(Expectation(f, p, params, name) for name, f, p, params in given)
+
+
+@in_float64
+def true_gradient(problem: Expectation, *, group_size: int = 0) -> Float[np.ndarray, "P"]:
+    """∇θ E[f(x)], exactly: the derivative of the sum over outcomes or nodes.
+
+    Args:
+        problem: of the suite, or like them.
+        group_size: K > 0 for the gradient of E[log (1/K) Σ_k exp f(x_k)] instead.
+
+    Returns:
+        [P] flattened over the parameters, float64.
+
+    Raises:
+        UnknownLawError: if the outcomes cannot be listed.
+
+    Bias: exact; of a normal, for polynomials f up to degree 47.
+    """
+    params = _float64(problem.params)
+    law = outcome_law(problem.distribution, params)
+
+    def value(params: Params) -> Array:
+        return _sum(problem, params, law, group_size)
+
+    found = jit_once(jax.grad(value))(params)
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found)])
+
+
+@in_float64
+def expected(problem: Expectation, params: Params) -> Array:
+    """E[f(x)] as a sum, differentiable by params any number of times.
+
+    Args:
+        problem: whose f and distribution are taken.
+        params: in place of the problem's.
+    """
+    return _sum(problem, params, outcome_law(problem.distribution, _float64(problem.params)), 0)
+
+
+def _float64(params: Params) -> Params:
+    return jax.tree.map(lambda x: jnp.asarray(np.array(x), jnp.float64), params)
+
+
+def _sum(problem: Expectation, params: Params, law: Any, group_size: int) -> Array:
+    """E[f(x)], or E[log mean exp f] of groups, with a law of x under the problem's own params."""
+    distribution, f = problem.distribution, as_integrand(problem.f)
+    x, weight = law
+    natural = None if distribution.natural is None else distribution.natural(problem.params)
+    if natural is not None and natural.family == NORMAL and distribution.transform is not None:
+        mean, log_std = natural.values
+        z = (x - mean) * jnp.exp(-log_std)
+        x = jax.vmap(distribution.transform, (None, 0))(params, z)
+        probability = jnp.asarray(weight)
+    else:
+        probability = jnp.exp(log_probs_of(distribution, params, x))
+    value = jax.vmap(f, (None, 0))(params, x)
+    if not group_size:
+        return probability @ value
+    places = np.array(list(product(range(len(probability)), repeat=group_size)))
+    bound = jax.nn.logsumexp(value[places], axis=1) - jnp.log(float(group_size))
+    return jnp.prod(probability[places], axis=1) @ bound

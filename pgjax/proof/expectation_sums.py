@@ -1,0 +1,137 @@
+"""Finite sums for expectations: nodes and weights, and the laws of a single draw of x."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise, product
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pgjax.core.float64 import as_float64
+from pgjax.expectations.distributions import Distribution
+from pgjax.expectations.estimator import log_probs_of
+from pgjax.expectations.natural import CATEGORICAL, NORMAL, ONE_HOT, POISSON, Natural
+from pgjax.types import Params
+
+Law = tuple[Any, np.ndarray]
+"""Batches of draws, leaves [B, N, ...], and their probabilities [B]."""
+
+HERMITE, STEPS = 24, 40
+"""Nodes of a normal number; of a uniform one, tanh–sinh steps to each side of the middle."""
+
+
+class UnknownLawError(ValueError):
+    """The draws of an estimator cannot be listed on a distribution."""
+
+
+def outcome_law(distribution: Distribution, params: Params) -> Law:
+    """Every x of one draw, [M, ...], with its probability.
+
+    Args:
+        distribution: with a list of outcomes, or a Poisson or normal of one coordinate.
+        params: its parameters, float64.
+
+    Raises:
+        UnknownLawError: if it has neither.
+    """
+    if distribution.outcomes is not None:
+        x = distribution.outcomes(params)
+        return x, np.exp(np.asarray(log_probs_of(distribution, params, x)))
+    natural = None if distribution.natural is None else distribution.natural(params)
+    if natural is not None and natural.family == NORMAL:
+        z, weight = normals(natural.values[0].shape)
+        mean, log_std = natural.values
+        return mean + jnp.exp(log_std) * z, weight
+    if natural is not None and natural.family == POISSON and natural.values.size == 1:
+        count = np.arange(largest_count(float(np.exp(natural.values).ravel()[0])) + 1.0)
+        x = as_float64(count).reshape(-1, *natural.values.shape)
+        return x, np.exp(np.asarray(log_probs_of(distribution, params, x)))
+    raise UnknownLawError("distribution must have outcomes that can be listed, got one without")
+
+
+def largest_count(rate: float) -> int:
+    """A count above which a Poisson has less than 1e-17 of its probability.
+
+    Args:
+        rate: λ.
+    """
+    return math.ceil(rate + 12 * math.sqrt(rate)) + 40
+
+
+def uniform_rule(breaks: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Tanh–sinh nodes and weights on (0, 1), between the break points.
+
+    Exact to rounding for functions that are analytic between them, and at the ends may have a
+    singularity that is integrable.
+
+    Args:
+        breaks: points in (0, 1) at which the function may jump.
+    """
+    t = np.linspace(-3.6, 3.6, 2 * STEPS + 1)
+    # Distances to both ends of a piece, each without a difference of nearly equal numbers.
+    left = 1 / (1 + np.exp(-np.pi * np.sinh(t)))
+    right = left[::-1]
+    weight = np.pi * np.cosh(t) * left * right * (t[1] - t[0])
+    weight = weight / weight.sum()
+    ends = [0.0, *sorted(set(breaks)), 1.0]
+    nodes, weights = [], []
+    for low, high in pairwise(ends):
+        size = high - low
+        nodes.append(np.where(t < 0, low + size * left, high - size * right))
+        weights.append(size * weight)
+    u = np.concatenate(nodes)
+    return np.clip(u, 1e-300, 1 - 2**-53), np.concatenate(weights)
+
+
+def normals(shape: tuple[int, ...], order: int = HERMITE) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss–Hermite nodes [B, *shape] of independent standard normals."""
+    z, weight = np.polynomial.hermite_e.hermegauss(order)
+    return together([(z, weight / weight.sum())] * math.prod(shape), shape)
+
+
+def together(
+    rules: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Independent numbers, one rule each, as arrays of the shape."""
+    nodes = np.array(list(product(*(nodes for nodes, _ in rules))))
+    weights = np.array([math.prod(each) for each in product(*(w for _, w in rules))])
+    return nodes.reshape(-1, *shape), weights
+
+
+def repeated(draws: Any, probability: np.ndarray, num_samples: int) -> Law:
+    """N independent draws of a law of one."""
+    places = np.array(list(product(range(len(probability)), repeat=num_samples)))
+    chosen = jax.tree.map(lambda x: jnp.asarray(x)[places], draws)
+    return chosen, np.prod(probability[places], axis=1)
+
+
+def coordinates(natural: Natural) -> tuple[int, ...]:
+    """The shape of the coordinates of a draw of a discrete family."""
+    is_choice = natural.family in (CATEGORICAL, ONE_HOT)
+    return natural.values.shape[:-1] if is_choice else natural.values.shape
+
+
+def coordinates_of(natural: Natural) -> tuple[int, ...]:
+    """The shape of the coordinates of a draw of any family."""
+    return natural.values[0].shape if natural.family == NORMAL else coordinates(natural)
+
+
+def half_line(density: Callable[[np.ndarray], np.ndarray], order: int) -> tuple[Any, Any]:
+    """Gauss nodes for a density on (0, ∞), from its moments' Jacobi matrix by fine quadrature."""
+    u, weight = np.polynomial.legendre.leggauss(400)
+    grid, mass = 20 * (u + 1), 20 * weight
+    mass = mass * density(grid)
+    mass = mass / mass.sum()
+    before, now = np.zeros_like(grid), np.ones_like(grid)
+    alpha, beta = [], []
+    for _ in range(order):
+        size = mass @ now**2
+        alpha.append(mass @ (grid * now**2) / size)
+        after = (grid - alpha[-1]) * now - (beta[-1] if beta else 0) * before
+        beta.append(mass @ after**2 / size)
+        before, now = now, after
+    off = np.sqrt(beta[:-1])
+    nodes, vectors = np.linalg.eigh(np.diag(alpha) + np.diag(off, 1) + np.diag(off, -1))
+    return nodes, vectors[0] ** 2

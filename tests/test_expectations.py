@@ -1,0 +1,231 @@
+"""Estimators of ∇E[f(x)] are what is said of them: exactly, by enumeration and quadrature."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import baselines, expectations
+from pgjax.core.float64 import in_float64
+from pgjax.proof.expectation_certificate import (
+    certify_expectations,
+    expectation_moments,
+    refuted,
+    table,
+)
+from pgjax.proof.expectation_problems import Expectation, problems, toy, true_gradient
+from pgjax.proof.registry.rows_expectations import EXPECTATIONS
+
+PLAIN = expectations.score_function()
+LEAVE_ONE_OUT = expectations.score_function(baseline=baselines.leave_one_out)
+
+
+def coin(p: float, t: float = 0.45) -> Expectation:
+    return Expectation(toy(t), expectations.bernoulli(), np.log(np.array(p / (1 - p))))
+
+
+@pytest.fixture(scope="module")
+def found():
+    return certify_expectations()
+
+
+def test_statements_of_bias_agree_with_the_exact_numbers(found) -> None:
+    assert refuted(found) == []
+
+
+def test_false_statements_are_refuted(found) -> None:
+    for name, false in (("score function", "biased"), ("straight-through", "none")):
+        changed = [c._replace(row=c.row._replace(bias=false)) for c in found if c.row.name == name]
+        assert len(refuted(changed)) == 1
+
+
+def test_every_estimator_has_a_row() -> None:
+    made = {
+        name
+        for name, item in vars(expectations).items()
+        if getattr(item, "__annotations__", {}).get("return")
+        in (expectations.ExpectationEstimator, pgjax.Estimator)
+    }
+    assert len(made) >= 19
+    assert {name for name in made if not any(f"{name}(" in r.code for r in EXPECTATIONS)} == set()
+
+
+def test_the_table_has_a_line_for_each_row(found) -> None:
+    of_coin = [c for c in found if c.problem == "coin"]
+    lines = table(of_coin).splitlines()
+    assert len(lines) == 1 + len(of_coin)
+    assert lines[-5].split()[:3] == ["Sobol", "score", "function"]
+
+
+# Tucker's toy and that of RELAX: the derivative, and variances by estimator (expectations.md).
+TOYS = [
+    (0.5, 0.45, 0.025, 0.0159391, 6.25e-4, 2.08333e-4, 0.0),
+    (0.3, 0.45, 0.021, 0.0155938, 6.09e-4, 3.39e-4, 2.94e-4),
+    (0.5, 0.499, 5e-4, 0.01562513, 2.5e-7, 8.33e-8, 0.0),
+    (0.3, 0.499, 4.2e-4, 0.01316714, 2.436e-7, 1.356e-7, 1.176e-7),
+]
+
+
+@pytest.mark.parametrize(("p", "t", "truth", "plain", "others", "arm", "disarm"), TOYS)
+def test_the_published_toys_are_reproduced(p, t, truth, plain, others, arm, disarm) -> None:
+    problem = coin(p, t)
+    np.testing.assert_allclose(true_gradient(problem), [truth], rtol=1e-12)
+    for estimator, N, variance in (
+        (PLAIN, 1, plain),
+        (LEAVE_ONE_OUT, 2, others),
+        (expectations.arm(), 1, arm),
+        (expectations.disarm(), 1, disarm),
+    ):
+        moments = expectation_moments(estimator, problem, num_samples=N)
+        np.testing.assert_allclose(moments.mean, [truth], rtol=1e-10)
+        assert moments.total_variance == pytest.approx(variance, rel=2e-3, abs=1e-18)
+
+
+def test_straight_through_has_the_wrong_sign_on_the_toy() -> None:
+    moments = expectation_moments(expectations.straight_through(), coin(0.3))
+    np.testing.assert_allclose(moments.mean, [-0.063], rtol=1e-12)
+    assert true_gradient(coin(0.3))[0] > 0
+
+
+def test_the_variances_of_a_quadratic_by_the_mean_are_mohameds() -> None:
+    mean, std = 2.0, 1.0
+    log_std = float(np.log(std))
+    problem = Expectation(
+        lambda x: (x - 1.0) ** 2,
+        expectations.normal(lambda mean: (mean, jnp.full_like(mean, log_std))),
+        np.array(mean),
+    )
+    m, s = mean - 1, std
+    formulas = {
+        PLAIN: m**4 / s**2 + 14 * m**2 + 15 * s**2,
+        expectations.pathwise(): 4 * s**2,
+        expectations.measure_valued(): m**2 * (16 / np.pi - 4),
+    }
+    for estimator, variance in formulas.items():
+        moments = expectation_moments(estimator, problem)
+        np.testing.assert_allclose(moments.mean, [2 * m], rtol=1e-10)
+        np.testing.assert_allclose(moments.total_variance, variance, rtol=1e-10)
+    assert list(formulas.values()) == pytest.approx([30, 4, 1.093], abs=1e-3)
+    uncoupled = expectation_moments(expectations.uncoupled_measure_valued(), problem)
+    assert uncoupled.total_variance > 1.5 * formulas[expectations.measure_valued()]
+
+
+def test_greensmiths_identity_holds_for_a_constant_baseline() -> None:
+    # Var(b) = Var(b*) + E‖s‖² (b − b*)², for every b; it fails about another constant than b*.
+    problem = coin(0.3)
+    best = float(
+        in_float64(expectations.least_variance_constant)(
+            problem.f, problem.distribution, problem.params
+        )
+    )
+    squared_score = 0.3 * 0.7
+
+    def variance(b: float) -> float:
+        estimator = expectations.score_function(baseline=baselines.constant(b))
+        return float(expectation_moments(estimator, problem).total_variance)
+
+    for b in (-1.0, 0.0, 0.5):
+        excess = squared_score * (b - best) ** 2
+        assert variance(b) == pytest.approx(variance(best) + excess, rel=1e-10)
+        about_the_mean = squared_score * (b - 0.2235) ** 2
+        assert variance(b) != pytest.approx(variance(0.2235) + about_the_mean, rel=1e-4)
+
+
+def test_tuckers_decomposition_by_total_variance_holds() -> None:
+    # Cov ĝ = E Cov(ĝ | x, y) + E_y Cov(E[ĝ | x, y] | y) + Cov_y E[ĝ | y], for a context y, a draw x
+    # and a noisy f. A baseline Q(y, x) with its mean added removes the second part alone.
+    p_y, p, Q = np.array([0.4, 0.6]), np.array([0.3, 0.8]), np.array([[0.2, 1.0], [0.5, -0.4]])
+    noise = np.array([-0.7, 0.7])  # equally likely, added to Q
+    x = np.array([0.0, 1.0])
+    score = x[None] - p[:, None]  # [y, x]
+    chance = p_y[:, None] * np.stack([1 - p, p], axis=1)
+    estimate = score[..., None] * (Q[..., None] + noise)
+    weight = chance[..., None] * np.array([0.5, 0.5])
+    mean_of_x = np.sum(np.stack([1 - p, p], axis=1) * score * Q, axis=1)
+    total = np.sum(weight * estimate**2) - np.sum(weight * estimate) ** 2
+    of_f = np.sum(chance * score**2 * 0.49)
+    of_x = np.sum(chance * (score * Q - mean_of_x[:, None]) ** 2)
+    of_y = p_y @ mean_of_x**2 - (p_y @ mean_of_x) ** 2
+    assert total == pytest.approx(of_f + of_x + of_y, rel=1e-12)
+
+    def moments(f, params_of_x: float):
+        problem = Expectation(f, expectations.bernoulli(), np.array(params_of_x))
+        return expectation_moments(PLAIN, problem)
+
+    logits = np.log(p / (1 - p))
+    second = 0.0
+    for y in range(2):
+        for sign in noise:
+            f = lambda b, y=y, sign=sign: Q[y, 0] + (Q[y, 1] - Q[y, 0]) * b + sign  # noqa: E731
+            found = moments(f, logits[y])
+            second += 0.5 * p_y[y] * (float(found.total_variance) + float(found.mean[0]) ** 2)
+    assert second - (p_y @ mean_of_x) ** 2 == pytest.approx(total, rel=1e-10)
+    with_baseline = of_f + of_y  # score · noise, plus the exact mean for each y
+    assert total - with_baseline == pytest.approx(of_x, rel=1e-12)
+    assert of_x > 0.01
+
+
+def test_one_step_episodes_are_the_estimator_itself() -> None:
+    assert expectations.score_function() == pgjax.reinforce(1.0)
+    policy = pgjax.softmax_policy(lambda key, s: jnp.zeros(3), lambda params, s: params)
+    params, x = jnp.array([0.3, -0.2, 0.6]), jnp.array([0, 2, 1, 1])
+    f = lambda x: jnp.sin(x + 1.0)  # noqa: E731
+    from pgjax.expectations.estimates import objective_of_draws
+    from pgjax.expectations.estimator import one_step_batch
+    from pgjax.expectations.integrands import as_integrand
+
+    mine = jax.grad(
+        lambda params: objective_of_draws(
+            LEAVE_ONE_OUT, as_integrand(f), expectations.categorical(), params, x
+        )
+    )(params)
+    batch = one_step_batch(x, f(x), jnp.zeros(4))
+    np.testing.assert_allclose(
+        mine, pgjax.gradient(LEAVE_ONE_OUT, policy, params, batch), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_the_derivative_of_f_by_its_own_parameters_is_added() -> None:
+    (two,) = [problem for problem in problems() if problem.name == "two coins"]
+    frozen = Expectation(
+        lambda b: two.f(jnp.asarray(two.params), b), two.distribution, two.params, "frozen"
+    )
+    difference = true_gradient(two) - true_gradient(frozen)
+    assert abs(difference[0]) > 0.05
+    assert abs(difference[1]) < 1e-14
+    for estimator in (PLAIN, expectations.arm(), expectations.likeliest_outcomes(2)):
+        added = (
+            expectation_moments(estimator, two).mean - expectation_moments(estimator, frozen).mean
+        )
+        np.testing.assert_allclose(added, difference, rtol=0, atol=1e-12)
+
+
+def test_per_sample_gradients_average_to_the_gradient_and_jacobians_are_rows() -> None:
+    params, key = jnp.array([0.3, -0.2]), jax.random.key(1)
+    f = lambda b: (b[0] - 0.45) ** 2 + b[0] * b[1]  # noqa: E731
+    given = expectations.bernoulli(), params, key
+    both = expectations.jacobians(
+        LEAVE_ONE_OUT, lambda b: jnp.stack([f(b), 2 * f(b)]), *given, num_samples=6
+    )
+    each = expectations.per_sample_gradients(LEAVE_ONE_OUT, f, *given, num_samples=6)
+    mean = expectations.gradient(LEAVE_ONE_OUT, f, *given, num_samples=6)
+    assert each.shape == (6, 2)
+    np.testing.assert_allclose(each.mean(axis=0), mean, rtol=1e-5)
+    np.testing.assert_allclose(both, jnp.stack([mean, 2 * mean]), rtol=1e-5)
+
+
+def test_estimators_are_arguments_of_jit_and_their_numbers_are_leaves() -> None:
+    key, f = jax.random.key(0), lambda b: (b - 0.45) ** 2
+
+    def squared(estimator: expectations.ExpectationEstimator) -> jax.Array:
+        g = expectations.per_sample_gradients(
+            estimator, f, expectations.bernoulli(), jnp.float32(0.2), key, num_samples=16
+        )
+        return jnp.mean(g**2)
+
+    slope = jax.jit(jax.grad(squared))(expectations.rebar(0.5, scale=0.1))
+    step = [squared(expectations.rebar(0.5, scale=0.1 + h)) for h in (-0.01, 0.01)]
+    by_scale = slope.term.settings["scale"] + slope.weights.settings["scale"]
+    assert float(by_scale) == pytest.approx(float(step[1] - step[0]) / 0.02, rel=1e-3)
+    assert expectations.rebar(0.5) == expectations.rebar(0.5) != expectations.rebar(0.6)
