@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 import pgjax
-from pgjax import baselines, groups, tabular, terms, weights
+from pgjax import baselines, expectations, groups, tabular, terms, weights
 from pgjax.diagnostics.intervals import LINEAR
 from pgjax.environments.base import Discrete, Environment, Step
 from pgjax.policies import SOFTMAX
@@ -381,6 +381,25 @@ VALUE = replace(functions(value_of), bad=functions(value_of).bad | {"a network":
 SEEDS = Kind(
     0, NOTHING | {"half": 2.5, "NaN": np.nan, "a function": pgjax.reinforce}, is_number=True
 )
+
+# Of expectations: f, distributions, and estimators of both kinds.
+NATURAL = functions(lambda params: params)
+NATURAL = replace(NATURAL, bad={n: x for n, x in NATURAL.bad.items() if n != "None"})
+F = functions(jnp.sum)
+COIN = of_type(
+    expectations.bernoulli(),
+    policy=POLICY,
+    **{"of a policy's output": SOFTMAX, "a maker not called": expectations.normal},
+)
+DRAWN = of_type(ESTIMATOR, policy=POLICY, **{"a maker not called": expectations.score_function})
+GIVEN: dict[str, Kind] = {
+    "estimator": DRAWN,
+    "f": F,
+    "distribution": COIN,
+    "params": PARAMETERS,
+    "num_samples": COUNT,
+}
+COSTS = of_type([(1.0, [jnp.float32(0.0)])], **{"one number": [1.0], "no list": [(1.0, 2.0)]})
 
 CANDIDATES = Kind(ESTIMATOR, NOTHING | {"a number": 0.9, "a policy": POLICY})
 LISTED = of_type([PROBLEM], empty=[], **{"a list of MDPs": [MDP]})
@@ -909,6 +928,68 @@ ROWS = [
     row("beyond.pathwise.pathwise_gradient", policy=FUNCTION_OR_POLICY, discount=SCALAR),
     row("beyond.streams.sampled_trace_gradient", discount=SCALAR, decay=SCALAR),
     row("beyond.traces.trace_gradient", discount=SCALAR, decay=SCALAR),
+    # expectations
+    row("expectations.adapters.from_object", build=functions(lambda params: params)),
+    row(
+        "expectations.adapters.from_policy",
+        skip={"observation": "the policy reads it"},
+        extra={"observation": jnp.eye(S)[0]},
+    ),
+    row("expectations.biased.gumbel_softmax", temperature=POSITIVE),
+    row("expectations.biased.reinmax"),
+    row("expectations.biased.straight_through"),
+    row("expectations.biased.straight_through_gumbel_softmax", temperature=POSITIVE),
+    row("expectations.coupled.arm"),
+    row("expectations.coupled.disarm"),
+    row("expectations.delta.delta_control_variate", estimator=DRAWN, coefficient=numbers(1.0)),
+    row(
+        "expectations.distributions.Distribution",
+        sample=OUTPUT,
+        log_prob=OUTPUT,
+        noise=OUTPUT,
+        transform=OUTPUT,
+        outcomes=OUTPUT,
+        natural=OUTPUT,
+    ),
+    row("expectations.distributions.bernoulli", logits=NATURAL),
+    row("expectations.distributions.categorical", logits=NATURAL),
+    row("expectations.distributions.normal", mean_and_log_std=NATURAL),
+    row("expectations.distributions.one_hot_categorical", logits=NATURAL),
+    row("expectations.distributions.poisson", log_rate=NATURAL),
+    *(
+        Row(f"expectations.estimates.{name}", GIVEN, {}, {})
+        for name in ("gradient", "objective", "per_sample_gradients")
+    ),
+    Row("expectations.estimates.jacobians", GIVEN | {"f": functions(lambda x: x[0])}, {}, {}),
+    row(
+        "expectations.estimator.ExpectationEstimator",
+        draw=OUTPUT,
+        weights=OUTPUT,
+        term=OUTPUT,
+        law=Kind("outcomes", {"None": None, "a number": 3}),
+    ),
+    row("expectations.pathwise.antithetic", estimator=DRAWN),
+    row("expectations.pathwise.pathwise"),
+    row("expectations.pathwise.quasi_monte_carlo", estimator=DRAWN),
+    row("expectations.programs.surrogate", costs=COSTS, baselines=COSTS),
+    row("expectations.relaxed.rebar", temperature=POSITIVE, scale=numbers(1.0)),
+    row("expectations.relaxed.relax", control=functions(jnp.sum)),
+    row("expectations.score.MovingAverage"),
+    row(
+        "expectations.score.least_variance_constant",
+        f=F,
+        distribution=COIN,
+        params=PARAMETERS.with_good(jnp.zeros(2)),
+    ),
+    row("expectations.score.least_variance_score_function"),
+    row("expectations.score.score_function"),
+    row("expectations.summed.all_outcomes"),
+    row("expectations.summed.likeliest_outcomes", num_outcomes=COUNT),
+    row("expectations.vimco.vimco", group_size=COUNT),
+    row("expectations.vimco.vimco_weights", group_size=COUNT),
+    row("expectations.weak_derivatives.measure_valued"),
+    row("expectations.weak_derivatives.uncoupled_measure_valued"),
+    row("expectations.without_replacement.without_replacement", set_size=COUNT),
     # training
     row("training.actor_critic.a2c", params=PARAMETERS.with_good(AGENT_PARAMS)),
     row("training.actor_critic.ppo", params=PARAMETERS.with_good(AGENT_PARAMS)),
@@ -1166,6 +1247,7 @@ NOT_IN_TABLE = {
             *("training.actor_critic.State", "training.reinforce.Metrics", "types.Moments"),
             *("training.reinforce.Training", "training.runs.checkpoints.Checkpoint"),
             *("types.Spread", "exact.tabular.named.NamedMDP", "proof.registry.row.Row"),
+            "expectations.natural.Natural",
         ],
         RESULT,
     ),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from pgjax.core.validation import check_kind
 from pgjax.estimators import evaluate_weights, sum_of_terms
 from pgjax.expectations.distributions import Distribution
 from pgjax.expectations.integrands import Integrand
@@ -53,6 +54,7 @@ class ExpectationEstimator:
         check_function("draw", self.draw, "(distribution, params, key, num_samples) -> draws")
         check_function("weights", self.weights, "(f, distribution, params, draws) -> weights")
         check_function("term", self.term, "(f, distribution, params, draw, weight) -> scalar")
+        check_kind("law", self.law, str, "'outcomes', say, or '' if it has no name")
 
     def __repr__(self) -> str:
         return repr(self.term)

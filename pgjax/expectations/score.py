@@ -15,6 +15,7 @@ from jaxtyping import Float
 from pgjax.baselines import constant, recorded_value
 from pgjax.control_variates import coefficients, cross_fitted
 from pgjax.core.validation import (
+    check_params,
     check_scalars,
     check_unit_interval,
 )
@@ -148,6 +149,7 @@ def least_variance_constant(f: Any, distribution: Distribution, params: Params) 
     """
     integrand = as_integrand(f)
     check_distribution(distribution)
+    check_params(params)
     x = listed_outcomes(distribution, params, "least_variance_constant")
     probability = jnp.exp(log_probs_of(distribution, params, x))
     value = jax.vmap(integrand, (None, 0))(params, x)

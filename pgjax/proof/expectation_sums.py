@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -95,14 +95,14 @@ def together(
     rules: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Independent numbers, one rule each, as arrays of the shape."""
-    nodes = np.array(list(product(*(nodes for nodes, _ in rules))))
-    weights = np.array([math.prod(each) for each in product(*(w for _, w in rules))])
-    return nodes.reshape(-1, *shape), weights
+    nodes = np.stack(np.meshgrid(*(nodes for nodes, _ in rules), indexing="ij"), axis=-1)
+    weights = np.prod(np.meshgrid(*(w for _, w in rules), indexing="ij"), axis=0)
+    return nodes.reshape(-1, *shape), weights.ravel()
 
 
 def repeated(draws: Any, probability: np.ndarray, num_samples: int) -> Law:
     """N independent draws of a law of one."""
-    places = np.array(list(product(range(len(probability)), repeat=num_samples)))
+    places = np.indices((len(probability),) * num_samples).reshape(num_samples, -1).T
     chosen = jax.tree.map(lambda x: jnp.asarray(x)[places], draws)
     return chosen, np.prod(probability[places], axis=1)
 

@@ -1,0 +1,200 @@
+"""Distributions and adapters agree with each other, and what cannot be done is refused in words."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import baselines, expectations
+from pgjax.expectations.natural import quantile, uniform_shape
+
+KEY = jax.random.key(0)
+PLAIN = expectations.score_function()
+
+
+def square(x):
+    return jnp.sum(x**2)
+
+
+def gradient(estimator, f, distribution, params, num_samples=2):
+    return expectations.gradient(estimator, f, distribution, params, KEY, num_samples=num_samples)
+
+
+REFUSED = [
+    (expectations.pathwise(), square, expectations.bernoulli(), "transform.* got .*bernoulli"),
+    (expectations.all_outcomes(), square, expectations.normal(), "finitely many .* got a normal"),
+    (expectations.all_outcomes(), square, expectations.poisson(), "finitely many .* got a poisson"),
+    (expectations.without_replacement(2), square, expectations.normal(), "got a normal"),
+    (expectations.arm(), square, expectations.poisson(), "bernoulli for arm.* got a poisson"),
+    (expectations.rebar(), square, expectations.categorical(), "got a categorical"),
+    (expectations.delta_control_variate(PLAIN), square, expectations.poisson(), "got a poisson"),
+    (expectations.antithetic(PLAIN), square, expectations.poisson(), "got a poisson"),
+    (PLAIN, lambda x: x**2, expectations.bernoulli(), r"f must return one number, got shape \(3,"),
+    (
+        PLAIN,
+        lambda x: jnp.sum(x) * jnp.nan,
+        expectations.bernoulli(),
+        "f must .* got nan at 2 of 2",
+    ),
+    (PLAIN, lambda x: jnp.sum(x) + 1j, expectations.bernoulli(), "f must return real numbers"),
+    (PLAIN, lambda a, b, c: a, expectations.bernoulli(), r"f must be .*, got one of \(a, b, c\)"),
+    (expectations.disarm, square, expectations.bernoulli(), r"call it: disarm\(\)"),
+]
+
+
+@pytest.mark.parametrize(("estimator", "f", "distribution", "words"), REFUSED)
+def test_what_an_estimator_cannot_do_is_refused(estimator, f, distribution, words: str) -> None:
+    params = jnp.zeros(3)
+    if distribution == expectations.normal():
+        params = params, params
+    with pytest.raises((ValueError, TypeError), match=words):
+        gradient(estimator, f, distribution, params)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "words"),
+    [
+        (
+            expectations.score_function(baseline=baselines.leave_one_out),
+            "num_samples .* at least 2",
+        ),
+        (expectations.least_variance_score_function(), "num_samples must be at least 2"),
+        (expectations.antithetic(PLAIN), "num_samples must be even"),
+    ],
+)
+def test_one_sample_where_two_are_needed_is_refused(estimator, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        gradient(estimator, square, expectations.bernoulli(), jnp.zeros(2), num_samples=1)
+
+
+def test_a_set_larger_than_the_outcomes_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most the number of outcomes, 2, got 3"):
+        gradient(
+            expectations.without_replacement(3), square, expectations.bernoulli(), jnp.zeros(1)
+        )
+
+
+def test_a_nan_stays_one_under_jit() -> None:
+    def run(params):
+        return gradient(PLAIN, lambda x: jnp.sum(x) * jnp.nan, expectations.bernoulli(), params)
+
+    assert np.isnan(jax.jit(run)(jnp.zeros(2))).all()
+
+
+LOGITS = jnp.array([[0.3, -0.2, 0.6], [1.0, 0.0, -1.0]])
+FAMILIES = [
+    (expectations.normal(), (jnp.array([0.5, -1.0]), jnp.array([0.2, -0.3]))),
+    (expectations.bernoulli(), LOGITS[0]),
+    (expectations.categorical(), LOGITS),
+    (expectations.one_hot_categorical(), LOGITS),
+    (expectations.poisson(), jnp.array([0.1, 0.9])),
+]
+
+
+@pytest.mark.parametrize(("distribution", "params"), FAMILIES)
+def test_draws_have_the_moments_of_their_log_probabilities(distribution, params) -> None:
+    x = jax.vmap(distribution.sample, (None, 0))(params, jax.random.split(KEY, 4096))
+    score = jax.vmap(jax.grad(distribution.log_prob), (None, 0))(params, x)
+    for leaf in jax.tree.leaves(score):  # E ∇log p = 0
+        error = np.std(leaf, axis=0) / 64
+        assert np.all(np.abs(np.mean(leaf, axis=0)) < 5 * error + 1e-6)
+    if distribution.outcomes is not None:
+        listed = distribution.outcomes(params)
+        log_prob = jax.vmap(distribution.log_prob, (None, 0))(params, listed)
+        assert float(jnp.sum(jnp.exp(log_prob))) == pytest.approx(1, abs=1e-6)
+        natural = distribution.natural(params)
+        shape = uniform_shape(natural)
+        points = (jnp.arange(2000) + 0.5) / 2000
+        first = jax.vmap(lambda u: quantile(natural, jnp.full(shape, u)))(points)
+        mean = jnp.tensordot(jnp.exp(log_prob), listed.astype(jnp.float32), 1)
+        np.testing.assert_allclose(first.astype(jnp.float32).mean(axis=0), mean, atol=2e-3)
+
+
+def test_a_policy_is_a_distribution_of_its_actions() -> None:
+    policy, params = pgjax.tabular_softmax(2, 3), LOGITS
+    state = expectations.from_policy(policy, jnp.array([0.0, 1.0]))
+    f = lambda a: jnp.sin(a + 1.0)  # noqa: E731
+    found = gradient(expectations.all_outcomes(), f, state, params)
+    wanted = gradient(expectations.all_outcomes(), f, expectations.categorical(), params[1])
+    np.testing.assert_allclose(found[1], wanted, rtol=1e-5)
+    np.testing.assert_allclose(found[0], 0)
+    gaussian = pgjax.gaussian_policy(lambda key, s: params, lambda w, s: (w @ s, 0 * w[:, 0]))
+    moving = expectations.from_policy(gaussian, jnp.ones(3))
+    each = expectations.per_sample_gradients(
+        expectations.pathwise(), jnp.sum, moving, params, KEY, num_samples=2
+    )
+    np.testing.assert_allclose(each, np.ones((2, 2, 3)), rtol=1e-6)
+
+
+class Normal:
+    """Like NumPyro's."""
+
+    has_rsample = True
+
+    def __init__(self, loc, scale):
+        self.loc, self.scale = loc, scale
+
+    def sample(self, key, sample_shape=()):
+        return self.loc + self.scale * jax.random.normal(key, self.loc.shape)
+
+    def log_prob(self, x):
+        return jax.scipy.stats.norm.logpdf(x, self.loc, self.scale)
+
+
+class BernoulliLogits:
+    """Like NumPyro's, whose draws are integers."""
+
+    has_rsample, has_enumerate_support, batch_shape = False, True, ()
+
+    def __init__(self, logits):
+        self.logits = logits
+
+    def sample(self, key, sample_shape=()):
+        return jax.random.bernoulli(key, jax.nn.sigmoid(self.logits)).astype(jnp.int32)
+
+    def log_prob(self, x):
+        return jax.nn.log_sigmoid(jnp.where(x == 1, self.logits, -self.logits))
+
+    def enumerate_support(self, expand=True):
+        return jnp.arange(2)
+
+
+def test_objects_are_known_by_their_methods() -> None:
+    f, params = lambda x: jnp.sum((x - 0.45) ** 2), jnp.array([0.5, -1.0])
+    mine = expectations.normal(lambda mean: (mean, jnp.log(jnp.full_like(mean, 0.7))))
+    theirs = expectations.from_object(lambda mean: Normal(mean, 0.7))
+    for estimator in (PLAIN, expectations.measure_valued()):  # both draw from the same keys
+        np.testing.assert_allclose(
+            gradient(estimator, f, theirs, params), gradient(estimator, f, mine, params), rtol=1e-5
+        )
+    by_key = gradient(expectations.pathwise(), f, theirs, params)
+    np.testing.assert_allclose(
+        by_key, gradient(expectations.pathwise(), f, mine, params), rtol=1e-5
+    )
+    coin = expectations.from_object(BernoulliLogits)
+    for estimator in (expectations.all_outcomes(), expectations.disarm()):
+        np.testing.assert_allclose(
+            gradient(estimator, f, coin, jnp.float32(0.0), 1), 0.025, rtol=1e-5
+        )
+    with pytest.raises(ValueError, match=r"transform.* got a BernoulliLogits"):
+        gradient(expectations.pathwise(), f, coin, jnp.float32(0.0))
+
+
+@pytest.mark.adapters
+def test_distrax_objects_are_distributions() -> None:
+    distrax = pytest.importorskip("distrax")
+    coin = expectations.from_object(lambda logits: distrax.Bernoulli(logits=logits))
+    f = lambda x: jnp.sum((x - 0.45) ** 2)  # noqa: E731
+    for estimator in (expectations.all_outcomes(), expectations.disarm()):
+        np.testing.assert_allclose(
+            gradient(estimator, f, coin, jnp.float32(0.0), 1), 0.025, rtol=1e-5
+        )
+    normal = expectations.from_object(lambda mean: distrax.Normal(mean, 1.0))
+    plain = expectations.normal(lambda mean: (mean, 0 * mean))
+    for estimator in (expectations.pathwise(), expectations.measure_valued()):
+        np.testing.assert_allclose(
+            gradient(estimator, f, normal, jnp.float32(0.3)),
+            gradient(estimator, f, plain, jnp.float32(0.3)),
+            rtol=1e-4,
+        )
