@@ -22,6 +22,9 @@ from pgjax.exact.problem import Problem, check_problem
 from pgjax.exact.recursion import REWARD_TO_GO, Recursion, Steps, solve, steps_of
 from pgjax.types import Moments, Spread
 
+FEW = 10_000_000
+"""For no more numbers than this, a program that is compiled fast is worth more than a fast one."""
+
 
 @in_float64
 def moments(
@@ -128,5 +131,6 @@ def _evaluate(
     if of.must_end:
         prepare(replace(problem, mdp=replace(problem.mdp, discount=1.0)))  # raises if it need not
     steps, P = steps_of(problem, baseline, full)
-    run = jax.jit(solve, static_argnums=(0, 1, 2, 3))
+    numbers = problem.mdp.num_states * P ** (1 + full) * (problem.horizon or P)
+    run = (jit_once if numbers <= FEW else jax.jit)(solve, static_argnums=(0, 1, 2, 3))
     return to_numpy(run(of, P, problem.horizon, full, steps))

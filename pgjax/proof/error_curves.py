@@ -17,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
 from pgjax import baselines, diagnostics, estimators, exact, policies
+from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import flatten
 from pgjax.core.validation import check_positive
 from pgjax.diagnostics import RunningMoments
@@ -126,9 +127,14 @@ def scattered_params(policy: Policy, mdp: TabularMDP, key: Array) -> Params:
 
     Bias: does not apply.
     """
-    init_key, noise_key = jax.random.split(key)
-    flat, unravel = ravel_pytree(policy.init(init_key, jnp.asarray(mdp.observation[0])))
-    return unravel(flat + 0.5 * jax.random.normal(noise_key, flat.shape, flat.dtype))
+
+    @jit_once
+    def scattered(key: Array, observation: Array) -> Params:
+        init_key, noise_key = jax.random.split(key)
+        flat, unravel = ravel_pytree(policy.init(init_key, observation))
+        return unravel(flat + 0.5 * jax.random.normal(noise_key, flat.shape, flat.dtype))
+
+    return scattered(key, jnp.asarray(mdp.observation[0]))
 
 
 def contenders(problem: Problem) -> tuple[Contender, ...]:
