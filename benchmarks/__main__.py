@@ -2,7 +2,8 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -13,6 +14,17 @@ from benchmarks.harness import FULL, QUICK, Row, run_row
 
 QUICK_REPEATS = 3
 
+GPU_ROWS = (
+    "returns", "returns-rows", "returns-columns", "rollout", "gradient", "tokens", "tokens-memory",
+    "returns-scale", "rollout-scale", "gradient-scale",
+)  # fmt: skip
+"""What an accelerator is for, the most telling first: `--gpu` runs them while its time lasts."""
+
+GPU_SECONDS = 300.0
+"""No row of `--gpu` is begun later than this, so that the last one ends within six minutes."""
+
+GPU_REPEATS = 3
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the rows asked for."""
@@ -20,22 +32,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Wide enough for the table where there is no terminal to ask.
     console = Console(width=None if Console().is_terminal else 200)
     chosen = _chosen(arguments.only)
+    if arguments.gpu and not arguments.only:
+        chosen = sorted(_chosen(GPU_ROWS), key=lambda row: GPU_ROWS.index(row.name))
     if arguments.list:
         for row in chosen:
             console.print(f"{row.name:20} {row.what}", highlight=False)
         return
     scale = QUICK if arguments.quick else FULL
-    repeats = arguments.repeats or (QUICK_REPEATS if arguments.quick else None)
+    fewer = QUICK_REPEATS if arguments.quick else GPU_REPEATS if arguments.gpu else None
+    repeats = arguments.repeats or fewer
+    if arguments.gpu and jax.default_backend() == "cpu":
+        console.print(
+            "JAX sees no accelerator: this is a trial of --gpu on the CPU", style="yellow"
+        )
     results = []
-    for row in chosen:
+    for row in within(GPU_SECONDS if arguments.gpu else None, chosen):
         console.print(f"{row.name}: {row.what} …", highlight=False)
         results.append(run_row(row, scale, repeats))
+    if left := [row.name for row in chosen[len(results) :]]:
+        console.print(
+            f"No time was left for {', '.join(left)}: name them by --only", style="yellow"
+        )
     report.print_table(console, results)
     path = arguments.output or report.default_path()
     report.save(path, results, scale)
     console.print(f"Saved {path}", highlight=False, soft_wrap=True)
     if any(result.goals for result in results):
         console.print(f"Saved {picture.save(path, results)}", highlight=False, soft_wrap=True)
+
+
+def within(
+    seconds: float | None, rows: Sequence[Row], clock: Callable[[], float] = time.monotonic
+) -> Iterator[Row]:
+    """The rows, until that many seconds have passed; all of them if None."""
+    start = clock()
+    for row in rows:
+        if seconds is not None and clock() - start > seconds:
+            return
+        yield row
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
         "--only", action="append", metavar="NAME", choices=names, help="one row; may be repeated"
     )
     parser.add_argument("--repeats", type=_at_least_one, help="rounds of every row")
+    parser.add_argument(
+        "--gpu",
+        action="store_true",
+        help="the rows that an accelerator is for, three rounds each, in at most six minutes",
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, three rounds")
     parser.add_argument(
         "--output",

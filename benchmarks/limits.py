@@ -66,6 +66,22 @@ def _forward_and_gradient(params: Params, start: Array, rows: Any, T: int) -> An
     return jax.lax.scan(chunk, (after, jax.tree.map(jnp.zeros_like, params)), rows)[0]
 
 
+def products(hidden: Array, table: Array, blocks: int) -> Array:
+    """The three matrix products of a last layer and its gradient, the vocabulary in blocks.
+
+    [N, D] by [D, V], and its results by either: no code that returns both gradients can do less.
+    Of each product no more is kept than the next needs.
+    """
+    width = table.shape[1] // blocks
+    parts = table[:, : blocks * width].reshape(-1, blocks, width)
+
+    def block(total: Array, part: Array) -> tuple[Array, None]:
+        logits = hidden @ part
+        return total + logits @ part.T + 1e-30 * jnp.max(hidden.T @ logits), None
+
+    return jax.lax.scan(block, jnp.zeros_like(hidden), parts.swapaxes(0, 1))[0]
+
+
 def _observations(*shape: int) -> Array:
     return jax.random.normal(jax.random.key(0), (*shape, 4))
 

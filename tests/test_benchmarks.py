@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 from rich.console import Console
 
+from benchmarks import __main__ as benchmarks_main
 from benchmarks import (
     cartpole_to_475,
     first_call,
@@ -28,7 +29,7 @@ from benchmarks import (
     processes,
     report,
 )
-from benchmarks.__main__ import main
+from benchmarks.__main__ import GPU_ROWS, main, within
 from benchmarks.harness import TINY, Case, Contender, Goal, Measurement, Missing, Result, Row
 from benchmarks.rows import ROWS, compilations, learning, memory, startup
 from pgjax.core import chunks
@@ -389,6 +390,33 @@ def test_list_names_every_row_and_runs_none(capsys):
     main(["--list"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [row.name for row in ROWS]
+
+
+def test_no_row_is_begun_after_the_time_is_spent():
+    clock = FakeClock()
+    begun = []
+    for row in within(10.0, ROWS[:4], clock):
+        begun.append(row)
+        clock.now += 6
+    assert begun == list(ROWS[:2])
+    assert list(within(None, ROWS, clock)) == list(ROWS)
+
+
+def test_gpu_runs_its_rows_in_their_order_and_names_those_left_out(monkeypatch, tmp_path, capsys):
+    measured = []
+
+    def run_row(row: Row, scale: harness.Scale, repeats: int | None) -> Result:
+        measured.append((row.name, repeats))
+        return Result(row.name, row.what, "", "s", "", [Measurement("pgjax", [1.0], role="ours")])
+
+    monkeypatch.setattr(benchmarks_main, "run_row", run_row)
+    arguments = ["--gpu", "--output", str(tmp_path / "results.json")]
+    main(arguments)
+    assert measured == [(name, 3) for name in GPU_ROWS]
+    monkeypatch.setattr(benchmarks_main, "GPU_SECONDS", -1.0)
+    main(arguments)
+    assert len(measured) == len(GPU_ROWS)
+    assert f"No time was left for {GPU_ROWS[0]}" in capsys.readouterr().out
 
 
 def test_only_runs_one_row_and_saves_it(tmp_path, capsys):

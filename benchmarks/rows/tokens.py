@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from benchmarks import limits
 from benchmarks.harness import (
     Case,
     Contender,
@@ -26,6 +27,9 @@ from benchmarks.harness import (
 from pgjax.tokens.log_probs import log_probs
 
 DENSE = "naive JAX, dense log-softmax"
+LIMIT = "three matrix products"
+BLOCK = 4096
+"""Columns of the table that the limit multiplies at a time."""
 TOKAMAX = "tokamax, log-probability alone"
 """It has no entropy: less work."""
 
@@ -60,6 +64,7 @@ def seconds(scale: Scale) -> Case:
             "pgjax": contender(log_probs, "ours"),
             DENSE: contender(dense),
             TOKAMAX: not_importable(["tokamax"]) or contender(tokamax)._replace(answer=None),
+            LIMIT: _limit(scale),
         },
         unit="tokens",
         tolerance=rounding(vocabulary),
@@ -87,6 +92,13 @@ def temporary_memory(scale: Scale) -> Case:
         quantity="B",
         goals=[Goal(DENSE, 20.0)],
     )
+
+
+def _limit(scale: Scale) -> Contender:
+    tokens, _, vocabulary = scale.head
+    hidden, table, *_ = _arguments(scale)
+    run = partial(jax.jit(limits.products, static_argnums=2), hidden, table)
+    return Contender(partial(run, max(vocabulary // BLOCK, 1)), tokens, role="limit")
 
 
 def _arguments(scale: Scale) -> tuple[Array, ...]:
