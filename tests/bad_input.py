@@ -464,7 +464,8 @@ ROWS = [
     row("terms.sequences.geometric_clip", width=numbers(0.4, below=-0.5)),
     row("terms.sequences.sigmoid_gate", positive=POSITIVE, negative=POSITIVE),
     row("terms.sequences.gamma_gate", positive=PAIR, negative=PAIR),
-    row("terms.sequences.divergence_mask", low=RATE, high=RATE),
+    row("terms.divergences.divergence_mask", low=RATE, high=RATE),
+    row("terms.divergences.kl_mask", low=numbers(0.1, below=-0.5), high=numbers(0.1, below=-0.5)),
     row(
         "terms.ratios.likelihood_ratio",
         other_log_prob=LOG_PROBS,
@@ -1186,13 +1187,6 @@ def shown(value: Any) -> set[str]:
 # --- The public names -------------------------------------------------------------------------
 
 
-ELSEWHERE = (
-    *("pgjax.tokens", "pgjax.proof.language_models", "pgjax.proof.registry.rows_tokens"),
-    *("pgjax.proof.token_certificate", "pgjax.proof.token_losses"),
-)
-"""Tokens of a language model, whose arguments are other arrays and have tests of their own."""
-
-
 def public_names() -> dict[str, Any]:
     """Every public function and class by its own module and name, once."""
     found: dict[str, Any] = {}
@@ -1207,8 +1201,7 @@ def public_names() -> dict[str, Any]:
                     todo.append(item)
             elif callable(item) and getattr(item, "__module__", "").startswith("pgjax."):
                 name = getattr(item, "__name__", None)
-                others = item.__module__.startswith(ELSEWHERE)
-                if name is not None and not others:  # without a name it is a record, as a Judge is
+                if name is not None:  # without a name it is a record, as a Judge is
                     found[f"{item.__module__}.{name}".removeprefix("pgjax.")] = item
     return found
 

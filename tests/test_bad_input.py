@@ -14,8 +14,11 @@ import jax.numpy as jnp
 import pytest
 
 from pgjax.training.minibatches import Settings, check_settings
-from tests import bad_input
-from tests.bad_input import ROWS, SETTINGS, Cell, Row, cells, fault
+from tests import bad_input, bad_input_tokens
+from tests.bad_input import SETTINGS, Cell, Row, cells, fault
+
+ROWS = bad_input.ROWS + bad_input_tokens.ROWS
+WITHOUT = bad_input.NOT_IN_TABLE | bad_input_tokens.NOT_IN_TABLE
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +40,8 @@ def test_every_public_name_has_a_row_or_a_reason() -> None:
     rows = Counter(row.name for row in ROWS)
     assert set(rows.values()) == {1}
     public = bad_input.public_names()
-    assert set(rows) | set(bad_input.NOT_IN_TABLE) == set(public)
-    assert not set(rows) & set(bad_input.NOT_IN_TABLE)
+    assert set(rows) | set(WITHOUT) == set(public)
+    assert not set(rows) & set(WITHOUT)
     for row in ROWS:
         assert row.function is public[row.name]
 

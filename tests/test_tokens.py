@@ -224,8 +224,10 @@ def test_maxrl_sums_the_series_of_the_likelihood(group_size: int) -> None:
 
 def test_pkpo_climbs_the_best_of_two() -> None:
     p, model = 0.3, bandit(0.3)
-    mean = group_moments(tokens.pkpo(2), model, group_size=4).mean
+    every = [tokens.pkpo(2, baseline=each) for each in ("loo-1", "loo", "none")]
+    mean, *others = (group_moments(each, model, group_size=4).mean for each in every)
     np.testing.assert_allclose(mean[1], 2 * (1 - p) * p * (1 - p), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(others, [mean, mean], rtol=0, atol=1e-12)
     centred = group_moments(summed(advantages.best_of_less_mean(2)), model, group_size=4).mean
     assert abs(centred[1] - mean[1]) > 0.01
 
@@ -269,11 +271,33 @@ def test_shares_in_the_best_are_sums_over_all_sets() -> None:
         np.testing.assert_allclose(shares, expected, rtol=0, atol=1e-12)
 
 
+def test_baselines_of_the_best_are_sums_over_sets_of_the_others() -> None:
+    rewards = np.array([0.3, 0.9, 0.1, 0.3, 0.5])
+
+    def best(k: int, of: list[int]) -> float:
+        return float(np.mean([rewards[[*s]].max() for s in combinations(of, k)]))
+
+    for k in (2, 3, 4):
+        share, loo, gain = advantage(
+            [
+                advantages.best_of(k),
+                advantages.best_of_leave_one_out(k),
+                advantages.gain_in_best(k),
+            ],
+            rewards,
+        )
+        others = [[j for j in range(5) if j != i] for i in range(5)]
+        of_k, of_fewer = ([best(size, each) for each in others] for size in (k, k - 1))
+        np.testing.assert_allclose(share - loo, 5 * k / 4 * np.array(of_k), atol=1e-12)
+        np.testing.assert_allclose(share - gain, k * np.array(of_fewer), atol=1e-12)
+
+
 def test_groups_do_not_mix_and_may_lie_in_any_order() -> None:
     rewards, groups = [1.0, 5.0, 0.0, 7.0, 0.5], [9, -4, 9, -4, 9]
     weigh = [
         *(advantages.leave_one_out, advantages.standardized(degrees=0)),
         *(advantages.less_mean_by_length, advantages.relative_to_mean, advantages.best_of(2)),
+        advantages.gain_in_best(2),
     ]
     whole = advantage(weigh, rewards, groups)
     for name in (9, -4):
@@ -307,7 +331,9 @@ NAMED = {
     "luspo": tokens.luspo(clip_low=0.3, clip_high=0.3),
     "vespo": tokens.vespo(correction=corrections.geometric_mask(0.5, 2.0)),
     "dppo": tokens.dppo(0.1, 0.1, correction=corrections.token_mask(0.5, 5.0)),
+    "dppo_kl": tokens.dppo_kl(0.02, 0.02, entropy=tokens.sampled_entropy_in_loss(0.1)),
     "pkpo": tokens.pkpo(2),
+    "loo": tokens.pkpo(2, baseline="loo", entropy=tokens.entropy_in_reward(0.1)),
     "maxrl": tokens.maxrl(correction=corrections.sequence_truncation(2.0)),
     "gpg": tokens.gpg(aggregation=tokens.prompt_mean),
     "prefix": summed(silent, terms.prefix_ratio, kl=tokens.kl_in_loss_by_prefix_ratio(0.1)),
@@ -354,8 +380,8 @@ def expected(strict_numerics: None) -> Any:
 
 def test_every_named_estimator_is_tried() -> None:
     named = {n for n in dir(tokens) if not n.startswith("_") and callable(getattr(tokens, n))}
-    made = {n for n in named if getattr(tokens, n).__module__ == "pgjax.tokens.estimators"}
-    assert made - {"estimator"} <= set(NAMED)
+    made = {n for n in named if getattr(tokens, n).__module__.startswith("pgjax.tokens.estimators")}
+    assert made <= set(NAMED)
     assert "grpo" in made
 
 
@@ -488,6 +514,118 @@ def test_the_smooth_gate_and_the_mask_are_as_published() -> None:
     np.testing.assert_allclose(down, [-1.5, 0.0])  # it fell by 0.1, more than 0.05
 
 
+def test_the_mask_by_divergence_is_as_published() -> None:
+    old, now = np.array([0.25, 0.25, 0.6, 1.0, 0.5]), np.array([0.5, 0.3, 0.2, 1.0, 1e-9])
+    split = old * np.log(old / now)
+    inside = old < 1
+    split[inside] += (1 - old[inside]) * np.log((1 - old[inside]) / (1 - now[inside]))
+    mask = terms.kl_mask(0.3, 0.1, ceiling=1.9)
+    for sign, side in ((1.0, (now > old) & (split > 0.1)), (-1.0, (now < old) & (split > 0.3))):
+        slope = jax.grad(lambda x, w=sign: jnp.sum(mask(x, jnp.log(old), jnp.full(5, w))))(
+            jnp.log(now)
+        )
+        expected = sign * np.where(side, 0, np.minimum(now / old, 1.9))
+        np.testing.assert_allclose(slope, expected, rtol=1e-12)
+        assert 0 < side.sum() < 5
+
+
+def test_a_ceiling_holds_large_ratios_of_bad_tokens_only() -> None:
+    ratio = jnp.array([0.5, 1.1, 2.0, 4.0])
+    plain, capped = terms.asymmetric_clip(0.2, 0.28), terms.asymmetric_clip(0.2, 0.28, ceiling=3.0)
+
+    def slope(term: Any, weight: float) -> Any:
+        return jax.grad(lambda x: jnp.sum(term(x, jnp.zeros(4), jnp.full(4, weight))))(
+            jnp.log(ratio)
+        )
+
+    np.testing.assert_array_equal(slope(capped, 1.0), slope(plain, 1.0))
+    bad = slope(plain, -1.0)
+    np.testing.assert_allclose(bad, [0, -1.1, -2, -4])
+    np.testing.assert_array_equal(slope(capped, -1.0), bad.at[3].set(0))
+    assert tokens.dapo(ceiling=3.0).term == terms.asymmetric_clip(0.2, 0.28, ceiling=3.0)
+
+
+def entropies(params: Any, batch: Any) -> Any:
+    log_prob = jax.nn.log_softmax(batch.observation @ params)
+    return -jnp.sum(jnp.exp(log_prob) * log_prob, axis=-1)
+
+
+def test_an_exact_entropy_has_the_mean_of_the_sampled_one_and_less_variance() -> None:
+    """Where the entropies are given, the surrogate differentiates them, and nothing else."""
+    exact_one = summed(silent, entropy=tokens.entropy_in_loss(0.5))
+
+    def estimate(params: Any, batch: Any) -> Any:
+        def surrogate(params: Any) -> Any:
+            x = pgjax.log_probs(PROBLEM.policy, params, batch)
+            fields = tokens.Batch(batch.log_prob, batch.mask, batch.reward, batch.group)
+            return tokens.surrogate(exact_one, x, fields, entropy=entropies(params, batch))
+
+        return jax.grad(surrogate)(params)
+
+    found = group_moments(estimate, MODEL, group_size=1)
+    sampled = summed(silent, entropy=tokens.sampled_entropy_in_loss(0.5))
+    of_samples = group_moments(sampled, MODEL, group_size=1)
+    np.testing.assert_allclose(found.mean, of_samples.mean, rtol=0, atol=1e-12)
+    assert found.total_variance < 0.5 * of_samples.total_variance
+
+
+def test_entropies_are_cut_with_the_micro_batches_and_asked_for_by_name() -> None:
+    log_prob, batch = sampled()
+    each = tokens.rloo(entropy=tokens.entropy_in_loss(0.3))
+    entropy = jnp.where(batch.mask, jnp.arange(1.0, T + 1), jnp.nan)
+
+    def slope(rows: slice, **options: Any) -> Any:
+        cut = jax.tree.map(lambda x: x[rows], (log_prob, batch, entropy))
+        return jax.grad(lambda h: tokens.surrogate(each, *cut[:2], entropy=h, **options))(cut[2])
+
+    whole = slope(slice(None))
+    shared = tokens.shared_weights(each, batch)
+    parts = [
+        slope(rows, weights=jax.tree.map(lambda x, r=rows: x[r], shared))
+        for rows in (slice(0, 3), slice(3, N))
+    ]
+    np.testing.assert_allclose(jnp.concatenate(parts), whole, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(whole, np.where(batch.mask, 0.3 / 7, 0))
+    for estimator, given in ((each, None), (tokens.rloo(), entropy)):
+        with pytest.raises(ValueError, match="entropy must"):
+            tokens.surrogate(estimator, log_prob, batch, entropy=given)
+    with pytest.raises(ValueError, match="entropy must be given"):
+        gradient(each, PROBLEM.policy, PROBLEM.params, three_answers())
+    assert tokens.metrics(each, log_prob, batch)["clipped"] == 0
+
+
+def three_answers() -> Any:
+    batch, _ = enumeration.trajectories(PROBLEM)
+    return replace(batch, group=jnp.zeros(len(batch.mask), int))
+
+
+def test_a_bonus_in_the_reward_is_whitened_with_the_rest() -> None:
+    """REINFORCE++ charges before it whitens, so that a bonus twice as large is no new direction."""
+    log_prob, batch = sampled()
+    zero = replace(batch, reward=jnp.zeros(N))
+    made = {
+        str(beta): tokens.reinforce_plus_plus(entropy=tokens.entropy_in_reward(beta), epsilon=0.0)
+        for beta in (1.0, 2.0)
+    }
+    found = slopes(made, log_prob, zero)
+    np.testing.assert_allclose(found["1.0"], found["2.0"], rtol=0, atol=1e-12)
+    assert np.abs(found["1.0"]).max() > 0.01
+
+
+def test_bessel_s_correction_is_a_factor_of_the_deviation() -> None:
+    log_prob, batch = sampled()
+    tokens_live, answers = int(np.sum(batch.mask)), N - 1
+    made = {
+        **{f"++ {d}": tokens.reinforce_plus_plus(epsilon=0.0, degrees=d) for d in (0, 1)},
+        **{f"lite {d}": tokens.lite_ppo(epsilon=0.0, degrees=d) for d in (0, 1)},
+    }
+    found = slopes(made, log_prob, batch)
+    for name, number in (("++", tokens_live), ("lite", answers)):
+        ratio = np.sqrt((number - 1) / number)
+        one, other = found[f"{name} 1"], found[f"{name} 0"]
+        np.testing.assert_allclose(one, ratio * other, rtol=0, atol=1e-12)
+
+
 def test_where_the_policies_agree_every_term_is_the_score() -> None:
     batch = sampled()[1]
     batch = replace(batch, sampler_log_prob=batch.log_prob)
@@ -498,6 +636,7 @@ def test_where_the_policies_agree_every_term_is_the_score() -> None:
     by_token = (
         *(terms.sequence_ratio, terms.prefix_ratio, terms.sequence_clip_by_token(0.2, 0.2)),
         *(terms.sigmoid_gate(1.0, 1.05), terms.gamma_gate(), terms.divergence_mask(0.1, 0.1)),
+        terms.kl_mask(0.1, 0.1),
     )
     for each, weight in ((by_answer, of_answer), (by_token, credit)):
         made = {str(t): Estimator(lambda rows, log_prob, w=weight: jnp.asarray(w), t) for t in each}
@@ -557,7 +696,13 @@ def small(**fields: Any) -> tokens.Batch:
         (tokens.rloo(), {"group": jnp.arange(2)}, ValueError, "batch.group must have at least 2"),
         (tokens.grpo(), {"group": None}, ValueError, "batch.group must say which answers"),
         (tokens.pkpo(3), {}, ValueError, "batch.group must have at least 3 answers"),
-        (tokens.rloo(), {"mask": jnp.zeros((2, 3), bool)}, ValueError, "has no live token"),
+        (tokens.pkpo(2, baseline="loo"), {}, ValueError, "must have at least 3 answers"),
+        (
+            tokens.rloo(),
+            {"mask": jnp.zeros((2, 3), bool)},
+            ValueError,
+            "true for some tokens, got none",
+        ),
         (tokens.rloo(), {"mask": jnp.ones((2, 3))}, TypeError, "batch.mask must be boolean"),
         (tokens.rloo(), {"mask": jnp.ones(3, bool)}, ValueError, r"batch.mask must have shape \[N"),
         (tokens.rloo(), {"reward": jnp.ones(3)}, ValueError, "batch.reward must have shape"),
@@ -595,6 +740,11 @@ def test_bad_batches_are_refused_by_name(estimator, fields, error, words) -> Non
         (lambda: tokens.kl_in_loss(-1.0), ValueError, "coefficient must be at least 0"),
         (lambda: tokens.kl_in_loss(1.0, "k4"), ValueError, "estimate must be one of k1, k2, k3"),
         (lambda: tokens.pkpo(0), ValueError, "k must be at least 1"),
+        (lambda: tokens.pkpo(1), ValueError, "k must be at least 2, got 1"),
+        (lambda: tokens.pkpo(2, baseline="mean"), ValueError, "baseline must be one of loo-1"),
+        (lambda: tokens.cispo(clip_high=-0.1), ValueError, "clip_high must be at least 0"),
+        (lambda: tokens.grpo(ceiling=1.1), ValueError, "ceiling must be at least 1.2"),
+        (lambda: tokens.rloo(entropy=cast(Any, 0.01)), TypeError, "entropy must be a bonus"),
         (lambda: tokens.constant_length(0), ValueError, "length must be positive"),
         (
             lambda: tokens.estimator(cast(Any, 1.0), tokens.token_mean, terms.score),

@@ -10,7 +10,7 @@ A batch is one group: G answers to one prompt, and the prompt is drawn too.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,13 @@ import pgjax
 from pgjax import enumeration, exact, terms, tokens
 from pgjax.core.float64 import in_float64
 from pgjax.core.scores import log_probs
+from pgjax.core.validation import check_members, check_positive
 from pgjax.estimators import score_weights
 from pgjax.exact.problem import Problem
 from pgjax.proof.language_models import LanguageModel, models
 from pgjax.proof.registry.rows_tokens import TOKENS, TokenRow
 from pgjax.proof.token_moments import ACTING, bias_scale_residue, by_prompt, mixed
-from pgjax.types import Estimator, Moments, Params, Trajectory
+from pgjax.types import Estimator, Moments, Params, Trajectory, describe
 
 TARGET = 0.1
 """The relative error whose price in answers is reported."""
@@ -115,12 +116,19 @@ def certify_tokens(
         >>> found.bias < 1e-12
         True
     """
-    chosen = models() if language_models is None else language_models
+    rows = check_members("rows", rows, TokenRow, "pgjax.registry.TOKENS are some")
+    chosen = models()
+    if language_models is not None:
+        fix = "pgjax.language_models.models() are some"
+        chosen = check_members("language_models", language_models, LanguageModel, fix)
+    group_sizes = _listed("group_sizes", group_sizes)
+    for size in group_sizes:
+        check_positive("group_sizes", size)
     return [
         found
         for model in chosen
         for facts in [_truths(model)]
-        for who in acting
+        for who in _listed("acting", acting)
         for size in group_sizes
         for found in _certify(rows, model, size, who, facts)
     ]
@@ -137,6 +145,7 @@ def refuted(certificates: Sequence[TokenCertificate]) -> list[str]:
 
     Bias: does not apply.
     """
+    certificates = _certificates(certificates)
     found = []
     seen = [c for c in certificates if c.acting == "policy"]
     for row in dict.fromkeys(c.row for c in seen):
@@ -159,6 +168,9 @@ def table(certificates: Sequence[TokenCertificate]) -> str:
 
     Bias: does not apply.
     """
+    certificates = _certificates(certificates)
+    if not certificates:
+        raise ValueError("certificates must hold at least one, got none")
     heads = {"policy": "on-policy", "old": "stale", "sampler": "other sampler"}
     acting = [who for who in ACTING if any(c.acting == who for c in certificates)]
     width = max(len(c.row.name) for c in certificates)
@@ -174,6 +186,17 @@ def table(certificates: Sequence[TokenCertificate]) -> str:
         needed = "never" if first.needed is None else str(first.needed)
         lines.append(f"{row.name:{width}}{cells}{first.variance:>10.2f}{needed:>9}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _certificates(certificates: Sequence[TokenCertificate]) -> Sequence[TokenCertificate]:
+    fix = "certify_tokens gives them"
+    return check_members("certificates", certificates, TokenCertificate, fix)
+
+
+def _listed(name: str, values: Any) -> tuple[Any, ...]:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise TypeError(f"{name} must be a list, got {describe(values)}; write [{values!r}]")
+    return tuple(values)
 
 
 def _percent(share: float) -> str:

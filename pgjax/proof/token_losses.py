@@ -18,7 +18,7 @@ from pgjax import enumeration, exact
 from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import in_float64
 from pgjax.core.scores import log_probs
-from pgjax.core.validation import check_positive
+from pgjax.core.validation import check_kind, check_positive
 from pgjax.exact.problem import Problem
 from pgjax.proof.language_models import LanguageModel, three_tokens
 from pgjax.proof.token_moments import bias_scale_residue, moments_over_prompts
@@ -136,6 +136,7 @@ def judge_loss(
         ...     return x.grad.numpy()
     """
     model = three_tokens() if model is None else model
+    check_kind("model", model, LanguageModel, "pgjax.language_models has some")
     N = check_positive("group_size", group_size)
     names = _asked_for(loss, N)
     value = float(exact.objective(model.problem))

@@ -15,10 +15,11 @@ from pgjax.terms.clips import ppo_clip as ppo_clip
 from pgjax.terms.clips import truncated_ratio as truncated_ratio
 from pgjax.terms.dice import dice as dice
 from pgjax.terms.dice import loaded_dice as loaded_dice
+from pgjax.terms.divergences import divergence_mask as divergence_mask
+from pgjax.terms.divergences import kl_mask as kl_mask
 from pgjax.terms.ratios import importance_ratio as importance_ratio
 from pgjax.terms.ratios import likelihood_ratio as likelihood_ratio
 from pgjax.terms.score_function import score as score
-from pgjax.terms.sequences import divergence_mask as divergence_mask
 from pgjax.terms.sequences import gamma_gate as gamma_gate
 from pgjax.terms.sequences import geometric_clip as geometric_clip
 from pgjax.terms.sequences import prefix_ratio as prefix_ratio

@@ -4,6 +4,8 @@ A clip chooses the steps that still count. Where it holds the ratio ρ_t = π(a_
 bound, the gradient of the step is zero; elsewhere it is ρ_t w_t ∇log π(a_t|s_t).
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -53,7 +55,7 @@ def _ppo_clip(
     return clip_by_sign(ratio, weight, 1 - epsilon, 1 + epsilon) * weight
 
 
-def asymmetric_clip(clip_low: Number, clip_high: Number) -> Term:
+def asymmetric_clip(clip_low: Number, clip_high: Number, *, ceiling: Number = math.inf) -> Term:
     """The clipped ratio with two widths, min(ρ_t w_t, clip(ρ_t, 1−low, 1+high) w_t): clip-higher.
 
     Gradient: ρ_t w_t ∇log π where w_t > 0 and ρ_t ≤ 1+high, or w_t < 0 and ρ_t ≥ 1−low; zero
@@ -62,9 +64,12 @@ def asymmetric_clip(clip_low: Number, clip_high: Number) -> Term:
     Args:
         clip_low: in [0, 1], how far below 1 the ratio may move; DAPO uses 0.2. At 1 it is free.
         clip_high: ≥ 0, how far above 1; DAPO uses 0.28. `math.inf` leaves it free.
+        ceiling: c ≥ 1 + `clip_high`; where w_t < 0 a ratio above it has no gradient, as in
+            `dual_clip`.
 
     Raises:
-        ValueError: if a width is negative, or if `clip_low` is above 1.
+        ValueError: if a width is negative, if `clip_low` is above 1, or `ceiling` is below
+            1 + `clip_high`.
 
     Bias: as for `ppo_clip`.
 
@@ -82,11 +87,14 @@ def asymmetric_clip(clip_low: Number, clip_high: Number) -> Term:
         [1.25]
     """
     fix = "it is a width, 0.28 say, not the bound itself"
-    return configured(
-        _asymmetric_clip,
-        clip_low=check_unit_interval("clip_low", clip_low),
-        clip_high=check_at_least("clip_high", clip_high, 0.0, fix),
-    )
+    clip_low = check_unit_interval("clip_low", clip_low)
+    clip_high = check_at_least("clip_high", clip_high, 0.0, fix)
+    widths = {"clip_low": clip_low, "clip_high": clip_high}
+    if isinstance(ceiling, float) and ceiling == math.inf:
+        return configured(_asymmetric_clip, **widths)
+    fix = "it bounds the ratio itself, and 3 is usual"
+    ceiling = check_at_least("ceiling", ceiling, 1 + clip_high, fix)
+    return configured(_asymmetric_dual_clip, **widths, ceiling=ceiling)
 
 
 def _asymmetric_clip(
@@ -101,6 +109,22 @@ def _asymmetric_clip(
     check_scalars(clip_low=clip_low, clip_high=clip_high)
     ratio = likelihood_ratio(log_prob, behaviour)
     return clip_by_sign(ratio, weight, 1 - clip_low, 1 + clip_high) * weight
+
+
+def _asymmetric_dual_clip(
+    log_prob: Array,
+    behaviour: Array,
+    weight: Array,
+    mask: Array | None = None,
+    *,
+    clip_low: Number,
+    clip_high: Number,
+    ceiling: Number,
+) -> Array:
+    check_scalars(clip_low=clip_low, clip_high=clip_high, ceiling=ceiling)
+    ratio = likelihood_ratio(log_prob, behaviour)
+    clipped = clip_by_sign(ratio, weight, 1 - clip_low, 1 + clip_high)
+    return clip_by_sign(clipped, -weight, 0.0, ceiling) * weight
 
 
 def dual_clip(epsilon: Number, ceiling: Number) -> Term:

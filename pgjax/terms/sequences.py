@@ -287,54 +287,6 @@ def _gamma_gate(
     return weighted(gate * weight, log_prob)
 
 
-def divergence_mask(low: Number, high: Number, *, ceiling: Number = 20.0) -> Term:
-    """DPPO: the score with a bounded ratio, for tokens whose probability has not moved too far.
-
-    sg(min(ρ_t, ceiling)) w_t log π(a_t|s_t), and zero where w_t > 0 and π(a_t) − μ(a_t) > high, or
-    where w_t < 0 and π(a_t) − μ(a_t) < −low: the total variation of the two-way split "this token
-    or another" takes the place of the ratio's clip, which is strict with rare tokens.
-
-    Args:
-        low: in [0, 1], of a difference of probabilities.
-        high: in [0, 1], of a difference of probabilities.
-        ceiling: ≥ 0, of the ratio.
-
-    Raises:
-        ValueError: if a bound is outside its range.
-
-    Bias: equal to `score` on-policy if `ceiling` ≥ 1. Off-policy biased, as `importance_ratio` is,
-        and by the tokens left out.
-
-    References:
-        Qi et al., Rethinking the Trust Region in LLM Reinforcement Learning (2026), their
-        DPPO-Binary-TV.
-    """
-    return configured(
-        _divergence_mask,
-        low=check_unit_interval("low", low),
-        high=check_unit_interval("high", high),
-        ceiling=check_at_least("ceiling", ceiling, 0.0, "it bounds the ratio itself"),
-    )
-
-
-def _divergence_mask(
-    log_prob: Array,
-    behaviour: Array,
-    weight: Array,
-    mask: Array | None = None,
-    *,
-    low: Number,
-    high: Number,
-    ceiling: Number,
-) -> Array:
-    check_scalars(low=low, high=high, ceiling=ceiling)
-    held = jax.lax.stop_gradient(log_prob)
-    ratio = jnp.minimum(likelihood_ratio(held, behaviour), jnp.asarray(ceiling, held.dtype))
-    moved = jnp.exp(held) - jnp.exp(behaviour)
-    too_far = ((weight > 0) & (moved > high)) | ((weight < 0) & (moved < -jnp.asarray(low)))
-    return weighted(jnp.where(too_far, 0, ratio) * weight, log_prob)
-
-
 def _widths(clip_low: Number, clip_high: Number) -> dict[str, Number]:
     fix = "it is a width, 0.28 say, not the bound itself"
     return {

@@ -4,7 +4,7 @@ No environment and no network: your own train step computes log-probabilities, i
 sharded as you like, and `loss` is differentiated through them. An estimator is weights × term as
 everywhere in pgjax, so each has an exact bias (`pgjax.proof`), and
 
-    weights = (advantage − penalty) × correction × aggregation.
+    weights = (advantage − penalty + bonus) × correction × aggregation.
 
 Example:
     >>> import jax, jax.numpy as jnp, optax
@@ -36,11 +36,15 @@ from pgjax.tokens.aggregation import sequence_mean as sequence_mean
 from pgjax.tokens.aggregation import sequence_sum as sequence_sum
 from pgjax.tokens.aggregation import token_mean as token_mean
 from pgjax.tokens.batch import Batch as Batch
+from pgjax.tokens.bonuses import entropy_in_loss as entropy_in_loss
+from pgjax.tokens.bonuses import entropy_in_reward as entropy_in_reward
+from pgjax.tokens.bonuses import sampled_entropy_in_loss as sampled_entropy_in_loss
+from pgjax.tokens.composition import estimator as estimator
 from pgjax.tokens.estimators import cispo as cispo
 from pgjax.tokens.estimators import dapo as dapo
 from pgjax.tokens.estimators import dppo as dppo
+from pgjax.tokens.estimators import dppo_kl as dppo_kl
 from pgjax.tokens.estimators import dr_grpo as dr_grpo
-from pgjax.tokens.estimators import estimator as estimator
 from pgjax.tokens.estimators import gmpo as gmpo
 from pgjax.tokens.estimators import gpg as gpg
 from pgjax.tokens.estimators import grpo as grpo

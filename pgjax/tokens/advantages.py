@@ -17,12 +17,17 @@ from jax import Array
 
 from pgjax.baselines import group_deviation, group_leave_one_out, group_mean
 from pgjax.baselines.groups import deviation
-from pgjax.core.recurrence import accumulation_dtype
-from pgjax.core.validation import check_at_least, check_positive, check_rates, check_scalars
+from pgjax.core.validation import check_at_least, check_rates, check_scalars
 from pgjax.records import configured
 from pgjax.returns import discounted_returns, generalized_advantages
+from pgjax.tokens.best_of import best_of as best_of
+from pgjax.tokens.best_of import best_of_leave_one_out as best_of_leave_one_out
+from pgjax.tokens.best_of import best_of_less_mean as best_of_less_mean
+from pgjax.tokens.best_of import gain_in_best as gain_in_best
 from pgjax.tokens.groups import groups_of
+from pgjax.tokens.outcomes import outcomes_of, rewards_of, to_tokens
 from pgjax.types import Number, Trajectory, Weights
+from pgjax.weights.normalised import check_degrees
 
 
 def outcome(batch: Trajectory, log_prob: Array) -> Array:
@@ -30,7 +35,7 @@ def outcome(batch: Trajectory, log_prob: Array) -> Array:
 
     Bias: none.
     """
-    return _everywhere(batch, _outcomes(batch))
+    return to_tokens(batch, outcomes_of(batch))
 
 
 def less_value(batch: Trajectory, log_prob: Array) -> Array:
@@ -44,7 +49,7 @@ def less_value(batch: Trajectory, log_prob: Array) -> Array:
     References:
         Li et al., ReMax (2024), algorithm 1.
     """
-    return _everywhere(batch, _outcomes(batch)) - _values(batch)
+    return to_tokens(batch, outcomes_of(batch)) - _values(batch)
 
 
 def less_group_mean(batch: Trajectory, log_prob: Array) -> Array:
@@ -55,7 +60,7 @@ def less_group_mean(batch: Trajectory, log_prob: Array) -> Array:
     References:
         Liu et al., Understanding R1-Zero-Like Training (2025), section 3.2.
     """
-    return _everywhere(batch, _centred(batch))
+    return to_tokens(batch, _centred(batch))
 
 
 def leave_one_out(batch: Trajectory, log_prob: Array) -> Array:
@@ -66,8 +71,8 @@ def leave_one_out(batch: Trajectory, log_prob: Array) -> Array:
     References:
         Kool, van Hoof & Welling (2019), eq. 8; Ahmadian et al., Back to Basics (2024), eq. 8.
     """
-    total = _outcomes(batch)
-    return _everywhere(batch, total - group_leave_one_out(groups_of(batch, 2))(batch, total))
+    total = outcomes_of(batch)
+    return to_tokens(batch, total - group_leave_one_out(groups_of(batch, 2))(batch, total))
 
 
 def standardized(epsilon: Number = 1e-4, *, degrees: int = 1) -> Weights:
@@ -87,15 +92,13 @@ def standardized(epsilon: Number = 1e-4, *, degrees: int = 1) -> Weights:
     References:
         Shao et al., DeepSeekMath (2024), section 4.1.2.
     """
-    if degrees not in (0, 1) or isinstance(degrees, bool):
-        raise ValueError(f"degrees must be 0 or 1, got {degrees!r}; 1 is Bessel's correction")
     epsilon = check_at_least("epsilon", epsilon, 0.0, "a deviation is not negative")
-    return configured(_standardized, epsilon=epsilon, degrees=degrees)
+    return configured(_standardized, epsilon=epsilon, degrees=check_degrees(degrees))
 
 
 def _standardized(batch: Trajectory, log_prob: Array, *, epsilon: Number, degrees: int) -> Array:
     check_scalars(epsilon=epsilon)
-    groups, total = groups_of(batch, 2), _outcomes(batch)
+    groups, total = groups_of(batch, 2), outcomes_of(batch)
     if degrees == 1:
         scale = group_deviation(groups, epsilon=epsilon)(batch, total)
     else:
@@ -103,17 +106,18 @@ def _standardized(batch: Trajectory, log_prob: Array, *, epsilon: Number, degree
         squares = groups.total((total - groups.total(total) / members) ** 2)
         magnitude = jnp.sqrt(groups.total(total**2) / members)
         scale = deviation(squares, members, magnitude, epsilon)
-    return _everywhere(batch, _centred(batch) / scale)
+    return to_tokens(batch, _centred(batch) / scale)
 
 
-def scaled_by_batch(epsilon: Number = 1e-4) -> Weights:
+def scaled_by_batch(epsilon: Number = 1e-4, *, degrees: int = 1) -> Weights:
     """R_i less its group's mean, over the standard deviation of all the batch's rewards, plus ε.
 
     Args:
         epsilon: ε ≥ 0, in units of reward.
+        degrees: 1 divides the variance by the number of answers less one, 0 by their number.
 
     Raises:
-        ValueError: if ε is negative.
+        ValueError: if ε is negative, or `degrees` is neither 0 nor 1.
 
     Bias: a factor (G−1)/G, and the batch's own deviation in the divisor: prompts keep their shares.
 
@@ -122,16 +126,16 @@ def scaled_by_batch(epsilon: Number = 1e-4) -> Weights:
         "batch" in TRL.
     """
     epsilon = check_at_least("epsilon", epsilon, 0.0, "a deviation is not negative")
-    return configured(_scaled_by_batch, epsilon=epsilon)
+    return configured(_scaled_by_batch, epsilon=epsilon, degrees=check_degrees(degrees))
 
 
-def _scaled_by_batch(batch: Trajectory, log_prob: Array, *, epsilon: Number) -> Array:
-    total, live = _outcomes(batch), jnp.any(batch.mask, axis=1, keepdims=True)
+def _scaled_by_batch(batch: Trajectory, log_prob: Array, *, epsilon: Number, degrees: int) -> Array:
+    total, live = outcomes_of(batch), jnp.any(batch.mask, axis=1, keepdims=True)
     number = jnp.sum(live, dtype=total.dtype)
     central = jnp.where(live, total - jnp.sum(total) / number, 0)
     magnitude = jnp.sqrt(jnp.sum(total**2) / number)
-    scale = deviation(jnp.sum(central**2), number - 1, magnitude, epsilon)
-    return _everywhere(batch, _centred(batch) / scale)
+    scale = deviation(jnp.sum(central**2), number - degrees, magnitude, epsilon)
+    return to_tokens(batch, _centred(batch) / scale)
 
 
 def less_mean_by_length(batch: Trajectory, log_prob: Array) -> Array:
@@ -142,10 +146,10 @@ def less_mean_by_length(batch: Trajectory, log_prob: Array) -> Array:
     References:
         Hao et al., On-Policy RL with Optimal Reward Baseline (2025), eq. 8.
     """
-    groups, total = groups_of(batch, 2), _outcomes(batch)
+    groups, total = groups_of(batch, 2), outcomes_of(batch)
     length = jnp.sum(batch.mask, axis=1, keepdims=True, dtype=total.dtype)
     mean = groups.total(length * total) / jnp.maximum(groups.total(length), 1)
-    return _everywhere(batch, total - mean)
+    return to_tokens(batch, total - mean)
 
 
 def relative_to_mean(batch: Trajectory, log_prob: Array) -> Array:
@@ -157,11 +161,9 @@ def relative_to_mean(batch: Trajectory, log_prob: Array) -> Array:
     References:
         Tajwar et al., Maximum Likelihood Reinforcement Learning (2026).
     """
-    groups, total = groups_of(batch, 2), _outcomes(batch)
+    groups, total = groups_of(batch, 2), outcomes_of(batch)
     mean = groups.total(total) / jnp.maximum(_members(batch), 1)
-    return _everywhere(
-        batch, jnp.where(mean == 0, 0, (total - mean) / jnp.where(mean == 0, 1, mean))
-    )
+    return to_tokens(batch, jnp.where(mean == 0, 0, (total - mean) / jnp.where(mean == 0, 1, mean)))
 
 
 def of_informative_groups(batch: Trajectory, log_prob: Array) -> Array:
@@ -173,59 +175,11 @@ def of_informative_groups(batch: Trajectory, log_prob: Array) -> Array:
         Chu et al., GPG: A Simple and Strong Reinforcement Learning Baseline for Model Reasoning
         (2025), eq. 7.
     """
-    total, central, groups = _outcomes(batch), _centred(batch), groups_of(batch, 2)
+    total, central, groups = outcomes_of(batch), _centred(batch), groups_of(batch, 2)
     live = jnp.any(batch.mask, axis=1, keepdims=True)
     informs = live & (groups.total(jnp.abs(central)) > 0)
     share = jnp.sum(live, dtype=total.dtype) / jnp.maximum(jnp.sum(informs, dtype=total.dtype), 1)
-    return _everywhere(batch, share * central)
-
-
-def best_of(k: int) -> Weights:
-    """Each answer's share in the best of k, G C(G,k)^{-1} Σ_{S∋i} max_S R: PKPO, and pass@k.
-
-    The sum is over the sets S of k answers of the group that contain answer i.
-
-    Args:
-        k: at least one, and at most the size of a group.
-
-    Raises:
-        TypeError: if k is not an integer.
-        ValueError: if k is below one; at use, if a group is known to have fewer answers.
-
-    Bias: none for ∇E[max of k rewards], the gradient of pass@k if rewards are 0 and 1.
-
-    References:
-        Walder & Karkhanis, Pass@K Policy Optimization (2025), theorem 2, without its baselines.
-    """
-    return configured(_best_of, k=check_positive("k", k))
-
-
-def _best_of(batch: Trajectory, log_prob: Array, *, k: int) -> Array:
-    groups_of(batch, k)
-    return _everywhere(batch, _shares_in_best(batch, k))
-
-
-def best_of_less_mean(k: int) -> Weights:
-    """`best_of`, less its mean over the group.
-
-    Args:
-        k: at least one, and at most the size of a group.
-
-    Raises:
-        TypeError: if k is not an integer.
-        ValueError: if k is below one; at use, if a group is known to have fewer answers.
-
-    Bias: biased for ∇E[max of k rewards] by the answer's own share in the mean.
-
-    References:
-        Walder & Karkhanis, Pass@K Policy Optimization (2025), as in their examples.
-    """
-    return configured(_best_of_less_mean, k=check_positive("k", k))
-
-
-def _best_of_less_mean(batch: Trajectory, log_prob: Array, *, k: int) -> Array:
-    share, groups = _shares_in_best(batch, k), groups_of(batch, k)
-    return _everywhere(batch, share - groups.total(share) / jnp.maximum(_members(batch), 1))
+    return to_tokens(batch, share * central)
 
 
 def reward_to_go(discount: Number = 1.0) -> Weights:
@@ -245,7 +199,9 @@ def reward_to_go(discount: Number = 1.0) -> Weights:
 def _reward_to_go(batch: Trajectory, log_prob: Array, *, discount: Number) -> Array:
     check_scalars(discount=discount)
     return along_live_tokens(
-        batch.mask, lambda r: discounted_returns(r, jnp.asarray(discount, r.dtype)), _rewards(batch)
+        batch.mask,
+        lambda r: discounted_returns(r, jnp.asarray(discount, r.dtype)),
+        rewards_of(batch),
     )
 
 
@@ -280,7 +236,7 @@ def _generalized_advantage(
         gamma, fade = (jnp.asarray(rate, reward.dtype) for rate in (discount, lambda_))
         return generalized_advantages(reward, gamma, fade, value, following)
 
-    reward = _rewards(batch)
+    reward = rewards_of(batch)
     return along_live_tokens(batch.mask, advantages, reward, _values(batch).astype(reward.dtype))
 
 
@@ -304,16 +260,6 @@ def along_live_tokens(mask: Array, function: Callable[..., Array], *arrays: Arra
     return jnp.where(mask, jnp.take_along_axis(result, place, axis=1), 0)
 
 
-def _rewards(batch: Trajectory) -> Array:
-    """[N, T] in the accumulation dtype, zero at dead tokens."""
-    return jnp.where(batch.mask, batch.reward, 0).astype(accumulation_dtype(batch.reward))
-
-
-def _outcomes(batch: Trajectory) -> Array:
-    """[N, 1]."""
-    return jnp.sum(_rewards(batch), axis=1, keepdims=True)
-
-
 def _values(batch: Trajectory) -> Array:
     if batch.value is None:
         raise ValueError(
@@ -325,49 +271,10 @@ def _values(batch: Trajectory) -> Array:
 
 def _members(batch: Trajectory) -> Array:
     """[N, 1] how many answers each row's group has."""
-    total = _outcomes(batch)
+    total = outcomes_of(batch)
     return groups_of(batch).total(jnp.ones_like(total))
 
 
 def _centred(batch: Trajectory) -> Array:
-    total = _outcomes(batch)
+    total = outcomes_of(batch)
     return total - group_mean(groups_of(batch, 2))(batch, total)
-
-
-def _everywhere(batch: Trajectory, credit: Array) -> Array:
-    """[N, 1] -> [N, T]."""
-    return jnp.broadcast_to(credit, batch.mask.shape)
-
-
-def _shares_in_best(batch: Trajectory, k: int) -> Array:
-    """[N, 1] G C(G,k)^{-1} Σ_{S∋i} max_S R.
-
-    Answers are ranked within their group. As the best of a set, answer j of rank r beats k − 1 of
-    the r answers below it; of these sets, C(r−1, k−2) contain a given lower answer i.
-    """
-    reward = _outcomes(batch)[:, 0]
-    N = len(reward)
-    index = jnp.arange(N)
-    same = groups_of(batch).total(jnp.eye(N, dtype=reward.dtype)) > 0  # [i, j]
-    same = same & jnp.any(batch.mask, axis=1)[None]
-    below = (reward[None] < reward[:, None]) | (
-        (reward[None] == reward[:, None]) & (index[None] < index[:, None])
-    )  # [i, j]: j is below i
-    rank = jnp.sum(same & below, axis=1).astype(reward.dtype)
-    own = _choose(rank, k - 1) * reward
-    above = (same & below).T  # [i, j]: j is above i
-    others = above.astype(reward.dtype) @ (_choose(rank - 1, k - 2) * reward)
-    number = jnp.sum(same, axis=1).astype(reward.dtype)
-    sets = _choose(number, k)
-    share = number * (own + others) / jnp.where(sets > 0, sets, 1)
-    return jnp.where(sets > 0, share, 0)[:, None]
-
-
-def _choose(n: Array, k: int) -> Array:
-    """The binomial coefficient of whole numbers n, zero where n < k; k is static."""
-    if k < 0:
-        return jnp.zeros_like(n)
-    result = jnp.ones_like(n)
-    for i in range(k):
-        result = result * jnp.maximum(n - i, 0) / (i + 1)
-    return result

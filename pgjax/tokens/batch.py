@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Num
 
 from pgjax.core.recurrence import accumulation_dtype
-from pgjax.core.validation import check_traced, is_concrete
+from pgjax.core.validation import check_real, check_traced, is_concrete
 from pgjax.types import Trajectory
 
 
@@ -103,6 +103,10 @@ def check_batch(batch: Any) -> None:
     allowed |= {"reference_log_prob": each, "sampler_log_prob": each}
     for name, shapes in allowed.items():
         value = getattr(batch, name)
+        if value is None and name in ("log_prob", "reward"):
+            raise TypeError(f"batch.{name} must be an array, got None")
+        if value is not None:
+            check_real(f"batch.{name}", value)
         if value is not None and np.shape(value) not in shapes:
             needed = " or ".join(f"{'[N, T]' if s == shape else '[N]'} = {s}" for s in shapes)
             raise ValueError(f"batch.{name} must have shape {needed}, got {np.shape(value)}")
@@ -112,11 +116,13 @@ def check_batch(batch: Any) -> None:
         if getattr(batch, name) is not None:
             check_log_prob(f"batch.{name}", getattr(batch, name), batch.mask)
     if is_concrete(batch.mask) and not np.any(np.asarray(batch.mask)):
-        raise ValueError(f"batch.mask has no live token in {shape[0]} rows of {shape[1]}")
+        rows = f"{shape[0]} rows of {shape[1]} tokens"
+        raise ValueError(f"batch.mask must be true for some tokens, got none in {rows}")
 
 
 def check_log_prob(name: str, value: Any, mask: Any) -> None:
     """Raise if it is not floating [N, T], or above zero or NaN at a live token."""
+    check_real(name, value)
     shape, dtype = np.shape(mask), jnp.result_type(value)
     if np.shape(value) != shape:
         raise ValueError(f"{name} must have shape [N, T] = {shape}, got {np.shape(value)}")

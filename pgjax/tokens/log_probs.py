@@ -19,8 +19,10 @@ from pgjax.core.chunks import even_size
 from pgjax.core.devices import varying, without_explicit_axes
 from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import (
+    as_array,
     check_above_zero,
     check_positive,
+    check_real,
     check_scalars,
     check_values,
 )
@@ -101,7 +103,10 @@ def log_probs(
         >>> print(log_prob.shape, log_prob[0, 0], entropy[0, 0])
         (2, 3) -2.0794415 2.0794415
     """
-    hidden, table, token = map(jnp.asarray, (hidden, table, token))
+    given = {"hidden": hidden, "table": table, "token": token}
+    hidden, table, token = (as_array(name, x) for name, x in given.items())
+    if bias is not None:
+        check_real("bias", bias)
     dtype = _check_arrays(hidden, table, token, bias)
     _check_numbers(token, temperature, softcap)
     sizes = _chunk_sizes(chunk, token.size, table.shape[1])

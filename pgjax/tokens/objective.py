@@ -10,11 +10,12 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from pgjax.core.recurrence import accumulation_dtype
-from pgjax.core.validation import check_estimator
+from pgjax.core.validation import check_array, check_estimator
 from pgjax.estimators import evaluate_weights, sum_of_terms
 from pgjax.terms.ratios import likelihood_ratio
 from pgjax.tokens.batch import Batch, as_trajectories, check_log_prob
-from pgjax.types import Estimator, Trajectory
+from pgjax.tokens.bonuses import TokenWeights, with_entropy
+from pgjax.types import Estimator, Trajectory, check_part, describe
 
 Aggregation = Callable[..., Array]
 """(batch) -> [N, T] factors, from `pgjax.tokens.aggregation`."""
@@ -86,6 +87,8 @@ def shared_weights(
     rows = as_trajectories(batch)
     held = rows.log_prob if log_prob is None else _as_log_prob(log_prob, rows)
     number = len(rows.mask)
+    if axis_name is not None and not isinstance(axis_name, str):
+        raise TypeError(f"axis_name must be the name of a mesh axis, got {describe(axis_name)}")
     if axis_name is None:
         return SharedWeights(evaluate_weights(estimator, rows, held), _shares(rows, number))
     first = jax.lax.axis_index(axis_name) * number
@@ -99,6 +102,7 @@ def surrogate(
     log_prob: Float[Array, "N T"],
     batch: Batch,
     *,
+    entropy: Float[Array, "N T"] | None = None,
     weights: SharedWeights | None = None,
 ) -> Float[Array, ""]:
     """The scalar to ascend: its gradient is the policy-gradient estimate; its value is no return.
@@ -107,6 +111,8 @@ def surrogate(
         estimator: any of `pgjax.tokens`, of `pgjax`, or your own composition.
         log_prob: [N, T] log π(a_t|s_t) of the batch's tokens under the parameters to improve.
         batch: what was sampled, and what it was worth.
+        entropy: [N, T] in nats, of the distribution of each token under the parameters to improve;
+            for `entropy_in_loss` only, and differentiated.
         weights: rows of `shared_weights` of the whole batch, if this is a part of it. The parts'
             surrogates, and gradients, then add up to the whole batch's.
 
@@ -145,7 +151,8 @@ def surrogate(
             f"weights must have as many rows as the batch, N = {len(rows.mask)}, "
             f"got {len(weights.share)}; take the same rows of both"
         )
-    each = sum_of_terms(estimator, rows, log_prob, weights.values)
+    values = with_entropy(weights.values, entropy)
+    each = sum_of_terms(estimator, rows, log_prob, values)
     return jnp.sum(each * weights.share.astype(each.dtype))
 
 
@@ -154,6 +161,7 @@ def loss(
     log_prob: Float[Array, "N T"],
     batch: Batch,
     *,
+    entropy: Float[Array, "N T"] | None = None,
     weights: SharedWeights | None = None,
 ) -> Float[Array, ""]:
     """Minus the surrogate, to hand to an optimizer that descends.
@@ -162,6 +170,7 @@ def loss(
         estimator: as for `surrogate`.
         log_prob: as for `surrogate`.
         batch: as for `surrogate`.
+        entropy: as for `surrogate`.
         weights: as for `surrogate`.
 
     Raises:
@@ -169,7 +178,7 @@ def loss(
 
     Bias: the estimator's.
     """
-    return -surrogate(estimator, log_prob, batch, weights=weights)
+    return -surrogate(estimator, log_prob, batch, entropy=entropy, weights=weights)
 
 
 def aggregate(x: Float[Array, "N T"], batch: Batch, aggregation: Aggregation) -> Float[Array, ""]:
@@ -196,8 +205,8 @@ def aggregate(x: Float[Array, "N T"], batch: Batch, aggregation: Aggregation) ->
         [2.0, 3.0, 4.0]
     """
     rows = as_trajectories(batch)
-    if x.shape != rows.mask.shape:
-        raise ValueError(f"x must have shape [N, T] = {rows.mask.shape}, got {x.shape}")
+    check_part("aggregation", aggregation, "aggregation")
+    x = check_array("x", x, "[N, T]", rows.mask.shape).astype(accumulation_dtype(jnp.asarray(x)))
     return jnp.mean(jnp.sum(jnp.where(rows.mask, aggregation(rows) * x, 0), axis=1))
 
 
@@ -236,11 +245,15 @@ def metrics(
     log_prob = jax.lax.stop_gradient(_as_log_prob(log_prob, rows))
     mask, old = rows.mask, _live(rows, rows.log_prob)
     number = jnp.maximum(_count(mask, log_prob), 1)
+    if entropy is not None:
+        entropy = check_array("entropy", entropy, "[N, T]", mask.shape)
 
     def mean(x: Array) -> Array:
         return jnp.sum(jnp.where(mask, x, 0)) / number
 
     values = evaluate_weights(estimator, rows, log_prob)
+    if isinstance(values, TokenWeights) and values.reads_entropy:
+        values = with_entropy(values, jnp.zeros_like(log_prob))  # no part of the slope below
     slope = jax.grad(lambda x: jnp.sum(sum_of_terms(estimator, rows, x, values)))(log_prob)
     credit = jax.tree.leaves(values)[0] != 0
     difference = log_prob - old

@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from pgjax.core.validation import check_at_least, check_scalars
 from pgjax.records import configured, record
@@ -32,7 +32,7 @@ from pgjax.regularization import k1, k2, k3
 from pgjax.returns import discounted_returns
 from pgjax.terms.ratios import likelihood_ratio
 from pgjax.tokens.advantages import along_live_tokens
-from pgjax.types import Number, Term, Trajectory, Weights
+from pgjax.types import Number, Term, Trajectory, Weights, describe
 
 _ESTIMATES = {"k1": k1, "k2": k2, "k3": k3}
 _FIX = "it is β, in units of reward per nat"
@@ -162,33 +162,10 @@ def reference_of(batch: Trajectory) -> Float[Array, "N T"]:
     return jnp.where(batch.mask, batch.reference_log_prob, 0)
 
 
-def penalized(term: Term, penalty: LossPenalty) -> Term:
-    """A term whose weight is (credit, share, reference), less β share k_t.
-
-    Bias: the term's and the penalty's.
-    """
-    return configured(_penalized, term=term, penalty=penalty)
-
-
-def _penalized(
-    log_prob: Array,
-    behaviour: Array,
-    weight: tuple[Array, Array, Array],
-    mask: Bool[Array, "T"],
-    *,
-    term: Term,
-    penalty: LossPenalty,
-) -> Array:
-    check_scalars(coefficient=penalty.coefficient)
-    credit, share, reference = weight
-    estimate = jnp.where(mask, penalty.estimate(log_prob, reference, behaviour, mask), 0)
-    coefficient = jnp.asarray(penalty.coefficient, estimate.dtype)
-    return term(log_prob, behaviour, credit, mask) - coefficient * share * estimate
-
-
 def _settings(coefficient: Number, estimate: str) -> dict[str, Any]:
-    if estimate not in _ESTIMATES:
-        raise ValueError(f"estimate must be one of {', '.join(_ESTIMATES)}, got {estimate!r}")
+    if not isinstance(estimate, str) or estimate not in _ESTIMATES:
+        needed, got = ", ".join(_ESTIMATES), describe(estimate)
+        raise ValueError(f"estimate must be one of {needed}, got {got}")
     coefficient = check_at_least("coefficient", coefficient, 0.0, _FIX)
     return {"coefficient": coefficient, "estimate": _ESTIMATES[estimate]}
 

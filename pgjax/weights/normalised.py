@@ -9,7 +9,7 @@ from jax import Array
 from pgjax.baselines.groups import deviation
 from pgjax.core.validation import check_at_least
 from pgjax.records import configured
-from pgjax.types import Number, Trajectory, Weights, check_part
+from pgjax.types import Number, Trajectory, Weights, check_part, describe
 
 
 def centred(weights: Weights) -> Weights:
@@ -28,38 +28,53 @@ def _centred(batch: Trajectory, log_prob: Array, *, weights: Weights) -> Array:
     return _subtract_mean(batch, weights(batch, log_prob))[0]
 
 
-def whitened(weights: Weights, *, epsilon: Number = 1e-8) -> Weights:
+def whitened(weights: Weights, *, epsilon: Number = 1e-8, degrees: int = 0) -> Weights:
     """(w_it − mean) / (std + ε) over all live steps of the batch: advantage normalisation.
 
-    The variance is divided by the number of live steps, not one less. If the deviation is no more
-    than rounding, weights are zero.
+    If the deviation is no more than rounding, weights are zero.
 
     Args:
         weights: any, such as `mismatched_generalized_advantage`.
         epsilon: ε ≥ 0, in the weights' units.
+        degrees: 0 divides the variance by the number of live steps, 1 by one less, as `torch.std`.
 
     Raises:
-        ValueError: if ε is negative.
+        ValueError: if ε is negative, or `degrees` is neither 0 nor 1.
 
     Bias: biased, in size and direction: mean and deviation include the step's own weight.
 
     References:
         Andrychowicz et al., What Matters In On-Policy Reinforcement Learning? (2021), appendix
-        B.9, over the whole batch here, over each minibatch there; `torch.std` in SB3 divides by one
-        step less.
+        B.9, over the whole batch here, over each minibatch there; SB3 has
+        `degrees` 1.
     """
     return configured(
         _whitened,
         weights=check_part("weights", weights, "weights"),
         epsilon=check_at_least("epsilon", epsilon, 0.0, "a deviation is not negative"),
+        degrees=check_degrees(degrees),
     )
 
 
-def _whitened(batch: Trajectory, log_prob: Array, *, weights: Weights, epsilon: Number) -> Array:
+def check_degrees(degrees: int) -> int:
+    """Return what the divisor of a variance subtracts, 0 or 1, or raise a ValueError.
+
+    Bias: does not apply.
+    """
+    if not isinstance(degrees, int) or isinstance(degrees, bool) or degrees not in (0, 1):
+        raise ValueError(
+            f"degrees must be 0 or 1, got {describe(degrees)}; 1 is Bessel's correction"
+        )
+    return degrees
+
+
+def _whitened(
+    batch: Trajectory, log_prob: Array, *, weights: Weights, epsilon: Number, degrees: int
+) -> Array:
     weight = weights(batch, log_prob)
     central, number = _subtract_mean(batch, weight)
     magnitude = jnp.sqrt(jnp.sum(jnp.where(batch.mask, weight, 0) ** 2) / number)
-    return central / deviation(jnp.sum(central**2), number, magnitude, epsilon)
+    return central / deviation(jnp.sum(central**2), number - degrees, magnitude, epsilon)
 
 
 def divided_by_length(weights: Weights) -> Weights:

@@ -12,7 +12,8 @@ class TokenRow(NamedTuple):
             terms`; an Estimator.
         bias: for the estimand, if the policy itself draws the tokens. It begins with "none" if and
             only if there is none; a certificate refutes what is not so.
-        estimand: "∇J"; "∇(J − KL)", less the divergence from the reference; or "∇ best of 2".
+        estimand: "∇J"; "∇(J − KL)", less the divergence from the reference; "∇(J + H)", plus the
+            entropy of an answer; or "∇ best of 2".
     """
 
     name: str
@@ -54,7 +55,9 @@ TOKENS: tuple[TokenRow, ...] = (
     TokenRow("LUSPO", "tokens.luspo()", "biased: deviation, own reward"),
     TokenRow("VESPO", "tokens.vespo()", "biased: as DAPO"),
     TokenRow("DPPO", "tokens.dppo(0.1, 0.1)", "biased: number of tokens, own reward"),
+    TokenRow("DPPO-KL", "tokens.dppo_kl(0.02, 0.02)", "biased: number of tokens, own reward"),
     TokenRow("PKPO, best of 2", "tokens.pkpo(2)", "none", "∇ best of 2"),
+    TokenRow("PKPO, no baseline", 'tokens.pkpo(2, baseline="none")', "none", "∇ best of 2"),
     TokenRow("MaxRL", "tokens.maxrl()", "biased on purpose"),
     TokenRow("GPG", "tokens.gpg()", "biased: number of tokens, own reward"),
     TokenRow("mean of sums", _MEAN.format("tokens.sequence_sum"), "none"),
@@ -110,5 +113,17 @@ TOKENS: tuple[TokenRow, ...] = (
         'tokens.rloo(kl=tokens.kl_in_loss(1.0, "k1"))',
         "biased: no penalty at all",
         "∇(J − KL)",
+    ),
+    TokenRow(
+        "entropy in the reward",
+        "tokens.rloo(entropy=tokens.entropy_in_reward(1.0))",
+        "none",
+        "∇(J + H)",
+    ),
+    TokenRow(
+        "entropy in the loss, sampled",
+        "tokens.rloo(entropy=tokens.sampled_entropy_in_loss(1.0))",
+        "biased: later tokens",
+        "∇(J + H)",
     ),
 )
