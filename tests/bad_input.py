@@ -239,7 +239,15 @@ LOG_PROBS = arrays(PER_STEP * -0.5)
 FEATURES = arrays(jnp.ones((N, T, 1)))
 PATHS = Kind("a.npz", {"None": None, "a number": 3.5, "a record": MDP})
 
+DEGREES = Kind(
+    1,
+    {"string": "one", "two": 2, "negative": -1, "half": 0.5, "boolean": True, "array": PER_STEP}
+    | {"None": None, "a function": pgjax.reinforce},
+    is_number=True,
+)
+
 KINDS: dict[str, Kind] = {
+    "degrees": DEGREES,
     **dict.fromkeys(("discount", "lambda_", "decay"), RATE),
     **dict.fromkeys(
         [

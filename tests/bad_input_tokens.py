@@ -63,18 +63,12 @@ ADVANTAGES = functions(
     tokens.advantages.outcome, tokens.advantages.standardized, tokens.advantages.best_of
 )
 AGGREGATIONS = functions(tokens.sequence_sum, tokens.constant_length)
-DEGREES = Kind(
-    1,
-    {"string": "one", "two": 2, "negative": -1, "half": 0.5, "boolean": True, "array": PER_STEP}
-    | {"None": None, "a function": tokens.rloo},
-    is_number=True,
-)
 BELOW_ONE = numbers(3.0, below=1.1)
 WIDTH = numbers(0.2, below=-0.5)
 POSITIVE = numbers(1.0, below=-0.5, zero=0.0)
 WORDS = {"None": None, "a number": 3, "another word": "me", "an array": PER_STEP}
 ESTIMATES = Kind("k1", WORDS | {"a function": tokens.rloo})
-ENTROPY = arrays(PER_STEP, integers=WHOLE)
+ENTROPY = arrays(PER_STEP, integers=PER_STEP.astype(int))
 OPTIONS = {"options": "they are those of tokens.estimator"}
 MODEL = language_models.three_tokens()
 MODELS = of_type(MODEL, **{"a problem": PROBLEM, "a factory not called": language_models.models})
@@ -87,7 +81,6 @@ def of_tokens(name: str, **kinds: Kind) -> Row:
     common = {
         "advantage": ADVANTAGES,
         "aggregation": AGGREGATIONS,
-        "degrees": DEGREES,
         "estimator": ESTIMATORS,
         "batch": BATCHES,
         "log_prob": LOG_PROB,

@@ -18,7 +18,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float
 
-from pgjax.core.validation import check_at_least, check_scalars
+from pgjax.core.validation import check_array, check_at_least, check_scalars
 from pgjax.records import configured, record, static
 from pgjax.returns import discounted_returns
 from pgjax.tokens.advantages import along_live_tokens
@@ -136,7 +136,8 @@ def with_entropy(values: Any, entropy: Float[Array, "N T"] | None) -> Any:
         entropy: [N, T] or None.
 
     Raises:
-        ValueError: if it is missing, or nothing reads it.
+        TypeError: if it is not floating.
+        ValueError: if it is missing, has another shape, or nothing reads it.
     """
     reads = isinstance(values, TokenWeights) and values.reads_entropy
     if not reads:
@@ -151,12 +152,9 @@ def with_entropy(values: Any, entropy: Float[Array, "N T"] | None) -> Any:
             "entropy must hold the entropies [N, T] of the tokens' distributions, got None; the "
             "estimator's bonus reads them, and tokens.log_probs returns them"
         )
-    shape = values.credit.shape
-    if jnp.shape(entropy) != shape or not jnp.issubdtype(jnp.result_type(entropy), jnp.floating):
-        raise ValueError(
-            f"entropy must be floating [N, T] = {shape}, got {jnp.result_type(entropy)} "
-            f"{jnp.shape(entropy)}"
-        )
+    entropy = check_array("entropy", entropy, "[N, T]", values.credit.shape)
+    if not jnp.issubdtype(entropy.dtype, jnp.floating):
+        raise TypeError(f"entropy must be floating, got {entropy.dtype}")
     return replace(values, entropy=entropy)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
@@ -338,7 +339,7 @@ def _check_arrays(hidden: Array, table: Array, token: Array, bias: Any) -> Any:
 
 
 def _check_numbers(token: Array, temperature: Any, softcap: Any) -> None:
-    if jnp.size(temperature):  # of no token at all there is nothing to check
+    if np.size(temperature):  # of no token at all there is nothing to check
         check_above_zero("temperature", temperature, "the greedy choice has no log-probability")
     if jnp.ndim(temperature) and jnp.shape(temperature) != token.shape:
         raise ValueError(
