@@ -112,10 +112,11 @@ def verl_losses() -> Iterator[Case]:
     ):
         yield Case(how, loss_of("vanilla", how), ours)
     yield Case("gspo", loss_of("gspo", changes=narrow), tokens.gspo_token())
-    yield Case("cispo", loss_of("cispo"), tokens.cispo(ceiling=1.2, floor=0.8))
+    yield Case("cispo", loss_of("cispo"), tokens.cispo(clip_high=0.2, clip_low=0.2))
     yield Case("sapo", loss_of("sapo"), tokens.sapo())
     yield Case("geo_mean", loss_of("geo_mean"), tokens.gmpo(width=0.2))
     yield Case("dppo_tv", loss_of("dppo_tv"), given_advantages(terms.divergence_mask(0.2, 0.2)))
+    yield Case("dppo_kl", loss_of("dppo_kl"), given_advantages(terms.kl_mask(0.2, 0.2)))
     yield Case("gpg", loss_of("gpg"), given_advantages(terms.score))
 
 

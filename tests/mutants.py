@@ -50,6 +50,8 @@ AREAS = {
     "credit streaming weights returns bad_arguments",
     "returns": "returns recurrence credit credit_input validation windows_credit",
     "baselines": "weights credit credit_input control_variates settings_of_estimators estimators",
+    "terms/sequences.py": "tokens",
+    "terms/divergences.py": "tokens",
     "terms": "terms dice off_policy settings_of_estimators estimators",
     "weights": "weights credit credit_input off_policy windows_credit settings_of_estimators "
     "estimators",
@@ -57,9 +59,14 @@ AREAS = {
     "estimators": "estimators settings_of_estimators scores streaming recurrent validation "
     "bad_arguments",
     "enumeration": "enumeration estimators judging_traps dice moments validation",
+    "tokens": "tokens token_log_probs",
     "rollouts": "rollouts windows streaming windows_credit beyond_traces beyond_pathwise "
     "validation",
     **dict.fromkeys(SLOW, "certificate"),
+    **dict.fromkeys(
+        ("proof/token_losses.py", "proof/token_moments.py", "proof/language_models.py"),
+        "token_losses token_certificate",
+    ),
     "proof": "sampling unbiased judging_traps convergence error_curves comparison",
 }
 

@@ -47,6 +47,8 @@ class Row(NamedTuple):
     off: float | None = None
 
 
+# REINFORCE++ as the reference numbers have it: Bessel's correction, and sums of tokens.
+SUMMED = tokens.reinforce_plus_plus(epsilon=1e-4, degrees=1, aggregation=tokens.sequence_sum)
 # Relative to ∇J. Computed beforehand in NumPy, from the definitions, without pgjax.
 ON_POLICY = {
     2: {
@@ -55,6 +57,7 @@ ON_POLICY = {
         "GRPO": Row(tokens.grpo(), 0.5542, 0.1239),
         "DAPO": Row(tokens.dapo(), 0.6153, 0.0387),
         "OPO": Row(tokens.opo(), 0.4726, 0.0638),
+        "REINFORCE++": Row(SUMMED, 0.1312, 0.1270),
         "deviation": Row(summed(advantages.standardized()), 0.2930, 0.0),
         "token mean": Row(
             tokens.estimator(advantages.less_value, tokens.token_mean, terms.score), 0.4408, 0.0741
@@ -70,6 +73,7 @@ ON_POLICY = {
         "GRPO": Row(tokens.grpo(), 0.2609, 0.2462),
         "DAPO": Row(tokens.dapo(), 0.2748, 0.0401),
         "OPO": Row(tokens.opo(), 0.2248, 0.0508),
+        "REINFORCE++": Row(SUMMED, 0.6209, 0.1197),
         "deviation": Row(summed(advantages.standardized()), 0.4051, 0.0),
         "token mean": Row(
             tokens.estimator(advantages.less_value, tokens.token_mean, terms.score), 0.4803, 0.0320
