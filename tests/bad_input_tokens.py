@@ -173,6 +173,7 @@ ROWS = [
         softcap=POSITIVE,
         chunk=COUNT,
     ),
+    of_tokens("proof.language_models.of_length"),
     of_tokens("proof.token_losses.judge_loss", loss=functions(lambda log_prob: jnp.sum(log_prob))),
     of_tokens(
         "proof.token_certificate.certify_tokens",

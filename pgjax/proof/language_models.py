@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from pgjax.core.validation import check_positive
 from pgjax.exact.problem import Problem
 from pgjax.exact.tabular import TabularMDP
 from pgjax.policies import tabular_softmax
@@ -95,7 +96,7 @@ def models() -> tuple[LanguageModel, ...]:
         >>> [model.name for model in models()]
         ['three tokens', 'four tokens', 'graded', 'two prompts', 'tool']
     """
-    return three_tokens(), _four_tokens(), _graded(), _two_prompts(), with_tool()
+    return three_tokens(), of_length(4), _graded(), _two_prompts(), with_tool()
 
 
 def three_tokens() -> LanguageModel:
@@ -110,7 +111,7 @@ def three_tokens() -> LanguageModel:
         >>> round(float(pgjax.exact.objective(three_tokens().problem)), 6)
         0.379122
     """
-    return _drawn("three tokens", 3, 1, lambda random, n: random.binomial(1, 0.4, n))
+    return of_length(3)
 
 
 def with_tool() -> LanguageModel:
@@ -129,8 +130,23 @@ def with_tool() -> LanguageModel:
     return _drawn("tool", 3, 1, lambda random, n: random.binomial(1, 0.4, n), tool=1)
 
 
-def _four_tokens() -> LanguageModel:
-    return _drawn("four tokens", 4, 1, lambda random, n: random.binomial(1, 0.4, n))
+def of_length(length: int) -> LanguageModel:
+    """One prompt and answers of at most so many tokens, drawn as `three_tokens` is.
+
+    Args:
+        length: the most tokens of an answer, at least one; there are 2^(length + 1) − 1 answers.
+
+    Raises:
+        TypeError: if `length` is not an integer.
+        ValueError: if it is below one.
+
+    Example:
+        >>> of_length(2).problem.mdp.num_states  # the contexts "", "1" and "2", and the end
+        4
+    """
+    words = {3: "three", 4: "four"}
+    name = f"{words.get(check_positive('length', length), str(length))} tokens"
+    return _drawn(name, length, 1, lambda random, n: random.binomial(1, 0.4, n))
 
 
 def _graded() -> LanguageModel:
