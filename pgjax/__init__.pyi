@@ -46,6 +46,7 @@ from .policies import softmax_policy as softmax_policy
 from .policies import squashed_gaussian_policy as squashed_gaussian_policy
 from .policies import tabular_softmax as tabular_softmax
 from .proof import certificate as certificate
+from .proof import expectation_certificate as expectation_certificate
 from .proof import language_models as language_models
 from .proof import registry as registry
 from .proof import statistics as statistics
@@ -53,6 +54,7 @@ from .proof import token_certificate as token_certificate
 from .proof.certificate import Certificate as Certificate
 from .proof.certificate import certify as certify
 from .proof.convergence import assert_converges as assert_converges
+from .proof.expectation_problems import Expectation as Expectation
 from .proof.judge import Judge as Judge
 from .proof.token_losses import judge_loss as judge_loss
 from .proof.unbiased import assert_unbiased as assert_unbiased

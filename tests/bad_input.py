@@ -407,6 +407,7 @@ GIVEN: dict[str, Kind] = {
     "params": PARAMETERS,
     "num_samples": COUNT,
 }
+EXPECTATION = pgjax.Expectation(jnp.sum, expectations.bernoulli(), jnp.zeros(1))
 COSTS = of_type([(1.0, [jnp.float32(0.0)])], **{"one number": [1.0], "no list": [(1.0, 2.0)]})
 
 CANDIDATES = Kind(ESTIMATOR, NOTHING | {"a number": 0.9, "a policy": POLICY})
@@ -1064,6 +1065,32 @@ ROWS = [
     ),
     row("proof.certificate.refuted", certificates=of_type([])),
     row("proof.certificate.with_visible_states"),
+    row(
+        "proof.expectation_certificate.certify_expectations",
+        rows=of_type(pgjax.registry.EXPECTATIONS[:1], **{"a row": pgjax.registry.EXPECTATIONS[0]}),
+        given=of_type([EXPECTATION], **{"a list of MDPs": [MDP]}),
+    ),
+    row(
+        "proof.expectation_certificate.evaluate_code",
+        skip={"code: string": "a NameError is documented"},
+        code=Kind("expectations.arm()", NOTHING | {"a number": 3}),
+        problem=of_type(EXPECTATION, **{"an MDP": MDP}),
+    ),
+    row(
+        "proof.expectation_certificate.expectation_moments",
+        estimator=DRAWN,
+        problem=of_type(EXPECTATION, **{"an MDP": MDP}),
+        num_samples=COUNT,
+    ),
+    row("proof.expectation_certificate.refuted", certificates=of_type([])),
+    row("proof.expectation_certificate.table", certificates=of_type([])),
+    row(
+        "proof.expectation_problems.Expectation",
+        f=F,
+        distribution=COIN,
+        params=PARAMETERS.with_good(jnp.zeros(2)),
+        name=Kind("coin", {"None": None, "a number": 3}),
+    ),
     row("proof.independence.independence_test", batches=BATCHES),
     row("proof.problems.off_policy"),
     row("proof.problems.problems"),
@@ -1248,7 +1275,8 @@ NOT_IN_TABLE = {
             *("training.actor_critic.State", "training.reinforce.Metrics", "types.Moments"),
             *("training.reinforce.Training", "training.runs.checkpoints.Checkpoint"),
             *("types.Spread", "exact.tabular.named.NamedMDP", "proof.registry.row.Row"),
-            "expectations.natural.Natural",
+            *("expectations.natural.Natural", "proof.registry.rows_expectations.ExpectationRow"),
+            "proof.expectation_certificate.ExpectationCertificate",
         ],
         RESULT,
     ),

@@ -12,11 +12,13 @@ from pgjax.core.validation import check_array
 from pgjax.terms import dice
 from pgjax.types import describe
 
+Scalar = float | Float[Array, ""]
+
 
 def surrogate(
-    costs: Sequence[tuple[Float[Array, ""], Sequence[Float[Array, ""]]]],
+    costs: Sequence[tuple[Scalar, Sequence[Scalar]]],
     *,
-    baselines: Sequence[tuple[Float[Array, ""], Sequence[Float[Array, ""]]]] = (),
+    baselines: Sequence[tuple[Scalar, Sequence[Scalar]]] = (),
 ) -> Float[Array, ""]:
     """A scalar whose every derivative estimates that derivative of E[Σ costs].
 

@@ -16,7 +16,7 @@ import pgjax
 from pgjax import expectations
 from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import in_float64
-from pgjax.core.validation import check_members, check_positive
+from pgjax.core.validation import check_kind, check_members, check_positive
 from pgjax.expectations.estimates import gradients_of_draws
 from pgjax.expectations.estimator import AnyEstimator, check_expectation_estimator, stages
 from pgjax.expectations.integrands import as_integrand
@@ -86,7 +86,7 @@ def expectation_moments(
         (0.021, 0.000339)
     """
     check_expectation_estimator(estimator)
-    (problem,) = check_members("problem", [problem], Expectation, "expectations.toys() are some")
+    check_kind("problem", problem, Expectation, "pgjax.Expectation(f, p, params) is one")
     N = check_positive("num_samples", num_samples)
     return _moments([estimator], problem, [N])[0]
 
@@ -143,7 +143,10 @@ def certify_expectations(
         >>> found.bias < 1e-12
         True
     """
+    fix = "pgjax.registry.EXPECTATIONS are some"
+    rows = check_members("rows", rows, ExpectationRow, fix)
     suite = problems() if given is None else given
+    suite = check_members("given", suite, Expectation, "pgjax.Expectation(f, p, params) is one")
     found = []
     for problem in suite:
         chosen = [row for row in rows if problem.name in row.problems]
@@ -158,7 +161,12 @@ def evaluate_code(code: str, problem: Expectation) -> AnyEstimator:
     Args:
         code: of a row.
         problem: whose f, distribution and params the code may name.
+
+    Raises:
+        NameError: if the code uses a name without a meaning.
     """
+    check_kind("code", code, str, "an expression, such as 'expectations.arm()'")
+    check_kind("problem", problem, Expectation, "pgjax.Expectation(f, p, params) is one")
     average = expectations.MovingAverage(0.9)
     names = {
         "pgjax": pgjax,
@@ -214,6 +222,7 @@ def refuted(certificates: Sequence[ExpectationCertificate]) -> list[str]:
 
     Bias: does not apply.
     """
+    certificates = _checked(certificates)
     found = []
     for row in dict.fromkeys(c.row for c in certificates):
         worst = max(c.bias for c in certificates if c.row == row)
@@ -235,10 +244,16 @@ def table(certificates: Sequence[ExpectationCertificate]) -> str:
 
     Bias: does not apply.
     """
-    width = max(len(c.row.name) for c in certificates)
+    certificates = _checked(certificates)
+    width = max(len(c.row.name) for c in certificates) if certificates else 0
     lines = [f"{'':{width}} {'bias':>8} {'variance':>10} {'evaluations':>12} {'product':>10}"]
     for c in certificates:
         bias = "none" if c.bias <= 1e-10 else f"{100 * c.bias:.1f} %"
         figures = f"{c.variance:10.3g} {c.evaluations:12d} {c.variance_per_evaluation:10.3g}"
         lines.append(f"{c.row.name:{width}} {bias:>8} {figures}")
     return "\n".join(lines)
+
+
+def _checked(certificates: Any) -> tuple[ExpectationCertificate, ...]:
+    fix = "certify_expectations() gives some"
+    return check_members("certificates", certificates, ExpectationCertificate, fix)

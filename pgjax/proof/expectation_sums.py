@@ -18,6 +18,9 @@ from pgjax.types import Params
 Law = tuple[Any, np.ndarray]
 """Batches of draws, leaves [B, N, ...], and their probabilities [B]."""
 
+LARGEST = 300_000
+"""More batches of draws than this are not listed."""
+
 HERMITE, STEPS = 24, 40
 """Nodes of a normal number; of a uniform one, tanh–sinh steps to each side of the middle."""
 
@@ -102,6 +105,11 @@ def together(
 
 def repeated(draws: Any, probability: np.ndarray, num_samples: int) -> Law:
     """N independent draws of a law of one."""
+    if len(probability) ** num_samples > LARGEST:
+        raise UnknownLawError(
+            f"num_samples must leave at most {LARGEST:,} batches of draws to list, got "
+            f"{len(probability)} to the power {num_samples}"
+        )
     places = np.indices((len(probability),) * num_samples).reshape(num_samples, -1).T
     chosen = jax.tree.map(lambda x: jnp.asarray(x)[places], draws)
     return chosen, np.prod(probability[places], axis=1)

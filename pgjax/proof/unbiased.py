@@ -34,12 +34,18 @@ from pgjax.proof.candidates import (
     library_rollout,
     resolve,
 )
+from pgjax.proof.expectation_problems import Expectation
 from pgjax.proof.judge import DEFAULT_JUDGE, Judge, check_judge
 from pgjax.proof.problems import off_policy
 from pgjax.proof.problems import problems as all_problems
-from pgjax.types import KeyLike, Params, Trajectory, check_function
+from pgjax.proof.report import ITSELF, Finding, Report
+from pgjax.proof.unbiased_expectations import (
+    ExpectationCandidate,
+    concerns_expectations,
+    judged_expectations,
+)
+from pgjax.types import KeyLike, Params, Trajectory, check_function, describe
 
-ITSELF = "the policy itself"
 OTHER = "another policy, of parameters θ/2,"
 GIVEN = "the behaviour policy given"
 OTHER_SIZES = (1, 3)
@@ -48,78 +54,9 @@ FEW = 20_000
 """Ordered batches of three, beyond which these sizes are left out: one problem's worth of work."""
 
 
-class Finding(NamedTuple):
-    """What was found on one problem.
-
-    Attributes:
-        problem: its name.
-        tier: "enumeration" or "sampling"; of a pipeline also "independence" and "law".
-        passed: unbiased to `tolerance`, or, if that was accepted, up to scale.
-        bias: ‖E ĝ − ∇J‖ / ‖∇J‖; when sampled, of the sample mean.
-        scale: the c that brings c ∇J closest to E ĝ.
-        shape_error: ‖E ĝ − c ∇J‖ / ‖∇J‖, what no scale explains.
-        tolerance: the smallest relative bias that could not have been missed.
-        detail: how it was shown.
-        worst: where the deviation is largest, and by how much.
-        hint: a known mistake that gives this very mean, or "".
-        acting: the policy that made the trajectories.
-        is_theorem: whether no batch was left out, nor any order of one; else orders were sampled.
-        batch_sizes: of the batches that were looked at.
-    """
-
-    problem: str
-    tier: str
-    passed: bool
-    bias: float
-    scale: float
-    shape_error: float
-    tolerance: float
-    detail: str
-    worst: str
-    hint: str
-    acting: str = ITSELF
-    is_theorem: bool = True
-    batch_sizes: tuple[int, ...] = ()
-
-
-class Report(NamedTuple):
-    """What `assert_unbiased` showed, problem by problem; print it.
-
-    Attributes:
-        findings: one a problem, tier and policy that acts.
-        not_seen: what was not looked at, in one sentence.
-    """
-
-    findings: tuple[Finding, ...]
-    not_seen: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether every finding passed."""
-        return all(finding.passed for finding in self.findings)
-
-    def __str__(self) -> str:
-        failed = [finding for finding in self.findings if not finding.passed]
-        wrong = len({finding.problem for finding in failed})
-        problems = len({finding.problem for finding in self.findings})
-        scaled = any(
-            finding.passed and finding.bias > finding.tolerance for finding in self.findings
-        )
-        word = "wrong" if failed else "unbiased up to scale" if scaled else "unbiased"
-        acting = " and ".join(
-            f"when {who} acts" for who in dict.fromkeys(f.acting for f in self.findings)
-        )
-        lines = [f"{word} on {wrong if failed else problems} of {problems} problems, {acting}"]
-        lines += [_line(finding) for finding in self.findings]
-        lines += [f"  {f.problem}: {f.worst}" for f in failed if f.worst]
-        lines += [f"hint: {hint}" for hint in dict.fromkeys(f.hint for f in failed if f.hint)]
-        lines += [self.not_seen] if self.not_seen else []
-        return "\n".join(lines)
-
-
 def assert_unbiased(
-    candidate: Candidate,
-    problems: Problem | Sequence[Problem] | None = None,
+    candidate: Candidate | ExpectationCandidate,
+    problems: Problem | Expectation | Sequence[Problem] | Sequence[Expectation] | None = None,
     *,
     batch_size: int | None = None,
     judge: Judge = DEFAULT_JUDGE,
@@ -129,12 +66,15 @@ def assert_unbiased(
 ) -> Report:
     """Assert that an estimator's expectation is ∇J, by the strongest proof that applies.
 
-    E[ĝ(batch)] = ∇J(θ), over the trajectories of each problem.
+    E[ĝ(batch)] = ∇J(θ), over the trajectories of each problem. An estimator of expectations is
+    judged on `Expectation`s, E[ĝ(draws)] = ∇θ E[f(x)]; so is an Estimator if such are given.
 
     Args:
         candidate: an Estimator, a function (params, batch) -> gradient, or a function of one
-            argument, problem -> either of these, for code that needs the problem's γ, policy or V.
-        problems: what to judge it on; the suite, `suite.problems()`, if None.
+            argument, problem -> either of these, for code that needs the problem's γ, policy or V;
+            or an ExpectationEstimator, or a function problem -> one.
+        problems: what to judge it on; the suite, `suite.problems()`, if None. `Expectation`s for
+            an estimator of expectations; those of its suite that it is for, if None.
         batch_size: K, the trajectories in a batch, and no other. If None, 2; where all batches of
             three are few, those of 1 and 3 too, unless the candidate refuses them (a baseline that
             leaves one out needs 2, a group estimator whole groups) or is accepted up to scale.
@@ -171,13 +111,22 @@ def assert_unbiased(
     next_key = jax.random.key(0) if key is None else check_key(key)
     K = check_positive("batch_size", 2 if batch_size is None else batch_size)
     check_judge(judge)
+    if concerns_expectations(candidate, problems):
+        for name, value in (("rollout", rollout), ("behaviour", behaviour)):
+            if value is not None:
+                raise ValueError(f"{name} must be None for an expectation, got {describe(value)}")
+        report = judged_expectations(candidate, problems, batch_size, judge, next_key)
+        if not report.passed:
+            raise AssertionError(str(report))
+        return report
     if rollout is not None:
         check_function("rollout", rollout, "(params, key) -> batch, or problem -> such a function")
     if behaviour is not None:
         check_function("behaviour", behaviour, "problem -> params")
     others = OTHER_SIZES if batch_size is None and not judge.up_to_scale else ()
+    on_trial: Any = candidate
     chosen = _chosen(problems)
-    check_repeats(estimate_on(candidate, chosen[0]), chosen[0], K)
+    check_repeats(estimate_on(on_trial, chosen[0]), chosen[0], K)
     findings = []
     for problem in chosen:
         acting = GIVEN
@@ -185,14 +134,14 @@ def assert_unbiased(
             problem = replace(problem, behaviour=behaviour(problem))
         if problem.behaviour is None or _is_same(problem.behaviour, problem.params):
             problem, acting = replace(problem, behaviour=None), ITSELF
-        estimate = estimate_on(candidate, problem)
+        estimate = estimate_on(on_trial, problem)
         trial = _Trial(problem, estimate, K, others, judge, _truth(problem), acting)
         next_key, sample_key = jax.random.split(next_key)
         found, reads_log_prob = _judged(trial, rollout, sample_key)
         findings += found
         if behaviour is None and acting == ITSELF and rollout is None and reads_log_prob:
             other = off_policy(problem)
-            estimate = estimate_on(candidate, other)
+            estimate = estimate_on(on_trial, other)
             trial = trial._replace(problem=other, estimate=estimate, acting=OTHER)
             findings += _judged(trial, None, sample_key)[0]
     report = Report(tuple(findings), _not_seen(findings, chosen))
@@ -201,7 +150,7 @@ def assert_unbiased(
     return report
 
 
-def _chosen(problems: Problem | Sequence[Problem] | None) -> tuple[Problem, ...]:
+def _chosen(problems: Any) -> tuple[Problem, ...]:
     if problems is None:
         return all_problems()
     given = (problems,) if isinstance(problems, Problem) else problems
@@ -527,19 +476,3 @@ def _narrowest(trial: _Trial) -> Any:
     with jax.enable_x64(True):
         found = jax.tree.leaves(jax.eval_shape(estimate, jax.random.key(0)))
     return max((x.dtype for x in found), key=lambda dtype: float(jnp.finfo(dtype).eps))
-
-
-def _line(finding: Finding) -> str:
-    mark = "✓" if finding.passed else "✗"
-    if finding.tier in ("independence", "law", "record"):
-        return f"{mark} {finding.problem} ({finding.tier}): {finding.detail}"
-    bias = f"bias {100 * finding.bias:.3g}%"
-    if finding.bias <= 1e-10:
-        bias = "no bias"
-    elif finding.tier == "enumeration" and finding.shape_error <= finding.tolerance * max(
-        abs(finding.scale), 1
-    ):
-        bias += f", a pure scale of {finding.scale:.6g}"
-    acting = "" if finding.acting == ITSELF else f", {finding.acting.rstrip(',')} acting"
-    seen = f"; a bias of {finding.tolerance:g} would have been seen" if finding.is_theorem else ""
-    return f"{mark} {finding.problem} ({finding.tier}{acting}): {bias}; {finding.detail}{seen}"

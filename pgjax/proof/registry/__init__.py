@@ -11,6 +11,8 @@ from pgjax.proof.registry.row import evaluate as evaluate
 from pgjax.proof.registry.rows_basic import ESSENTIALS, GROUPS
 from pgjax.proof.registry.rows_beyond import BEYOND
 from pgjax.proof.registry.rows_critics import CRITICS
+from pgjax.proof.registry.rows_expectations import EXPECTATIONS as EXPECTATIONS
+from pgjax.proof.registry.rows_expectations import ExpectationRow as ExpectationRow
 from pgjax.proof.registry.rows_fitted import FITTED_BASELINES
 from pgjax.proof.registry.rows_off_policy import OFF_POLICY, TERMS
 from pgjax.proof.registry.rows_regularized import REGULARISED
