@@ -1297,5 +1297,16 @@ NOT_IN_TABLE = {
         ],
         PART,
     ),
+    **dict.fromkeys(
+        [
+            f"expectations.optax_compat.{name}"
+            for name in (
+                *("control_delta_method", "control_variates_jacobians", "moving_avg_baseline"),
+                *("estimate_control_variate_coefficients", "measure_valued_jacobians"),
+                *("multi_normal", "pathwise_jacobians", "score_function_jacobians"),
+            )
+        ],
+        "the old signatures of another library, which pass their arguments on under other names",
+    ),
 }
 """Public names without a row, and why."""

@@ -7,6 +7,7 @@ is said in `pgjax.expectations.estimates`. `docs/expectations.md` says which est
 `docs/optax-monte-carlo.md` is for users of optax.monte_carlo, which left optax in 0.2.7.
 """
 
+from pgjax.expectations import optax_compat as optax_compat
 from pgjax.expectations.adapters import from_object as from_object
 from pgjax.expectations.adapters import from_policy as from_policy
 from pgjax.expectations.biased import gumbel_softmax as gumbel_softmax

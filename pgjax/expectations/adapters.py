@@ -205,7 +205,7 @@ def _natural(params: Params, *, build: Any) -> Natural:
     if type(made).__name__ == "Independent" and hasattr(made, "distribution"):
         made = made.distribution
     name = type(made).__name__.removesuffix("Logits").removesuffix("Probs")
-    if name in ("Normal", "MultivariateNormalDiag"):
+    if name in ("Normal", "MultivariateNormalDiag", "MultiNormal"):
         scale = made.scale_diag if hasattr(made, "scale_diag") else made.scale
         mean, scale = jnp.broadcast_arrays(made.loc, scale)
         return check_natural(Natural(NORMAL, (mean, jnp.log(scale))))
