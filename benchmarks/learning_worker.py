@@ -61,7 +61,7 @@ def pgjax(algorithm: str, name: str, seed: int) -> dict[str, Any]:
 
     from pgjax import environments
     from pgjax.cli import algorithms
-    from pgjax.training.reinforce import advance, evaluate
+    from pgjax.training import advance, evaluate
 
     parser = argparse.ArgumentParser()
     algorithms.configure(parser)

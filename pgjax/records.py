@@ -101,9 +101,9 @@ class Configured:
     function: Callable[..., Any]
     settings: dict[str, Any]
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any, **others: Any) -> Any:
         """The function's value at these arguments."""
-        return self.function(*arguments, **self.settings)
+        return self.function(*arguments, **self.settings, **others)
 
     def __repr__(self) -> str:
         name = _shown(self.function).lstrip("_")

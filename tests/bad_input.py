@@ -22,14 +22,14 @@ import numpy as np
 import optax
 
 import pgjax
-from pgjax import baselines, expectations, groups, tabular, terms, weights
+from pgjax import baselines, expectations, groups, tabular, terms, training, weights
 from pgjax.diagnostics.intervals import LINEAR
 from pgjax.environments.base import Discrete, Environment, Step
 from pgjax.policies import SOFTMAX
 from pgjax.proof.problems import problems
 from pgjax.rollouts.windows import Running, Stream, Window
-from pgjax.training.actor_critic import ReturnScale
 from pgjax.training.minibatches import Settings
+from pgjax.training.on_windows import ReturnScale
 
 # --- Good values ------------------------------------------------------------------------------
 
@@ -317,6 +317,10 @@ KINDS: dict[str, Kind] = {
     "second": LIKE,
     "agent": of_type(AGENT, **{"a policy": POLICY, "a factory not called": pgjax.agents.separate}),
     "settings": of_type(SETTINGS),
+    "algorithm": of_type(
+        training.reinforce(MDP, policy=POLICY),
+        **{"a factory not called": training.ppo, "a policy": POLICY},
+    ),
     "distribution": of_type(SOFTMAX, policy=POLICY),
     "module": MODULES,
     "critic": of_type(pgjax.MLP(1), policy=POLICY),
@@ -410,6 +414,10 @@ GIVEN: dict[str, Kind] = {
 EXPECTATION = pgjax.Expectation(jnp.sum, expectations.bernoulli(), jnp.zeros(1))
 COSTS = of_type([(1.0, [jnp.float32(0.0)])], **{"one number": [1.0], "no list": [(1.0, 2.0)]})
 
+NAMED = ENVIRONMENTS.with_good(MDP)
+ON_EPISODES = training.ReinforceSettings(num_trajectories=2, num_steps=2)
+A2C = training.A2CSettings(num_environments=2, num_steps=2)
+PPO = training.PPOSettings(num_environments=2, num_steps=2, num_minibatches=2)
 CANDIDATES = Kind(ESTIMATOR, NOTHING | {"a number": 0.9, "a policy": POLICY})
 LISTED = of_type([PROBLEM], empty=[], **{"a list of MDPs": [MDP]})
 
@@ -1008,24 +1016,38 @@ ROWS = [
         learning_rate=SINGLE_POSITIVE,
         max_gradient_norm=SINGLE_POSITIVE,
     ),
-    row("training.actor_critic.rows_of", params=PARAMETERS.with_good(AGENT_PARAMS)),
+    row("training.actor_critic.standardized_clip", clip=RATE.with_good(0.2)),
+    row("training.on_windows.rows_of", params=PARAMETERS.with_good(AGENT_PARAMS)),
     row(
-        "training.actor_critic.scale_rewards",
+        "training.on_windows.scale_rewards",
         unit=of_type(ReturnScale(jnp.ones(()), jnp.ones(()))),
         discount=SCALAR,
     ),
     row("training.networks.default_network"),
     row("training.networks.initial_params"),
-    row("training.reinforce.evaluate"),
-    row("training.reinforce.policy_gradient"),
-    row("training.reinforce.train"),
+    row("training.evaluation.evaluate"),
+    row("training.on_episodes.policy_gradient"),
+    row("training.algorithm.begin", skip={"params: integers": OWN, "params: complex": OWN}),
+    row("training.algorithm.run"),
     row(
-        "training.reinforce.update",
+        "training.algorithm.Algorithm",
+        init=INIT,
+        step=functions(lambda state: state),
+        acting=functions(lambda state: state),
+    ),
+    row("training.algorithms.reinforce", settings=of_type(ON_EPISODES), environment=NAMED),
+    *(
+        row(f"training.algorithms.{name}", settings=of_type(own), environment=NAMED)
+        for name, own in (("a2c", A2C), ("ppo", PPO))
+    ),
+    row("training.on_episodes.train"),
+    row(
+        "training.ascent.update",
         skip={"optimizer_state": "of optax, whose pytrees have any shape"},
         extra={"optimizer_state": OPTIMIZER.init(PARAMS)},
     ),
     row(
-        "training.reinforce.ascend",
+        "training.ascent.ascend",
         gradient=LIKE.with_good(PARAMS),
         objective=functions(lambda params: 0.0),
         skip={
@@ -1271,9 +1293,9 @@ NOT_IN_TABLE = {
             *("proof.independence.IndependenceTest", "proof.sequential_test.MeanTest"),
             *("proof.sequential_test.InconclusiveError", "proof.trajectory_law.LawTest"),
             *("rollouts.windows.Finished", "rollouts.windows.Running", "rollouts.windows.Stream"),
-            *("rollouts.windows.Window", "training.actor_critic.ReturnScale"),
-            *("training.actor_critic.State", "training.reinforce.Metrics", "types.Moments"),
-            *("training.reinforce.Training", "training.runs.checkpoints.Checkpoint"),
+            *("rollouts.windows.Window", "training.on_windows.ReturnScale"),
+            *("training.on_windows.State", "training.algorithm.Metrics", "types.Moments"),
+            *("training.algorithm.Training", "training.runs.checkpoints.Checkpoint"),
             *("types.Spread", "exact.tabular.named.NamedMDP", "proof.registry.row.Row"),
             *("expectations.natural.Natural", "proof.registry.rows_expectations.ExpectationRow"),
             "proof.expectation_certificate.ExpectationCertificate",
@@ -1284,6 +1306,7 @@ NOT_IN_TABLE = {
         [
             *("beyond.parameter_space.SearchDistribution", "environments.base.Step"),
             *("training.minibatches.Settings", "types.MaskedObservation", "types.Trajectory"),
+            *("settings.ReinforceSettings", "settings.A2CSettings", "settings.PPOSettings"),
         ],
         USED,
     ),
@@ -1293,7 +1316,7 @@ NOT_IN_TABLE = {
             *("estimators.as_checked_arrays", "policies.actor_critic.check_agent"),
             *("estimators.evaluate_weights", "estimators.sum_of_terms", "proof.problems.certified"),
             "enumeration.multisets",
-            *("training.reinforce.advance", "training.reinforce.all_finite"),
+            *("training.algorithm.advance", "training.algorithm.all_finite"),
         ],
         PART,
     ),

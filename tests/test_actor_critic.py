@@ -19,8 +19,8 @@ from pgjax.environments import from_tabular
 from pgjax.environments.base import Box, Environment, Step
 from pgjax.estimators import gradient
 from pgjax.policies import gaussian_policy, tabular_softmax
+from pgjax.training import advance
 from pgjax.training.minibatches import Rows, Settings, improve, objective
-from pgjax.training.reinforce import advance
 from pgjax.types import Estimator, Policy
 
 MDP = tabular.random_mdp()
@@ -87,7 +87,7 @@ def test_ppo_ascends_the_standardised_score_where_it_acted(rows):
 
 
 def test_entropy_and_value_enter_with_their_own_gradients(rows):
-    settings = SETTINGS._replace(entropy_weight=0.3, value_weight=0.7)
+    settings = replace(SETTINGS, entropy_weight=0.3, value_weight=0.7)
     silent = rows._replace(advantage=jnp.zeros_like(rows.advantage))
     found = ascent(terms.score, settings, start(), silent)
 
@@ -105,7 +105,7 @@ def test_entropy_and_value_enter_with_their_own_gradients(rows):
 
 def test_targets_are_lambda_returns():
     batch = windows.with_values(one_window(), partial(AGENT.value, start()))
-    rows = actor_critic.rows_of(AGENT, start(), one_window(), SETTINGS._replace(lambda_=1.0))
+    rows = actor_critic.rows_of(AGENT, start(), one_window(), replace(SETTINGS, lambda_=1.0))
     returns = weights.returns_to_go(batch, SETTINGS.discount)
     np.testing.assert_allclose(rows.target.reshape(8, 6), returns, rtol=0, atol=1e-6)
 
@@ -123,7 +123,7 @@ def test_an_epoch_goes_through_every_row_once():
     observation = jnp.asarray(random.normal(size=(12, 4)), jnp.float32)
     advantage = jnp.asarray(random.normal(size=12), jnp.float32)
     rows = Rows(observation, jnp.zeros(12, int), jnp.zeros(12), advantage, jnp.zeros(12))
-    settings = SETTINGS._replace(epochs=3, num_minibatches=4)
+    settings = replace(SETTINGS, epochs=3, num_minibatches=4)
     optimizer, zeros = optax.sgd(1.0), jnp.zeros((4, 2))
     state, key = optimizer.init(zeros), jax.random.key(0)
     params, *_ = improve(agent, optimizer, settings, terms.score, zeros, state, rows, key)
@@ -146,7 +146,7 @@ def test_each_epoch_deals_its_minibatches_anew():
         return jnp.zeros(16), jnp.roll(state, -1, 0).at[-1].set(updates)
 
     keep = optax.GradientTransformation(lambda params: jnp.zeros((12, 16)), note)
-    settings = SETTINGS._replace(epochs=3, num_minibatches=4)
+    settings = replace(SETTINGS, epochs=3, num_minibatches=4)
 
     def dealt(seed):
         zeros, key = jnp.zeros(16), jax.random.key(seed)
@@ -203,7 +203,7 @@ def after(training, num_updates, state=None):
 @pytest.mark.parametrize("algorithm", [actor_critic.a2c, actor_critic.ppo])
 def test_both_ascend_the_exact_objective(algorithm):
     several = {"epochs": 4, "num_minibatches": 2} if algorithm is actor_critic.ppo else {}
-    training = run(algorithm, SETTINGS._replace(num_environments=32, **several))
+    training = run(algorithm, replace(SETTINGS, num_environments=32, **several))
     state, metrics = after(training, 40 if several else 120)
     before, found = (
         exact.objective(Problem(MDP, POLICY, training.params(x), None))
@@ -236,7 +236,7 @@ def test_an_update_by_sgd_is_the_rate_times_the_ascent():
 
 
 def test_a_saved_state_goes_on_as_if_it_had_never_stopped():
-    training = run(actor_critic.ppo, SETTINGS._replace(epochs=2, num_minibatches=4))
+    training = run(actor_critic.ppo, replace(SETTINGS, epochs=2, num_minibatches=4))
     middle, _ = after(training, 2)
     leaves, structure = jax.tree.flatten(middle)
     loaded = []
@@ -247,7 +247,7 @@ def test_a_saved_state_goes_on_as_if_it_had_never_stopped():
     resumed, _ = after(training, 2, jax.tree.unflatten(structure, loaded))
     whole, _ = after(training, 4)
     jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
-    again, _ = after(run(actor_critic.ppo, SETTINGS._replace(epochs=2, num_minibatches=4)), 4)
+    again, _ = after(run(actor_critic.ppo, replace(SETTINGS, epochs=2, num_minibatches=4)), 4)
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
 
 
@@ -376,7 +376,7 @@ def test_adam_is_clipped_and_its_rate_falls_to_zero():
 )
 def test_bad_settings_are_refused_before_anything_runs(change, message):
     with pytest.raises(ValueError, match=message):
-        run(actor_critic.a2c, SETTINGS._replace(**change))
+        run(actor_critic.a2c, replace(SETTINGS, **change))
 
 
 def test_a_critic_of_several_numbers_is_refused():

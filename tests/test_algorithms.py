@@ -9,7 +9,7 @@ import pytest
 
 from pgjax.cli import algorithms
 from pgjax.environments import from_gymnax
-from pgjax.training.reinforce import advance
+from pgjax.training import advance
 
 
 def parsed(*argv):

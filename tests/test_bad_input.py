@@ -6,6 +6,7 @@ from inside JAX, Flax, optax or NumPy. `tests/bad_input.py` is the table.
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -53,11 +54,11 @@ def test_every_argument_has_a_kind_and_every_reason_a_cell() -> None:
         assert {reason for reason in row.skip if ":" in reason} <= every, row.name
 
 
-@pytest.mark.parametrize("name", Settings._fields)
+@pytest.mark.parametrize("name", [f.name for f in fields(Settings)])
 def test_settings_of_training_are_checked_where_they_are_used(name: str) -> None:
     kind = bad_input.COUNT if isinstance(getattr(SETTINGS, name), int) else bad_input.SCALAR
     for what, value in kind.bad.items():
-        bad = SETTINGS._replace(**{name: value})
+        bad = replace(SETTINGS, **{name: value})
         cell = Cell(ROWS[0], name, what, value, partial(check_settings, bad), (name,))
         ours = what == "above" and name in ("entropy_weight", "value_weight")
         assert (fault(cell) == "it is accepted") if ours else fault(cell) is None, (

@@ -17,7 +17,17 @@ ROOT = Path(pgjax.__file__).parent
 
 # A folder or file may import those before it in this list, and none after it.
 ORDER = [
-    *("records", "types", "core", "diagnostics", "returns", "baselines", "terms", "policies"),
+    *(
+        "records",
+        "settings",
+        "types",
+        "core",
+        "diagnostics",
+        "returns",
+        "baselines",
+        "terms",
+        "policies",
+    ),
     "exact",
     *("weights", "environments", "estimators", "regularization", "tokens", "control_variates"),
     *("enumeration", "rollouts", "beyond", "expectations", "training", "proof", "cli"),

@@ -14,13 +14,13 @@ from pgjax.environments import from_gymnax
 from pgjax.estimators import gradient, reward_to_go
 from pgjax.policies import MLP, ConvNet, GaussianMLP, flax_policy, tabular_softmax
 from pgjax.rollouts.episodes import rollout
+from pgjax.training import all_finite, evaluate, train, update
 from pgjax.training.networks import (
     default_critic,
     default_gaussian_network,
     default_network,
     initial_params,
 )
-from pgjax.training.reinforce import all_finite, evaluate, train, update
 from pgjax.types import Trajectory
 
 HORIZON = 6

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from pgjax.environments.conversion import AnyEnvironment
-    from pgjax.training.reinforce import Training
+    from pgjax.training.algorithm import Training
     from pgjax.types import Policy
 
 
@@ -101,7 +101,7 @@ def _reinforce(arguments: argparse.Namespace, environment: "AnyEnvironment", key
         network_for,
         policy_of,
     )
-    from pgjax.training.reinforce import policy_gradient
+    from pgjax.training.on_episodes import policy_gradient
 
     choices = {
         "leave-one-out": baselines.leave_one_out,

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
-    from pgjax.training.reinforce import evaluate
+    from pgjax.training.evaluation import evaluate
     from pgjax.training.runs import saved_runs
 
     config, environment, policy, params = saved_runs.load(arguments.directory)

@@ -10,7 +10,7 @@ from pgjax.cli import algorithms
 from pgjax.cli.arguments import finite_float, nonempty_name, nonempty_path, positive_int, seed
 
 if TYPE_CHECKING:
-    from pgjax.training.reinforce import Training
+    from pgjax.training.algorithm import Training
     from pgjax.training.runs.loop import Plan, Progress
 
 FREE = ("until", "checkpoint_every")

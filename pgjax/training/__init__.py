@@ -1,4 +1,4 @@
-"""Training: one optax step, and one loop around it.
+"""Training: algorithms as records, one optax step, and the loops around them.
 
 Pure functions of parameters and keys; a script or the command line decides what to print and keep.
 
@@ -10,14 +10,23 @@ TypeError where every step has a new batch. They raise a ValueError if a count i
 TypeError if it is not an integer, or `environment` or `key` is of another kind.
 """
 
+from pgjax.settings import A2CSettings as A2CSettings
+from pgjax.settings import PPOSettings as PPOSettings
+from pgjax.settings import ReinforceSettings as ReinforceSettings
+from pgjax.training.algorithm import Algorithm as Algorithm
+from pgjax.training.algorithm import Metrics as Metrics
+from pgjax.training.algorithm import Training as Training
+from pgjax.training.algorithm import advance as advance
+from pgjax.training.algorithm import all_finite as all_finite
+from pgjax.training.algorithm import begin as begin
+from pgjax.training.algorithm import run as run
+from pgjax.training.algorithms import a2c as a2c
+from pgjax.training.algorithms import ppo as ppo
+from pgjax.training.algorithms import reinforce as reinforce
+from pgjax.training.ascent import ascend as ascend
+from pgjax.training.ascent import update as update
+from pgjax.training.evaluation import evaluate as evaluate
 from pgjax.training.networks import default_network as default_network
 from pgjax.training.networks import initial_params as initial_params
-from pgjax.training.reinforce import Metrics as Metrics
-from pgjax.training.reinforce import Training as Training
-from pgjax.training.reinforce import advance as advance
-from pgjax.training.reinforce import all_finite as all_finite
-from pgjax.training.reinforce import ascend as ascend
-from pgjax.training.reinforce import evaluate as evaluate
-from pgjax.training.reinforce import policy_gradient as policy_gradient
-from pgjax.training.reinforce import train as train
-from pgjax.training.reinforce import update as update
+from pgjax.training.on_episodes import policy_gradient as policy_gradient
+from pgjax.training.on_episodes import train as train

@@ -10,67 +10,31 @@ thousands learns slowly, and dominates the gradient norm that it shares with the
 division the scale of an environment's rewards does not matter.
 """
 
-from dataclasses import replace
-from functools import partial
-from typing import NamedTuple
-
-import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Float, Key
 
-from pgjax import terms, weights
-from pgjax.core.episode_boundaries import values
+from pgjax import terms
 from pgjax.core.validation import (
     check_above_zero,
-    check_key,
-    check_kind,
     check_optimizer,
     check_params,
     check_positive,
-    check_rate,
     check_scalars,
+    check_unit_interval,
 )
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies.actor_critic import ActorCritic, check_agent
-from pgjax.rollouts import windows
-from pgjax.training.minibatches import Rows, check_settings, improve
+from pgjax.records import configured
+from pgjax.training.algorithm import Training, begin, given_optimizer
 from pgjax.training.minibatches import Settings as Settings
-from pgjax.training.reinforce import Metrics, Training, all_finite
+from pgjax.training.minibatches import check_settings
+from pgjax.training.on_windows import ReturnScale as ReturnScale
+from pgjax.training.on_windows import State as State
+from pgjax.training.on_windows import on_windows
+from pgjax.training.on_windows import rows_of as rows_of
+from pgjax.training.on_windows import scale_rewards as scale_rewards
 from pgjax.types import KeyLike, Params, Term
-
-
-class ReturnScale(NamedTuple):
-    """The mean square of the returns so far, whose root is the unit of the rewards in training.
-
-    Attributes:
-        squares: the sum over windows of the mean of G².
-        number: of windows.
-    """
-
-    squares: Float[Array, ""]
-    number: Float[Array, ""]
-
-
-class State(NamedTuple):
-    """The state of a run.
-
-    Attributes:
-        params: of policy and critic.
-        optimizer_state: of optax.
-        stream: the environments.
-        key: of the minibatches to come.
-        finished: the last statistics of episodes; NaN before the first has ended.
-        unit: of the rewards that the agent is trained on.
-    """
-
-    params: Params
-    optimizer_state: optax.OptState
-    stream: windows.Stream
-    key: Key[Array, ""]
-    finished: windows.Finished
-    unit: ReturnScale
 
 
 def clipped_adam(
@@ -140,7 +104,7 @@ def a2c(
 
     Example:
         >>> import jax, optax, pgjax
-        >>> from pgjax.training.reinforce import advance
+        >>> from pgjax.training import advance
         >>> agent = pgjax.agents.separate(pgjax.tabular_softmax(4, 2), pgjax.MLP(1, hidden=()))
         >>> params = agent.init(jax.random.key(0), jax.numpy.zeros(4))
         >>> run = a2c(agent, params, pgjax.tabular.random_mdp(), jax.random.key(1),
@@ -189,66 +153,25 @@ def ppo(
         (4, 2)
     """
     check_settings(settings)
-    clipped = terms.ppo_clip(settings.clip)
-
-    def term(log_prob: Array, behaviour_log_prob: Array, advantage: Array, mask: Array) -> Array:
-        return clipped(log_prob, behaviour_log_prob, _standardized(advantage), mask)
-
+    term = standardized_clip(settings.clip)
     return _training(agent, params, environment, key, optimizer, settings, term)
 
 
-def rows_of(agent: ActorCritic, params: Params, window: windows.Window, settings: Settings) -> Rows:
-    """A window's N·T rows with advantages and value targets, as constants.
+def standardized_clip(clip: float) -> Term:
+    """PPO's term on rows: the clipped ratio times advantages of mean 0 and deviation 1.
 
     Args:
-        agent: policy and critic.
-        params: of both, those that acted.
-        window: from `pgjax.windows.window`.
-        settings: of which the discount and λ are read.
-
-    Returns:
-        Rows with R = N·T. The target is A + V(s), the λ-return.
-
-    Bias: as for `weights.mismatched_generalized_advantage`.
+        clip: ε in [0, 1].
     """
-    check_agent(agent)
-    check_params(params)
-    check_kind("window", window, windows.Window, "windows.window gives one")
-    check_settings(settings)
-    batch = windows.with_values(window, partial(agent.value, params))
-    weigh = weights.mismatched_generalized_advantage(settings.discount, settings.lambda_)
-    advantage = weigh(batch, batch.log_prob)
-    fields = (batch.observation, batch.action, batch.log_prob, advantage, advantage + values(batch))
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), fields)
-    return Rows(*jax.lax.stop_gradient(flat))
+    check_unit_interval("clip", clip)
+    return configured(_standardized_clip, clipped=terms.ppo_clip(clip))
 
 
-def scale_rewards(
-    unit: ReturnScale, window: windows.Window, discount: float
-) -> tuple[ReturnScale, windows.Window]:
-    """A window's rewards divided by the root mean square of all returns so far.
-
-    Args:
-        unit: of the windows before.
-        window: from `pgjax.windows.window`.
-        discount: γ.
-
-    Returns:
-        The unit with this window in it, and the window with scaled rewards. Rewards are unchanged
-        while all returns are zero.
-    """
-    check_kind("unit", unit, ReturnScale, "a run's State holds one")
-    check_kind("window", window, windows.Window, "windows.window gives one")
-    check_rate("discount", discount)
-    batch = window.batch
-    squares = unit.squares + jnp.mean(weights.returns_to_go(batch, discount) ** 2)
-    unit = ReturnScale(squares.astype(unit.squares.dtype), unit.number + 1)
-    scale = jnp.sqrt(jnp.where(unit.squares > 0, unit.squares / unit.number, 1))
-    return unit, window._replace(batch=replace(batch, reward=batch.reward / scale))
-
-
-def _standardized(advantage: Array) -> Array:
-    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+def _standardized_clip(
+    log_prob: Array, behaviour_log_prob: Array, advantage: Array, mask: Array, *, clipped: Term
+) -> Array:
+    standardized = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+    return clipped(log_prob, behaviour_log_prob, standardized, mask)
 
 
 def _training(
@@ -264,39 +187,6 @@ def _training(
     check_params(params)
     check_optimizer(optimizer)
     check_settings(settings)
-    environment = as_environment(environment)
-    stream_key, key = jax.random.split(check_key(key))
-    stream = windows.start(environment, stream_key, settings.num_environments)
-    draw = partial(windows.window, agent.policy, num_steps=settings.num_steps)
-
-    @jax.jit
-    def step(state: State) -> tuple[State, Metrics, dict[str, Array]]:
-        key, deal_key = jax.random.split(state.key)
-        stream, window = draw(agent.acting(state.params), environment, state.stream)
-        unit, scaled = scale_rewards(state.unit, window, settings.discount)
-        rows = rows_of(agent, state.params, scaled, settings)
-        params, optimizer_state, norm, entropy = improve(
-            agent, optimizer, settings, term, state.params, state.optimizer_state, rows, deal_key
-        )
-        finished = _latest(windows.finished(window), state.finished)
-        metrics = Metrics(*finished[1:], norm, entropy, jnp.int32(window.batch.reward.size))
-        finite = all_finite(
-            {
-                "log-probability": rows.log_prob,
-                "reward": window.batch.reward,
-                "value": rows.target,
-                "gradient": norm,
-                "optimizer step": params,
-            }
-        )
-        return State(params, optimizer_state, stream, key, finished, unit), metrics, finite
-
-    unknown = windows.Finished(jnp.int32(0), *jnp.full(3, jnp.nan, jnp.zeros(()).dtype))
-    unit = ReturnScale(jnp.zeros(()), jnp.zeros(()))
-    start = State(params, jax.jit(optimizer.init)(params), stream, key, unknown, unit)
-    return Training(start, step, lambda state: agent.acting(state.params))
-
-
-def _latest(now: windows.Finished, before: windows.Finished) -> windows.Finished:
-    """The statistics of this window; if no episode ended in it, the last known ones."""
-    return jax.tree.map(lambda x, y: jnp.where(now.number > 0, x, y).astype(y.dtype), now, before)
+    make_optimizer = configured(given_optimizer, optimizer=optimizer)
+    algorithm = on_windows(agent, as_environment(environment), term, make_optimizer, settings)
+    return begin(algorithm, key, params)

@@ -18,14 +18,23 @@ import optax
 from jax import Array
 from jaxtyping import Float, Key, Num, PyTree
 
-from pgjax.core.validation import check_kind, check_positive, check_rate, check_scalars
+from pgjax.core.validation import (
+    check_at_least,
+    check_finite,
+    check_kind,
+    check_positive,
+    check_rate,
+    check_scalars,
+)
 from pgjax.policies.actor_critic import ActorCritic
-from pgjax.training.reinforce import ascend
+from pgjax.records import record, static
+from pgjax.training.ascent import ascend
 from pgjax.types import Observation, Params, Term
 
 
-class Settings(NamedTuple):
-    """The settings of an update.
+@record
+class Settings:
+    """The settings of an update; `ppo` and `a2c` make them of theirs.
 
     Attributes:
         num_environments: N streams that are stepped together.
@@ -40,12 +49,12 @@ class Settings(NamedTuple):
             the gradient norm that policy and critic share.
     """
 
-    num_environments: int
-    num_steps: int
+    num_environments: int = static()
+    num_steps: int = static()
     discount: float
     lambda_: float
-    epochs: int = 1
-    num_minibatches: int = 1
+    epochs: int = static(default=1)
+    num_minibatches: int = static(default=1)
     clip: float = 0.2
     entropy_weight: float = 0.0
     value_weight: float = 0.5
@@ -141,8 +150,7 @@ def check_settings(settings: Settings) -> None:
     for name in ("entropy_weight", "value_weight"):
         value = getattr(settings, name)
         check_scalars(**{name: value})
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{name} must be at least 0, got {value:g}")
+        check_finite(name, check_at_least(name, value, 0, "0 leaves it out"))
     rows = settings.num_environments * settings.num_steps
     if rows % settings.num_minibatches:
         raise ValueError(

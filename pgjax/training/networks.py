@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen
+from jax import Array
 
-from pgjax.core.validation import check_key, check_policy
+from pgjax.core.validation import check_key, check_params, check_policy
 from pgjax.environments.base import Box, Discrete, Environment, seen
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies import MLP, ConvNet, GaussianMLP, flax_gaussian_policy, flax_policy
@@ -123,6 +124,28 @@ def initial_params(
     # Only the shape matters, and zeros keep the start independent of any draw of the environment.
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
     return jax.jit(policy.init)(check_key(key), zeros)
+
+
+def params_and_key(
+    policy: Policy | RecurrentPolicy | ActorCritic,
+    environment: Environment,
+    key: KeyLike,
+    params: Params | None,
+) -> tuple[Params, Array]:
+    """The parameters to start from, and the key of the training.
+
+    Args:
+        policy: whose parameters they are.
+        environment: for the shape of its observation.
+        key: is the training's own, if there are parameters; else it is split in two.
+        params: None draws them.
+    """
+    key = check_key(key)
+    if params is not None:
+        check_params(params)
+        return params, key
+    init_key, key = jax.random.split(key)
+    return initial_params(policy, environment, init_key), key
 
 
 def _example_observation(environment: Environment) -> Any:

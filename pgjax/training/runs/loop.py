@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pgjax.training.reinforce import Metrics, Training, advance
+from pgjax.training.algorithm import Metrics, Training, advance
 from pgjax.training.runs import checkpoints, saved_runs
 from pgjax.training.runs.log import Row, RunLog
 from pgjax.training.runs.progress import reporter

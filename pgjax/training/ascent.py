@@ -1,0 +1,144 @@
+"""One step of gradient ascent, and the update of parameters by a batch of episodes."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from pgjax.core.scores import log_probs, weighted_score_and_sum
+from pgjax.core.validation import (
+    check_estimator,
+    check_gradient,
+    check_optimizer,
+    check_params,
+    check_policy,
+)
+from pgjax.estimators import as_checked_arrays, score_weights
+from pgjax.training.algorithm import Metrics, Number
+from pgjax.training.evaluation import returns_of
+from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory, check_function
+
+
+def update(
+    estimator: Estimator,
+    policy: Policy | RecurrentPolicy,
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    optimizer_state: optax.OptState,
+    batch: Trajectory,
+) -> tuple[Params, optax.OptState, Metrics]:
+    """One step of gradient ascent, θ ← θ + optimizer(ĝ).
+
+    Args:
+        estimator: weights and term.
+        policy: whose parameters are improved.
+        optimizer: from optax.
+        params: of the policy.
+        optimizer_state: from `optimizer.init(params)`, then from the last update.
+        batch: [N, T] episodes, for an on-policy estimator drawn under `params`.
+
+    Returns:
+        Parameters and optimizer state after the step, and metrics of the batch.
+
+    Raises:
+        ValueError: if the batch is not laid out as [N, T], or is empty.
+        TypeError: if a parameter is not floating, or the mask not boolean.
+
+    Bias: ĝ has the estimator's. An adaptive optimizer such as Adam rescales it by its history, so
+        that the step's expectation is in general no multiple of ∇J.
+
+    References:
+        Kingma & Ba, Adam (2015), for the usual optimizer.
+
+    Example:
+        >>> import functools, jax, jax.numpy as jnp, optax, pgjax
+        >>> policy, params = pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2))
+        >>> batch = pgjax.rollout(policy, params, pgjax.tabular.random_mdp(), jax.random.key(0),
+        ...     num_trajectories=3, num_steps=5)
+        >>> optimizer = optax.sgd(0.1)
+        >>> step = jax.jit(functools.partial(update, pgjax.rloo(1.0), policy, optimizer))
+        >>> params, state, metrics = step(params, optimizer.init(params), batch)
+        >>> float(metrics.entropy)  # doctest: +ELLIPSIS
+        0.6931...
+    """
+    check_estimator(estimator)
+    check_policy(policy)
+    check_optimizer(optimizer)
+    params, batch = as_checked_arrays(params, batch)
+    score_weight = score_weights(estimator, batch, log_probs(policy, params, batch))
+    gradient, entropy = weighted_score_and_sum(policy, params, batch, score_weight, policy.entropy)
+    metrics = _metrics(batch, gradient, entropy)
+    params, optimizer_state = ascend(
+        optimizer, params, optimizer_state, gradient, metrics.mean_return
+    )
+    return params, optimizer_state, metrics
+
+
+def ascend(
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    optimizer_state: optax.OptState,
+    gradient: Params,
+    value: Number | None = None,
+    objective: Callable[[Params], Number] | None = None,
+) -> tuple[Params, optax.OptState]:
+    """One step of gradient ascent.
+
+    Args:
+        optimizer: from optax. It descends, so it is given −ĝ, and minus the objective: the only
+            minus signs in pgjax.
+        params: before the step.
+        optimizer_state: before the step.
+        gradient: ĝ, a pytree like params.
+        value: of the objective, for optimizers that read it, such as `reduce_on_plateau`; None if
+            it is not known.
+        objective: params -> value, for optimizers that search along a line; None if there is no
+            such function.
+
+    Returns:
+        Parameters and optimizer state after the step.
+
+    Raises:
+        TypeError: if the optimizer reads the value, or searches along a line, and there is none.
+    """
+    check_optimizer(optimizer)
+    check_params(params)
+    check_gradient("gradient", gradient, ("params", params))
+    if objective is not None:
+        check_function("objective", objective, "params -> value")
+    descent = jax.tree.map(jnp.negative, gradient)
+
+    def loss(params: Params) -> Number:
+        if objective is None:
+            raise TypeError(
+                "optimizer must step by the gradient alone, got one that searches along a line, as "
+                "optax.lbfgs does; each batch has another objective, so take optax.adam, say"
+            )
+        return -objective(params)
+
+    known = {"grad": descent, "value_fn": loss} | ({} if value is None else {"value": -value})
+    take_step = optax.with_extra_args_support(optimizer).update
+    try:
+        step, optimizer_state = take_step(descent, optimizer_state, params, **known)
+    except TypeError as error:
+        if value is None and "argument: 'value'" in str(error):
+            raise TypeError(
+                "value must be a number for an optimizer that reads it, got None"
+            ) from error
+        raise
+    return optax.apply_updates(params, step), optimizer_state
+
+
+def _metrics(batch: Trajectory, gradient: Params, entropy: Array) -> Metrics:
+    returns, steps = returns_of(batch), jnp.sum(batch.mask)
+    return Metrics(
+        mean_return=jnp.mean(returns),
+        standard_error=jnp.std(returns, ddof=1) / returns.size**0.5,
+        mean_length=steps / returns.size,
+        gradient_norm=optax.tree.norm(gradient),
+        # The mean of −log π(a|s) would be free, but noisy: it can exceed log A.
+        entropy=entropy / jnp.maximum(steps, 1),
+        steps=steps,
+    )

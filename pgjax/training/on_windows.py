@@ -1,0 +1,222 @@
+"""The update of A2C and PPO: a window, the critic's view of it, and steps on its rows."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jaxtyping import Float, Key
+
+from pgjax import weights
+from pgjax.core.episode_boundaries import values
+from pgjax.core.validation import check_kind, check_params, check_rate
+from pgjax.environments.base import Environment
+from pgjax.policies.actor_critic import ActorCritic, check_agent
+from pgjax.records import configured
+from pgjax.rollouts import windows
+from pgjax.training.algorithm import Algorithm, Metrics, all_finite
+from pgjax.training.minibatches import Rows, Settings, check_settings, improve
+from pgjax.training.networks import params_and_key
+from pgjax.types import KeyLike, Params, Term, Weights
+
+
+class ReturnScale(NamedTuple):
+    """The mean square of the returns so far, whose root is the unit of the rewards in training.
+
+    Attributes:
+        squares: the sum over windows of the mean of G².
+        number: of windows.
+    """
+
+    squares: Float[Array, ""]
+    number: Float[Array, ""]
+
+
+class State(NamedTuple):
+    """The state of a run.
+
+    Attributes:
+        params: of policy and critic.
+        optimizer_state: of optax.
+        stream: the environments.
+        key: of the minibatches to come.
+        finished: the last statistics of episodes; NaN before the first has ended.
+        unit: of the rewards that the agent is trained on.
+    """
+
+    params: Params
+    optimizer_state: optax.OptState
+    stream: windows.Stream
+    key: Key[Array, ""]
+    finished: windows.Finished
+    unit: ReturnScale
+
+
+def on_windows(
+    agent: ActorCritic,
+    environment: Environment,
+    term: Term,
+    make_optimizer: Callable[[], optax.GradientTransformation],
+    settings: Settings,
+    weigh: Weights | None = None,
+) -> Algorithm:
+    """The algorithm behind A2C and PPO.
+
+    Args:
+        agent: policy and critic.
+        environment: that it acts in.
+        term: from `pgjax.terms`; it is given rows where others are given a trajectory.
+        make_optimizer: a record, () -> optimizer, so that a learning rate in it is a leaf.
+        settings: of an update.
+        weigh: the advantages of a window with the critic's values; None is GAE(λ) without γ^t. The
+            critic's target is the λ-return in either case.
+
+    Returns:
+        An Algorithm whose state is a `State`.
+    """
+    parts = {
+        "agent": agent,
+        "environment": environment,
+        "make_optimizer": make_optimizer,
+        "settings": settings,
+    }
+    return Algorithm(
+        init=configured(_first_state, **parts),
+        step=configured(_step, term=term, weigh=weigh, **parts),
+        acting=configured(_acting, agent=agent),
+        policy=agent.policy,
+    )
+
+
+def rows_of(agent: ActorCritic, params: Params, window: windows.Window, settings: Settings) -> Rows:
+    """A window's N·T rows with advantages and value targets, as constants.
+
+    Args:
+        agent: policy and critic.
+        params: of both, those that acted.
+        window: from `pgjax.windows.window`.
+        settings: of which the discount and λ are read.
+
+    Returns:
+        Rows with R = N·T. The target is A + V(s), the λ-return.
+
+    Bias: as for `weights.mismatched_generalized_advantage`.
+    """
+    check_agent(agent)
+    check_params(params)
+    check_kind("window", window, windows.Window, "windows.window gives one")
+    check_settings(settings)
+    return _rows(agent, params, window, settings, None)
+
+
+def _rows(
+    agent: ActorCritic,
+    params: Params,
+    window: windows.Window,
+    settings: Settings,
+    weigh: Weights | None,
+) -> Rows:
+    batch = windows.with_values(window, partial(agent.value, params))
+    ours = weights.mismatched_generalized_advantage(settings.discount, settings.lambda_)
+    generalized = ours(batch, batch.log_prob)
+    advantage = generalized if weigh is None else weigh(batch, batch.log_prob)
+    target = generalized + values(batch)
+    fields = (batch.observation, batch.action, batch.log_prob, advantage, target)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), fields)
+    return Rows(*jax.lax.stop_gradient(flat))
+
+
+def scale_rewards(
+    unit: ReturnScale, window: windows.Window, discount: float
+) -> tuple[ReturnScale, windows.Window]:
+    """A window's rewards divided by the root mean square of all returns so far.
+
+    Args:
+        unit: of the windows before.
+        window: from `pgjax.windows.window`.
+        discount: γ.
+
+    Returns:
+        The unit with this window in it, and the window with scaled rewards. Rewards are unchanged
+        while all returns are zero.
+    """
+    check_kind("unit", unit, ReturnScale, "a run's State holds one")
+    check_kind("window", window, windows.Window, "windows.window gives one")
+    check_rate("discount", discount)
+    batch = window.batch
+    squares = unit.squares + jnp.mean(weights.returns_to_go(batch, discount) ** 2)
+    unit = ReturnScale(squares.astype(unit.squares.dtype), unit.number + 1)
+    scale = jnp.sqrt(jnp.where(unit.squares > 0, unit.squares / unit.number, 1))
+    return unit, window._replace(batch=replace(batch, reward=batch.reward / scale))
+
+
+def _first_state(
+    key: KeyLike,
+    params: Params | None = None,
+    *,
+    agent: ActorCritic,
+    environment: Environment,
+    make_optimizer: Callable[[], optax.GradientTransformation],
+    settings: Settings,
+) -> State:
+    params, key = params_and_key(agent, environment, key, params)
+    stream_key, key = jax.random.split(key)
+    stream = windows.start(environment, stream_key, settings.num_environments)
+    unknown = windows.Finished(jnp.int32(0), *jnp.full(3, jnp.nan, jnp.zeros(()).dtype))
+    unit = ReturnScale(jnp.zeros(()), jnp.zeros(()))
+    return State(params, jax.jit(make_optimizer().init)(params), stream, key, unknown, unit)
+
+
+def _step(
+    state: State,
+    *,
+    agent: ActorCritic,
+    environment: Environment,
+    term: Term,
+    weigh: Weights | None,
+    make_optimizer: Callable[[], optax.GradientTransformation],
+    settings: Settings,
+) -> tuple[State, Metrics]:
+    key, deal_key = jax.random.split(state.key)
+    acting = agent.acting(state.params)
+    stream, window = windows.window(
+        agent.policy, acting, environment, state.stream, num_steps=settings.num_steps
+    )
+    unit, scaled = scale_rewards(state.unit, window, settings.discount)
+    rows = _rows(agent, state.params, scaled, settings, weigh)
+    params, optimizer_state, norm, entropy = improve(
+        agent,
+        make_optimizer(),
+        settings,
+        term,
+        state.params,
+        state.optimizer_state,
+        rows,
+        deal_key,
+    )
+    finished = _latest(windows.finished(window), state.finished)
+    finite = all_finite(
+        {
+            "log-probability": rows.log_prob,
+            "reward": window.batch.reward,
+            "value": rows.target,
+            "gradient": norm,
+            "optimizer step": params,
+        }
+    )
+    steps = jnp.int32(window.batch.reward.size)
+    metrics = Metrics(*finished[1:], norm, entropy, steps, finite)
+    return State(params, optimizer_state, stream, key, finished, unit), metrics
+
+
+def _acting(state: State, *, agent: ActorCritic) -> Params:
+    return agent.acting(state.params)
+
+
+def _latest(now: windows.Finished, before: windows.Finished) -> windows.Finished:
+    """The statistics of this window; if no episode ended in it, the last known ones."""
+    return jax.tree.map(lambda x, y: jnp.where(now.number > 0, x, y).astype(y.dtype), now, before)

@@ -1,0 +1,234 @@
+"""Laws of algorithms as records: one scan is the loop, and vmap goes over seeds and settings."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen
+
+from pgjax import actor_critic, agents, baselines, reward_to_go, tabular, terms, training, weights
+from pgjax.policies import tabular_softmax
+from pgjax.settings import SETTINGS
+from pgjax.training import A2CSettings, PPOSettings, ReinforceSettings
+from pgjax.types import Estimator
+
+MDP = tabular.random_mdp()
+POLICY = tabular_softmax(4, 2)
+AGENT = agents.separate(POLICY, linen.Dense(1))
+KEY = jax.random.key(3)
+UPDATES = 3
+ON_EPISODES = ReinforceSettings(
+    num_updates=UPDATES, num_trajectories=8, num_steps=5, discount=0.9, learning_rate=0.1
+)
+PPO = PPOSettings(
+    num_updates=UPDATES,
+    num_environments=4,
+    num_steps=6,
+    discount=0.9,
+    epochs=2,
+    num_minibatches=2,
+    learning_rate=0.1,
+)
+A2C = A2CSettings(num_updates=UPDATES, num_environments=4, num_steps=6, learning_rate=0.1)
+
+
+def reinforce(settings=ON_EPISODES, **own):
+    return training.reinforce(MDP, settings, policy=POLICY, **own)
+
+
+def ppo(settings=PPO, **own):
+    return training.ppo(MDP, settings, agent=AGENT, **own)
+
+
+def a2c(settings=A2C, **own):
+    return training.a2c(MDP, settings, agent=AGENT, **own)
+
+
+def looped(bound, number=UPDATES):
+    """The last state of a loop in Python, and the metrics of each update."""
+    state, found = bound.start, []
+    for index in range(1, number + 1):
+        state, metrics = training.advance(bound, state, index)
+        found.append(metrics)
+    return state, found
+
+
+def bits(tree):
+    def plain(x):
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return [plain(x) for x in jax.tree.leaves(tree)]
+
+
+def assert_same_bits(one, other):
+    for x, y in zip(bits(one), bits(other), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope="module")
+def ppo_loop():
+    return looped(training.begin(ppo(), KEY))
+
+
+def test_reinforce_is_the_loop_of_train_bit_by_bit():
+    params = jnp.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
+    ours, _ = looped(training.begin(reinforce(), KEY, params))
+    theirs, _ = looped(
+        training.policy_gradient(
+            POLICY,
+            params,
+            MDP,
+            KEY,
+            estimator=reward_to_go(0.9, baseline=baselines.leave_one_out),
+            optimizer=optax.adam(optax.linear_schedule(0.1, 0.0, UPDATES)),
+            num_trajectories=8,
+            num_steps=5,
+        )
+    )
+    assert_same_bits(ours, theirs)
+    assert not np.array_equal(ours[0], params)
+
+
+def test_ppo_is_the_training_of_the_same_name_bit_by_bit(ppo_loop):
+    # Without parameters a part of the key draws them, and the rest is the training's.
+    init_key, train_key = jax.random.split(KEY)
+    theirs, _ = looped(
+        actor_critic.ppo(
+            AGENT,
+            training.initial_params(AGENT, MDP, init_key),
+            MDP,
+            train_key,
+            optimizer=actor_critic.clipped_adam(
+                0.1, num_gradient_steps=UPDATES * 4, max_gradient_norm=0.5
+            ),
+            settings=actor_critic.Settings(
+                num_environments=4,
+                num_steps=6,
+                discount=0.9,
+                lambda_=0.95,
+                epochs=2,
+                num_minibatches=2,
+            ),
+        )
+    )
+    assert_same_bits(ppo_loop[0], theirs)
+
+
+def test_one_scan_is_the_loop(ppo_loop):
+    state, metrics = jax.jit(lambda key: training.run(ppo(), key, UPDATES))(KEY)
+    last, each = ppo_loop
+    # One program instead of three calls may round otherwise: a few units in the last place.
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), state.params, last.params)
+    found = [float(x) for x in metrics.gradient_norm]
+    np.testing.assert_allclose(found, [x.gradient_norm for x in each], rtol=1e-5)
+    assert all(x.all() for x in metrics.finite.values())
+
+
+def swept(names, settings, make):
+    """Parameters and entropies of a run for each row of numbers, in one program."""
+
+    def one(numbers, key):
+        changed = replace(settings, **dict(zip(names, numbers, strict=True)))
+        learner = make(changed)
+        state, metrics = training.run(learner, key, UPDATES)
+        return learner.acting(state), metrics.entropy
+
+    return one
+
+
+def test_vmap_over_seeds_and_settings_is_each_run_alone():
+    names = ("learning_rate", "discount", "lambda_", "clip", "entropy_weight", "max_gradient_norm")
+    rows = jnp.array([[0.1, 0.9, 0.9, 0.2, 0.0, 0.5], [0.02, 0.5, 0.2, 0.01, 0.3, 9.0]])
+    keys = jax.random.split(KEY, 2)
+    train = swept(names, PPO, ppo)
+    every, _ = jax.jit(jax.vmap(jax.vmap(train, (None, 0)), (0, None)))(rows, keys)
+    alone = jax.jit(train)
+    for i, j in ((0, 0), (1, 1)):
+        np.testing.assert_allclose(every[i, j], alone(rows[i], keys[j])[0], rtol=0, atol=1e-5)
+    # Controls: each setting, and the seed, changes what is learnt.
+    for number in range(len(names)):
+        other = rows[0].at[number].set(rows[1, number])
+        assert not np.allclose(alone(other, keys[0])[0], every[0, 0], rtol=0, atol=1e-5)
+    assert not np.allclose(every[0, 0], every[0, 1], atol=1e-3)
+
+
+def test_an_algorithm_is_an_argument_and_its_numbers_are_leaves():
+    traces = []
+
+    @jax.jit
+    def step(algorithm, state):
+        traces.append(algorithm)
+        return algorithm.step(state)[0]
+
+    one, other = reinforce(), reinforce(replace(ON_EPISODES, learning_rate=0.2))
+    start = one.init(KEY)
+    found = [np.asarray(step(each, start)[0]) for each in (one, other, reinforce())]
+    assert len(traces) == 1
+    np.testing.assert_array_equal(found[0], found[2])
+    assert not np.array_equal(found[0], found[1])
+    assert one == reinforce()
+    assert one != other
+
+
+def test_own_weights_move_the_policy_and_leave_the_critic_its_target():
+    settings = replace(A2C, max_gradient_norm=1e9)
+
+    def nothing(batch, log_prob):
+        return jnp.zeros_like(log_prob)
+
+    usual, idle = (
+        a2c(settings, optimizer=optax.sgd(0.1), estimator=each)
+        for each in (None, Estimator(nothing, terms.score))
+    )
+    start = usual.init(KEY)
+    ours, _ = jax.jit(idle.step)(start)
+    theirs, _ = jax.jit(usual.step)(start)
+    np.testing.assert_array_equal(ours.params["policy"], start.params["policy"])
+    assert not np.array_equal(theirs.params["policy"], start.params["policy"])
+    assert_same_bits(ours.params["critic"], theirs.params["critic"])
+    same = a2c(
+        settings,
+        optimizer=optax.sgd(0.1),
+        estimator=Estimator(
+            weights.mismatched_generalized_advantage(settings.discount, settings.lambda_),
+            terms.score,
+        ),
+    )
+    assert_same_bits(jax.jit(same.step)(start)[0].params, theirs.params)
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "message"),
+    [
+        (reinforce, {"num_trajectories": 1}, "num_trajectories must be at least 2 .* got 1"),
+        (reinforce, {"num_updates": 0}, "num_updates must be at least 1, got 0"),
+        (reinforce, {"baseline": "mean"}, "baseline must be one of .* got 'mean'"),
+        (reinforce, {"discount": 1.5}, r"discount must lie in \[0, 1\], got 1.5"),
+        (ppo, {"learning_rate": 0.0}, "learning_rate must be positive, got 0"),
+        (ppo, {"num_minibatches": 5}, "num_minibatches must divide the 24 rows"),
+        (ppo, {"entropy_weight": -1.0}, "entropy_weight must be at least 0, got -1"),
+        (ppo, {"clip": 2.0}, r"clip must lie in \[0, 1\], got 2"),
+    ],
+)
+def test_bad_settings_are_named(make, change, message):
+    settings = ON_EPISODES if make is reinforce else PPO
+    with pytest.raises(ValueError, match=message):
+        make(replace(settings, **change))
+
+
+def test_other_settings_and_unknown_names_are_refused():
+    with pytest.raises(TypeError, match="settings must be a PPOSettings, got"):
+        training.ppo(MDP, A2C)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="did you mean CartPole-v1"):
+        training.ppo("CartPole")
+
+
+def test_every_field_says_what_it_means_on_the_command_line():
+    for kind in SETTINGS.values():
+        for field in kind.__dataclass_fields__.values():
+            assert {"group", "must_be", "meaning", "option"} <= set(field.metadata), field.name
