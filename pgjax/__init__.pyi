@@ -69,6 +69,7 @@ from .rollouts import sampled_moments as sampled_moments
 from .rollouts import windows as windows
 from .training import actor_critic as actor_critic
 from .training.runs import checkpoints as checkpoints
+from .training.runs.loading import load as load
 from .types import Estimator as Estimator
 from .types import MaskedObservation as MaskedObservation
 from .types import Moments as Moments

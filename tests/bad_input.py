@@ -586,6 +586,7 @@ ROWS = [
         policies=of_type({"a": POLICY}, empty={}, network=pgjax.MLP(2)),
     ),
     row("policies.product.product", distributions=of_type((SOFTMAX,), empty=(), policy=POLICY)),
+    row("policies.greedy.greedy"),
     row("policies.distribution.distribution_policy", init=INIT, output=OUTPUT),
     row(
         "policies.recurrent.recurrent_policy",
@@ -1067,6 +1068,7 @@ ROWS = [
     ),
     row("training.runs.checkpoints.restore_latest", like=Kind({"w": SEQUENCE}, {})),
     row("training.runs.checkpoints.steps"),
+    row("training.runs.loading.load"),
     # proof
     row(
         "proof.unbiased.assert_unbiased",

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+import pgjax
 from pgjax import training
 from pgjax.cli import main, plots
 from pgjax.training.runs import loop, saved_runs
@@ -290,3 +291,20 @@ def test_the_command_line_keeps_compilations_and_leaves_the_user_s_cache_alone(t
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True
         )
         assert run.stdout.strip() == expected
+
+
+def test_a_loaded_run_is_what_the_command_line_evaluates(directory, capsys):
+    run = pgjax.load(directory)
+    assert run.settings["num_trajectories"] == 4
+    assert run.environment.name == "DeepSea-bsuite"
+    returns = np.asarray(run.evaluate(episodes=5, seed=3))
+    arguments = ["evaluate", str(directory), "--episodes", "5", "--seed", "3", "--csv"]
+    assert main(arguments) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header == "episode,return"
+    np.testing.assert_array_equal([float(line.split(",")[1]) for line in lines], returns)
+    # DeepSea has no chance in it: a policy without chance gets one return only.
+    assert len(set(np.asarray(run.evaluate(episodes=32, greedy=True)).tolist())) == 1
+    assert len(set(np.asarray(run.evaluate(episodes=32)).tolist())) > 1
+    assert main([*arguments[:4], "--greedy"]) == 0
+    assert "greedy policy" in capsys.readouterr().out

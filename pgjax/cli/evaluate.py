@@ -1,12 +1,8 @@
 """Evaluate a trained policy over fresh episodes."""
 
 import argparse
-import math
 
 from pgjax.cli.arguments import nonempty_path, positive_int, seed
-
-UNLIMITED = 1000
-"""Steps of an episode, if the environment has no limit."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -14,42 +10,56 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "directory", type=nonempty_path, help="the --output directory of a `pgjax train`"
     )
-    parser.add_argument("--num-trajectories", type=positive_int, default=128, help="fresh episodes")
+    parser.add_argument(
+        "--episodes",
+        "--num-trajectories",
+        dest="num_trajectories",
+        type=positive_int,
+        default=128,
+        help="fresh episodes",
+    )
+    parser.add_argument(
+        "--greedy",
+        action="store_true",
+        help="take the most likely action (the mean of a Gaussian) instead of drawing one",
+    )
+    parser.add_argument(
+        "--csv", action="store_true", help="print episode,return lines and nothing else"
+    )
     parser.add_argument(
         "--num-steps",
         type=positive_int,
-        help="cut episodes after so many; by default the environment's own limit, or "
-        f"{UNLIMITED} where it has none",
+        help="cut episodes after so many; by default the environment's own limit, or 1000 where "
+        "it has none",
     )
     parser.add_argument("--seed", type=seed, default=0, help="of the evaluation")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Roll out the stochastic policy to the environment's own limit, and print its returns."""
-    import jax
+    """Roll out the policy to the environment's own limit, and print its returns."""
     import numpy as np
 
-    from pgjax.training.evaluation import evaluate
-    from pgjax.training.runs import saved_runs
+    from pgjax.training.runs.loading import load
 
-    config, environment, policy, params = saved_runs.load(arguments.directory)
-    limit = environment.time_limit
-    num_steps = min(arguments.num_steps or limit or UNLIMITED, limit or math.inf)
-    # Training splits key(seed); folding a number in keeps evaluation apart even at equal seeds.
-    key = jax.random.fold_in(jax.random.key(arguments.seed), int.from_bytes(b"eval"))
-    returns = evaluate(
-        policy,
-        params,
-        environment,
-        key,
-        num_trajectories=arguments.num_trajectories,
-        num_steps=num_steps,
+    run = load(arguments.directory)
+    returns = np.asarray(
+        run.evaluate(
+            episodes=arguments.num_trajectories,
+            greedy=arguments.greedy,
+            num_steps=arguments.num_steps,
+            seed=arguments.seed,
+        ),
+        np.float64,
     )
-    returns = np.asarray(returns, np.float64)
+    if arguments.csv:
+        print("episode,return")
+        print("\n".join(f"{index},{value!r}" for index, value in enumerate(returns.tolist(), 1)))
+        return 0
     episodes = "1 fresh episode" if returns.size == 1 else f"{returns.size} fresh episodes"
     print(
-        f"{config['environment']}: {episodes} of at most {num_steps} steps, "
-        "stochastic policy, undiscounted return"
+        f"{run.config['environment']}: {episodes} of at most "
+        f"{run.num_steps(arguments.num_steps)} steps, "
+        f"{'greedy' if arguments.greedy else 'stochastic'} policy, undiscounted return"
     )
     error = f"{returns.std(ddof=1) / returns.size**0.5:.2g}" if returns.size > 1 else "unknown"
     print(

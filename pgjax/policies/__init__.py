@@ -15,6 +15,7 @@ from pgjax.policies.distribution import Distribution as Distribution
 from pgjax.policies.distribution import distribution_policy as distribution_policy
 from pgjax.policies.gaussian import GAUSSIAN as GAUSSIAN
 from pgjax.policies.gaussian import gaussian_policy as gaussian_policy
+from pgjax.policies.greedy import greedy as greedy
 from pgjax.policies.modules import flax_functions as flax_functions
 from pgjax.policies.modules import flax_gaussian_policy as flax_gaussian_policy
 from pgjax.policies.modules import flax_policy as flax_policy
