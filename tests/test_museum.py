@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.museum import page
+from tests.museum import losses, page
 from tests.museum.cases import NAMES
 from tests.museum.exhibits import EXHIBITS
 from tests.museum.matrix import GREEN, KILLED, biases, column
@@ -64,6 +64,16 @@ def test_page_counts_and_describes_every_exhibit():
     names = [*page.MUTANTS, *page.CONTROLS]
     assert len(set(names)) == len(names)
     assert page.written(PAGE, SHOWN) == PAGE
+
+
+def test_losses_that_differ_from_their_papers_have_other_gradients():
+    found = {each.name: losses.verdicts(each) for each in losses.LOSSES}
+    for name, (loss, paper) in found.items():
+        assert np.linalg.norm(loss.moments.mean - paper.moments.mean) > 1e-3, name
+    loss, paper = found["CISPO capped at 0.2"]
+    np.testing.assert_allclose(loss.moments.mean, 0.2 * paper.moments.mean, rtol=0, atol=1e-12)
+    assert found["over the deviation of the others"][1].bias < 1e-10
+    assert found["zero outside the clip"][0].bias == pytest.approx(0.2372, abs=5.1e-4)
 
 
 def test_a_stale_page_is_noticed():

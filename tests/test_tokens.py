@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import enumeration, exact, terms, tokens
+from pgjax import enumeration, exact, terms, tokens, weights
 from pgjax.estimators import gradient
 from pgjax.proof import language_models
 from pgjax.proof.language_models import three_tokens
@@ -256,7 +256,8 @@ def advantage(weigh: list[Any], rewards: Any, groups: Any = None) -> list[np.nda
 def test_eight_answers_with_three_right_have_their_known_advantages() -> None:
     rewards = [1.0] * 3 + [0.0] * 5
     weigh = [advantages.leave_one_out, advantages.standardized(0.0), advantages.less_group_mean]
-    known = (0.7143, -0.4286), (1.2076, -0.7246), (0.625, -0.375)
+    weigh += [advantages.standardized(0.0, degrees=0)]
+    known = (0.7143, -0.4286), (1.2076, -0.7246), (0.625, -0.375), (1.2910, -0.7746)
     for found, (right, wrong) in zip(advantage(weigh, rewards), known, strict=True):
         np.testing.assert_allclose(found, [right] * 3 + [wrong] * 5, rtol=0, atol=6e-5)
 
@@ -663,6 +664,84 @@ def test_ratios_that_would_overflow_stay_finite() -> None:
     near = jnp.where(batch.mask, -1e-3, jnp.nan)
     for name, slope in slopes(NAMED, near, far).items():
         assert np.all(np.isfinite(slope)), name
+
+
+def test_named_estimators_have_their_published_settings() -> None:
+    """Defaults, spelt out: advantage, average and term."""
+    A, grpo = advantages, advantages.standardized(1e-4, degrees=1)
+    clip, narrow = terms.asymmetric_clip(0.2, 0.2), (3e-4, 4e-4)
+    means, sums, by_token = tokens.sequence_mean, tokens.sequence_sum, tokens.token_mean
+    gae, to_go = A.generalized_advantage(0.95, discount=1.0), A.reward_to_go(1.0)
+    published = {
+        "reinforce": (A.outcome, sums, terms.score),
+        "rloo": (A.leave_one_out, sums, terms.score),
+        "remax": (A.less_value, sums, terms.score),
+        "opo": (A.less_mean_by_length, sums, terms.score),
+        "maxrl": (A.relative_to_mean, sums, terms.score),
+        "gpg": (A.of_informative_groups, by_token, terms.score),
+        "ppo": (gae, by_token, clip),
+        "grpo": (grpo, means, clip),
+        "dr_grpo": (A.less_group_mean, sums, clip),
+        "dapo": (grpo, by_token, terms.asymmetric_clip(0.2, 0.28)),
+        "lite_ppo": (A.scaled_by_batch(1e-4, degrees=1), by_token, clip),
+        "reinforce_plus_plus": (weights.whitened(to_go, epsilon=1e-8, degrees=0), by_token, clip),
+        "reinforce_plus_plus_baseline": (
+            weights.whitened(A.less_group_mean, epsilon=1e-8, degrees=0),
+            *(by_token, clip),
+        ),
+        "gspo": (grpo, means, terms.sequence_clip(*narrow)),
+        "gspo_token": (grpo, means, terms.sequence_clip_by_token(*narrow)),
+        "luspo": (grpo, sums, terms.sequence_clip(*narrow)),
+        "gmpo": (grpo, means, terms.geometric_clip(0.4)),
+        "sapo": (grpo, means, terms.sigmoid_gate(1.0, 1.05)),
+        "vespo": (grpo, by_token, terms.gamma_gate((2.0, 3.0), (3.0, 2.0))),
+        "cispo": (grpo, by_token, terms.truncated_ratio(5.0, floor=0.0)),
+    }
+    for name, parts in published.items():
+        assert getattr(tokens, name)() == tokens.estimator(*parts), name
+    of_two = {"loo-1": A.gain_in_best, "loo": A.best_of_leave_one_out, "none": A.best_of}
+    for name, make in of_two.items():
+        expected = tokens.estimator(make(2), sums, terms.score)
+        assert tokens.pkpo(2, baseline=name) == expected
+    for made, term in ((tokens.dppo, terms.divergence_mask), (tokens.dppo_kl, terms.kl_mask)):
+        expected = tokens.estimator(A.less_group_mean, by_token, term(0.1, 0.2, ceiling=20.0))
+        assert made(0.1, 0.2) == expected
+    expected = tokens.estimator(grpo, means, terms.asymmetric_clip(0.3, 0.4))
+    assert tokens.grpo(clip_low=0.3, clip_high=0.4) == expected
+    assert len(published) + 3 == len([n for n in NAMED if hasattr(tokens, n)])
+
+
+def test_corrections_are_ratios_of_old_to_sampler() -> None:
+    _, batch = sampled()
+    mask = np.asarray(batch.mask)
+    sampler = np.asarray(batch.sampler_log_prob)
+    difference = np.where(mask, np.asarray(batch.log_prob) - sampler, 0)
+    ratio, total = np.exp(difference), np.exp(difference.sum(1, keepdims=True))
+    mean = np.exp(difference.sum(1, keepdims=True) / np.maximum(mask.sum(1, keepdims=True), 1))
+    low, high = 0.8, 1.2
+    expected = {
+        "token_truncation": np.minimum(ratio, high),
+        "sequence_truncation": np.minimum(total, high),
+        "token_mask": np.where((ratio >= low) & (ratio <= high), ratio, 0),
+        "sequence_mask": np.where((total >= low) & (total <= high), total, 0),
+        "geometric_mask": np.where((mean >= low) & (mean <= high), ratio, 0),
+    }
+    rows = as_trajectories(batch)
+    for name, values in expected.items():
+        bounds = (high,) if "truncation" in name else (low, high)
+        found = getattr(corrections, name)(*bounds)(rows, rows.log_prob)
+        np.testing.assert_allclose(
+            np.where(mask, found, 0), np.where(mask, values, 0), rtol=1e-12, err_msg=name
+        )
+        assert len(np.unique(np.where(mask, values, 0))) > 2, name
+
+
+def test_the_smallest_group_counts() -> None:
+    batch = small(group=jnp.array([0, 1]))
+    uneven = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), batch)
+    with pytest.raises(ValueError, match="got 1 of group 1"):
+        tokens.surrogate(tokens.rloo(), uneven.log_prob, uneven)
+    tokens.surrogate(tokens.reinforce(), uneven.log_prob, uneven)
 
 
 def test_metrics_describe_the_batch() -> None:

@@ -205,7 +205,10 @@ def mean_over_time(case: Case):
     return score(lambda batch, log_prob: weigh(batch, log_prob) / batch.mask.shape[1])
 
 
-@mutant(issue("allenai/open-instruct", 1161), batch_size=2)
+@mutant(
+    issue("allenai/open-instruct", 1161) + "; SkyRL 0.4.0, `token_mean_legacy`, on purpose",
+    batch_size=2,
+)
 def token_mean_per_micro_batch(case: Case):
     """Divided by the steps in this micro-batch, and times their expected number, a constant."""
     weigh = weights.reward_to_go(case.discount)

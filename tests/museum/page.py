@@ -4,7 +4,7 @@ import inspect
 import re
 from pathlib import Path
 
-from tests.museum import samplers
+from tests.museum import losses, samplers
 from tests.museum.cases import NAMES
 from tests.museum.exhibits import EXHIBITS
 
@@ -41,11 +41,15 @@ def sections(columns: Columns) -> dict[str, str]:
             line = f"- **{name}**: {labels.get(name) or inspect.getdoc(plan)} A sampler."
         found["mutants" if name in MUTANTS else "controls"].append(line)
     count = f"{len(MUTANTS)} mutants, {len(CONTROLS)} controls, {len(NAMES)} problems."
-    return {
-        "count": count,
-        "matrix": _table(MUTANTS, columns),
-        "green": _table(CONTROLS, columns),
-    } | {name: "\n".join(lines) for name, lines in found.items()}
+    return (
+        losses.sections()
+        | {
+            "count": count,
+            "matrix": _table(MUTANTS, columns),
+            "green": _table(CONTROLS, columns),
+        }
+        | {name: "\n".join(lines) for name, lines in found.items()}
+    )
 
 
 def _table(names: list[str], columns: Columns) -> str:
