@@ -736,6 +736,32 @@ def test_corrections_are_ratios_of_old_to_sampler() -> None:
         assert len(np.unique(np.where(mask, values, 0))) > 2, name
 
 
+def test_averages_are_those_of_their_names() -> None:
+    _, batch = sampled()
+    mask, group = np.asarray(batch.mask), np.asarray(batch.group)
+    x = np.random.default_rng(5).normal(size=mask.shape)
+    total, length = np.where(mask, x, 0).sum(1), mask.sum(1)
+    live, names = length > 0, np.unique(group[length > 0])
+    prompts = [total[live & (group == g)].sum() / length[group == g].sum() for g in names]
+    expected = {
+        tokens.sequence_sum: total.sum() / live.sum(),
+        tokens.sequence_mean: (total[live] / length[live]).mean(),
+        tokens.token_mean: total.sum() / length.sum(),
+        tokens.prompt_mean: np.mean(prompts),
+        tokens.constant_length(9.0): total.sum() / 9 / live.sum(),
+    }
+    for average, value in expected.items():
+        found = tokens.aggregate(jnp.asarray(np.where(mask, x, np.nan)), batch, average)
+        assert found == pytest.approx(value, rel=1e-12), average
+
+
+def test_the_mean_by_length_weighs_short_answers_rightly() -> None:
+    mask = jnp.zeros((2, 8), bool).at[:, 0].set(True).at[1, 1].set(True)
+    batch = tokens.Batch(-jnp.ones((2, 8)), mask, jnp.array([3.0, 0.0]), jnp.zeros(2, int))
+    credit = advantages.less_mean_by_length(as_trajectories(batch), batch.log_prob)
+    np.testing.assert_allclose(credit[:, 0], [2.0, -1.0])
+
+
 def test_the_smallest_group_counts() -> None:
     batch = small(group=jnp.array([0, 1]))
     uneven = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), batch)
