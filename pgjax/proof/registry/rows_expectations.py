@@ -51,7 +51,10 @@ EXPECTATIONS: tuple[ExpectationRow, ...] = (
     ),
     ExpectationRow("leave one out", _SCORE.format("leave_one_out"), "none", num_samples=2),
     ExpectationRow(
-        "batch mean", _SCORE.format("batch_mean"), "biased: a factor (N−1)/N", num_samples=2
+        "batch mean",
+        _SCORE.format("batch_mean"),
+        "biased: a factor (N−1)/N of the scores",
+        num_samples=2,
     ),
     ExpectationRow("least variance, exact", _SCORE.format(_BEST), "none", DISCRETE),
     ExpectationRow(
