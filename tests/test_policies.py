@@ -15,6 +15,7 @@ from flax import linen, nnx
 from hypothesis.extra import numpy as arrays
 
 import pgjax
+from pgjax.policies.distribution import log_prob_and_entropy
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -234,3 +235,35 @@ def test_an_observation_of_several_parts_is_one_vector_to_a_perceptron() -> None
     params = jax.jit(module.init)(jax.random.key(0), joined)
     apply = jax.jit(module.apply)
     np.testing.assert_array_equal(apply(params, parts), apply(params, joined))
+
+
+def test_log_probability_and_entropy_share_one_pass_over_the_network() -> None:
+    policy, observation, action = (
+        pgjax.flax_policy(pgjax.MLP(3, (4,))),
+        jnp.ones(2, jnp.float32),
+        jnp.int32(1),
+    )
+    by_hand = pgjax.Policy(policy.init, policy.sample, policy.log_prob, lambda w, x: jnp.zeros(()))
+    other = pgjax.Policy(
+        policy.init,
+        policy.sample,
+        policy.log_prob,
+        pgjax.flax_policy(pgjax.MLP(3, (5,))).entropy,
+    )
+    params = policy.init(jax.random.key(0), observation)
+
+    def products(policy: pgjax.Policy, function: Callable) -> int:
+        jaxpr = jax.make_jaxpr(lambda w: function(policy, w, observation, action))(params)
+        return str(jaxpr).count("dot_general")
+
+    def separately(policy: pgjax.Policy, *given: Any) -> tuple[Any, Any]:
+        params, observation, action = given
+        return policy.log_prob(params, observation, action), policy.entropy(params, observation)
+
+    for each in (policy, by_hand):
+        found = log_prob_and_entropy(each, params, observation, action)
+        np.testing.assert_array_equal(found, separately(each, params, observation, action))
+    assert products(policy, separately) == 2 * products(policy, log_prob_and_entropy) > 0
+    assert products(by_hand, log_prob_and_entropy) == products(by_hand, separately)
+    with pytest.raises(Exception, match="shape"):  # of another network, which is not left out
+        log_prob_and_entropy(other, params, observation, action)

@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Key, PyTree
 
 from pgjax.core.validation import check_kind
-from pgjax.records import configured, record
+from pgjax.records import Configured, configured, record
 from pgjax.types import (
     MaskedObservation,
     Observation,
@@ -84,6 +84,29 @@ def distribution_policy(
         log_prob=configured(_log_prob, output=output, distribution=distribution),
         entropy=configured(_entropy, output=output, distribution=distribution),
     )
+
+
+def log_prob_and_entropy(
+    policy: Policy, params: Params, observation: Observation, action: Any
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Log-probability log π(a|s) and entropy H(π(·|s)) from one pass over the policy's network.
+
+    JAX would take the derivative of two calls in two passes over the network.
+
+    Args:
+        policy: from `distribution_policy`, or any other, whose two functions are called in turn.
+        params: of the policy.
+        observation: one.
+        action: one.
+    """
+    scored, spread = policy.log_prob, policy.entropy
+    if not (isinstance(scored, Configured) and scored.function is _log_prob) or (
+        spread != configured(_entropy, **scored.settings)
+    ):
+        return scored(params, observation, action), spread(params, observation)
+    output = _masked_output(params, observation, **scored.settings)
+    distribution = scored.settings["distribution"]
+    return distribution.log_prob(output, action), distribution.entropy(output)
 
 
 def unmasked(observation: Observation) -> Observation:
