@@ -285,8 +285,10 @@ def computed(certificates, monkeypatch):
     """The command without its half minute: what the module has already certified."""
     monkeypatch.setattr(
         "pgjax.certificate.certify",
-        lambda problems: [
-            found for found in certificates if found.problem in {each.name for each in problems}
+        lambda problems, rows=ROWS: [
+            found
+            for found in certificates
+            if found.row in rows and found.problem in {each.name for each in problems}
         ],
     )
 
@@ -318,6 +320,31 @@ def test_one_problem_is_shown_in_full_and_refutes_no_claim_of_bias(tmp_path, cap
     printed = capsys.readouterr().out
     assert "bandit: 3 states, 2 actions, γ = 1, at most 1 step" in printed
     assert f"{UNBIASED} of {UNBIASED} statements" in printed
+
+
+@pytest.mark.usefixtures("computed")
+def test_one_row_is_recomputed_and_all_others_stay(tmp_path, capsys):
+    page, picture = tmp_path / "page.md", str(tmp_path / "certificate.svg")
+    text = (ROOT / "docs/estimators.md").read_text("utf-8")
+    lines = text.splitlines(keepends=True)
+    rows = [line for line in lines if line.startswith(("| RLOO |", "| `pgjax.rloo(γ)` |"))]
+    others = [line for line in lines if line.startswith("| GRPO |")]
+    assert len(rows) == 2 + len(PROBLEMS)
+    stale = text.replace(others[-1], others[-1].replace("never", "stale"))
+    for row in rows[:-1]:
+        stale = stale.replace(row, row.replace("none", "false"))
+    page.write_text(stale.replace(rows[-1], ""), "utf-8")  # a new row has no line yet
+    arguments = ["--only", "RLOO", "--update", str(page), "--output", picture]
+    assert main(["certify", *arguments]) == 0
+    assert page.read_text("utf-8") == text.replace(others[-1], others[-1].replace("never", "stale"))
+    printed = capsys.readouterr().out
+    assert "PASS: 1 of 1 statements of bias hold" in printed
+    assert "GRPO" not in printed
+
+
+def test_a_row_with_an_unknown_name_is_refused_with_a_near_one(capsys):
+    assert main(["certify", "--only", "RLO"]) == 2
+    assert "--only RLO is unknown; did you mean RLOO?" in capsys.readouterr().err
 
 
 def test_the_tables_of_a_page_are_known_before_they_are_computed(certificates):

@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 
 from pgjax.exact.problem import Problem
 from pgjax.proof.certificate import Certificate
-from pgjax.proof.registry import SECTIONS, Row, section_of
+from pgjax.proof.registry import ROWS, SECTIONS, Row, section_of
 
 _GENERATED = re.compile(
     r"(<!-- certificate:begin (?P<name>[\w-]+) -->\n).*?(<!-- certificate:end -->)", re.DOTALL
@@ -159,9 +159,45 @@ def updated(page: str, texts: Mapping[str, str]) -> str:
     return _GENERATED.sub(lambda match: f"{match[1]}\n{texts[match['name']]}\n{match[3]}", page)
 
 
-def update(path: Path, texts: Mapping[str, str]) -> None:
-    """Write a file's page `updated`."""
-    path.write_text(updated(path.read_text("utf-8"), texts), "utf-8")
+def merged(page: str, texts: Mapping[str, str]) -> str:
+    """A page whose generated tables keep their rows, but for those that are in `texts`.
+
+    Rows stand in the order of the registry, so a new one takes its place; one that is no longer in
+    the registry goes.
+
+    Args:
+        page: as for `updated`.
+        texts: from `generated`, of some of the rows.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        fresh = texts.get(match["name"])
+        return match[0] if fresh is None else _with_rows(match[0], fresh)
+
+    return _GENERATED.sub(replaced, page)
+
+
+_TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
+
+
+def _with_rows(old: str, new: str) -> str:
+    """The tables of `old`, one after the other, with the rows of those of `new` in their place."""
+    order = {key: place for place, row in enumerate(ROWS) for key in (row.name, f"`{row.code}`")}
+    fresh = iter(_TABLE.findall(new))
+
+    def table(match: re.Match[str]) -> str:
+        lines, changed = match[0].splitlines(), next(fresh, "").splitlines()
+        rows = {line.split(" | ")[0].removeprefix("| "): line for line in lines[2:] + changed[2:]}
+        kept = sorted(rows.keys() & order.keys(), key=lambda key: order[key])
+        return "\n".join(lines[:2] + [rows[key] for key in kept]) + "\n"
+
+    return _TABLE.sub(table, old)
+
+
+def update(path: Path, texts: Mapping[str, str], *, is_whole: bool = True) -> None:
+    """Write a file's page `updated`, or `merged` if the texts hold some of the rows only."""
+    change = updated if is_whole else merged
+    path.write_text(change(path.read_text("utf-8"), texts), "utf-8")
 
 
 def check_markers(path: Path) -> None:

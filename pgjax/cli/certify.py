@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from pgjax.exact.problem import Problem
     from pgjax.proof.certificate import Certificate
+    from pgjax.proof.registry import Row
 
 WIDTH = 100
 """Columns that the longest names need."""
@@ -27,6 +28,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; JAX is not imported here."""
     parser.add_argument(
         "--problem", action="append", help="certify on this problem only; repeat for several"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="NAME",
+        help="certify this row of the registry only, by its name; repeat for several. With "
+        "--update, all other rows of the tables stay as they are",
     )
     parser.add_argument(
         "--output",
@@ -51,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     _check_arguments(arguments)
     problems = _problems(arguments.problem)
+    rows = _rows(arguments.only)
     from rich.console import Console
 
     from pgjax.cli import certificate_tables as tables
@@ -60,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         tables.check_markers(path)
     console = Console()
     console.width = max(console.width, WIDTH)
-    certificates = _certify(console, problems)
+    certificates = _certify(console, problems, rows)
     if arguments.problem:
         shown = [tables.on_problem(certificates, problem) for problem in problems]
     else:
@@ -75,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
         tables.save_json(certificates, arguments.json)
         console.print(f"numbers: {arguments.json}", soft_wrap=True)
     for file in arguments.update or ():
-        tables.update(file, tables.generated(certificates, problems))
+        texts = tables.generated(certificates, problems)
+        tables.update(file, texts, is_whole=not arguments.only)
         console.print(f"updated: {file}", soft_wrap=True)
     return _conclude(console, certificates, is_suite=not arguments.problem, start=start)
 
@@ -101,14 +111,26 @@ def _problems(names: list[str] | None) -> "list[Problem]":
     return [known[name] for name in dict.fromkeys(names or known)]
 
 
-def _certify(console: "Console", problems: "list[Problem]") -> "list[Certificate]":
+def _rows(names: list[str] | None) -> "dict[str, list[Row]]":
+    """The setting of `certify` for the rows asked for: none for all of them."""
+    from pgjax.proof.registry import ROWS
+
+    known = {row.name: row for row in ROWS}
+    for name in names or ():
+        known_name("--only", name, known)
+    return {"rows": [known[name] for name in dict.fromkeys(names)]} if names else {}
+
+
+def _certify(
+    console: "Console", problems: "list[Problem]", rows: "dict[str, list[Row]]"
+) -> "list[Certificate]":
     from pgjax.proof.certificate import certify
 
     found = []
     with console.status("") as status:
         for problem in problems:
             status.update(f"{problem.name}: every trajectory, and every batch of them")
-            found += certify(problems=[problem])
+            found += certify(problems=[problem], **rows)
     return found
 
 
