@@ -7,10 +7,10 @@ import pytest
 from scipy.stats import norm
 
 from pgjax import Problem, bridge, diagnostics, enumeration, exact, reinforce, tabular
-from pgjax.cli import main
+from pgjax.cli import main, plots
 from pgjax.core.float64 import flatten
 from pgjax.environments import from_gymnax
-from pgjax.proof import error_curves
+from pgjax.proof import error_bands, error_curves
 from pgjax.proof.error_curves import Point
 
 HORIZON = 3
@@ -91,6 +91,58 @@ def test_every_power_of_two_is_reported_once_and_means_merge_exactly(experiment)
     )
 
 
+def test_runs_are_all_disjoint_means_however_the_stream_is_cut():
+    truth, size = np.array([1.0, -2.0]), error_bands.BLOCK
+    blocks = np.random.default_rng(0).normal(size=(2, 4 * error_bands.FEWEST + 1, 2))
+    found = []
+    for cuts in ([], [1, 2, 40], [error_bands.FEWEST]):
+        runs = error_bands.Runs(truth, scale=2.0, num_estimators=2)
+        for part in np.split(blocks, cuts, axis=1):
+            runs.add(part)
+        found.append([runs.bands(0), runs.bands(1)])
+    assert found[0] == found[1] == found[2]
+    for row, bands in enumerate(found[0]):
+        assert [band.num_trajectories for band in bands] == [size, 2 * size, 4 * size]
+        for power, band in enumerate(bands):
+            whole = blocks[row, : band.num_runs << power].reshape(-1, 1 << power, 2).mean(axis=1)
+            errors = np.linalg.norm(whole - truth, axis=1) / 2
+            assert len(errors) == band.num_runs
+            assert band.root_mean_square == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-12)
+            assert (band.low, band.high) == pytest.approx(np.quantile(errors, (0.1, 0.9)))
+    with pytest.raises(ValueError, match=r"means must have shape \[R, B, P\]"):
+        error_bands.Runs(truth, scale=1.0, num_estimators=1).add(blocks)
+
+
+def test_the_errors_of_many_runs_follow_theory_and_no_other_line(experiment):
+    problem, rows = experiment
+    runs = error_curves.empty_runs(problem, rows)
+    stream = error_curves.converge(
+        problem, jax.random.key(5), rows, max_trajectories=2**12, runs=runs
+    )
+    points = [points for _, points in stream if points][-1]
+    for index, row in enumerate(rows):
+        point, band = points[row.name], runs.bands(index)[0]
+        variance = point.deviation**2 * point.num_trajectories / band.num_trajectories
+        # A mean of 512 squares of one normal number has a relative deviation of √(2/512) = 6 %.
+        assert band.num_runs == 512
+        assert band.root_mean_square**2 == pytest.approx(point.bias**2 + variance, rel=0.25)
+        assert band.root_mean_square**2 != pytest.approx(point.bias**2 + variance / 2, rel=0.25)
+        assert band.low < band.root_mean_square < band.high
+
+
+def test_the_picture_joins_equal_errors_and_marks_a_bias_by_its_shape():
+    band = error_bands.Band(8, 32, 0.1, 0.2, 0.3)
+    point = Point(8, 0.2, 1.0, 0.2, 0.0, 0.2, 0.2, 1.0, 0.0)
+    points = {"one": point, "two": point, "biased": point._replace(bias=0.5)}
+    bands = {name: [band, band._replace(num_trajectories=16)] for name in points}
+    (axes,) = plots.convergence(bands, points, problem="a problem").axes
+    assert [line.get_marker() for line in axes.lines[::2]] == ["o", "s"]
+    assert {text.get_text() for text in axes.texts} == {
+        "one\n= two",
+        "biased\nbiased: 50% off, whatever N",
+    }
+
+
 def test_verdicts_hold_at_a_stated_rate(experiment):
     # False alarms: 4 estimators × 1e-6. Power: the biased one stands > threshold + 3 errors away.
     problem, rows = experiment
@@ -144,7 +196,8 @@ def test_command_draws_its_picture_and_passes_for_an_mdp_from_a_file(tmp_path, c
     assert picture.read_bytes().startswith(b"\x89PNG")
     printed = " ".join(capsys.readouterr().out.split())
     assert "4 states, 2 actions" in printed
-    assert "✓ shown" in printed
+    assert "✗ biased" in printed
+    assert "and more data will not help" in printed
     assert "PASS" in printed
 
 
@@ -155,8 +208,8 @@ def test_command_holds_real_frozen_lake_to_its_exact_gradient(tmp_path, capsys):
     assert main(["converge", *arguments]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "FrozenLake-misc: 16 states, 4 actions, γ = 0.7, at most 20 steps" in printed
-    assert printed.count("✓ within") == 3
-    assert "✓ shown" in printed
+    assert printed.count("✓ right") == 3
+    assert printed.count("✗ biased") == 1
 
 
 def test_a_truth_of_zero_is_measured_in_its_own_unit():

@@ -92,15 +92,18 @@ def run(arguments: argparse.Namespace) -> int:
     with console.status("exact expectations and variances"):
         rows = error_curves.contenders(problem)
         console.print(f"exact: J = {exact.objective(problem):.6g}, Σ by dynamic programming")
-    points = _stream(console, rows, {"problem": problem} | source, rollout_key, trajectories)
+    runs = error_curves.empty_runs(problem, rows)
+    settings = {"problem": problem, "runs": runs} | source
+    points = _stream(console, rows, settings, rollout_key, trajectories)
     last = {name: history[-1] for name, history in points.items()}
     verdicts = {
         name: error_curves.judge(point, num_parameters=num_parameters, alpha=ALPHA)
         for name, point in last.items()
     }
     console.print(_table(last, verdicts))
-    title = f"{name}, γ = {mdp.discount:g}, H = {horizon}"
-    plots.convergence(points, title=title).savefig(arguments.output, dpi=150)
+    bands = {row.name: runs.bands(index) for index, row in enumerate(rows)}
+    words = f"Problem “{name}”: {mdp.num_states} states, γ = {mdp.discount:g}, H = {horizon}"
+    plots.convergence(bands, last, problem=words).savefig(arguments.output, dpi=150)
     console.print(f"picture: {arguments.output}", soft_wrap=True)
     return _conclude(console, last, verdicts, time.perf_counter() - start)
 
@@ -183,8 +186,20 @@ def _percent(share: float) -> str:
 def _word(verdict: "Verdict") -> str:
     """A verdict in one word, with its colour."""
     if verdict.is_biased:
-        return "[yellow]? unseen[/yellow]" if verdict.within else "[green]✓ shown[/green]"
-    return "[green]✓ within[/green]" if verdict.within else "[red]✗ off[/red]"
+        return "[yellow]? unseen[/yellow]" if verdict.within else "[yellow]✗ biased[/yellow]"
+    return "[green]✓ right[/green]" if verdict.within else "[red]✗ off[/red]"
+
+
+def _in_words(points: "dict[str, Point]", verdicts: "dict[str, Verdict]") -> str:
+    """The finding in plain words, for those who skip the table."""
+    right = [name for name, verdict in verdicts.items() if not verdict.is_biased and verdict.within]
+    found = [f"{len(right)} of {len(points)} estimators come as close to ∇J as theory says."]
+    found += [
+        f"{name} is {points[name].bias:.0%} off, and more data will not help."
+        for name, verdict in verdicts.items()
+        if verdict.is_biased and not verdict.within
+    ]
+    return " ".join(found)
 
 
 def _conclude(
@@ -204,6 +219,7 @@ def _conclude(
                 f"{name}: too few trajectories to see its bias of {points[name].bias:.2%}; "
                 f"about {verdict.needed:,} would do"
             )
+    console.print(_in_words(points, verdicts))
     wrong = any(not (verdict.is_biased or verdict.within) for verdict in verdicts.values())
     unseen = any(verdict.is_biased and verdict.within for verdict in verdicts.values())
     word = "[red]FAIL[/red]" if wrong else "[green]PASS[/green]"

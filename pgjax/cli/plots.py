@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, PercentFormatter
 
 if TYPE_CHECKING:
     from pgjax.diagnostics import Interval
     from pgjax.proof.certificate import Certificate
     from pgjax.proof.comparison import Comparison
+    from pgjax.proof.error_bands import Band
     from pgjax.proof.error_curves import Point
 
 # Okabe & Ito's palette, distinct under the common colour-vision deficiencies.
@@ -27,42 +28,108 @@ FAINT = 5e-3
 _MARKS = tuple(zip(_COLOURS, "osD^vP*", strict=True))
 
 
-def convergence(points: "Mapping[str, Sequence[Point]]", *, title: str) -> "Figure":
-    """Error of the sample gradient against N, one line an estimator, on logarithmic axes.
+def convergence(
+    bands: "Mapping[str, Sequence[Band]]", points: "Mapping[str, Point]", *, problem: str
+) -> "Figure":
+    """Error of the sample gradient against N, over many runs, on logarithmic axes.
 
-    Dashed in the same colour: √(tr Σ / N), the expected error of an unbiased estimator with that
-    covariance. Dotted: the exact bias, at which a biased one flattens.
+    The marks are the root of the mean squared error of all runs, and the band holds the middle
+    eight tenths of them. The line is theory, √(bias² + tr Σ / N). Unbiased estimators have round
+    marks, biased ones square marks. Estimators with the same error share one line and one label.
 
     Args:
-        points: each estimator's Points, N ascending.
-        title: above the picture.
+        bands: each estimator's, N ascending.
+        points: each estimator's at the largest N.
+        problem: a few words on it, below the title.
     """
-    figure, axes = _figure()
-    for colour, (name, history) in zip(_COLOURS, points.items(), strict=False):
-        N = [point.num_trajectories for point in history]
-        errors = [point.error for point in history]
-        axes.loglog(N, errors, "o-", color=colour, label=name, markersize=4, linewidth=1.8)
-        deviation = [point.deviation for point in history]
-        axes.loglog(N, deviation, "--", color=colour, linewidth=1, alpha=0.7)
-        if history[-1].bias > 1e-9:
-            axes.axhline(history[-1].bias, color=colour, linestyle=":", linewidth=1.2)
-            axes.annotate(
-                f"exact bias {history[-1].bias:.1%}",
-                (N[-1], history[-1].bias),  # there the line has settled, and has room below it
-                xytext=(0, -8),
-                textcoords="offset points",
-                horizontalalignment="right",
-                verticalalignment="top",
-                color=colour,
-                fontsize=9,
-            )
-    axes.plot([], [], "--", color="0.4", linewidth=1, label="√(tr Σ / N), Σ exact")
-    axes.set_xscale("log", base=2)
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    right = (("o", colour) for colour in _COLOURS[:3])
+    wrong = (("s", colour) for colour in _COLOURS[3:])
+    labels = []
+    for names in _with_one_error(points):
+        point, found = points[names[0]], bands[names[0]]
+        is_biased = point.bias > 1e-9
+        marker, colour = next(wrong if is_biased else right)
+        N = np.array([band.num_trajectories for band in found])
+        low, root, high = (
+            np.array([getattr(band, name) for band in found])
+            for name in ("low", "root_mean_square", "high")
+        )
+        axes.fill_between(N, low, high, color=colour, alpha=0.16, linewidth=0)
+        axes.plot(N, root, marker, color=colour, markersize=5)
+        reach = np.geomspace(N[0], 2 * N[-1], 50)
+        theory = np.sqrt(point.bias**2 + point.deviation**2 * point.num_trajectories / reach)
+        axes.plot(reach, theory, color=colour, linewidth=1.5)
+        label = "\n= ".join(names).replace("γ^t", "γᵗ") + (
+            f"\nbiased: {point.bias:.0%} off, whatever N" if is_biased else ""
+        )
+        labels.append((theory[-1], label, colour))
+    axes.set_xscale("log", base=10)
+    axes.set_yscale("log")
+    _label_ends(axes, labels)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.grid(which="major", color="0.92", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("trajectories N")
-    axes.set_ylabel("relative error  ‖ĝ − ∇J‖ / ‖∇J‖")
-    axes.set_title(title)
-    axes.legend(frameon=False, fontsize=9)
+    axes.set_ylabel("error of the gradient, share of ‖∇J‖")
+    figure.suptitle(_finding(points), x=0.01, ha="left", fontsize=13, fontweight="bold")
+    axes.set_title(
+        f"{problem}.\nMarks: root mean square of {_runs(bands)}. "
+        "Bands: the middle 80 % of them.\n"
+        "Lines: theory, √(bias² + tr Σ / N); nothing is fitted.",
+        loc="left",
+        fontsize=9,
+        color="0.35",
+    )
     return figure
+
+
+def _with_one_error(points: "Mapping[str, Point]") -> list[list[str]]:
+    """The estimators, those with the same bias and variance together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, point in points.items():
+        key = f"{point.bias if point.bias > 1e-9 else 0:.6g}", f"{point.deviation:.6g}"
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
+
+
+def _finding(points: "Mapping[str, Point]") -> str:
+    """What the picture shows, in one sentence."""
+    right = sum(point.bias <= 1e-9 for point in points.values())
+    if right == len(points):
+        return "All estimators close in on ∇J: 100 times the data, a tenth of the error"
+    close = {1: "One estimator closes", 2: "Two estimators close", 3: "Three estimators close"}
+    begin = close.get(right, f"{right} estimators close")
+    return f"{begin} in on ∇J. Without γᵗ, more data does not help"
+
+
+def _runs(bands: "Mapping[str, Sequence[Band]]") -> str:
+    counts = [band.num_runs for found in bands.values() for band in found]
+    least, most = min(counts), max(counts)
+    return f"{most:,} to {least:,} runs" if least < most else f"{most:,} runs"
+
+
+def _label_ends(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
+    """Labels at the right ends of the lines, moved apart where lines end close together."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    line = 0.05 * np.log(high / low)  # the height of one line of text
+    place = -np.inf
+    for end, label, colour in sorted(labels):
+        lines = label.count("\n") + 1
+        place = max(np.log(end), place + line * (lines + 1) / 2)
+        axes.annotate(
+            label,
+            (1.01, np.exp(place)),
+            xycoords=("axes fraction", "data"),
+            color=colour,
+            fontsize=10,
+            fontweight="bold",
+            verticalalignment="center",
+            annotation_clip=False,
+        )
 
 
 def certificate(certificates: "Sequence[Certificate]") -> Figure:

@@ -23,6 +23,7 @@ from pgjax.core.validation import check_positive
 from pgjax.diagnostics import RunningMoments
 from pgjax.exact.problem import Problem
 from pgjax.exact.tabular import TabularMDP
+from pgjax.proof.error_bands import BLOCK, Runs
 from pgjax.rollouts.episodes import rollout
 from pgjax.types import Estimator, Params, Policy, Trajectory
 
@@ -200,6 +201,22 @@ def observation_values(problem: Problem) -> Callable[[Array], Array]:
     return value
 
 
+def empty_runs(problem: Problem, rows: Sequence[Contender]) -> Runs:
+    """A collection for `converge`, which measures errors from the problem's ∇J.
+
+    Args:
+        problem: with a finite horizon.
+        rows: from `contenders`.
+
+    Returns:
+        Runs without a run.
+
+    Bias: does not apply.
+    """
+    truth = flatten(exact.gradient(problem))
+    return Runs(truth, scale=_scale(truth), num_estimators=len(rows))
+
+
 def converge(
     problem: Problem,
     key: Array,
@@ -207,6 +224,7 @@ def converge(
     *,
     max_trajectories: int,
     environment: Any = None,
+    runs: Runs | None = None,
 ) -> Iterator[tuple[int, dict[str, Point] | None]]:
     """Stream trajectories, N = 2^8, 2^9, … up to the largest power of two that is wanted.
 
@@ -217,6 +235,7 @@ def converge(
         max_trajectories: the last N, a power of two of at least 2^8.
         environment: where trajectories are drawn: the gymnax environment that the MDP is the table
             of, or the MDP itself if None.
+        runs: from `empty_runs`; it is given every block of trajectories.
 
     Yields:
         After each chunk the trajectories so far and, where N is a power of two, each contender's
@@ -243,9 +262,11 @@ def converge(
     seen = 0
     while seen < last:
         key, chunk_key = jax.random.split(key)
-        segments = jax.tree.map(
+        segments, blocks = jax.tree.map(
             lambda x: np.asarray(x, np.float64), sample(problem.params, chunk_key)
         )
+        if runs is not None:
+            runs.add(np.stack(blocks))
         for index in range(size // FIRST):
             here = jax.tree.map(lambda x, i=index: x[i], segments)
             merged = here if running is None else map(diagnostics.merge, running, here)
@@ -287,16 +308,19 @@ def _chunk(
     estimators_: tuple[Estimator, ...],
     params: Params,
     key: Array,
-) -> list[RunningMoments]:
-    """Moments of each run of FIRST trajectories, one RunningMoments an estimator."""
+) -> tuple[list[RunningMoments], list[Array]]:
+    """By estimator, moments of each FIRST trajectories, and means of each BLOCK of them."""
     batch = draw(policy, params, key=key)
 
-    def moments(estimator: Estimator) -> RunningMoments:
+    def moments(estimator: Estimator) -> tuple[RunningMoments, Array]:
         gradients = estimators.per_trajectory_gradients(estimator, policy, params, batch)
         flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(gradients)
-        return jax.vmap(diagnostics.running_moments)(flat.reshape(-1, FIRST, flat.shape[1]))
+        segments = flat.reshape(-1, FIRST, flat.shape[1])
+        blocks = flat.reshape(-1, BLOCK, flat.shape[1]).mean(axis=1)
+        return jax.vmap(diagnostics.running_moments)(segments), blocks
 
-    return [moments(estimator) for estimator in estimators_]
+    found = [moments(estimator) for estimator in estimators_]
+    return [segments for segments, _ in found], [blocks for _, blocks in found]
 
 
 def _point(row: Contender, moments: RunningMoments, truth: np.ndarray) -> Point:
