@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import pgjax
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
@@ -73,3 +75,23 @@ def test_every_page_is_in_the_navigation_once(page: str) -> None:
 
 def test_the_navigation_names_only_pages_that_exist() -> None:
     assert set(entries()) <= set(PAGES)
+
+
+def test_the_hooks_before_a_commit_run_the_linter_of_ci() -> None:
+    pinned = re.findall(r'"(ruff==[\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
+    hooks = re.findall(r'"(ruff==[\d.]+)"', (ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    assert set(hooks) == set(pinned)
+    assert len(pinned) == 1
+
+
+def test_the_citation_names_the_version() -> None:
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [pgjax.__version__]
+
+
+def test_every_dependency_has_a_lower_bound_and_no_upper_one_without_a_reason() -> None:
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    needed = text.partition("\ndependencies = [\n")[2].partition("\n]")[0].splitlines()
+    assert len(needed) >= 10
+    for line in needed:
+        assert re.match(r'\s*"[\w-]+>=[\d.]+"|.*<.*#', line), line
