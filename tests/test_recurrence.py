@@ -184,9 +184,10 @@ SLOPES = {
 def test_rows_are_solved_in_place(axis: int | None, shape: tuple[int, ...]) -> None:
     """No array of the input's size beside input and output: a copy at each step is ruinous."""
     arrays = jnp.ones(shape), jnp.zeros((64, 200)), jnp.zeros(64)
-    ours, scan = (
-        jax.jit(jax.vmap(function, (axis, 0, 0))).lower(*arrays).compile().memory_analysis()
-        for function in (reverse_affine, by_scan)
-    )
-    assert ours.temp_size_in_bytes < arrays[1].nbytes / 4
-    assert scan.temp_size_in_bytes >= arrays[1].nbytes, "the control keeps time first"
+
+    def temporary_bytes(function: Any) -> int:
+        compiled: Any = jax.jit(jax.vmap(function, (axis, 0, 0))).lower(*arrays).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(reverse_affine) < arrays[1].nbytes / 4
+    assert temporary_bytes(by_scan) >= arrays[1].nbytes, "the control keeps time first"
