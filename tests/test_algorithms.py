@@ -10,6 +10,7 @@ import pytest
 from pgjax.cli import algorithms
 from pgjax.environments import from_gymnax
 from pgjax.training import advance
+from pgjax.types import Policy
 
 
 def parsed(*argv):
@@ -100,6 +101,7 @@ def test_each_makes_a_run_of_the_policy_that_it_describes(algorithm, name, netwo
     assert metrics.steps <= 6
     observation = jax.tree.map(jax.numpy.zeros_like, from_gymnax.make(name).init(jax.random.key(0)))
     seen = observation[1].observation
+    assert isinstance(policy, Policy)
     action, _ = policy.sample(training.params(state), jax.random.key(0), seen)
     assert action.shape == (() if network == "MLP" else (1,))
 

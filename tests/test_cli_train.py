@@ -308,3 +308,42 @@ def test_a_loaded_run_is_what_the_command_line_evaluates(directory, capsys):
     assert len(set(np.asarray(run.evaluate(episodes=32)).tolist())) > 1
     assert main([*arguments[:4], "--greedy"]) == 0
     assert "greedy policy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (["--lr", "3"], "--learning-rate"),
+        (["--learning_rate", "3"], "--learning-rate"),
+        (["--num-envs", "3"], "--num-environments"),
+        (["--minibatch", "3", "--discuont", "1"], "--discount"),
+        (["--env", "CartPole-v1"], "the environment's name without an option"),
+    ],
+)
+def test_a_mistyped_option_is_answered_with_the_one_meant(given, meant, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "CartPole-v1", *given])
+    assert stopped.value.code == 2
+    error = the_error(capsys)
+    assert "unrecognized arguments" in error
+    assert f"{meant}?" in error
+    assert error.endswith("(see pgjax train --help)")
+
+
+def test_the_config_of_a_run_makes_the_same_run_and_given_options_hold(directory, tmp_path, capsys):
+    config = str(directory / "config.json")
+    assert main(["train", "--config", config, "--output", str(tmp_path / "again")]) == 0
+    first, again = (
+        (path / "params.msgpack").read_bytes() for path in (directory, tmp_path / "again")
+    )
+    assert first == again
+    other = ["--seed", "1", "--output", str(tmp_path / "other")]
+    assert main(["train", "--config", config, *other]) == 0
+    assert json.loads((tmp_path / "other" / "config.json").read_text())["seed"] == 1
+    assert (tmp_path / "other" / "params.msgpack").read_bytes() != first
+    capsys.readouterr()
+    (tmp_path / "no.json").write_text('{"options": 3}')
+    assert main(["train", "--config", str(tmp_path / "no.json")]) == 2
+    assert "is not the config.json of a run" in the_error(capsys)
+    assert main(["train", "--config", config, "--algorithm", "ppo"]) == 2
+    assert "--algorithm ppo differs from reinforce" in the_error(capsys)

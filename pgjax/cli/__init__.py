@@ -5,6 +5,7 @@ import JAX, so that `--help` answers at once.
 """
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -33,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.commands[arguments.command].error(_unrecognized(parser, arguments.command, unknown))
     arguments.argv = argv[1:]  # tells given options from defaults
     _use_compilation_cache()
     try:
@@ -73,6 +77,7 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.commands: dict[str, argparse.ArgumentParser] = {}
         self.register("action", None, Once)  # of an option that names no other action
 
     def error(self, message: str) -> NoReturn:
@@ -81,7 +86,45 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+USUAL = {
+    "lr": "--learning-rate",
+    "gamma": "--discount",
+    "lambda": "--gae-lambda",
+    "num-envs": "--num-environments",
+    "n-envs": "--num-environments",
+    "n-steps": "--num-steps",
+    "total-timesteps": "--updates",
+    "num-updates": "--updates",
+    "batch-size": "--num-trajectories",
+    "ent-coef": "--entropy-weight",
+    "vf-coef": "--value-weight",
+    "clip-coef": "--clip",
+    "clip-range": "--clip",
+    "num-minibatches": "--minibatches",
+    "update-epochs": "--epochs",
+    "max-grad-norm": "--max-gradient-norm",
+    "env-id": "the environment's name without an option",
+    "env": "the environment's name without an option",
+}
+"""What other libraries call our options."""
+
+
+def _unrecognized(parser: "_Parser", command: str, unknown: list[str]) -> str:
+    """The message on arguments that a command does not know, with the option that was meant."""
+    known = parser.commands[command]._option_string_actions
+    hints = []
+    for word in (each.partition("=")[0] for each in unknown if each.startswith("--")):
+        usual = USUAL.get(word[2:].replace("_", "-"), "")
+        near = difflib.get_close_matches(word, known, n=1)
+        if usual in known or (usual and not usual.startswith("--") and command == "train"):
+            hints.append(usual)
+        elif near:
+            hints.append(near[0])
+    hint = f"; did you mean {' and '.join(hints)}?" if hints else ""
+    return f"unrecognized arguments: {' '.join(unknown)}{hint}"
+
+
+def _parser() -> "_Parser":
     parser = _Parser(
         prog="pgjax", description="Policy-gradient estimators in pure JAX that prove themselves."
     )
@@ -97,4 +140,5 @@ def _parser() -> argparse.ArgumentParser:
         )
         module.configure(command)
         command.set_defaults(run=module.run)
+        parser.commands[name] = command
     return parser

@@ -1,6 +1,7 @@
 """Train a policy by REINFORCE, A2C or PPO; stop at any time, and go on with --resume."""
 
 import argparse
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 FREE = ("until", "checkpoint_every")
 """Options on when to stop and to save. They change no update, so --resume may change them."""
 
-PLACES = ("output", "overwrite", "resume")
+PLACES = ("output", "overwrite", "resume", "config")
 """Options on the directory of a run."""
 
 
@@ -28,6 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=nonempty_name,
         help="a gymnax id, e.g. CartPole-v1, or another library's after its name and a slash, e.g. "
         "brax/hopper, jumanji/Snake-v1, pgx/minatar-breakout; with --resume, leave it out",
+    )
+    parser.add_argument(
+        "--config",
+        type=nonempty_path,
+        metavar="FILE",
+        help="begin with the options in the config.json of another run; options given here hold",
     )
     algorithms.configure(parser)
     parser.add_argument(
@@ -67,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _begin(arguments: argparse.Namespace) -> int:
     """Start a run."""
+    if arguments.config is not None:
+        arguments = _with_config(arguments)
     from pgjax.training.runs import loop, saved_runs
     from pgjax.training.runs.log import RunLog
 
@@ -82,6 +91,33 @@ def _begin(arguments: argparse.Namespace) -> int:
         start = loop.Progress(training.start, 0, 0)
         log = RunLog(directory / saved_runs.LOG, [])
         return loop.run_updates(training, start, log, _plan(arguments, directory))
+
+
+def _with_config(asked: argparse.Namespace) -> argparse.Namespace:
+    """The arguments, with the options of the config file where none was given."""
+    path = asked.config
+    try:
+        options = json.loads(path.read_text("utf-8"))["options"]
+        words = {name: str(value) for name, value in options.items() if value is not None}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"--config {path} is not the config.json of a run ({type(error).__name__}: {error})"
+        ) from error
+    given = _given_options(asked.argv)
+    if given.get("algorithm", words.get("algorithm")) != words.get("algorithm"):
+        raise ValueError(
+            f"--algorithm {given['algorithm']} differs from {words.get('algorithm')} in {path}, "
+            "whose options are that algorithm's; omit it or omit --config"
+        )
+    unknown = words.keys() - vars(_parser().parse_args([])).keys()
+    if unknown:
+        raise ValueError(f"--config {path} has options that are unknown: {', '.join(unknown)}")
+    name = words.pop("environment", None)
+    argv = [part for key, x in words.items() for part in (f"--{key.replace('_', '-')}", x)]
+    parser = _parser()
+    parser.prog = f"pgjax train: {path}"
+    read = vars(parser.parse_args([*([name] if name else []), *argv]))
+    return argparse.Namespace(**vars(asked) | read | given)
 
 
 def _resume(asked: argparse.Namespace) -> int:
