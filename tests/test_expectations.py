@@ -229,3 +229,51 @@ def test_estimators_are_arguments_of_jit_and_their_numbers_are_leaves() -> None:
     by_scale = slope.term.settings["scale"] + slope.weights.settings["scale"]
     assert float(by_scale) == pytest.approx(float(step[1] - step[0]) / 0.02, rel=1e-3)
     assert expectations.rebar(0.5) == expectations.rebar(0.5) != expectations.rebar(0.6)
+
+
+def test_a_moving_average_is_the_weighted_mean_of_earlier_values() -> None:
+    average = expectations.MovingAverage(0.9)
+    state = average.init()
+    assert float(average.baseline(state).settings["baseline"]) == 0
+    means = [1.0, -2.0, 4.0]
+    for mean in means:
+        state = average.update(state, jnp.array([mean - 1, mean + 1]))
+    weights = np.array([0.81, 0.9, 1.0])
+    wanted = float(weights @ means / weights.sum())
+    assert float(average.baseline(state).settings["baseline"]) == pytest.approx(wanted, rel=1e-6)
+    with pytest.raises(ValueError, match="decay must lie in"):
+        expectations.MovingAverage(1.5)
+
+
+def test_the_conditional_relaxation_of_a_choice_has_the_law_of_the_relaxation_given_it() -> None:
+    # E[c(z̃) | b] over v is E[c(z) | b] over u, for each b: what REBAR's lack of bias rests on.
+    from pgjax.expectations.natural import Natural
+    from pgjax.expectations.relaxed import relaxed_draws
+    from pgjax.proof.expectation_sums import uniform_rule
+
+    with jax.enable_x64(True):
+        natural = Natural("one-hot categorical", jnp.array([0.4, -0.3]))
+        p = np.asarray(jax.nn.softmax(natural.values))
+        u, weight = uniform_rule([])
+        grid = jnp.stack(jnp.meshgrid(u, u, indexing="ij"), axis=-1).reshape(-1, 2)
+        weight = np.outer(weight, weight).ravel()
+
+        def control(z):
+            return jnp.tanh(z[0]) + z[0] * jnp.exp(-(z[1] ** 2))
+
+        @jax.jit
+        def of_grid(pairs):
+            b, z, again = jax.vmap(lambda u: relaxed_draws(natural, u))(pairs)
+            return jnp.argmax(b, axis=1), jax.vmap(control)(z), jax.vmap(control)(again)
+
+        for chosen in range(2):
+            other = 1 - chosen
+            # `chosen` wins if u_other lies under the bound u_chosen^(p_other / p_chosen).
+            bound = grid[:, 0] ** (p[other] / p[chosen])
+            columns = {chosen: grid[:, 0], other: bound * grid[:, 1]}
+            first = jnp.stack([columns[0], columns[1]], axis=1)
+            b, at_z, again = map(np.asarray, of_grid(jnp.stack([first, grid], axis=1)))
+            assert weight @ (b != chosen) < 1e-12  # ties at the grid's ends
+            wanted = weight @ (at_z * np.asarray(bound)) / p[chosen]
+            assert weight @ again == pytest.approx(wanted, rel=1e-9)
+            assert weight @ at_z != pytest.approx(wanted, rel=1e-2)

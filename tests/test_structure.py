@@ -239,6 +239,8 @@ BIAS_STATED = [
     *("returns", "exact.values", "exact.derivatives", "exact.moments", "exact.regularized"),
     *("regularization", "weights.off_policy.importance", "weights.off_policy.traces"),
     "control_variates.baselines",
+    *("expectations.biased", "expectations.coupled", "expectations.vimco"),
+    "expectations.estimates",
 ]
 HELPERS = {"exact.values": {"objective_under"}}
 
