@@ -12,6 +12,7 @@ import jax
 
 from pgjax.training.algorithm import Metrics, Training, advance
 from pgjax.training.runs import checkpoints, saved_runs
+from pgjax.training.runs.advice import advice
 from pgjax.training.runs.log import Row, RunLog
 from pgjax.training.runs.progress import reporter
 from pgjax.training.runs.signals import interruptions
@@ -173,6 +174,8 @@ class _Run:
             return 1
         directory, update = self.plan.directory, self.progress.update
         self._attempt(saved_runs.CONFIG, lambda: saved_runs.mark_finished(directory, update))
+        for sentence in advice(self.log.rows):
+            print_message(f"warning: {sentence}")
         if self.plan.until is not None and self.log.rows:
             self._print(_verdict(self.log.rows[-1], self.plan.until))
         self._print(f"saved in {directory}; try: pgjax evaluate {directory}")
