@@ -15,6 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pgjax import Problem, certificate, enumeration, estimators, exact, registry, suite
+from pgjax.cli import certificate_pictures as pictures
 from pgjax.cli import certificate_tables as tables
 from pgjax.cli import main
 from pgjax.proof.certificate import TARGET, Certificate, certify, refuted, with_visible_states
@@ -282,7 +283,8 @@ def test_biases_are_printed_without_powers_of_ten(share, digits, text):
 
 @pytest.fixture
 def computed(certificates, monkeypatch):
-    """The command without its half minute: what the module has already certified."""
+    """The command without its half minute: certificates that are there, and empty pictures."""
+    monkeypatch.setattr(pictures, "family", lambda found, title: Figure())
     monkeypatch.setattr(
         "pgjax.certificate.certify",
         lambda problems, rows=ROWS: [
@@ -305,12 +307,29 @@ def test_the_command_prints_writes_and_updates(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert all(row.name in printed for row in ROWS)
     assert f"PASS: {len(ROWS)} of {len(ROWS)} statements of bias hold" in printed
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    for title in registry.SECTIONS:
+        path = tmp_path / f"certificate-{title.replace(' ', '-')}.png"
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert (ROOT / "docs" / path.name).exists()
+    assert not picture.exists()
     records = json.loads(numbers.read_text("utf-8"))
     assert len(records) == len(ROWS) * len(PROBLEMS)
     assert {record["needed"] for record in records} >= {None}
     assert "old" not in page.read_text("utf-8")
     assert page.read_text("utf-8").endswith("<!-- certificate:end -->\nrest\n")
+
+
+def test_a_picture_tells_biased_from_unbiased_by_colour_and_shape(certificates):
+    found = [each for each in certificates if each.row in registry.SECTIONS["essentials"]]
+    figure = pictures.family(found, title="essentials")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    for axes in figure.axes:
+        marks = [line for line in axes.lines if line.get_marker() in ("o", "s")]
+        assert len(marks) == len(names)
+        wrong = {name for name, line in zip(names, marks, strict=True) if line.get_marker() == "s"}
+        assert wrong == {"REINFORCE − batch mean  (K = 2)", "reward-to-go without γᵗ"}
+        assert len({(line.get_marker(), line.get_color()) for line in marks}) == 2
+    assert "Essentials: 9 of 11 without bias on all 5 problems" in figure.get_suptitle()
 
 
 @pytest.mark.usefixtures("computed")
@@ -352,7 +371,7 @@ def test_the_tables_of_a_page_are_known_before_they_are_computed(certificates):
 
 
 def test_a_false_row_fails_the_command(certificates, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("pgjax.cli.plots.certificate", lambda found: Figure())
+    monkeypatch.setattr(pictures, "family", lambda found, title: Figure())
     liars = [found._replace(row=found.row._replace(bias="none")) for found in certificates]
     monkeypatch.setattr("pgjax.certificate.certify", lambda problems: liars)
     picture = str(tmp_path / "certificate.png")

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
-from tests.museum import losses, page
+from tests.museum import losses, page, picture
 from tests.museum.cases import NAMES
 from tests.museum.exhibits import EXHIBITS
 from tests.museum.matrix import GREEN, KILLED, biases, column
@@ -80,3 +81,11 @@ def test_a_stale_page_is_noticed():
     stale = PAGE.replace("| discount squared | · |", "| discount squared | 1 % |")
     assert page.read(stale)["bandit"] != SHOWN["bandit"]
     assert page.written(stale, SHOWN) == PAGE
+
+
+def test_the_picture_has_a_cell_for_every_mutant_on_every_problem() -> None:
+    (axes, _) = picture.draw(SHOWN).axes
+    assert len(axes.patches) == len(page.MUTANTS) * len(NAMES)
+    hidden = [SHOWN[problem][name] for problem in NAMES for name in page.MUTANTS].count(ALIVE)
+    colours = [to_hex(patch.get_facecolor()).upper() for patch in axes.patches]
+    assert colours.count(picture.HIDDEN) == hidden > 0

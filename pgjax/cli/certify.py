@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=nonempty_path,
         default=Path("certificate.png"),
-        help="where the picture goes",
+        help="where the picture goes; of several families, each has one, its name added",
     )
     parser.add_argument(
         "--json", type=nonempty_path, metavar="FILE", help="write every number in full"
@@ -62,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     rows = _rows(arguments.only)
     from rich.console import Console
 
+    from pgjax.cli import certificate_pictures as pictures
     from pgjax.cli import certificate_tables as tables
-    from pgjax.cli import plots
 
     for path in arguments.update or ():
         tables.check_markers(path)
@@ -78,8 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     for table in shown:
         console.print(tables.rich(table))
     console.print(LEGEND)
-    plots.certificate(certificates).savefig(arguments.output, dpi=150)
-    console.print(f"picture: {arguments.output}", soft_wrap=True)
+    for path in pictures.save(certificates, arguments.output):
+        console.print(f"picture: {path}", soft_wrap=True)
     if arguments.json:
         tables.save_json(certificates, arguments.json)
         console.print(f"numbers: {arguments.json}", soft_wrap=True)

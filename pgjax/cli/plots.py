@@ -4,28 +4,21 @@ Each function returns a figure; save it with `savefig`. Imported by the command 
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 if TYPE_CHECKING:
     from pgjax.diagnostics import Interval
-    from pgjax.proof.certificate import Certificate
     from pgjax.proof.comparison import Comparison
     from pgjax.proof.error_bands import Band
     from pgjax.proof.error_curves import Point
 
 # Okabe & Ito's palette, distinct under the common colour-vision deficiencies.
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#E69F00", "#000000")
-
-FAINT = 5e-3
-"""A smaller relative bias is drawn at the lower end of the axis."""
-
-_MARKS = tuple(zip(_COLOURS, "osD^vP*", strict=True))
 
 
 def convergence(
@@ -132,50 +125,6 @@ def _label_ends(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
         )
 
 
-def certificate(certificates: "Sequence[Certificate]") -> Figure:
-    """Bias beside variance, one line an estimator, one mark a problem, on logarithmic axes.
-
-    Zero bias has no place on a logarithmic axis, so it has a separate strip.
-    """
-    lines = _lines(certificates)
-    height = 0.34 if len(lines) < 20 else 0.23  # inches a line
-    figure = Figure(figsize=(9.5, 1.4 + height * len(lines)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 3))
-    biases = [found.bias for found in certificates if found.is_biased]
-    none = 10 ** np.floor(np.log10(max(min(biases, default=1), FAINT)) - 0.7)
-    problems = dict.fromkeys(found.problem for found in certificates)
-    marks = dict(zip(problems, cycle(_MARKS), strict=False))
-    for line, (_, found) in enumerate(lines):
-        for index, each in enumerate(found):
-            offset = 0.68 * (index + 0.5) / len(found) - 0.34
-            colour, marker = marks[each.problem]
-            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 3.5}
-            bias = max(each.bias, 2.5 * none) if each.is_biased else none
-            left.plot(bias, line + offset, linestyle="", **style)
-            if each.variance > 1e-14:  # less is rounding
-                right.plot(each.variance, line + offset, linestyle="", **style)
-    _label_certificate(left, right, lines, none)
-    handles = [
-        right.plot([], [], linestyle="", color=colour, marker=marker, label=problem)[0]
-        for problem, (colour, marker) in marks.items()
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=6, frameon=False)
-    return figure
-
-
-def _lines(certificates: "Sequence[Certificate]") -> "list[tuple[str, list[Certificate]]]":
-    """The name and certificates of each line; a section's title has no certificates."""
-    from pgjax.proof.registry import section_of
-
-    sections: dict[str, dict[str, list[Certificate]]] = {}
-    for found in certificates:
-        rows = sections.setdefault(section_of(found.row), {})
-        rows.setdefault(found.row.name, []).append(found)
-    if len(sections) == 1:
-        return list(next(iter(sections.values())).items())
-    return [line for title, rows in sections.items() for line in ((title, []), *rows.items())]
-
-
 def comparison(found: "Comparison", *, title: str) -> Figure:
     """Noise scale beside cosine, one line an estimator, each with its interval.
 
@@ -254,37 +203,6 @@ def learning_curve(rows: "Sequence[Mapping[str, Any]]", *, title: str) -> Figure
     axes.set_ylabel("return per episode, undiscounted")
     axes.set_title(title)
     return figure
-
-
-def _label_certificate(
-    left: Axes, right: Axes, lines: "list[tuple[str, list[Certificate]]]", none: float
-) -> None:
-    for axes in (left, right):
-        axes.set_xscale("log")
-        axes.grid(axis="x", color="0.9", linewidth=0.8)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-        for line in range(0, len(lines), 2):
-            axes.axhspan(line - 0.5, line + 0.5, color="0.965", zorder=0)
-    left.set_yticks(range(len(lines)), [name for name, _ in lines])
-    left.set_ylim(len(lines) - 0.5, -0.5)
-    for label, (_, found) in zip(left.get_yticklabels(), lines, strict=True):
-        label.set_fontweight("normal" if found else "bold")
-    largest = max((each.bias for _, found in lines for each in found), default=1)
-    powers = range(round(np.log10(none)) + 1, int(np.log10(max(largest, 1))) + 1)
-    ticks = [10.0**power for power in powers]
-    left.set_xticks([none, *ticks], ["none", *(f"{100 * tick:g}%" for tick in ticks)])
-    left.set_xlim(none / 1.6, 1.6 * max(largest, 1))
-    left.minorticks_off()
-    left.set_xlabel("relative bias  ‖E ĝ − ∇J‖ / ‖∇J‖")
-    left.axvline(none * 1.6, color="0.4", linewidth=1, linestyle=":")
-    right.axvline(1, color="0.4", linewidth=1, zorder=1)
-    low, high = right.get_xlim()
-    is_wide = high > 1e5 * low
-    right.xaxis.set_major_locator(LogLocator(base=100) if is_wide else LogLocator(subs=(1, 3)))
-    right.xaxis.set_major_formatter("{x:g}")
-    right.minorticks_off()
-    right.set_xlabel("variance of a trajectory, relative to reward-to-go")
 
 
 def _figure() -> tuple[Figure, Axes]:

@@ -1,8 +1,9 @@
-"""`python -m tests.museum` computes the kill matrix and writes it into `docs/museum.md`."""
+"""`python -m tests.museum` computes the kill matrix, and rewrites the page and its picture."""
 
-from tests.museum import page
+from tests.museum import page, picture
 from tests.museum.cases import NAMES
 from tests.museum.matrix import column
 
-old = page.PATH.read_text("utf-8")
-page.PATH.write_text(page.written(old, {name: column(name) for name in NAMES}), "utf-8")
+columns = {name: column(name) for name in NAMES}
+page.PATH.write_text(page.written(page.PATH.read_text("utf-8"), columns), "utf-8")
+picture.draw(columns).savefig(picture.PATH, dpi=150)
