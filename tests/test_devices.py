@@ -49,7 +49,7 @@ from pgjax.estimators import score_weights
 
 DEVICES = 8
 N = 24
-SECONDS = 600  # until a process counts as hanging; it takes some forty on a quiet machine
+SECONDS = 1800  # until a process counts as hanging; it takes some thirty on a quiet machine
 TABLE = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]], np.float32)
 MDP = tabular.random_mdp()
 TABULAR = pgjax.tabular_softmax(4, 2)
