@@ -122,8 +122,10 @@ def _mirrored(estimator: Any, distribution: Any, params: Any, N: int, natural: A
 
 def _shifted(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
     """The shift is uniform; a draw jumps where its point plus the shift meets a jump, modulo 1."""
-    if natural is None or natural.family == NORMAL:
-        raise UnknownLawError("distribution must be discrete for shifted points to be listed")
+    if natural is None:
+        raise UnknownLawError("distribution must be of a known family for points to be listed")
+    if natural.family == NORMAL:
+        return _shifted_normal(natural, N)
     jumps = _jumps(natural)
     points = sobol_points(N, len(jumps))
     rules = []
@@ -136,6 +138,16 @@ def _shifted(estimator: Any, distribution: Any, params: Any, N: int, natural: An
     shift, weight = together(rules, (len(jumps),))
     u = (points[None] + shift[:, None]) % 1.0
     return jnp.asarray(u.reshape(len(shift), N, *coordinates(natural))), weight
+
+
+def _shifted_normal(natural: Natural, N: int) -> Law:
+    """A point plus the shift wraps around where the quantile is infinite, but integrable."""
+    shape = natural.values[0].shape
+    points = sobol_points(N, max(natural.values[0].size, 1))
+    rules = [uniform_rule([float(-v % 1.0) for v in column if v]) for column in points.T]
+    shift, weight = together(rules, (len(rules),))
+    u = np.clip((points[None] + shift[:, None]) % 1.0, 2.0**-60, 1 - 2.0**-53)
+    return jnp.asarray(u.reshape(len(shift), N, *shape)), weight
 
 
 def _sets(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:

@@ -124,6 +124,9 @@ EXPECTATIONS: tuple[ExpectationRow, ...] = (
         4,
     ),
     ExpectationRow(
+        "Sobol pathwise", f"expectations.quasi_monte_carlo({_PATH})", "none", (NORMAL,), 4
+    ),
+    ExpectationRow(
         "straight-through",
         "expectations.straight_through()",
         "biased by design",
