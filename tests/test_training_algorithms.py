@@ -10,7 +10,18 @@ import optax
 import pytest
 from flax import linen
 
-from pgjax import actor_critic, agents, baselines, reward_to_go, tabular, terms, training, weights
+from pgjax import (
+    actor_critic,
+    agents,
+    baselines,
+    reward_to_go,
+    tabular,
+    terms,
+    training,
+    weights,
+    windows,
+)
+from pgjax.environments.conversion import as_environment
 from pgjax.policies import tabular_softmax
 from pgjax.settings import SETTINGS
 from pgjax.training import A2CSettings, PPOSettings, ReinforceSettings
@@ -232,3 +243,27 @@ def test_every_field_says_what_it_means_on_the_command_line():
     for kind in SETTINGS.values():
         for field in kind.__dataclass_fields__.values():
             assert {"group", "must_be", "meaning", "option"} <= set(field.metadata), field.name
+
+
+def test_what_one_watches_is_what_it_says_by_hand(ppo_loop):
+    learner = a2c()
+    state = learner.init(KEY)
+    _, metrics = jax.jit(learner.step)(state)
+    settings = actor_critic.Settings(
+        num_environments=4, num_steps=6, discount=A2C.discount, lambda_=A2C.lambda_
+    )
+    _, window = windows.window(
+        POLICY, state.params["policy"], as_environment(MDP), state.stream, num_steps=6
+    )
+    _, scaled = actor_critic.scale_rewards(state.unit, window, A2C.discount)
+    rows = actor_critic.rows_of(AGENT, state.params, scaled, settings)
+    # The advantage of GAE is the target less the critic's value.
+    error, target = np.asarray(rows.advantage, float), np.asarray(rows.target, float)
+    close = partial(np.testing.assert_allclose, rtol=1e-5)
+    close(metrics.value_loss, np.mean(error**2) / 2)
+    close(metrics.policy_loss, -np.mean(error * np.asarray(rows.log_prob)))
+    close(metrics.explained_variance, 1 - np.var(error) / np.var(target))
+    # The policy of the only step is the one that acted; of PPO's later steps it is another one.
+    assert metrics.approximate_kl == metrics.clip_fraction == 0
+    assert ppo_loop[1][0].approximate_kl > 0
+    assert 0 < ppo_loop[1][0].clip_fraction < 1

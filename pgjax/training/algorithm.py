@@ -35,6 +35,12 @@ class Metrics(NamedTuple):
         gradient_norm: the Euclidean norm of the whole estimate of ∇J.
         entropy: H(π(·|s)) in nats, the mean over the steps of the batch.
         steps: of the environment in the update.
+        policy_loss: minus the objective without its other terms; windows only, as those below.
+        value_loss: the critic's mean squared error, halved.
+        explained_variance: 1 − Var(target − V(s)) / Var(target) before the update: 1 is a perfect
+            critic, and 0 or less one that explains nothing.
+        approximate_kl: of the policy that acted from the new one, in nats a step.
+        clip_fraction: the share of steps whose ratio lies outside 1 ± ε.
         finite: stage -> whether every number in it was finite, in the order in which a fault
             spreads.
     """
@@ -45,6 +51,11 @@ class Metrics(NamedTuple):
     gradient_norm: Number
     entropy: Number
     steps: Number
+    policy_loss: Number | None = None
+    value_loss: Number | None = None
+    explained_variance: Number | None = None
+    approximate_kl: Number | None = None
+    clip_fraction: Number | None = None
     finite: dict[str, Bool[Array, ""]] | None = None
 
 

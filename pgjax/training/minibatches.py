@@ -27,7 +27,6 @@ from pgjax.core.validation import (
     check_scalars,
 )
 from pgjax.policies.actor_critic import ActorCritic
-from pgjax.policies.distribution import log_prob_and_entropy
 from pgjax.records import record, static
 from pgjax.training.ascent import ascend
 from pgjax.types import Observation, Params, Term
@@ -79,19 +78,50 @@ class Rows(NamedTuple):
     target: Float[Array, "R"]
 
 
+class Step(NamedTuple):
+    """Statistics of one step of the optimizer; after `improve`, their means over its steps.
+
+    Attributes:
+        entropy: H(π(·|s)) in nats, the mean over the rows.
+        policy_loss: minus the mean of the term.
+        value_loss: the mean of (V(s) − target)² / 2.
+        approximate_kl: of μ, which acted, from π: the mean of ρ − 1 − log ρ, in nats.
+        clip_fraction: the share of rows whose ratio ρ lies outside 1 ± ε.
+    """
+
+    entropy: Float[Array, ""]
+    policy_loss: Float[Array, ""]
+    value_loss: Float[Array, ""]
+    approximate_kl: Float[Array, ""]
+    clip_fraction: Float[Array, ""]
+
+
 def objective(
     agent: ActorCritic, term: Term, settings: Settings, params: Params, rows: Rows
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The objective of a step, as in the module's docstring, and the mean entropy in it."""
+) -> tuple[Float[Array, ""], Step]:
+    """The objective of a step, as in the module's docstring, and its statistics.
+
+    References:
+        Schulman, Approximating KL Divergence (2020), k3, for the approximate KL.
+    """
     acting = agent.acting(params)
-    score = partial(log_prob_and_entropy, agent.policy, acting)
-    log_prob, entropies = jax.vmap(score)(rows.observation, rows.action)
-    entropy = jnp.mean(entropies)
+    log_prob = jax.vmap(partial(agent.policy.log_prob, acting))(rows.observation, rows.action)
+    entropy = jnp.mean(jax.vmap(partial(agent.policy.entropy, acting))(rows.observation))
     error = jax.vmap(partial(agent.value, params))(rows.observation) - rows.target
     live = jnp.ones(log_prob.shape, bool)
     gain = jnp.mean(term(log_prob, rows.log_prob, rows.advantage, live))
-    loss = settings.value_weight * jnp.mean(error**2) / 2
-    return gain + settings.entropy_weight * entropy - loss, entropy
+    squares = jnp.mean(error**2)
+    loss = settings.value_weight * squares / 2
+    log_ratio = jax.lax.stop_gradient(log_prob - rows.log_prob)
+    excess = jnp.expm1(log_ratio)
+    shown = Step(
+        entropy,
+        -gain,
+        squares / 2,
+        jnp.mean(excess - log_ratio),
+        jnp.mean(jnp.abs(excess) > settings.clip),
+    )
+    return gain + settings.entropy_weight * entropy - loss, shown
 
 
 def improve(
@@ -103,7 +133,7 @@ def improve(
     optimizer_state: optax.OptState,
     rows: Rows,
     key: Key[Array, ""],
-) -> tuple[Params, optax.OptState, Array, Array]:
+) -> tuple[Params, optax.OptState, Array, Step]:
     """One step of the optimizer for each minibatch of each epoch.
 
     Args:
@@ -118,14 +148,14 @@ def improve(
 
     Returns:
         Parameters and optimizer state after the last step; the mean over the steps of the
-        gradient's norm, and of the entropy.
+        gradient's norm, and of the statistics.
     """
     aim = partial(objective, agent, term, settings)
 
     def minibatch(carry: tuple[Any, Any], rows: Rows) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         params, optimizer_state = carry
-        (value, entropy), gradient = jax.value_and_grad(aim, has_aux=True)(params, rows)
-        metrics = optax.tree.norm(gradient), entropy
+        (value, shown), gradient = jax.value_and_grad(aim, has_aux=True)(params, rows)
+        metrics = optax.tree.norm(gradient), shown
 
         def fixed(params: Params) -> Array:
             return aim(params, rows)[0]
@@ -138,8 +168,8 @@ def improve(
     start = params, optimizer_state
     carry, metrics = jax.lax.scan(epoch, start, jax.random.split(key, settings.epochs))
     params, optimizer_state = carry
-    norm, entropy = map(jnp.mean, metrics)
-    return params, optimizer_state, norm, entropy
+    norm, shown = jax.tree.map(jnp.mean, metrics)
+    return params, optimizer_state, norm, shown
 
 
 def check_settings(settings: Settings) -> None:

@@ -21,7 +21,7 @@ from pgjax.rollouts import windows
 from pgjax.training.algorithm import Algorithm, Metrics, all_finite
 from pgjax.training.minibatches import Rows, Settings, check_settings, improve
 from pgjax.training.networks import params_and_key
-from pgjax.types import KeyLike, Params, Term, Weights
+from pgjax.types import KeyLike, Params, Term, Trajectory, Weights
 
 
 class ReturnScale(NamedTuple):
@@ -110,17 +110,11 @@ def rows_of(agent: ActorCritic, params: Params, window: windows.Window, settings
     check_params(params)
     check_kind("window", window, windows.Window, "windows.window gives one")
     check_settings(settings)
-    return _rows(agent, params, window, settings, None)
-
-
-def _rows(
-    agent: ActorCritic,
-    params: Params,
-    window: windows.Window,
-    settings: Settings,
-    weigh: Weights | None,
-) -> Rows:
     batch = windows.with_values(window, partial(agent.value, params))
+    return _rows(batch, settings, None)
+
+
+def _rows(batch: Trajectory, settings: Settings, weigh: Weights | None) -> Rows:
     ours = weights.mismatched_generalized_advantage(settings.discount, settings.lambda_)
     generalized = ours(batch, batch.log_prob)
     advantage = generalized if weigh is None else weigh(batch, batch.log_prob)
@@ -187,8 +181,9 @@ def _step(
         agent.policy, acting, environment, state.stream, num_steps=settings.num_steps
     )
     unit, scaled = scale_rewards(state.unit, window, settings.discount)
-    rows = _rows(agent, state.params, scaled, settings, weigh)
-    params, optimizer_state, norm, entropy = improve(
+    batch = windows.with_values(scaled, partial(agent.value, state.params))
+    rows = _rows(batch, settings, weigh)
+    params, optimizer_state, norm, shown = improve(
         agent,
         make_optimizer(),
         settings,
@@ -209,7 +204,15 @@ def _step(
         }
     )
     steps = jnp.int32(window.batch.reward.size)
-    metrics = Metrics(*finished[1:], norm, entropy, steps, finite)
+    unexplained = jnp.var(rows.target - jnp.ravel(values(batch)))
+    metrics = Metrics(
+        *finished[1:],
+        norm,
+        steps=steps,
+        explained_variance=1 - unexplained / jnp.maximum(jnp.var(rows.target), 1e-12),
+        finite=finite,
+        **shown._asdict(),
+    )
     return State(params, optimizer_state, stream, key, finished, unit), metrics
 
 

@@ -131,7 +131,8 @@ class _Run:
             "update": self.progress.update,
             "environment_steps": self.progress.environment_steps,
         }
-        row |= {name: x for name, x in metrics._asdict().items() if name != "steps"}
+        found = metrics._asdict().items()
+        row |= {name: x for name, x in found if name != "steps" and x is not None}
         return row | {"seconds": round(time.perf_counter() - self.started_at, 3)}
 
     def _is_due(self) -> bool:
