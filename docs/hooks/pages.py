@@ -88,4 +88,5 @@ def _linked(match: re.Match[str]) -> str:
 
 def _formula(match: re.Match[str]) -> str:
     display = "block" if match["tag"] == "div" else "inline"
-    return convert(html.unescape(match["tex"]).strip(), display=display)
+    formula = convert(html.unescape(match["tex"]).strip(), display=display)
+    return f'<div class="formula">{formula}</div>' if display == "block" else formula

@@ -121,7 +121,7 @@ def public_pages() -> list[Page]:
 def _links(pages: list[Page]) -> str:
     """The table of all pages for the index of the reference."""
     rows = []
-    for page in pages:
+    for page in sorted(pages, key=lambda page: page.public):
         names = ", ".join(
             f"[`{name.rpartition('.')[2]}`][{own}]" for name, own in sorted(page.entries)
         )
