@@ -4,7 +4,7 @@ A result is a pickle in the folder that the workers of one run share. Whoever co
 it under a lock of the kernel, which is gone with the process; the others wait and read.
 """
 
-import fcntl
+import os
 import pickle
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +19,11 @@ import pytest
 from pgjax.proof.certificate import Certificate, certify
 from pgjax.proof.problems import certified
 from pgjax.proof.registry import ROWS
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows has no such lock: a worker may compute what another does
+    fcntl = None
 
 
 def rows(tree: Any, index: Any) -> Any:
@@ -56,6 +61,8 @@ def once(folder: Path, functions: dict[str, Callable[[], Any]]) -> dict[str, Any
 def _locked(folder: Path, name: str, *, wait: bool) -> Any:
     """An open file with the lock; None where another process has it and we do not wait."""
     file = (folder / f"{name}.lock").open("w")
+    if fcntl is None:
+        return file
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -68,7 +75,7 @@ def _computed(path: Path, function: Callable[[], Any]) -> Any:
     if path.exists():
         return pickle.loads(path.read_bytes())
     result = function()
-    unfinished = path.with_suffix(".unfinished")
+    unfinished = path.with_suffix(f".unfinished.{os.getpid()}")
     unfinished.write_bytes(pickle.dumps(result))
     unfinished.replace(path)
     return result
