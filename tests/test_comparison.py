@@ -1,5 +1,6 @@
 """Comparisons: intervals hold the exact values, and the command shows them."""
 
+import argparse
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import pgjax
 from pgjax import Problem, exact, tabular
+from pgjax.cli import compare as command
 from pgjax.cli import main
 from pgjax.proof import error_curves
 from pgjax.proof.comparison import Batches, Comparison, compare
@@ -137,3 +139,19 @@ def test_bad_arguments_are_answered_in_one_line(arguments, words, capsys, tmp_pa
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "asked", "limit", "expected"),
+    [
+        ({}, {}, 1000, (0.95, 500)),
+        ({}, {"discount": 0.5, "num_steps": 7}, None, (0.5, 7)),
+        ({"algorithm": "reinforce", "discount": 1.0, "num_steps": 60}, {}, 200, (1.0, 60)),
+        ({"algorithm": "ppo", "discount": 0.99, "num_steps": 128}, {}, 1000, (0.99, 1000)),
+        ({"algorithm": "ppo", "discount": 0.99, "num_steps": 128}, {"num_steps": 9}, 5, (0.99, 5)),
+    ],
+)
+def test_a_run_is_compared_on_the_objective_that_it_was_trained_on(config, asked, limit, expected):
+    saved = {"algorithm": config.pop("algorithm"), "settings": config} if config else {}
+    arguments = argparse.Namespace(**{"discount": None, "num_steps": None} | asked)
+    assert command._objective(arguments, saved, limit) == expected

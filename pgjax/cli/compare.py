@@ -47,10 +47,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-steps",
         type=positive_int,
-        help=f"cut episodes after so many steps (default: the limit, at most {MAX_DEFAULT_STEPS})",
+        help="cut episodes after so many steps (default: as the run was trained; for a fresh "
+        f"policy the limit, at most {MAX_DEFAULT_STEPS})",
     )
     parser.add_argument(
-        "--discount", type=unit_interval, help=f"γ (default: the MDP's own, or {ENV_DISCOUNT})"
+        "--discount",
+        type=unit_interval,
+        help=f"γ (default: the MDP's or the run's own, or {ENV_DISCOUNT})",
     )
     parser.add_argument(
         "--behaviour-scale",
@@ -167,6 +170,7 @@ def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
     from pgjax.training.runs import saved_runs
 
     environment = environments.make(arguments.environment)
+    config = {}
     if arguments.policy is None:
         policy = policy_of(network_for(environment))
         params = initial_params(policy, environment, policy_key)
@@ -179,9 +183,7 @@ def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
                 f"not on {arguments.environment}"
             )
         words = f"the policy of {arguments.policy}"
-    limit = environment.time_limit or MAX_DEFAULT_STEPS
-    num_steps = min(arguments.num_steps or MAX_DEFAULT_STEPS, limit)
-    discount = ENV_DISCOUNT if arguments.discount is None else arguments.discount
+    discount, num_steps = _objective(arguments, config, environment.time_limit)
     batches = Batches(policy, params, environment, arguments.batch_size, num_steps)
     settings = {
         "reference": estimators.reward_to_go(discount, baseline=baselines.leave_one_out),
@@ -193,6 +195,28 @@ def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
         settings["words"] += ", importance-weighted"
     batches = replace(batches, prepare=_critic(batches, discount, critic_key))
     return settings | _contenders(arguments, discount, batches)
+
+
+def _objective(
+    arguments: argparse.Namespace, config: dict[str, Any], limit: int | None
+) -> tuple[float, int]:
+    """γ and T: as asked, or those that the run was trained on, or the defaults.
+
+    Args:
+        arguments: with `discount` and `num_steps`, which may be None.
+        config: of the run; empty for a fresh policy.
+        limit: the environment's own.
+    """
+    settings = config.get("settings", {})
+    own = MAX_DEFAULT_STEPS
+    if config.get("algorithm") == "reinforce":
+        own = settings["num_steps"]
+    elif config and limit is not None:  # the steps of a window cut no episode
+        own = limit
+    discount = settings.get("discount", ENV_DISCOUNT)
+    if arguments.discount is not None:
+        discount = arguments.discount
+    return discount, min(arguments.num_steps or own, limit or arguments.num_steps or own)
 
 
 def _contenders(
