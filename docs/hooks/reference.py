@@ -27,9 +27,6 @@ ALSO = (
 )
 """Modules that users import themselves and that no `__init__` exports."""
 
-OLD_NAMES = ("agents", "bridge", "sampling")
-"""Names of version 0.1 for modules that stand on the page under another name, too."""
-
 
 class Page(NamedTuple):
     """A public module: the path that users write, and its entries as (public path, own path)."""
@@ -61,9 +58,8 @@ def exported(module: griffe.Module, root: griffe.Module) -> dict[str, griffe.Obj
                 continue
             origin = root[".".join(parts[1:])] if parts[1:] else root
             for alias in node.names:
-                if alias.asname == alias.name or (module is root and alias.name == "problems"):
-                    name = alias.asname or "suite"
-                    found[name] = _target(origin.members.get(alias.name))
+                if alias.asname and (alias.asname == alias.name or module is root):
+                    found[alias.asname] = _target(origin.members.get(alias.name))
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             found[node.name] = _target(module.members[node.name])
     return {name: item for name, item in found.items() if item and not name.startswith("_")}
@@ -98,8 +94,6 @@ def public_pages() -> list[Page]:
         modules[module.path] = (public, module)
         entries = []
         for name, target in exported(module, root).items():
-            if public == "pgjax" and name in OLD_NAMES:
-                continue
             if isinstance(target, griffe.Module):
                 todo.append((f"{public}.{name}", target))
             else:
