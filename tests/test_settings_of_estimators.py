@@ -73,6 +73,7 @@ TERMS: dict[str, Row] = {
     "geometric_clip": Row(terms.geometric_clip, WIDTHS),
     "sigmoid_gate τ": Row(lambda τ: terms.sigmoid_gate(τ, 1.05), CEILINGS),
     "gamma_gate k": Row(lambda k: terms.gamma_gate((k, 3.0)), CEILINGS),
+    "kl_mask ceiling": Row(lambda c: terms.kl_mask(1.0, 1.0, ceiling=c), CEILINGS),
     "divergence_mask ceiling": Row(lambda c: terms.divergence_mask(1.0, 1.0, ceiling=c), CEILINGS),
     "loaded_dice λ": Row(terms.loaded_dice),
 }
