@@ -219,3 +219,18 @@ def test_moments_are_the_same_under_float32_settings(table: np.ndarray) -> None:
         found = enumeration.moments(estimator, Problem(MDP, POLICY, table, 2))
     assert found.mean.dtype == np.float64
     np.testing.assert_array_equal(found.mean, wide.mean)
+
+
+def test_few_batches_are_not_evaluated_as_if_they_were_many(monkeypatch):
+    sizes, spoiled = [], enumeration._spoiled
+
+    def counted(tables, states, *others):
+        sizes.append(len(states))
+        return spoiled(tables, states, *others)
+
+    monkeypatch.setattr(enumeration, "_spoiled", counted)
+    problem = pgjax.suite.problems()[0]
+    trajectories = enumeration.count(problem)
+    enumeration.examine(pgjax.reward_to_go(1.0), problem, batch_size=2)
+    assert set(sizes) == {trajectories**2}
+    assert len(sizes) == 5  # once for the sums, four times for what the estimate reads
