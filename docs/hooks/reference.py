@@ -20,12 +20,17 @@ from mkdocs.structure.pages import Page as SitePage
 
 ROOT = Path(__file__).parents[2]
 
-ALSO = (
-    *("environments.base", "environments.actions", "environments.from_brax"),
-    *("environments.from_craftax", "environments.from_gymnax", "environments.from_jumanji"),
-    *("environments.from_navix", "environments.from_pgx", "environments.from_tabular"),
-)
-"""Modules that users import themselves and that no `__init__` exports."""
+ALSO = {
+    "environments.base": ("Step", "Discrete", "MultiDiscrete", "Box", "Environment", "limited"),
+    "environments.from_brax": ("adapt", "make"),
+    "environments.from_craftax": ("adapt", "make"),
+    "environments.from_gymnax": ("adapt", "make"),
+    "environments.from_jumanji": ("adapt", "make"),
+    "environments.from_navix": ("adapt", "make"),
+    "environments.from_pgx": ("adapt", "make", "uniform"),
+    "environments.from_tabular": ("adapt",),
+}
+"""Modules that users import themselves and that no `__init__` exports: the names for users."""
 
 
 class Page(NamedTuple):
@@ -93,7 +98,10 @@ def public_pages() -> list[Page]:
             continue
         modules[module.path] = (public, module)
         entries = []
+        names = ALSO.get(public.removeprefix("pgjax."))
         for name, target in exported(module, root).items():
+            if names is not None and name not in names:
+                continue
             if isinstance(target, griffe.Module):
                 todo.append((f"{public}.{name}", target))
             else:
@@ -142,15 +150,19 @@ def _text(page: Page) -> str:
     return "\n".join(parts)
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the reference to the files of the site and to its navigation."""
-    pages = public_pages()
+def texts(pages: list[Page]) -> dict[str, str]:
+    """The source of each page of the reference, by its path; the index is the last."""
     index = (
         "# Reference\n\nEvery public function and record, by module. The text is that of the\n"
         "docstrings: `help(pgjax.gradient)` shows the same.\n\n" + _links(pages) + "\n"
     )
-    texts = {page.source: _text(page) for page in pages} | {"reference/index.md": index}
-    for source, text in texts.items():
+    return {page.source: _text(page) for page in pages} | {"reference/index.md": index}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the reference to the files of the site and to its navigation."""
+    pages = public_pages()
+    for source, text in texts(pages).items():
         files.append(File.generated(config, source, content=text))
     ordered = sorted((page for page in pages[1:]), key=lambda page: page.public)
     entries = [{page.public: page.source} for page in [pages[0], *ordered]]
