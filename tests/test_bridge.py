@@ -18,7 +18,7 @@ from scipy import stats
 from pgjax import Problem, bridge, estimators, exact, flax_policy, rollout
 from pgjax.environments import from_gymnax
 from pgjax.environments.tables import laws, reachable_states
-from pgjax.proof import error_curves
+from pgjax.proof import scattered_policies
 from pgjax.training import default_network
 
 ALPHA = 1e-6
@@ -211,7 +211,12 @@ def test_a_forgotten_field_that_matters_is_found(monkeypatch):
 def flax_problem(environment, params, seed=0):
     policy = flax_policy(default_network(environment).clone(hidden=(4,)))
     mdp, horizon = bridge.timeless_mdp(environment, params, discount=0.9)
-    return mdp, horizon, policy, error_curves.scattered_params(policy, mdp, jax.random.key(seed))
+    return (
+        mdp,
+        horizon,
+        policy,
+        scattered_policies.scattered_params(policy, mdp, jax.random.key(seed)),
+    )
 
 
 @pytest.mark.parametrize("name", ["FrozenLake", "FourRooms", "DeepSea"])

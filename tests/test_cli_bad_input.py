@@ -93,7 +93,10 @@ MODULES = {
     "raising.py": "1 / 0\n",
     "leaving.py": "import sys\nsys.exit(0)\n",
     "broken.py": "def f(:\n",
-    "failing.py": "def f(params, batch):\n    return {}['missing']\n",
+    "failing.py": "import pgjax\ndef f(params, batch):\n    return {}['missing']\n"
+    "weights = pgjax.Estimator(lambda batch, log_prob: {}['missing'], pgjax.terms.score)\n"
+    "def problem(problem):\n    return pgjax.reinforce(problem.mdp.discount)\n",
+    "quitting.py": "def f():\n    raise SystemExit(3)\n",
     "number.py": "f = 3\n",
     "empty.py": "",
 }
@@ -179,8 +182,23 @@ REFUSED = [
     ("check leaving.py:f", "ends the process"),
     ("check broken.py:f", "SyntaxError"),
     ("check number.py:f", "candidate must be an Estimator"),
-    ("check failing.py:f --problem=bandit", "KeyError: 'missing' (failing.py, line 2)"),
+    ("check failing.py:f --problem=bandit", "KeyError: 'missing' (failing.py, line 3)"),
     ("check failing.py:f --problem=bandi", "did you mean bandit"),
+    ("certify --with=nowhere.py:f", "--with nowhere.py:f: there is no file nowhere.py"),
+    ("certify --with=nowhere.py", "must be given as module:name"),
+    ("certify --with=empty.py:f", "empty.py has no f"),
+    ("certify --with=raising.py:f", "ZeroDivisionError: division by zero (raising.py, line 1)"),
+    ("certify --with=leaving.py:f", "leaving.py ends the process"),
+    ("certify --with=number.py:f", "--with number.py:f: it must be an Estimator"),
+    ("certify --problem=bandit --with=failing.py:f", "KeyError: 'missing' (failing.py, line 3)"),
+    ("certify --with=failing.py:f --update a_file", "so no --with"),
+    ("converge --mdp=bandit --with=broken.py:f", "SyntaxError"),
+    ("converge --mdp=bandit --with=number.py:f", "--with number.py:f: it must be an Estimator"),
+    ("converge --mdp=bandit --with=quitting.py:f", "quitting.py:f ends the process"),
+    ("converge --mdp=bandit --with=failing.py:f", "needs an Estimator(weights, term)"),
+    ("compare bandit --with=nowhere.py:f", "--with nowhere.py:f: there is no file nowhere.py"),
+    ("compare bandit --with=failing.py:weights", "KeyError: 'missing' (failing.py, line 4)"),
+    ("compare Pendulum-v1 --with=failing.py:problem", "write a function without arguments"),
     ("check failing.py:f --behaviour=me", "--behaviour"),
 ]
 

@@ -10,7 +10,7 @@ from pgjax import Problem, bridge, diagnostics, enumeration, exact, reinforce, t
 from pgjax.cli import main, plots
 from pgjax.core.float64 import flatten
 from pgjax.environments import from_gymnax
-from pgjax.proof import error_bands, error_curves
+from pgjax.proof import error_bands, error_curves, scattered_policies
 from pgjax.proof.error_curves import Point
 
 HORIZON = 3
@@ -19,7 +19,7 @@ HORIZON = 3
 @pytest.fixture(scope="module")
 def experiment():
     mdp = tabular.random_mdp(1)
-    policy, params = error_curves.flax_policy_for(mdp, 2, jax.random.key(3))
+    policy, params = scattered_policies.flax_policy_for(mdp, 2, jax.random.key(3))
     problem = Problem(mdp, policy, params, HORIZON)
     return problem, error_curves.contenders(problem)
 
@@ -174,7 +174,7 @@ def test_an_unseen_bias_is_no_pass_and_names_the_number_needed():
 
 def test_the_baseline_table_is_v_averaged_over_time_and_look_alikes():
     mdp = tabular.short_corridor()
-    policy, params = error_curves.flax_policy_for(mdp, 2, jax.random.key(0))
+    policy, params = scattered_policies.flax_policy_for(mdp, 2, jax.random.key(0))
     problem = Problem(mdp, policy, params, horizon=4)
     value = error_curves.observation_values(problem)
     visits, values = exact.visitation(problem), exact.state_values(problem)
@@ -216,7 +216,7 @@ def test_a_truth_of_zero_is_measured_in_its_own_unit():
     # Every arm of the bandit pays the same on average, so ∇J = 0, and no estimator is biased.
     environment, params = bridge.make("SimpleBandit-bsuite")
     mdp, horizon = bridge.timeless_mdp(environment, params, discount=0.9)
-    policy, theta = error_curves.flax_policy_for(mdp, 2, jax.random.key(0))
+    policy, theta = scattered_policies.flax_policy_for(mdp, 2, jax.random.key(0))
     zero = np.zeros(sum(leaf.size for leaf in jax.tree.leaves(theta)))
     row = error_curves.Contender("total return", reinforce(0.9), zero, zero + 1)
     stream = error_curves.converge(

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgjax.cli import own_estimators
 from pgjax.cli.arguments import check_file, check_picture_path, known_name, nonempty_path
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="certify this row of the registry only, by its name; repeat for several. With "
         "--update, all other rows of the tables stay as they are",
     )
+    own_estimators.configure(parser, also=", or a gradient (params, batch)")
     parser.add_argument(
         "--output",
         type=nonempty_path,
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     _check_arguments(arguments)
     problems = _problems(arguments.problem)
-    rows = _rows(arguments.only)
+    rows = _rows(arguments.only, arguments.own, problems)
     from rich.console import Console
 
     from pgjax.cli import certificate_pictures as pictures
@@ -98,6 +100,8 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     for file in arguments.update or ():
         if arguments.problem:
             raise ValueError("--update needs the whole suite, so no --problem")
+        if arguments.own:
+            raise ValueError("--update writes the registry's rows only, so no --with")
         if not file.is_file() or not os.access(file, os.W_OK):
             raise ValueError(f"--update needs files that exist and can be written, got {file}")
 
@@ -111,14 +115,19 @@ def _problems(names: list[str] | None) -> "list[Problem]":
     return [known[name] for name in dict.fromkeys(names or known)]
 
 
-def _rows(names: list[str] | None) -> "dict[str, list[Row]]":
-    """The setting of `certify` for the rows asked for: none for all of them."""
+def _rows(
+    names: list[str] | None, targets: list[str] | None, problems: "list[Problem]"
+) -> "dict[str, list[Row]]":
+    """The setting of `certify` for the rows asked for: none for all of the registry."""
     from pgjax.proof.registry import ROWS
 
     known = {row.name: row for row in ROWS}
     for name in names or ():
         known_name("--only", name, known)
-    return {"rows": [known[name] for name in dict.fromkeys(names)]} if names else {}
+    if not names and not targets:
+        return {}
+    own = [own_estimators.row(each, problems) for each in own_estimators.load(targets, known)]
+    return {"rows": [*(known[name] for name in dict.fromkeys(names or known)), *own]}
 
 
 def _certify(
@@ -140,6 +149,10 @@ def _conclude(
     """Print whether the rows' claims hold; on one problem alone a bias may be hidden."""
     from pgjax.proof.certificate import refuted
 
+    own = [found for found in certificates if found.row.bias == own_estimators.NO_CLAIM]
+    for name in dict.fromkeys(found.row.name for found in own):
+        console.print(_in_words([found for found in own if found.row.name == name]))
+    certificates = [found for found in certificates if found not in own]
     claims = [found for found in certificates if is_suite or found.row.is_unbiased]
     wrong = refuted(claims)
     for sentence in wrong:
@@ -151,3 +164,17 @@ def _conclude(
         f"{word}: {held} of {held + len(wrong)} statements of bias hold ({seconds:.1f} s)"
     )
     return 1 if wrong else 0
+
+
+def _in_words(found: "list[Certificate]") -> str:
+    """The bias of a user's own estimator on all problems, in one sentence."""
+    biased = [each for each in found if each.is_biased]
+    name, K = found[0].row.name, found[0].row.batch_size
+    batches = f", in batches of {K}" if K > 1 else ""
+    if not biased:
+        return f"{name} is without bias on {len(found)} of {len(found)} problems{batches}"
+    worst = max(biased, key=lambda each: each.bias)
+    return (
+        f"{name} is biased on {len(biased)} of {len(found)} problems{batches}, by {worst.bias:.3g} "
+        f"of ‖∇J‖ on {worst.problem}"
+    )

@@ -1,13 +1,8 @@
 """Prove an estimator of your own unbiased, or show where and by how much it is not."""
 
 import argparse
-import importlib
-import importlib.util
-import sys
-import traceback
-from pathlib import Path
-from typing import Any
 
+from pgjax.cli import user_code
 from pgjax.cli.arguments import known_name, positive_float, positive_int
 
 
@@ -46,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the report; status 0 if unbiased, 1 if not."""
-    candidate = _load(arguments.target)
+    candidate = user_code.load(arguments.target)
     from pgjax.proof.judge import Judge
     from pgjax.proof.problems import off_policy
     from pgjax.proof.problems import problems as all_problems
@@ -73,63 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
     except (ValueError, TypeError, OSError, ImportError):
         raise
     except Exception as error:
-        raise ValueError(f"{arguments.target} fails with {_shown(error)}") from error
+        raise ValueError(f"{arguments.target} fails with {user_code.shown(error)}") from error
     print(report)
     return 0
-
-
-def _load(target: str) -> Any:
-    """The object that `module:name` or `path/to/file.py:name` names."""
-    module_name, colon, name = target.rpartition(":")
-    if not colon or not module_name or not name:
-        raise ValueError(f"the estimator must be given as module:name, got {target}")
-    load = _load_file if module_name.endswith(".py") else _import
-    try:
-        module = load(module_name)
-    except SystemExit as end:
-        raise ValueError(
-            f"{module_name} ends the process with status {end.code or 0} when it is imported; put "
-            'what is for the command line behind `if __name__ == "__main__":`'
-        ) from None
-    except (ValueError, ImportError):
-        raise
-    except Exception as error:
-        raise ValueError(f"{module_name} cannot be imported: {_shown(error)}") from error
-    found = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ValueError(f"{module_name} has no {name}")
-        found = getattr(found, part)
-    return found
-
-
-def _shown(error: Exception) -> str:
-    """An error of the user's own code, and where in it."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    file, line = place.filename, place.lineno
-    if isinstance(error, SyntaxError) and error.filename:
-        file, line = error.filename, error.lineno
-    return f"{type(error).__name__}: {error} ({Path(file).name}, line {line})"
-
-
-def _load_file(name: str) -> Any:
-    path = Path(name)
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    sys.path.insert(0, str(path.resolve().parent))  # as `python path` would
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None  # a .py file always has one
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-def _import(name: str) -> Any:
-    sys.path.insert(0, "")  # the folder the command is called from, as for `python -m`
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ValueError(f"there is no module {name} here or on the path") from None
-        raise ValueError(f"{name} could not be imported: {error}") from error

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pgjax.cli import own_estimators
 from pgjax.cli.arguments import (
     ENV_DISCOUNT,
     check_picture_path,
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 
 MAX_DEFAULT_STEPS = 500
 CRITIC_STEPS = 300
-NO_GAMMA, CRITIC, REFERENCE = "reward-to-go, no γ^t", "reward-to-go, V(s)", "reward-to-go, LOO"
+REFERENCE, IMPORTANCE = "reward-to-go, LOO", "per-decision IS"
+OURS = (
+    *("REINFORCE", "RLOO", "reward-to-go", REFERENCE, "reward-to-go, V(s)", "GAE, λ = 0.95"),
+    *("reward-to-go, no γ^t", IMPORTANCE),
+)
+"""The rows of the table; the last one only off-policy."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="act with X times the parameters: off-policy, importance sampling joins the table",
     )
     parser.add_argument("--hidden", type=positive_int, default=8, help="width of a fresh policy")
+    own_estimators.configure(parser)
     parser.add_argument("--seed", type=seed, default=0, help="of policy, critic and rollouts")
     parser.add_argument(
         "--output",
@@ -133,6 +140,7 @@ def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> d
     from pgjax.proof import error_curves
     from pgjax.proof.comparison import Batches
 
+    own = own_estimators.load(arguments.own, OURS)
     make = exact_problems.of_mdp if is_mdp else exact_problems.of_environment
     known, source = make(
         arguments.environment,
@@ -141,6 +149,7 @@ def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> d
         arguments.hidden,
         policy_key,
     )
+    made = {each: own_estimators.estimator(each, known) for each in own}
     mdp, value = known.mdp, error_curves.observation_values(known)
     batches = Batches(
         known.policy,
@@ -159,7 +168,7 @@ def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> d
         rows = error_curves.contenders(known)
         names = {"total return": "REINFORCE"}
         settings["exactly"] = {names.get(row.name, row.name): _spread(row) for row in rows}
-    return settings | _contenders(arguments, mdp.discount, batches)
+    return settings | _contenders(arguments, mdp.discount, batches, made)
 
 
 def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) -> dict[str, Any]:
@@ -170,6 +179,8 @@ def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
     from pgjax.training.runs import saved_runs
 
     environment = environments.make(arguments.environment)
+    own = own_estimators.load(arguments.own, OURS)
+    made = {each: own_estimators.estimator(each, None) for each in own}
     config = {}
     if arguments.policy is None:
         policy = policy_of(network_for(environment))
@@ -194,7 +205,7 @@ def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
         settings["reference"] = _per_decision(discount)
         settings["words"] += ", importance-weighted"
     batches = replace(batches, prepare=_critic(batches, discount, critic_key))
-    return settings | _contenders(arguments, discount, batches)
+    return settings | _contenders(arguments, discount, batches, made)
 
 
 def _objective(
@@ -220,27 +231,36 @@ def _objective(
 
 
 def _contenders(
-    arguments: argparse.Namespace, discount: float, batches: "Batches"
+    arguments: argparse.Namespace,
+    discount: float,
+    batches: "Batches",
+    own: "dict[own_estimators.Own, Estimator]",
 ) -> dict[str, Any]:
     import jax
 
     from pgjax import baselines, estimators
 
-    rows: dict[str, Estimator] = {
-        "REINFORCE": estimators.reinforce(discount),
-        "RLOO": estimators.rloo(discount),
-        "reward-to-go": estimators.reward_to_go(discount),
-        REFERENCE: estimators.reward_to_go(discount, baseline=baselines.leave_one_out),
-        CRITIC: estimators.reward_to_go(discount, baseline=baselines.recorded_value),
-        "GAE, λ = 0.95": estimators.actor_critic(discount, 0.95),
-        NO_GAMMA: estimators.mismatched_reward_to_go(discount),
-    }
-    if arguments.behaviour_scale == 1:
-        return {"estimators": rows, "batches": batches}
+    ours = (
+        estimators.reinforce(discount),
+        estimators.rloo(discount),
+        estimators.reward_to_go(discount),
+        estimators.reward_to_go(discount, baseline=baselines.leave_one_out),
+        estimators.reward_to_go(discount, baseline=baselines.recorded_value),
+        estimators.actor_critic(discount, 0.95),
+        estimators.mismatched_reward_to_go(discount),
+        _per_decision(discount),
+    )
+    rows = dict(zip(OURS, ours, strict=True))
     scale = arguments.behaviour_scale
-    rows["per-decision IS"] = _per_decision(discount)
-    behaviour = jax.tree.map(lambda x: scale * x, batches.params)
-    return {"estimators": rows, "batches": replace(batches, behaviour=behaviour)}
+    if scale == 1:
+        del rows[IMPORTANCE]
+    else:
+        behaviour = jax.tree.map(lambda x: scale * x, batches.params)
+        batches = replace(batches, behaviour=behaviour)
+    for each, estimator in own.items():
+        own_estimators.check_on(each, estimator, batches)
+    rows |= {each.name: estimator for each, estimator in own.items()}
+    return {"estimators": rows, "batches": batches}
 
 
 def _per_decision(discount: float) -> "Estimator":

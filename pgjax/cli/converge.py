@@ -1,10 +1,12 @@
 """Draw the error of sample gradients against N, and hold each estimator to its exact bias."""
 
 import argparse
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pgjax.cli import own_estimators
 from pgjax.cli.arguments import (
     ENV_DISCOUNT,
     check_picture_path,
@@ -54,6 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"the last N, a power of two (default: {2**18}, or {2**16} for an environment)",
     )
     parser.add_argument("--hidden", type=positive_int, default=8, help="width of the Flax policy")
+    own_estimators.configure(parser)
     parser.add_argument("--seed", type=seed, default=0, help="of the policy and the rollouts")
     parser.add_argument(
         "--output",
@@ -91,6 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     with console.status("exact expectations and variances"):
         rows = error_curves.contenders(problem)
+        own = own_estimators.load(arguments.own, {row.name for row in rows})
+        rows += tuple(own_estimators.contender(each, problem) for each in own)
         console.print(f"exact: J = {exact.objective(problem):.6g}, Σ by dynamic programming")
     runs = error_curves.empty_runs(problem, rows)
     settings = {"problem": problem, "runs": runs} | source
@@ -170,12 +175,19 @@ def _table(points: "dict[str, Point]", verdicts: "dict[str, Verdict]") -> Any:
             _percent(point.error),
             f"{point.cosine:.4f}",
             _percent(point.standard_error),
-            _percent(point.bias) if verdict.is_biased else "none",
-            _percent(point.rmse),
+            _bias(point, verdict),
+            _percent(point.rmse) if point.bias >= 0 else "–",
             f"{point.largest_z:.1f}",
-            _word(verdict),
+            _word(verdict, is_known=not math.isnan(point.bias)),
         )
     return table
+
+
+def _bias(point: "Point", verdict: "Verdict") -> str:
+    """The exact bias; a dash if it is not known."""
+    if math.isnan(point.bias):
+        return "–"
+    return _percent(point.bias) if verdict.is_biased else "none"
 
 
 def _percent(share: float) -> str:
@@ -183,8 +195,10 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g}%" if share < 10 else f"{share:.3g}×"
 
 
-def _word(verdict: "Verdict") -> str:
+def _word(verdict: "Verdict", *, is_known: bool) -> str:
     """A verdict in one word, with its colour."""
+    if not is_known:
+        return "[yellow]✗ biased[/yellow]" if verdict.is_biased else "? unseen"
     if verdict.is_biased:
         return "[yellow]? unseen[/yellow]" if verdict.within else "[yellow]✗ biased[/yellow]"
     return "[green]✓ right[/green]" if verdict.within else "[red]✗ off[/red]"
@@ -192,13 +206,20 @@ def _word(verdict: "Verdict") -> str:
 
 def _in_words(points: "dict[str, Point]", verdicts: "dict[str, Verdict]") -> str:
     """The finding in plain words, for those who skip the table."""
-    right = [name for name, verdict in verdicts.items() if not verdict.is_biased and verdict.within]
-    found = [f"{len(right)} of {len(points)} estimators come as close to ∇J as theory says."]
+    known = {name: each for name, each in verdicts.items() if not math.isnan(points[name].bias)}
+    right = [name for name, verdict in known.items() if not verdict.is_biased and verdict.within]
+    found = [f"{len(right)} of {len(known)} estimators come as close to ∇J as theory says."]
     found += [
         f"{name} is {points[name].bias:.0%} off, and more data will not help."
-        for name, verdict in verdicts.items()
+        for name, verdict in known.items()
         if verdict.is_biased and not verdict.within
     ]
+    for name in (name for name in verdicts if name not in known):
+        z = points[name].largest_z
+        found.append(
+            f"{name} has no exact values here; its estimate lies {z:.1f} standard errors from ∇J "
+            + ("in some parameter: it is biased." if verdicts[name].is_biased else "at most.")
+        )
     return " ".join(found)
 
 

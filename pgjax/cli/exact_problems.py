@@ -13,7 +13,7 @@ from pgjax.cli.arguments import ENV_DISCOUNT, known_name
 from pgjax.environments import tables
 from pgjax.exact import Problem, tabular
 from pgjax.exact.tabular import TabularMDP
-from pgjax.proof import error_curves
+from pgjax.proof import scattered_policies
 
 
 def of_mdp(
@@ -21,7 +21,7 @@ def of_mdp(
 ) -> tuple[Problem, dict[str, Any]]:
     """The Problem of a finite MDP; trajectories come from the same MDP."""
     mdp, horizon = _mdp(name, horizon, discount)
-    policy, params = error_curves.flax_policy_for(mdp, hidden, key)
+    policy, params = scattered_policies.flax_policy_for(mdp, hidden, key)
     return Problem(mdp, policy, params, horizon, name), {}
 
 
@@ -37,7 +37,7 @@ def of_environment(
     problem = Problem(
         mdp,
         policy,
-        error_curves.scattered_params(policy, mdp, key),
+        scattered_policies.scattered_params(policy, mdp, key),
         min(longest, horizon or longest),
         name,
     )

@@ -3,6 +3,7 @@
 Each function returns a figure; save it with `savefig`. Imported by the command line only.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ def convergence(
     The marks are the root of the mean squared error of all runs, and the band holds the middle
     eight tenths of them. The line is theory, √(bias² + tr Σ / N). Unbiased estimators have round
     marks, biased ones square marks. Estimators with the same error share one line and one label.
+    One without exact values has diamonds, and a dotted line from mark to mark in place of theory.
 
     Args:
         bands: each estimator's, N ascending.
@@ -37,13 +39,13 @@ def convergence(
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
-    right = (("o", colour) for colour in _COLOURS[:3])
-    wrong = (("s", colour) for colour in _COLOURS[3:])
+    right, wrong = itertools.cycle(_COLOURS[:3]), itertools.cycle(_COLOURS[3:])
     labels = []
     for names in _with_one_error(points):
         point, found = points[names[0]], bands[names[0]]
-        is_biased = point.bias > 1e-9
-        marker, colour = next(wrong if is_biased else right)
+        is_biased, is_known = point.bias > 1e-9, not np.isnan(point.bias)
+        marker = ("s" if is_biased else "o") if is_known else "D"
+        colour = next(right if is_known and not is_biased else wrong)
         N = np.array([band.num_trajectories for band in found])
         low, root, high = (
             np.array([getattr(band, name) for band in found])
@@ -51,6 +53,10 @@ def convergence(
         )
         axes.fill_between(N, low, high, color=colour, alpha=0.16, linewidth=0)
         axes.plot(N, root, marker, color=colour, markersize=5)
+        if not is_known:
+            axes.plot(N, root, ":", color=colour, linewidth=1.5)
+            labels.append((root[-1], names[0], colour))
+            continue
         reach = np.geomspace(N[0], 2 * N[-1], 50)
         theory = np.sqrt(point.bias**2 + point.deviation**2 * point.num_trajectories / reach)
         axes.plot(reach, theory, color=colour, linewidth=1.5)
@@ -58,6 +64,7 @@ def convergence(
             f"\nbiased: {point.bias:.0%} off, whatever N" if is_biased else ""
         )
         labels.append((theory[-1], label, colour))
+    unknown = any(np.isnan(point.bias) for point in points.values())
     axes.set_xscale("log", base=10)
     axes.set_yscale("log")
     _label_ends(axes, labels)
@@ -71,7 +78,8 @@ def convergence(
     axes.set_title(
         f"{problem}.\nMarks: root mean square of {_runs(bands)}. "
         "Bands: the middle 80 % of them.\n"
-        "Lines: theory, √(bias² + tr Σ / N); nothing is fitted.",
+        "Lines: theory, √(bias² + tr Σ / N); nothing is fitted."
+        + (" Dotted: not known exactly." if unknown else ""),
         loc="left",
         fontsize=9,
         color="0.35",
@@ -84,6 +92,7 @@ def _with_one_error(points: "Mapping[str, Point]") -> list[list[str]]:
     groups: dict[tuple[str, str], list[str]] = {}
     for name, point in points.items():
         key = f"{point.bias if point.bias > 1e-9 else 0:.6g}", f"{point.deviation:.6g}"
+        key = ("", name) if np.isnan(point.bias) else key
         groups.setdefault(key, []).append(name)
     return list(groups.values())
 
@@ -91,11 +100,14 @@ def _with_one_error(points: "Mapping[str, Point]") -> list[list[str]]:
 def _finding(points: "Mapping[str, Point]") -> str:
     """What the picture shows, in one sentence."""
     right = sum(point.bias <= 1e-9 for point in points.values())
-    if right == len(points):
-        return "All estimators close in on ∇J: 100 times the data, a tenth of the error"
+    biased = [name for name, point in points.items() if point.bias > 1e-9]
+    if not biased:
+        begin = "All estimators" if right == len(points) else f"{right} estimators"
+        return f"{begin} close in on ∇J: 100 times the data, a tenth of the error"
     close = {1: "One estimator closes", 2: "Two estimators close", 3: "Three estimators close"}
     begin = close.get(right, f"{right} estimators close")
-    return f"{begin} in on ∇J. Without γᵗ, more data does not help"
+    ours = "Without γᵗ" if biased == ["reward-to-go, no γ^t"] else f"For {len(biased)} others"
+    return f"{begin} in on ∇J. {ours}, more data does not help"
 
 
 def _runs(bands: "Mapping[str, Sequence[Band]]") -> str:
@@ -109,10 +121,10 @@ def _label_ends(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
     line = 0.05 * np.log(high / low)  # the height of one line of text
-    place = -np.inf
+    place, below = -np.inf, 0
     for end, label, colour in sorted(labels):
         lines = label.count("\n") + 1
-        place = max(np.log(end), place + line * (lines + 1) / 2)
+        place, below = max(np.log(end), place + line * (lines + below) / 2), lines
         axes.annotate(
             label,
             (1.01, np.exp(place)),

@@ -19,8 +19,15 @@ from pgjax.estimators import gradient
 from pgjax.exact.problem import Problem
 from pgjax.types import Estimator, Params, Trajectory
 
-Candidate = Estimator | Function | Callable[[Problem], Estimator | Function]
-"""An Estimator, a function (params, batch) -> gradient, or a function problem -> either."""
+Candidate = (
+    Estimator
+    | Function
+    | Callable[[Problem], Estimator | Function]
+    | Callable[[], Estimator | Function]
+)
+"""An Estimator, a function (params, batch) -> gradient, or a function problem -> either.
+
+A function without arguments that gives either will do too."""
 
 Rollout = Callable[[Params, Key[Array, ""]], Trajectory]
 """(params, key) -> a batch of K trajectories of the policy with these parameters."""
@@ -74,6 +81,8 @@ NEEDS_A_VALUE = (
 def resolve(function: Any, problem: Problem) -> Any:
     """What a function of problem gives; a function of (params, batch), or (params, key), as it is.
 
+    A function without arguments is called.
+
     One that can be called either way, as with an optional second argument, is called with the
     problem: it is a function of problem if that gives an Estimator or a function.
 
@@ -90,7 +99,7 @@ def resolve(function: Any, problem: Problem) -> Any:
             f"problem -> either, got {function!r}"
         )
     if not _accepts(function, 1):
-        return function
+        return function() if _accepts(function, 0) else function
     if not _accepts(function, 2):
         return function(problem)
     try:

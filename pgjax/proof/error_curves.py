@@ -16,13 +16,11 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
-from pgjax import baselines, diagnostics, estimators, exact, policies
-from pgjax.core.compilation import jit_once
+from pgjax import baselines, diagnostics, estimators, exact
 from pgjax.core.float64 import flatten
 from pgjax.core.validation import check_positive
 from pgjax.diagnostics import RunningMoments
 from pgjax.exact.problem import Problem
-from pgjax.exact.tabular import TabularMDP
 from pgjax.proof.error_bands import BLOCK, Runs
 from pgjax.rollouts.episodes import rollout
 from pgjax.types import Estimator, Params, Policy, Trajectory
@@ -41,14 +39,17 @@ class Contender(NamedTuple):
     Attributes:
         name: as tables and pictures print it.
         estimator: weights and term.
-        mean: [P] its exact expectation.
-        variance: [P] of one trajectory, exact; it sums to tr Σ.
+        mean: [P] its exact expectation; None if it is not known.
+        variance: [P] of one trajectory, exact; it sums to tr Σ. None if it is not known.
+        batch_size: K, a power of two up to BLOCK: an estimator that compares trajectories with
+            each other is given batches of K.
     """
 
     name: str
     estimator: Estimator
-    mean: Float[np.ndarray, "P"]
-    variance: Float[np.ndarray, "P"]
+    mean: Float[np.ndarray, "P"] | None
+    variance: Float[np.ndarray, "P"] | None
+    batch_size: int = 1
 
 
 class Point(NamedTuple):
@@ -59,8 +60,8 @@ class Point(NamedTuple):
         error: ‖ĝ − ∇J‖.
         cosine: of ĝ and ∇J.
         standard_error: √(tr Σ̂ / N), Σ̂ from the sample.
-        bias: ‖E ĝ − ∇J‖, exact.
-        deviation: √(tr Σ / N), Σ exact.
+        bias: ‖E ĝ − ∇J‖, exact; NaN if it is not known, and so are `rmse` and `expected_z`.
+        deviation: √(tr Σ / N), Σ exact; from the sample if it is not known.
         rmse: √(bias² + deviation²), the root of the mean squared error.
         largest_z: the largest |ĝ_p − ∇J_p| over the parameters, in standard errors.
         expected_z: the largest |E ĝ_p − ∇J_p| over the parameters, in standard errors.
@@ -81,7 +82,7 @@ class Verdict(NamedTuple):
     """Whether an estimator behaved as its exact bias says.
 
     Attributes:
-        is_biased: its exact bias is not zero.
+        is_biased: its exact bias is not zero; or, if that is not known, it is not `within`.
         within: the sample gradient is within `threshold` standard errors in every parameter.
         threshold: of the two-sided normal test, `alpha` split over the parameters.
         needed: trajectories after which its bias goes unseen once in a thousand; 0 without one.
@@ -96,46 +97,6 @@ class Verdict(NamedTuple):
     def passed(self) -> bool:
         """Unbiased and within, or biased and found out."""
         return self.within != self.is_biased
-
-
-def flax_policy_for(mdp: TabularMDP, hidden: int, key: Array) -> tuple[Policy, Params]:
-    """A Flax MLP policy on the MDP's observations, at parameters away from the uniform policy.
-
-    Args:
-        mdp: S states, A actions.
-        hidden: width of the one hidden layer.
-        key: from `jax.random.key`.
-
-    Returns:
-        The policy, and parameters from `scattered_params`.
-
-    Bias: does not apply.
-    """
-    policy = policies.flax_policy(policies.MLP(mdp.num_actions, (hidden,)))
-    return policy, scattered_params(policy, mdp, key)
-
-
-def scattered_params(policy: Policy, mdp: TabularMDP, key: Array) -> Params:
-    """The policy's initial parameters with normal noise of deviation 0.5 added.
-
-    Args:
-        policy: that initialises close to the uniform policy, say.
-        mdp: whose observations it sees.
-        key: from `jax.random.key`.
-
-    Returns:
-        A pytree of floating arrays.
-
-    Bias: does not apply.
-    """
-
-    @jit_once
-    def scattered(key: Array, observation: Array) -> Params:
-        init_key, noise_key = jax.random.split(key)
-        flat, unravel = ravel_pytree(policy.init(init_key, observation))
-        return unravel(flat + 0.5 * jax.random.normal(noise_key, flat.shape, flat.dtype))
-
-    return scattered(key, jnp.asarray(mdp.observation[0]))
 
 
 def contenders(problem: Problem) -> tuple[Contender, ...]:
@@ -257,7 +218,7 @@ def converge(
         num_trajectories=size,
         num_steps=horizon,
     )
-    sample = jax.jit(partial(_chunk, draw, problem.policy, tuple(row.estimator for row in rows)))
+    sample = jax.jit(partial(_chunk, draw, problem.policy, tuple(rows)))
     running: list[RunningMoments] | None = None
     seen = 0
     while seen < last:
@@ -296,6 +257,8 @@ def judge(point: Point, *, num_parameters: int, alpha: float) -> Verdict:
     """
     threshold = float(scipy.stats.norm.isf(alpha / (2 * num_parameters)))
     within = point.largest_z <= threshold
+    if np.isnan(point.bias):
+        return Verdict(not within, within, threshold, 0)
     is_biased = point.bias > 1e-9
     # Expected three standard errors beyond the threshold, a bias goes unseen once in a thousand.
     share = (threshold + 3) / point.expected_z if is_biased else 0.0
@@ -305,42 +268,53 @@ def judge(point: Point, *, num_parameters: int, alpha: float) -> Verdict:
 def _chunk(
     draw: Callable[..., Trajectory],
     policy: Policy,
-    estimators_: tuple[Estimator, ...],
+    rows: tuple[Contender, ...],
     params: Params,
     key: Array,
 ) -> tuple[list[RunningMoments], list[Array]]:
     """By estimator, moments of each FIRST trajectories, and means of each BLOCK of them."""
     batch = draw(policy, params, key=key)
 
-    def moments(estimator: Estimator) -> tuple[RunningMoments, Array]:
-        gradients = estimators.per_trajectory_gradients(estimator, policy, params, batch)
-        flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(gradients)
-        segments = flat.reshape(-1, FIRST, flat.shape[1])
-        blocks = flat.reshape(-1, BLOCK, flat.shape[1]).mean(axis=1)
+    def moments(row: Contender) -> tuple[RunningMoments, Array]:
+        K = row.batch_size
+        flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(_estimates(row, policy, params, batch))
+        segments = flat.reshape(-1, FIRST // K, flat.shape[1])
+        blocks = flat.reshape(-1, BLOCK // K, flat.shape[1]).mean(axis=1)
         return jax.vmap(diagnostics.running_moments)(segments), blocks
 
-    found = [moments(estimator) for estimator in estimators_]
+    found = [moments(row) for row in rows]
     return [segments for segments, _ in found], [blocks for _, blocks in found]
 
 
+def _estimates(row: Contender, policy: Policy, params: Params, batch: Trajectory) -> Params:
+    """The estimates [N/K, ...] from N trajectories, in batches of K."""
+    if row.batch_size == 1:
+        return estimators.per_trajectory_gradients(row.estimator, policy, params, batch)
+    batches = jax.tree.map(lambda x: x.reshape(-1, row.batch_size, *x.shape[1:]), batch)
+    return jax.vmap(lambda each: estimators.gradient(row.estimator, policy, params, each))(batches)
+
+
 def _point(row: Contender, moments: RunningMoments, truth: np.ndarray) -> Point:
-    mean, N = np.asarray(moments.mean), float(moments.num_samples)
-    sampled = np.asarray(diagnostics.variance(moments))
+    num_estimates = float(moments.num_samples)
+    N = num_estimates * row.batch_size
+    mean, sampled = np.asarray(moments.mean), np.asarray(diagnostics.variance(moments))
     scale = _scale(truth)
-    bias = float(np.linalg.norm(row.mean - truth)) / scale
-    deviation = float(np.sqrt(row.variance.sum() / N)) / scale
+    of_mean = sampled / num_estimates if row.variance is None else row.variance / N
+    expected = np.full_like(truth, np.nan) if row.mean is None else row.mean
+    bias = float(np.linalg.norm(expected - truth)) / scale
+    deviation = float(np.sqrt(of_mean.sum())) / scale
     # Single-precision samples carry rounding of their own, where a variance is nearly zero.
-    error_bar = np.maximum(np.sqrt(row.variance / N), 1e-5 * scale)
+    error_bar = np.maximum(np.sqrt(of_mean), 1e-5 * scale)
     return Point(
         num_trajectories=int(N),
         error=float(np.linalg.norm(mean - truth)) / scale,
         cosine=float(mean @ truth / (np.linalg.norm(mean) * scale)) if mean.any() else 0.0,
-        standard_error=float(np.sqrt(sampled.sum() / N)) / scale,
+        standard_error=float(np.sqrt(sampled.sum() / num_estimates)) / scale,
         bias=bias,
         deviation=deviation,
         rmse=float(np.hypot(bias, deviation)),
         largest_z=float(np.max(np.abs(mean - truth) / error_bar)),
-        expected_z=float(np.max(np.abs(row.mean - truth) / error_bar)),
+        expected_z=float(np.max(np.abs(expected - truth) / error_bar)),
     )
 
 
