@@ -1308,7 +1308,8 @@ NOT_IN_TABLE = {
         [
             *("beyond.parameter_space.SearchDistribution", "environments.base.Step"),
             *("training.minibatches.Settings", "types.MaskedObservation", "types.Trajectory"),
-            *("settings.ReinforceSettings", "settings.A2CSettings", "settings.PPOSettings"),
+            *("settings.algorithms.ReinforceSettings", "settings.algorithms.A2CSettings"),
+            "settings.algorithms.PPOSettings",
         ],
         USED,
     ),

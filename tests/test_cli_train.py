@@ -258,6 +258,13 @@ def test_help_needs_neither_jax_nor_gymnax_nor_matplotlib():
     assert "--learning-rate" in answer.stdout
 
 
+def test_python_m_pgjax_is_the_command() -> None:
+    for arguments, status, words in (("--version", 0, f"pgjax {pgjax.__version__}"), ("x", 2, "")):
+        call = [sys.executable, "-m", "pgjax", arguments]
+        answer = subprocess.run(call, capture_output=True, text=True)
+        assert (answer.returncode, answer.stdout.strip()) == (status, words)
+
+
 def test_until_stops_at_the_first_batch_that_is_good_enough(tmp_path, capsys):
     base = [*TRAIN, "--output", str(tmp_path / "easy")]
     assert main([*base, "--until", "-1000"]) == 0

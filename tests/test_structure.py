@@ -31,6 +31,7 @@ ORDER = [
     "exact",
     *("weights", "environments", "estimators", "regularization", "tokens", "control_variates"),
     *("enumeration", "rollouts", "beyond", "expectations", "training", "proof", "cli"),
+    "__main__",
 ]
 PATHS = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
