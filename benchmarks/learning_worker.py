@@ -59,7 +59,7 @@ def pgjax(algorithm: str, name: str, seed: int) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from pgjax import environments
+    from pgjax import environments, settings
     from pgjax.cli import algorithms
     from pgjax.training import advance, evaluate
 
@@ -85,7 +85,7 @@ def pgjax(algorithm: str, name: str, seed: int) -> dict[str, Any]:
         environment,
         jax.random.key(1_000_000 + seed),
         num_trajectories=128,
-        num_steps=environment.time_limit or algorithms.MAX_DEFAULT_STEPS,
+        num_steps=environment.time_limit or settings.MAX_DEFAULT_STEPS,
     )
     return {
         "settings": description["settings"],

@@ -1068,7 +1068,23 @@ ROWS = [
     ),
     row("training.runs.checkpoints.restore_latest", like=Kind({"w": SEQUENCE}, {})),
     row("training.runs.checkpoints.steps"),
-    row("training.runs.loading.load"),
+    row(
+        "training.runs.loading.load",
+        skip={"environment": "read only if the run says that it had its own", "policy": "the same"},
+    ),
+    *(
+        row(
+            f"training.runs.starting.{name}",
+            skip={"parts": "in the table under training.algorithms", **others},
+            directory=PATHS.with_good("/dev/null/run"),
+            environment=NAMED,
+            settings=of_type(ON_EPISODES),
+            seed=SEEDS,
+            overwrite=Kind(False, {}),
+            options=of_type(training.RunOptions()),
+        )
+        for name, others in (("start", {}), ("resume", {"environment": "read if a run had one"}))
+    ),
     # proof
     row(
         "proof.unbiased.assert_unbiased",
@@ -1297,6 +1313,7 @@ NOT_IN_TABLE = {
             *("rollouts.windows.Finished", "rollouts.windows.Running", "rollouts.windows.Stream"),
             *("rollouts.windows.Window", "training.on_windows.ReturnScale"),
             *("training.on_windows.State", "training.algorithm.Metrics", "types.Moments"),
+            "training.runs.loop.RunFailedError",
             *("training.algorithm.Training", "training.runs.checkpoints.Checkpoint"),
             *("types.Spread", "exact.tabular.named.NamedMDP", "proof.registry.row.Row"),
             *("expectations.natural.Natural", "proof.registry.rows_expectations.ExpectationRow"),
@@ -1309,7 +1326,7 @@ NOT_IN_TABLE = {
             *("beyond.parameter_space.SearchDistribution", "environments.base.Step"),
             *("training.minibatches.Settings", "types.MaskedObservation", "types.Trajectory"),
             *("settings.algorithms.ReinforceSettings", "settings.algorithms.A2CSettings"),
-            "settings.algorithms.PPOSettings",
+            *("settings.algorithms.PPOSettings", "settings.runs.RunOptions"),
         ],
         USED,
     ),

@@ -3,7 +3,6 @@
 That process imports this module too, before it imports JAX.
 """
 
-import json
 import multiprocessing
 import os
 import resource
@@ -28,19 +27,18 @@ def compiled_once() -> Iterator[None]:
     """Within, runs with the same options share their compiled step, as the functions are pure."""
     import pytest
 
-    from pgjax.cli import train
+    from pgjax.training.runs import starting
 
-    original, made = train._make, {}
+    original, made = starting._make, {}
 
-    def make(arguments):
-        options = train._options(arguments)
-        key = json.dumps({name: x for name, x in options.items() if name not in train.FREE})
+    def make(environment, settings, seed, parts):
+        key = repr((environment, settings, seed, parts))
         if key not in made:
-            made[key] = original(arguments)
+            made[key] = original(environment, settings, seed, parts)
         return made[key]
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(train, "_make", make)
+        monkeypatch.setattr(starting, "_make", make)
         yield
 
 
@@ -49,14 +47,14 @@ def sketches() -> Iterator[None]:
     """Within, a learning curve is a line of text; elsewhere is tested what it shows."""
     import pytest
 
-    from pgjax.cli import plots
+    from pgjax.training.runs import curve
 
     class Sketch:
         def savefig(self, path: Path, dpi: int) -> None:
             path.write_text("a sketch")
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(plots, "learning_curve", lambda rows, title: Sketch())
+        monkeypatch.setattr(curve, "learning_curve", lambda rows, title: Sketch())
         yield
 
 

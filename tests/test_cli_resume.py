@@ -142,6 +142,11 @@ def resume(directory, *arguments):
     return main(["train", "--resume", str(directory), *arguments])
 
 
+def the_error(capsys):
+    (line,) = errors(capsys)
+    return line
+
+
 def errors(capsys):
     return capsys.readouterr().err.splitlines()
 
@@ -487,12 +492,19 @@ def test_a_run_goes_on_from_what_a_kill_leaves_at_any_write(whole, tmp_path, mon
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_that_is_asked_to_stop_saves_and_leaves_with_status_zero(number, tmp_path, start):
+def test_a_process_that_is_asked_to_stop_saves_and_leaves_with_status_zero(
+    number, tmp_path, start, capsys
+):
     directory = tmp_path / "run"
     begin = ["train", "DeepSea-bsuite", "--num-trajectories", "4", "--updates", "100000"]
     asked = f"{number.name}: the update is finished and saved first"
     with start([*begin, "--output", str(directory)], hold="update 3") as child:
         child.wait_until("update 3")
+        before = (directory / saved_runs.LOG).read_bytes()
+        for second in (["train", "--resume"], [*begin, "--overwrite", "--output"]):
+            assert main([*second, str(directory)]) == 2
+            assert "another process is training in" in the_error(capsys)
+        assert (directory / saved_runs.LOG).read_bytes() == before
         child.signal(number)
         child.wait_until(asked)
         child.go_on()

@@ -8,7 +8,7 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from pgjax import __version__
 from pgjax.cli import certify, check, compare, converge, evaluate, train
 from pgjax.cli.arguments import Once
 from pgjax.cli.encodings import any_encoding
+from pgjax.cli.interrupts import noted_interrupts
 
 COMMANDS = {
     "certify": certify,
@@ -29,11 +30,17 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; bad input gives one line and status 2, never a traceback."""
-    with any_encoding():
-        return _run(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    with any_encoding(), noted_interrupts() as interrupted:
+        try:
+            return _run(argv, interrupted)
+        except BaseException as error:
+            if not (interrupted() or isinstance(error, KeyboardInterrupt)):
+                raise
+            return _interrupted(argv)
 
 
-def _run(argv: Sequence[str]) -> int:
+def _run(argv: Sequence[str], interrupted: Callable[[], bool]) -> int:
     parser = _parser()
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -43,12 +50,17 @@ def _run(argv: Sequence[str]) -> int:
     try:
         return arguments.run(arguments)
     except (ValueError, TypeError, OSError, ImportError) as error:
+        if interrupted():
+            raise
         message = " ".join(str(error).split())
         print(f"pgjax {arguments.command}: error: {message}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"pgjax {arguments.command}: interrupted", file=sys.stderr)
-        return 130
+
+
+def _interrupted(argv: Sequence[str]) -> int:
+    name = f" {argv[0]}" if argv and argv[0] in COMMANDS else ""
+    print(f"pgjax{name}: interrupted", file=sys.stderr)
+    return 130
 
 
 def _use_compilation_cache() -> None:

@@ -19,12 +19,12 @@ from pgjax.settings import (
     BASELINES,
     CHOICE,
     COUNT,
-    MAX_DEFAULT_STEPS,
     NONNEGATIVE,
     OPEN_RATE,
     POSITIVE,
     RATE,
     SETTINGS,
+    Settings,
     options,
 )
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from jax import Array
 
     from pgjax.environments.conversion import AnyEnvironment
-    from pgjax.training.algorithm import Algorithm, Training
+    from pgjax.training.algorithm import Training
     from pgjax.types import Policy, RecurrentPolicy
 
 
@@ -132,51 +132,27 @@ def make(arguments: argparse.Namespace, environment: "AnyEnvironment", key: "Arr
         TypeError: if no default network fits the environment's actions.
     """
     from pgjax.training.algorithm import begin
+    from pgjax.training.runs import making
 
-    algorithm, description = build(arguments, environment)
-    return begin(algorithm, key), description, algorithm.policy
+    made = making.make(environment, settings(arguments), {})
+    return begin(made.algorithm, key), made.description, made.algorithm.policy
 
 
-def build(
-    arguments: argparse.Namespace, environment: "AnyEnvironment"
-) -> "tuple[Algorithm, dict[str, Any]]":
-    """The Algorithm of the arguments, and its description for `config.json`."""
-    from pgjax.environments.conversion import as_environment
-    from pgjax.training.algorithms import ALGORITHMS
-    from pgjax.training.networks import default_critic, network_description, network_for
+def settings(arguments: argparse.Namespace) -> Settings:
+    """The settings that the arguments ask for; options left out have the algorithm's defaults.
 
+    Raises:
+        ValueError: if options do not fit each other or the algorithm.
+    """
     arguments = complete(arguments)
-    name = arguments.algorithm
-    if name == "reinforce":
-        if arguments.baseline == "leave-one-out" and arguments.num_trajectories < 2:
-            raise ValueError(
-                "--baseline leave-one-out needs --num-trajectories of at least 2; "
-                "with a single one, use --baseline none"
-            )
-        limit = as_environment(environment).time_limit
-        arguments.num_steps = _num_steps(arguments.num_steps, limit)
-    settings = {option: getattr(arguments, option) for option in DEFAULTS[name]}
-    record = SETTINGS[name](
-        **{field.name: settings[option] for option, field in options(SETTINGS[name])}
-    )
-    networks = {"network": network_description(network_for(environment))}
-    if name != "reinforce":
-        networks["critic"] = network_description(default_critic(environment))
-    algorithm = ALGORITHMS[name](environment, record)
-    return algorithm, {"algorithm": name, **networks, "settings": settings}
-
-
-def _num_steps(asked: int | None, limit: int | None) -> int:
-    """T; prints a note if it cuts episodes before the environment's limit."""
-    if limit is None:
-        return asked or MAX_DEFAULT_STEPS
-    num_steps = asked or min(limit, MAX_DEFAULT_STEPS)
-    if num_steps < limit:
-        print(
-            f"episodes are cut after {num_steps} steps, before the environment's limit of {limit}: "
-            "the objective is the return up to there"
+    is_single = arguments.algorithm == "reinforce" and arguments.num_trajectories == 1
+    if is_single and arguments.baseline == "leave-one-out":
+        raise ValueError(
+            "--baseline leave-one-out needs --num-trajectories of at least 2; "
+            "with a single one, use --baseline none"
         )
-    return min(num_steps, limit)  # no episode lasts longer
+    kind = SETTINGS[arguments.algorithm]
+    return kind(**{field.name: getattr(arguments, name) for name, field in options(kind)})
 
 
 def _flag(name: str) -> str:

@@ -5,12 +5,14 @@ Each function returns a figure; save it with `savefig`. Imported by the command 
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, PercentFormatter
+
+from pgjax.training.runs.curve import learning_curve as learning_curve
 
 if TYPE_CHECKING:
     from pgjax.diagnostics import Interval
@@ -189,32 +191,6 @@ def _interval(axes: Axes, line: int, interval: "Interval", reach: tuple[float, f
         axes.plot(reach[1], line, ">", color=_COLOURS[0], markersize=6, clip_on=False)
     if np.isfinite(interval.estimate):
         axes.plot(interval.estimate, line, "o", color=_COLOURS[0], markersize=5)
-
-
-def learning_curve(rows: "Sequence[Mapping[str, Any]]", *, title: str) -> Figure:
-    """Mean return of each update's batch, ± one standard error.
-
-    Args:
-        rows: the log of a run, one mapping for each update, with `update`, `environment_steps`
-            so far, `mean_return` and `standard_error`.
-        title: above the picture.
-    """
-    figure, axes = _figure()
-    names = ("update", "mean_return", "standard_error")
-    update, mean, error = (np.array([row[name] for row in rows], float) for name in names)
-    band = axes.fill_between(
-        update, mean - error, mean + error, color=_COLOURS[0], alpha=0.25, linewidth=0
-    )
-    (line,) = axes.plot(update, mean, color=_COLOURS[0], linewidth=1.8)
-    if len(rows) == 1:  # a line through one point is invisible
-        line.set_marker("o")
-    axes.legend([(band, line)], ["mean ± standard error"], frameon=False, loc="best")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    steps = EngFormatter(places=1, sep="")(rows[-1]["environment_steps"])
-    axes.set_xlabel(f"update ({steps} environment steps in all)")
-    axes.set_ylabel("return per episode, undiscounted")
-    axes.set_title(title)
-    return figure
 
 
 def _figure() -> tuple[Figure, Axes]:

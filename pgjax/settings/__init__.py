@@ -19,3 +19,4 @@ from pgjax.settings.algorithms import Settings as Settings
 from pgjax.settings.algorithms import option_name as option_name
 from pgjax.settings.algorithms import options as options
 from pgjax.settings.algorithms import setting as setting
+from pgjax.settings.runs import RunOptions as RunOptions

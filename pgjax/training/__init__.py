@@ -13,6 +13,7 @@ TypeError if it is not an integer, or `environment` or `key` is of another kind.
 from pgjax.settings import A2CSettings as A2CSettings
 from pgjax.settings import PPOSettings as PPOSettings
 from pgjax.settings import ReinforceSettings as ReinforceSettings
+from pgjax.settings import RunOptions as RunOptions
 from pgjax.training.algorithm import Algorithm as Algorithm
 from pgjax.training.algorithm import Metrics as Metrics
 from pgjax.training.algorithm import Training as Training
@@ -30,3 +31,6 @@ from pgjax.training.networks import default_network as default_network
 from pgjax.training.networks import initial_params as initial_params
 from pgjax.training.on_episodes import policy_gradient as policy_gradient
 from pgjax.training.on_episodes import train as train
+from pgjax.training.runs.loop import RunFailedError as RunFailedError
+from pgjax.training.runs.starting import resume as resume
+from pgjax.training.runs.starting import start as start

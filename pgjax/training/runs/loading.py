@@ -1,4 +1,4 @@
-"""A saved run as a record: environment, policy, parameters and settings."""
+"""A run as a record: environment, policy, parameters, settings and log."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,12 @@ from jaxtyping import Float
 
 from pgjax.core.validation import check_kind, check_positive
 from pgjax.environments import Environment
+from pgjax.environments.conversion import AnyEnvironment
 from pgjax.policies.greedy import greedy as greedily
 from pgjax.training.evaluation import evaluate
 from pgjax.training.runs import saved_runs
-from pgjax.types import Params, Policy
+from pgjax.training.runs.log import Row, read
+from pgjax.types import Params, Policy, RecurrentPolicy
 
 UNLIMITED = 1000
 """Steps of an episode, if the environment has no limit."""
@@ -20,7 +22,7 @@ UNLIMITED = 1000
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of `pgjax train` left in its directory.
+    """What a run left in its directory: one of `pgjax train`, or of `pgjax.training.start`.
 
     Attributes:
         directory: of the run.
@@ -33,10 +35,20 @@ class Run:
 
     directory: Path
     environment: Environment
-    policy: Policy
+    policy: Policy | RecurrentPolicy
     params: Params
     settings: dict[str, Any]
     config: dict[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all updates are made, or the return asked for is reached."""
+        return bool(self.config.get("finished"))
+
+    @property
+    def log(self) -> list[Row]:
+        """The rows of `log.jsonl`, one an update; what is not finite in them is NaN."""
+        return read(self.directory / saved_runs.LOG)
 
     def num_steps(self, asked: int | None = None) -> int:
         """Steps after which an episode of an evaluation is cut: as asked, or the own limit."""
@@ -66,8 +78,9 @@ class Run:
         check_positive("episodes", episodes)
         # Training splits key(seed); folding a number in keeps evaluation apart at equal seeds.
         key = jax.random.fold_in(jax.random.key(seed), int.from_bytes(b"eval"))
+        policy: Any = self.policy
         return evaluate(
-            greedily(self.policy) if greedy else self.policy,
+            greedily(policy) if greedy else policy,
             self.params,
             self.environment,
             key,
@@ -76,11 +89,19 @@ class Run:
         )
 
 
-def load(directory: Path | str) -> Run:
-    """The run in a directory that `pgjax train` wrote.
+def load(
+    directory: Path | str,
+    *,
+    environment: "AnyEnvironment | None" = None,
+    policy: Policy | RecurrentPolicy | None = None,
+) -> Run:
+    """The run in a directory that `pgjax train` or `pgjax.training.start` wrote.
 
     Args:
-        directory: the `--output` of the training.
+        directory: of the run.
+        environment: the one that it was trained in, if that was no name.
+        policy: the one that was trained, if that was not the default network's; an agent's is
+            `agent.policy`.
 
     Returns:
         A Run: environment, policy, parameters, settings; `run.evaluate()` gives returns.
@@ -89,5 +110,5 @@ def load(directory: Path | str) -> Run:
         ValueError: if there is no run, or its files cannot be read, or they do not fit each other.
     """
     check_kind("directory", directory, (str, Path), "the --output of a `pgjax train`")
-    config, environment, policy, params = saved_runs.load(Path(directory))
-    return Run(Path(directory), environment, policy, params, config.get("settings", {}), config)
+    config, record, made, params = saved_runs.load(Path(directory), environment, policy)
+    return Run(Path(directory), record, made, params, config.get("settings", {}), config)

@@ -53,6 +53,16 @@ class RunLog:
         self._lines, self.waiting = b"", 0
 
 
+def read(path: Path) -> list[Row]:
+    """The rows of a log, in the order of the file, which stays as it is; none if there is no file.
+
+    Args:
+        path: of the log.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    return [row for line in content.splitlines(keepends=True) if (row := _row(line)) is not None]
+
+
 def read_until(path: Path, last: int) -> list[Row]:
     """The rows of updates 1..last; everything else is removed from the file.
 

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+from pgjax.settings import RunOptions
 from pgjax.training.algorithm import Metrics, Training, advance
 from pgjax.training.runs import checkpoints, saved_runs
 from pgjax.training.runs.advice import advice
-from pgjax.training.runs.log import Row, RunLog
+from pgjax.training.runs.log import RunLog
 from pgjax.training.runs.progress import reporter
 from pgjax.training.runs.signals import interruptions
 
@@ -44,19 +45,35 @@ class Plan(NamedTuple):
     Attributes:
         directory: of the run.
         updates: the number in all.
-        until: a mean return to stop at; None for all updates.
-        checkpoint_every: a number of updates; None for every `SECONDS`.
-        draw: rows of the log -> a figure of the learning curve; None for no figure.
+        options: when it stops, saves and prints.
+        title: of the learning curve.
+        resume: how to go on with the run, for messages.
     """
 
     directory: Path
     updates: int
-    until: float | None
-    checkpoint_every: int | None
-    draw: Callable[[list[Row]], Any] | None
+    options: RunOptions
+    title: str
+    resume: str
 
 
-def run_updates(training: Training, progress: Progress, log: RunLog, plan: Plan) -> int:
+class Ending(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        progress: at the end.
+        finished: whether it is done; false if a signal stopped it, and it can be resumed.
+    """
+
+    progress: Progress
+    finished: bool
+
+
+class RunFailedError(RuntimeError):
+    """A run stopped by a fault; what could be saved is saved, and the message says where."""
+
+
+def run_updates(training: Training, progress: Progress, log: RunLog, plan: Plan) -> Ending:
     """Update, log and save, until the plan is done, a signal asks to stop, or an update fails.
 
     Args:
@@ -66,20 +83,34 @@ def run_updates(training: Training, progress: Progress, log: RunLog, plan: Plan)
         plan: of the run.
 
     Returns:
-        The exit status: 0 if the run has ended, or is saved and can be resumed.
+        The Ending; the run is done, or saved so that it can be resumed.
+
+    Raises:
+        RunFailedError: if an update is not finite, the device fails, or the final parameters or the
+            checkpoint after a signal cannot be written.
     """
     run = _Run(training, progress, log, plan)
     with interruptions() as asked:
         try:
-            with reporter(plan.updates) as report:
+            with reporter(plan.updates, quiet=plan.options.quiet) as report:
                 run.update_until_stopped(asked, report)
         except (FloatingPointError, jax.errors.JaxRuntimeError) as error:
-            return run.fail(error)
+            raise run.failure(error) from error
         except BaseException:
             run.write_results()
             raise
         signal_name = asked()
-        return run.finish() if run.is_done() or signal_name is None else run.stop(signal_name)
+        if signal_name is None or run.is_done():
+            run.finish()
+            return Ending(run.progress, finished=True)
+        run.stop(signal_name)
+        return Ending(run.progress, finished=False)
+
+
+def say(options: RunOptions, line: str) -> None:
+    """Print one line to standard output, unless the run is to be quiet."""
+    if not options.quiet:
+        print(line, flush=True)
 
 
 def print_message(message: str) -> None:
@@ -123,7 +154,7 @@ class _Run:
         return self.progress.update >= self.plan.updates or self._is_reached()
 
     def _is_reached(self) -> bool:
-        until, rows = self.plan.until, self.log.rows
+        until, rows = self.plan.options.until, self.log.rows
         return until is not None and bool(rows) and rows[-1]["mean_return"] >= until
 
     def _row(self, metrics: Metrics) -> dict[str, Any]:
@@ -136,8 +167,8 @@ class _Run:
         return row | {"seconds": round(time.perf_counter() - self.started_at, 3)}
 
     def _is_due(self) -> bool:
-        if self.plan.checkpoint_every is not None:
-            return self.progress.update % self.plan.checkpoint_every == 0
+        if self.plan.options.checkpoint_every is not None:
+            return self.progress.update % self.plan.options.checkpoint_every == 0
         return time.monotonic() - self.saved_at >= max(SECONDS, self.cost / SHARE)
 
     def checkpoint(self) -> bool:
@@ -164,45 +195,40 @@ class _Run:
         if self.log.waiting:
             print_message(f"warning: {saved_runs.LOG} lacks the last {self.log.waiting} updates")
         written = self._write_params()
-        if self.log.rows and (draw := self.plan.draw) is not None:
-            self._attempt(saved_runs.CURVE, lambda: self._draw(draw))
+        if self.log.rows:
+            self._attempt(saved_runs.CURVE, self._draw)
         return written
 
-    def finish(self) -> int:
+    def finish(self) -> None:
         """Write the results of a run that is done."""
         if not self.write_results():
-            print_message(f"error: the final parameters are not saved; {self._last_checkpoint()}")
-            return 1
+            raise RunFailedError(f"the final parameters are not saved; {self._last_checkpoint()}")
         directory, update = self.plan.directory, self.progress.update
         self._attempt(saved_runs.CONFIG, lambda: saved_runs.mark_finished(directory, update))
         for sentence in advice(self.log.rows):
             print_message(f"warning: {sentence}")
-        if self.plan.until is not None and self.log.rows:
-            self._print(_verdict(self.log.rows[-1], self.plan.until))
+        if self.plan.options.until is not None and self.log.rows:
+            self._print(_verdict(self.log.rows[-1], self.plan.options.until))
         self._print(f"saved in {directory}; try: pgjax evaluate {directory}")
-        return 0
 
-    def stop(self, signal_name: str) -> int:
+    def stop(self, signal_name: str) -> None:
         """Save the run after a signal, and print how to resume it."""
         self.ending = True
         saved = self.checkpoint()
         self.write_results()
         where = f"{signal_name} after update {self.progress.update} of {self.plan.updates}"
-        resume = f"pgjax train --resume {self.plan.directory}"
+        resume = self.plan.resume
         if not saved:
             last = self._last_checkpoint()
-            print_message(f"error: {where}: it is not saved; {last}; try: {resume}")
-            return 1
+            raise RunFailedError(f"{where}: it is not saved; {last}; try: {resume}")
         self._print(f"{where}: saved; go on with: {resume}")
-        return 0
 
-    def fail(self, error: Exception) -> int:
+    def failure(self, error: Exception) -> RunFailedError:
         """Save the updates before one that failed: it was not finite, or the device failed."""
         self.ending = True
         self.checkpoint()
         self.write_results()
-        print_message(f"error: {' '.join(str(error).split())}; {self._last_checkpoint()}")
-        return 1
+        return RunFailedError(f"{' '.join(str(error).split())}; {self._last_checkpoint()}")
 
     def _last_checkpoint(self) -> str:
         folder = self.plan.directory / saved_runs.CHECKPOINTS
@@ -217,12 +243,14 @@ class _Run:
 
         return self._attempt(saved_runs.PARAMS, write)
 
-    def _draw(self, draw: Callable[[list[Row]], Any]) -> None:
-        figure = draw(self.log.rows)
+    def _draw(self) -> None:
+        from pgjax.training.runs import curve  # Matplotlib takes a second
+
+        figure = curve.learning_curve(self.log.rows, title=self.plan.title)
         figure.savefig(self.plan.directory / saved_runs.CURVE, dpi=150)
 
     def _print(self, line: str) -> None:
-        self._show(lambda: print(line, flush=True))
+        self._show(lambda: say(self.plan.options, line))
 
     def _show(self, write: Callable[[], Any]) -> None:
         """Print; standard output may be a file on the full disk, or a closed terminal."""

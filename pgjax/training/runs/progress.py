@@ -7,8 +7,11 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def reporter(updates: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that takes each row of the log, and prints some of them."""
+def reporter(updates: int, *, quiet: bool = False) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that takes each row of the log, and prints some of them; none if `quiet`."""
+    if quiet:
+        yield lambda row: None
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,

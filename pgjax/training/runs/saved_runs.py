@@ -9,23 +9,28 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 from flax import linen, serialization
 
 from pgjax import __version__, environments, policies
+from pgjax.core.validation import check_policy
 from pgjax.environments import Environment
+from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.training.networks import initial_params, policy_of
-from pgjax.types import Params, Policy
+from pgjax.types import Params, Policy, RecurrentPolicy
 
 CONFIG, PARAMS, LOG, CURVE = "config.json", "params.msgpack", "log.jsonl", "learning_curve.png"
 FILES = (CONFIG, PARAMS, LOG, CURVE)
 CHECKPOINTS = "checkpoints"
 DIGEST = "params_sha256"
 """The entry of a finished run's config that tells whether its parameters are what was saved."""
+
+AnyPolicy: TypeAlias = Policy | RecurrentPolicy
 
 
 @contextlib.contextmanager
@@ -36,8 +41,15 @@ def locked(directory: Path) -> Iterator[None]:
 
     Raises:
         ValueError: if another process trains there.
+        PermissionError: if nothing can be written there.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(directory, error.strerror) from error
+    effective = os.access in os.supports_effective_ids
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=effective):
+        raise _unwritable(directory, "it is read-only")
     try:
         import fcntl
     except ImportError:  # Windows has no such lock
@@ -55,6 +67,12 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+def _unwritable(directory: Path, reason: str | None) -> PermissionError:
+    return PermissionError(
+        f"nothing can be written in {directory} ({reason}); choose another directory"
+    )
 
 
 def begin(directory: Path, config: dict, *, overwrite: bool) -> None:
@@ -121,6 +139,22 @@ def read_config(directory: Path) -> dict:
     return config
 
 
+def check_own(directory: Path, config: dict, given: Iterable[str]) -> None:
+    """Raise a ValueError if the parts given are not those that a run began with."""
+    own, given = config.get("own", []), list(given)
+    if missing := [name for name in own if name not in given]:
+        words = ", ".join(f"{name}=..." for name in own)
+        raise ValueError(
+            f"the run in {directory} began with its own {' and '.join(missing)}, which cannot be "
+            f"written to a file; give in Python what it began with: {words}"
+        )
+    if added := [name for name in given if name not in own]:
+        raise ValueError(
+            f"the run in {directory} began without its own {' and '.join(added)}; omit it, or "
+            "start another run in another directory"
+        )
+
+
 def differences(directory: Path, config: dict, description: dict) -> list[str]:
     """Descriptions of the versions that changed since the run began.
 
@@ -165,8 +199,15 @@ def _write_whole(path: Path, content: bytes) -> None:
         raise
 
 
-def load(directory: Path) -> tuple[dict, Environment, Policy, Params]:
+def load(
+    directory: Path, environment: "AnyEnvironment | None" = None, policy: AnyPolicy | None = None
+) -> tuple[dict, Environment, Any, Params]:
     """(config, environment, policy, params) of a saved run.
+
+    Args:
+        directory: of the run.
+        environment: that it was trained in, if that was no name.
+        policy: that was trained, if that was not the default network's.
 
     Raises:
         ValueError: if there is no run, or its files cannot be read, or they do not fit each other.
@@ -178,8 +219,14 @@ def load(directory: Path) -> tuple[dict, Environment, Policy, Params]:
             "pass the --output directory of a `pgjax train`"
         )
     config, network = _read_config(directory / CONFIG)
-    environment = environments.make(config["environment"])
-    policy = policy_of(network)
+    if environment is None:
+        _refuse_without(directory, config, "environment", "environment" in config.get("own", []))
+        environment = environments.make(config["environment"])
+    if policy is None:
+        _refuse_without(directory, config, "policy", network is None)
+        policy = policy_of(network)
+    environment = as_environment(environment)
+    check_policy(policy)
     digest = config.get(DIGEST) if config.get("finished") else None
     params = _read_params(directory / PARAMS, digest)
     expected = jax.eval_shape(
@@ -193,11 +240,22 @@ def load(directory: Path) -> tuple[dict, Environment, Policy, Params]:
     return config, environment, policy, jax.tree.map(jax.numpy.asarray, params)
 
 
-def _read_config(path: Path) -> tuple[dict, linen.Module]:
+def _refuse_without(directory: Path, config: dict, part: str, is_own: bool) -> None:
+    if is_own:
+        raise ValueError(
+            f"the run in {directory} was trained with {part}=... of its own; load it in Python: "
+            f"pgjax.load({str(directory)!r}, {part}=...)"
+        )
+
+
+def _read_config(path: Path) -> tuple[dict, Any]:
+    """The config, and the network in it; None if the run has its own policy."""
     known = (policies.MLP, policies.ConvNet, policies.GaussianMLP)
     networks: dict[str, Callable[..., linen.Module]] = {net.__name__: net for net in known}
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config = dict(json.loads(path.read_text("utf-8")))
+        if "network" not in config and {"policy", "agent"} & set(config.get("own", [])):
+            return {"environment": str(config["environment"])} | config, None
         fields = dict(config["network"])
         network = networks[fields.pop("class")]
         # JSON turns tuples into lists; a module must be hashable.

@@ -1,0 +1,20 @@
+"""Options of a run in a directory."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """When a run in a directory stops, saves and reports. These change no update.
+
+    Attributes:
+        until: a mean return; the run stops at the first batch that has at least this. None makes
+            all updates.
+        checkpoint_every: a number of updates; None is every 30 seconds, or more rarely where saving
+            takes over 2 % of the time.
+        quiet: print nothing but warnings.
+    """
+
+    until: float | None = None
+    checkpoint_every: int | None = None
+    quiet: bool = False
