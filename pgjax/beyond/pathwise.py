@@ -16,7 +16,6 @@ from jaxtyping import Float, Key, PyTree, UInt32
 
 from pgjax.core.devices import varying
 from pgjax.core.validation import check_counts, check_key, check_params, check_rate
-from pgjax.environments import from_gymnax
 from pgjax.environments.base import Environment
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.records import as_record
@@ -130,6 +129,8 @@ def differentiable(environment: Any, params: Any = None) -> Environment:
     References:
         gymnax: Lange (2022); `Environment.with_transition_gradients`.
     """
+    from pgjax.environments import from_gymnax  # slow to import
+
     if not isinstance(environment, from_gymnax.GymnaxEnvironment):
         raise TypeError(
             "environment must be of gymnax, gymnax.make(name)[0], got "

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import as_float64, in_float64, to_jax
 from pgjax.core.validation import check_params
 from pgjax.exact.problem import Problem, check_problem
@@ -45,7 +46,7 @@ def action_probabilities(problem: Problem) -> Float[np.ndarray, "S A"]:
     check_problem(problem)
     mdp, params = problem.mdp, jax.tree.map(as_float64, problem.params)
     observation = to_jax(mdp.observation)
-    table = np.asarray(log_prob_table(problem.policy, params, observation, mdp.num_actions))
+    table = np.asarray(_table_once(problem.policy, params, observation, mdp.num_actions))
     probabilities = np.exp(table)
     off = np.abs(probabilities.sum(-1) - 1)
     if not np.all(off < 1e-4):  # also caught: NaN
@@ -120,6 +121,9 @@ def log_prob_table(policy: Policy, params: Params, observation: Array, num_actio
     """[S, A] log π(a|s)."""
     over_actions = jax.vmap(policy.log_prob, (None, None, 0))
     return jax.vmap(over_actions, (None, 0, None))(params, observation, jnp.arange(num_actions))
+
+
+_table_once = jit_once(log_prob_table, static_argnums=(0, 3))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from jaxtyping import Float
-from scipy.stats import qmc
 
 from pgjax.expectations.distributions import Distribution, natural_of
 from pgjax.expectations.estimator import (
@@ -143,7 +143,7 @@ def sobol_points(num_samples: int, num_dimensions: int) -> Float[np.ndarray, "N 
         num_dimensions: D.
     """
     power = int(np.ceil(np.log2(num_samples)))
-    return qmc.Sobol(num_dimensions, scramble=False).random_base2(power)[:num_samples]
+    return scipy.stats.qmc.Sobol(num_dimensions, scramble=False).random_base2(power)[:num_samples]
 
 
 def shifted(points: Array, shift: Array) -> Array:

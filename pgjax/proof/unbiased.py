@@ -9,8 +9,9 @@ that it was derived for, and can prove nothing of a user's code.)
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from inspect import isroutine
 from math import comb
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,17 +35,15 @@ from pgjax.proof.candidates import (
     library_rollout,
     resolve,
 )
-from pgjax.proof.expectation_problems import Expectation
 from pgjax.proof.judge import DEFAULT_JUDGE, Judge, check_judge
 from pgjax.proof.problems import off_policy
 from pgjax.proof.problems import problems as all_problems
 from pgjax.proof.report import ITSELF, Finding, Report
-from pgjax.proof.unbiased_expectations import (
-    ExpectationCandidate,
-    concerns_expectations,
-    judged_expectations,
-)
-from pgjax.types import KeyLike, Params, Trajectory, check_function, describe
+from pgjax.types import Estimator, KeyLike, Params, Trajectory, check_function, describe
+
+if TYPE_CHECKING:
+    from pgjax.proof.expectation_problems import Expectation
+    from pgjax.proof.unbiased_expectations import ExpectationCandidate
 
 OTHER = "another policy, of parameters θ/2,"
 GIVEN = "the behaviour policy given"
@@ -55,8 +54,8 @@ FEW = 20_000
 
 
 def assert_unbiased(
-    candidate: Candidate | ExpectationCandidate,
-    problems: Problem | Expectation | Sequence[Problem] | Sequence[Expectation] | None = None,
+    candidate: "Candidate | ExpectationCandidate",
+    problems: "Problem | Expectation | Sequence[Problem] | Sequence[Expectation] | None" = None,
     *,
     batch_size: int | None = None,
     judge: Judge = DEFAULT_JUDGE,
@@ -111,7 +110,9 @@ def assert_unbiased(
     next_key = jax.random.key(0) if key is None else check_key(key)
     K = check_positive("batch_size", 2 if batch_size is None else batch_size)
     check_judge(judge)
-    if concerns_expectations(candidate, problems):
+    if not _concerns_trajectories(candidate, problems):
+        from pgjax.proof.unbiased_expectations import judged_expectations
+
         for name, value in (("rollout", rollout), ("behaviour", behaviour)):
             if value is not None:
                 raise ValueError(f"{name} must be None for an expectation, got {describe(value)}")
@@ -148,6 +149,17 @@ def assert_unbiased(
     if not report.passed:
         raise AssertionError(str(report))
     return report
+
+
+def _concerns_trajectories(candidate: Any, problems: Any) -> bool:
+    """Whether a call is about them, and not about ∇E[f(x)], whose modules take long to import."""
+    given = problems if isinstance(problems, list | tuple) else [problems]
+    of_mdps = all(problem is None or isinstance(problem, Problem) for problem in given)
+    if of_mdps and (isinstance(candidate, Estimator) or isroutine(candidate)):
+        return True
+    from pgjax.proof.unbiased_expectations import concerns_expectations
+
+    return not concerns_expectations(candidate, problems)
 
 
 def _chosen(problems: Any) -> tuple[Problem, ...]:
