@@ -18,7 +18,7 @@ from pgjax.core.float64 import flatten
 from pgjax.environments import from_tabular
 from pgjax.environments.base import Box, Environment, Step
 from pgjax.estimators import gradient
-from pgjax.policies import gaussian_policy, tabular_softmax
+from pgjax.policies import MLP, flax_policy, gaussian_policy, tabular_softmax
 from pgjax.training import advance
 from pgjax.training.minibatches import Rows, Settings, improve, objective
 from pgjax.types import Estimator, Policy
@@ -318,6 +318,22 @@ def test_a_shared_network_is_pulled_by_policy_and_critic(rows):
         assert np.linalg.norm(flatten(found["Dense_0"])) > 1e-3
     for untouched in (by_critic["Dense_1"], by_policy["Dense_2"]):
         assert not np.any(flatten(untouched))
+
+
+def test_an_objective_goes_through_each_network_once(rows):
+    policy = flax_policy(MLP(2, (4,)))
+    parts = replace(policy, entropy=lambda params, observation: jnp.zeros(()))  # needs no network
+
+    def products(policy: Policy) -> int:
+        agent = agents.separate(policy, Linear())
+        params = jax.eval_shape(agent.init, jax.random.key(0), rows.observation[0])
+        aim = jax.grad(partial(objective, agent, terms.score, SETTINGS), has_aux=True)
+        return str(jax.make_jaxpr(aim)(params, rows)).count("dot_general")
+
+    def twice(params: Any, observation: Array) -> Array:  # a function that nobody recognises
+        return policy.entropy(params, observation)
+
+    assert products(policy) == products(parts) < products(replace(policy, entropy=twice))
 
 
 def test_ppo_finds_a_continuous_action():

@@ -27,6 +27,7 @@ from pgjax.core.validation import (
     check_scalars,
 )
 from pgjax.policies.actor_critic import ActorCritic
+from pgjax.policies.distribution import log_prob_and_entropy
 from pgjax.records import record, static
 from pgjax.training.ascent import ascend
 from pgjax.types import Observation, Params, Term
@@ -105,8 +106,9 @@ def objective(
         Schulman, Approximating KL Divergence (2020), k3, for the approximate KL.
     """
     acting = agent.acting(params)
-    log_prob = jax.vmap(partial(agent.policy.log_prob, acting))(rows.observation, rows.action)
-    entropy = jnp.mean(jax.vmap(partial(agent.policy.entropy, acting))(rows.observation))
+    score = partial(log_prob_and_entropy, agent.policy, acting)
+    log_prob, entropies = jax.vmap(score)(rows.observation, rows.action)
+    entropy = jnp.mean(entropies)
     error = jax.vmap(partial(agent.value, params))(rows.observation) - rows.target
     live = jnp.ones(log_prob.shape, bool)
     gain = jnp.mean(term(log_prob, rows.log_prob, rows.advantage, live))
