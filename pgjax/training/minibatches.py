@@ -18,6 +18,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Key, Num, PyTree
 
+from pgjax.core.shuffling import random_order
 from pgjax.core.validation import (
     check_at_least,
     check_finite,
@@ -198,7 +199,7 @@ def _deal_rows(rows: Rows, num_minibatches: int, key: Array) -> Rows:
     """[M, R/M, ...] in random order; a single minibatch keeps the order."""
     size = rows.log_prob.size
     if num_minibatches > 1:
-        order = jax.random.permutation(key, size)
+        order = random_order(key, size)
         rows = jax.tree.map(lambda x: x[order], rows)
     shape = num_minibatches, size // num_minibatches
     return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), rows)
