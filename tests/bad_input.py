@@ -1032,6 +1032,7 @@ ROWS = [
     row("training.algorithm.run"),
     row(
         "training.algorithm.Algorithm",
+        measures=Kind(False, NOTHING | {"a number": 3}),
         init=INIT,
         step=functions(lambda state: state),
         acting=functions(lambda state: state),

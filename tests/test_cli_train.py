@@ -62,6 +62,13 @@ def test_a_run_leaves_its_four_files_and_one_log_line_for_each_update(directory)
     assert [row["environment_steps"] for row in rows] == [32, 64, 96]
     assert all(0 < row["entropy"] <= np.log(2) + 1e-6 for row in rows)
     assert all(row["gradient_norm"] > 0 for row in rows)
+    np.testing.assert_allclose(
+        [row["learning_rate"] for row in rows], [5e-3, 1e-2 / 3, 5e-3 / 3], rtol=1e-6
+    )
+    # Signal and noise take time: they are measured in one update of ten.
+    assert ["gradient_noise" in row for row in rows] == [True, False, False]
+    ratio = rows[0]["gradient_signal"] / rows[0]["gradient_noise"]
+    assert rows[0]["signal_to_noise"] == ratio
     assert (directory / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -25,6 +25,7 @@ from pgjax.environments.conversion import as_environment
 from pgjax.policies import tabular_softmax
 from pgjax.settings import SETTINGS
 from pgjax.training import A2CSettings, PPOSettings, ReinforceSettings
+from pgjax.training.algorithms import falling_adam
 from pgjax.types import Estimator
 
 MDP = tabular.random_mdp()
@@ -96,7 +97,7 @@ def test_reinforce_is_the_loop_of_train_bit_by_bit():
             MDP,
             KEY,
             estimator=reward_to_go(0.9, baseline=baselines.leave_one_out),
-            optimizer=optax.adam(optax.linear_schedule(0.1, 0.0, UPDATES)),
+            optimizer=falling_adam(learning_rate=0.1, num_updates=UPDATES),
             num_trajectories=8,
             num_steps=5,
         )

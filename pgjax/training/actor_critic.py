@@ -27,6 +27,7 @@ from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies.actor_critic import ActorCritic, check_agent
 from pgjax.records import configured
 from pgjax.training.algorithm import Training, begin, given_optimizer
+from pgjax.training.ascent import stating_rate
 from pgjax.training.minibatches import Settings as Settings
 from pgjax.training.minibatches import check_settings
 from pgjax.training.on_windows import ReturnScale as ReturnScale
@@ -59,7 +60,8 @@ def clipped_adam(
     check_positive("num_gradient_steps", num_gradient_steps)
     return optax.chain(
         optax.clip_by_global_norm(max_gradient_norm),
-        optax.adam(optax.linear_schedule(learning_rate, 0.0, num_gradient_steps), eps=1e-5),
+        optax.scale_by_adam(eps=1e-5),
+        stating_rate(optax.linear_schedule(learning_rate, 0.0, num_gradient_steps)),
     )
 
 

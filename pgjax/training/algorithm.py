@@ -15,10 +15,13 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from pgjax.core.validation import check_key, check_kind, check_policy, check_positive
-from pgjax.records import record
-from pgjax.types import KeyLike, Params, Policy, RecurrentPolicy, check_functions
+from pgjax.records import record, static
+from pgjax.types import KeyLike, Params, Policy, RecurrentPolicy, check_functions, describe
 
 Number = float | Float[Array, ""]
+
+MEASURED = 10
+"""Signal and noise of the gradient are measured once in so many updates of a loop in Python."""
 
 
 class Metrics(NamedTuple):
@@ -41,6 +44,9 @@ class Metrics(NamedTuple):
             critic, and 0 or less one that explains nothing.
         approximate_kl: of the policy that acted from the new one, in nats a step.
         clip_fraction: the share of steps whose ratio lies outside 1 ± ε.
+        learning_rate: of the update's last step, if the optimizer states one.
+        gradient_signal: an estimate of ‖E ĝ‖², where it was measured; noise may make it negative.
+        gradient_noise: an estimate of tr Cov ĝ, where it was measured.
         finite: stage -> whether every number in it was finite, in the order in which a fault
             spreads.
     """
@@ -56,6 +62,9 @@ class Metrics(NamedTuple):
     explained_variance: Number | None = None
     approximate_kl: Number | None = None
     clip_fraction: Number | None = None
+    learning_rate: Number | None = None
+    gradient_signal: Number | None = None
+    gradient_noise: Number | None = None
     finite: dict[str, Bool[Array, ""]] | None = None
 
 
@@ -71,18 +80,23 @@ class Algorithm:
         step: state -> (state, Metrics), one update.
         acting: state -> the policy's params.
         policy: acts.
+        measures: whether `step` takes a second argument, a boolean: where it is true, the update
+            also measures signal and noise of its gradient. The state is the same in either case.
 
     References:
         The contract is that of blackjax's samplers.
     """
 
     init: Callable[..., Any]
-    step: Callable[[Any], tuple[Any, Metrics]]
+    step: Callable[..., tuple[Any, Metrics]]
     acting: Callable[[Any], Params]
     policy: Policy | RecurrentPolicy
+    measures: bool = static(default=False)
 
     def __post_init__(self) -> None:
         check_policy(self.policy)
+        if not isinstance(self.measures, bool):
+            raise TypeError(f"measures must be True or False, got {describe(self.measures)}")
         check_functions(
             self,
             init="(key, params=None) -> state",
@@ -96,12 +110,13 @@ class Training(NamedTuple):
 
     Attributes:
         start: a pytree of arrays, the whole state of the run; it may be saved and restored.
-        step: state -> (state, Metrics, {stage: whether it was finite}), compiled, and pure.
+        step: (state, measure=False) -> (state, Metrics, {stage: whether it was finite}), compiled,
+            and pure; `measure` as in an Algorithm that measures.
         params: state -> the policy's parameters.
     """
 
     start: Any
-    step: Callable[[Any], tuple[Any, Metrics, dict[str, Array]]]
+    step: Callable[..., tuple[Any, Metrics, dict[str, Array]]]
     params: Callable[[Any], Params]
 
 
@@ -159,8 +174,8 @@ def begin(algorithm: Algorithm, key: KeyLike, params: Params | None = None) -> T
     check_algorithm(algorithm)
 
     @jax.jit
-    def step(state: Any) -> tuple[Any, Metrics, dict[str, Array]]:
-        state, metrics = algorithm.step(state)
+    def step(state: Any, measure: Any = False) -> tuple[Any, Metrics, dict[str, Array]]:
+        state, metrics = algorithm.step(state, *([measure] if algorithm.measures else []))
         return state, metrics._replace(finite=None), metrics.finite or {}
 
     return Training(algorithm.init(check_key(key), params), step, algorithm.acting)
@@ -174,6 +189,8 @@ def check_algorithm(algorithm: Any) -> None:
 def advance(run: Training, state: Any, index: int) -> tuple[Any, Metrics]:
     """One update, and its metrics on the host.
 
+    The gradient's signal and noise are measured in the first of every `MEASURED` updates.
+
     Args:
         run: whose step is taken.
         state: before the update.
@@ -185,7 +202,7 @@ def advance(run: Training, state: Any, index: int) -> tuple[Any, Metrics]:
     Raises:
         FloatingPointError: if a stage is not finite; the message names it and the update.
     """
-    state, metrics, finite = run.step(state)
+    state, metrics, finite = run.step(state, (index - 1) % MEASURED == 0)
     metrics, finite = jax.device_get((metrics, finite))
     bad = [name for name, is_finite in finite.items() if not is_finite]
     if bad:

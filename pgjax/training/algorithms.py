@@ -54,6 +54,7 @@ from pgjax.settings import (
 )
 from pgjax.training.actor_critic import clipped_adam, standardized_clip
 from pgjax.training.algorithm import Algorithm, given_optimizer
+from pgjax.training.ascent import stating_rate
 from pgjax.training.minibatches import Settings, check_settings
 from pgjax.training.networks import default_critic, network_for, policy_of
 from pgjax.training.on_episodes import on_episodes
@@ -222,9 +223,11 @@ ALGORITHMS = {"reinforce": reinforce, "a2c": a2c, "ppo": ppo}
 def falling_adam(*, learning_rate: float, num_updates: int) -> optax.GradientTransformation:
     """Adam at a rate that falls linearly to zero.
 
-    So the noise is averaged away at the end, where the parameters are kept.
+    So the noise is averaged away at the end, where the parameters are kept. Its state states the
+    rate of its last step.
     """
-    return optax.adam(optax.linear_schedule(learning_rate, 0.0, num_updates))
+    schedule = optax.linear_schedule(learning_rate, 0.0, num_updates)
+    return optax.chain(optax.scale_by_adam(), stating_rate(schedule))
 
 
 def default_num_steps(environment: Environment, num_steps: int | None) -> int:

@@ -131,6 +131,16 @@ def ascend(
     return optax.apply_updates(params, step), optimizer_state
 
 
+def stating_rate(schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Minus the learning rate of a schedule times the update; its state states the rate.
+
+    Args:
+        schedule: number of steps so far -> learning rate.
+    """
+    scaling = optax.inject_hyperparams(optax.scale_by_learning_rate, static_args="flip_sign")
+    return scaling(schedule)
+
+
 def _metrics(batch: Trajectory, gradient: Params, entropy: Array) -> Metrics:
     returns, steps = returns_of(batch), jnp.sum(batch.mask)
     return Metrics(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from pgjax.core.scores import log_probs
 from pgjax.core.validation import (
     check_counts,
     check_estimator,
@@ -18,6 +19,7 @@ from pgjax.core.validation import (
 )
 from pgjax.environments.base import Environment
 from pgjax.environments.conversion import as_environment
+from pgjax.estimators import score_weights
 from pgjax.records import configured
 from pgjax.rollouts.episodes import rollout
 from pgjax.training.algorithm import (
@@ -31,6 +33,7 @@ from pgjax.training.algorithm import (
 )
 from pgjax.training.ascent import update
 from pgjax.training.networks import params_and_key
+from pgjax.training.noise import stated_learning_rate, with_noise
 from pgjax.types import Estimator, KeyLike, Params, Policy, RecurrentPolicy
 
 
@@ -162,6 +165,7 @@ def on_episodes(
         ),
         acting=_first,
         policy=policy,
+        measures=True,
     )
 
 
@@ -182,6 +186,7 @@ def _first_state(
 
 def _step(
     state: EpisodesState,
+    measure: Any = None,
     *,
     policy: Policy | RecurrentPolicy,
     environment: Environment,
@@ -201,9 +206,14 @@ def _step(
         num_trajectories=num_trajectories,
         num_steps=num_steps,
     )
+    before = params
     params, optimizer_state, metrics = update(
         estimator, policy, make_optimizer(), params, optimizer_state, batch
     )
+    metrics = metrics._replace(learning_rate=stated_learning_rate(optimizer_state))
+    if measure is not None:
+        score_weight = score_weights(estimator, batch, log_probs(policy, before, batch))
+        metrics = with_noise(metrics, measure, policy, before, batch, score_weight)
     # The gradient alone would not do: a NaN in the policy hides behind a weight of zero.
     finite = all_finite(
         {

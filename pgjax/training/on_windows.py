@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from pgjax.rollouts import windows
 from pgjax.training.algorithm import Algorithm, Metrics, all_finite
 from pgjax.training.minibatches import Rows, Settings, check_settings, improve
 from pgjax.training.networks import params_and_key
+from pgjax.training.noise import stated_learning_rate, with_noise
 from pgjax.types import KeyLike, Params, Term, Trajectory, Weights
 
 
@@ -89,6 +90,7 @@ def on_windows(
         step=configured(_step, term=term, weigh=weigh, **parts),
         acting=configured(_acting, agent=agent),
         policy=agent.policy,
+        measures=True,
     )
 
 
@@ -167,6 +169,7 @@ def _first_state(
 
 def _step(
     state: State,
+    measure: Any = None,
     *,
     agent: ActorCritic,
     environment: Environment,
@@ -210,10 +213,24 @@ def _step(
         norm,
         steps=steps,
         explained_variance=1 - unexplained / jnp.maximum(jnp.var(rows.target), 1e-12),
+        learning_rate=stated_learning_rate(optimizer_state),
         finite=finite,
         **shown._asdict(),
     )
+    if measure is not None:
+        score_weight = _score_weights(term, rows).reshape(batch.reward.shape)
+        metrics = with_noise(metrics, measure, agent.policy, acting, batch, score_weight)
     return State(params, optimizer_state, stream, key, finished, unit), metrics
+
+
+def _score_weights(term: Term, rows: Rows) -> Array:
+    """[R] the derivative of the mean term by log π(a|s), under the parameters that acted."""
+    live = jnp.ones(rows.log_prob.shape, bool)
+
+    def mean(log_prob: Array) -> Array:
+        return jnp.mean(term(log_prob, rows.log_prob, rows.advantage, live))
+
+    return jax.grad(mean)(rows.log_prob)
 
 
 def _acting(state: State, *, agent: ActorCritic) -> Params:

@@ -1,6 +1,7 @@
 """Warnings in plain words when a run learnt nothing, with the option that may help."""
 
 import math
+import statistics
 from collections.abc import Sequence
 
 from pgjax.training.runs.log import Row
@@ -8,8 +9,14 @@ from pgjax.training.runs.log import Row
 FEWEST = 10
 """Updates before anything is said."""
 
+MANY = 30
+"""Updates within which a critic should explain something, and noise be told from signal."""
+
 COLLAPSED = 0.02
 """The share of its first entropy below which a policy hardly tries anything else."""
+
+DROWNED = 0.1
+"""The ratio of signal to noise, both squared, below which a gradient points almost anywhere."""
 
 
 def advice(rows: Sequence[Row]) -> list[str]:
@@ -49,7 +56,55 @@ def advice(rows: Sequence[Row]) -> list[str]:
             f"{last:.2g} nats, and the return did not rise; try a larger --entropy-weight, or a "
             "smaller --learning-rate"
         )
+    if not _improved(returns):
+        found += [*_on_values(rows), *_on_noise(rows)]
     return found
+
+
+def _on_values(rows: Sequence[Row]) -> list[str]:
+    """On a critic that explains nothing in the last half of the updates."""
+    explained = [row["explained_variance"] for row in rows if "explained_variance" in row]
+    late = [x for x in explained[len(explained) // 2 :] if math.isfinite(x)]
+    if len(explained) < MANY or not late or statistics.median(late) > 0:
+        return []
+    return [
+        f"the values explain nothing: over the last {len(late)} updates the explained variance was "
+        f"{statistics.median(late):.2g} in the median, where 1 is perfect and 0 is no help; try "
+        "more --epochs or another --learning-rate for the critic to learn, or --gae-lambda 1, "
+        "which trusts it less"
+    ]
+
+
+def _on_noise(rows: Sequence[Row]) -> list[str]:
+    """On a gradient that is mostly noise in the last half of the updates where it was measured."""
+    measured = [row for row in rows if "gradient_signal" in row]
+    late = measured[len(measured) // 2 :]
+    if len(rows) < MANY or len(late) < 2:
+        return []
+    signals = [row["gradient_signal"] for row in late]
+    noise = statistics.mean(row["gradient_noise"] for row in late)
+    signal = statistics.mean(signals)
+    error = statistics.stdev(signals) / len(signals) ** 0.5
+    most = signal + 2 * error  # no more than this in the light of the measurements
+    if noise <= 0 or most >= DROWNED * noise:
+        return []
+    is_seen = signal > 2 * error
+    times = _rounded(noise / signal if is_seen else noise / most if most > 0 else math.inf)
+    words = f"about {times} times more" if is_seen else f"more than {times} times more"
+    if times == "inf":
+        words = "far more"
+    option = (
+        "--num-environments or --num-steps" if "value_loss" in rows[0] else "--num-trajectories"
+    )
+    return [
+        f"the gradient is noise at this batch size: {words} trajectories would do; try "
+        f"a larger {option}, or a smaller --discount, which makes returns less noisy"
+    ]
+
+
+def _rounded(number: float) -> str:
+    """A number of times, with two digits."""
+    return f"{float(f'{number:.2g}'):,.0f}" if math.isfinite(number) else "inf"
 
 
 def _improved(returns: list[float]) -> bool:

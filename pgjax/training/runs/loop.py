@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,12 +159,16 @@ class _Run:
         return until is not None and bool(rows) and rows[-1]["mean_return"] >= until
 
     def _row(self, metrics: Metrics) -> dict[str, Any]:
-        row = {
+        row: dict[str, Any] = {
             "update": self.progress.update,
             "environment_steps": self.progress.environment_steps,
         }
-        found = metrics._asdict().items()
-        row |= {name: x for name, x in found if name != "steps" and x is not None}
+        found = {name: x for name, x in metrics._asdict().items() if x is not None}
+        signal, noise = found.pop("gradient_signal", nan), found.pop("gradient_noise", nan)
+        row |= {name: x for name, x in found.items() if name != "steps"}
+        if isfinite(signal) and isfinite(noise):  # not every update measures them
+            row |= {"gradient_signal": signal, "gradient_noise": noise}
+            row["signal_to_noise"] = signal / noise if noise > 0 else nan
         return row | {"seconds": round(time.perf_counter() - self.started_at, 3)}
 
     def _is_due(self) -> bool:

@@ -1,0 +1,158 @@
+"""Signal and noise of an update's gradient, and the learning rate of its last step."""
+
+import math
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import pgjax
+from pgjax import enumeration, estimators, tabular, training
+from pgjax.training import actor_critic, algorithm, noise
+from pgjax.training.algorithms import falling_adam
+from tests.test_training_algorithms import (
+    A2C,
+    KEY,
+    ON_EPISODES,
+    PPO,
+    UPDATES,
+    a2c,
+    assert_same_bits,
+    ppo,
+    reinforce,
+)
+
+PARAMS = jnp.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
+PROBLEM = pgjax.Problem(tabular.random_mdp(), pgjax.tabular_softmax(4, 2), PARAMS, horizon=2)
+
+
+def measured(estimator):
+    """(params, batch) -> signal, noise, and the square of the estimate itself."""
+
+    def measure(params, batch):
+        log_prob = pgjax.log_probs(PROBLEM.policy, params, batch)
+        weight = estimators.score_weights(estimator, batch, log_prob)
+        found = noise.signal_and_noise(PROBLEM.policy, params, batch, weight)
+        gradient = pgjax.gradient(estimator, PROBLEM.policy, params, batch)
+        return jnp.append(found, jnp.sum(gradient**2))
+
+    return measure
+
+
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_signal_and_noise_are_exact_in_the_mean_over_all_batches(batch_size):
+    problem = PROBLEM if batch_size == 2 else replace(PROBLEM, horizon=1)
+    estimator = pgjax.reinforce(0.9, baseline=pgjax.baselines.constant(0.3))
+    single = enumeration.moments(estimator, problem)
+    signal, spread, square = enumeration.moments(
+        measured(estimator), problem, batch_size=batch_size
+    ).mean
+    truth = np.sum(single.mean**2), np.trace(single.covariance) / batch_size
+    np.testing.assert_allclose((signal, spread), truth, rtol=0, atol=1e-12)
+    # The control: the square of the estimate is too large, by the noise.
+    np.testing.assert_allclose(square, sum(truth), rtol=0, atol=1e-12)
+    assert square - signal > 1e-3
+
+
+def test_a_coupled_baseline_is_measured_to_order_one_over_n():
+    estimator = pgjax.reinforce(0.9, baseline=pgjax.baselines.leave_one_out)
+    of_batch = enumeration.moments(estimator, PROBLEM, batch_size=2)
+    _, spread, _ = enumeration.moments(measured(estimator), PROBLEM, batch_size=2).mean
+    exact = np.trace(of_batch.covariance)
+    assert 1e-3 < abs(spread - exact) < exact  # why the docstring says so
+
+
+@pytest.mark.parametrize("number", [1, 40])
+def test_trajectories_that_fill_no_group_are_left_out_and_counted(number):
+    batch = pgjax.rollout(
+        PROBLEM.policy, PARAMS, PROBLEM.mdp, jax.random.key(0), num_trajectories=number, num_steps=2
+    )
+    estimator = pgjax.reinforce(0.9)
+    weight = estimators.score_weights(estimator, batch, batch.log_prob)
+    found = jax.jit(noise.signal_and_noise)(PROBLEM.policy, PARAMS, batch, weight)
+    signal, spread = found
+    if number == 1:
+        assert jnp.isnan(signal)
+        assert jnp.isnan(spread)
+        return
+    size = number // 16
+    each = pgjax.per_trajectory_gradients(estimator, PROBLEM.policy, PARAMS, batch)
+    groups = each[: 16 * size].reshape(16, size, -1).mean(1)
+    of_mean = jnp.sum(jnp.var(groups, axis=0, ddof=1)) / 16
+    np.testing.assert_allclose(signal, jnp.sum(groups.mean(0) ** 2) - of_mean, rtol=1e-5)
+    np.testing.assert_allclose(spread, of_mean * 16 * size / number, rtol=1e-5)
+
+
+NO_CRITIC = {"value_weight": 0.0, "learning_rate": 0.1}
+ONE_STEP = {"epochs": 1, "num_minibatches": 1}
+
+
+@pytest.mark.parametrize(
+    ("learner", "is_whole"),
+    [
+        (reinforce(), True),
+        (a2c(replace(A2C, **NO_CRITIC)), True),
+        (ppo(replace(PPO, **NO_CRITIC, **ONE_STEP)), True),
+        # The control: the critic's and the entropy's gradients are no part of what is measured.
+        (a2c(replace(A2C, entropy_weight=0.3)), False),
+    ],
+    ids=["reinforce", "a2c", "ppo", "a2c with all terms"],
+)
+def test_signal_and_noise_are_of_the_update_s_gradient_and_change_nothing(learner, is_whole):
+    step = jax.jit(learner.step)
+    start = learner.init(KEY)
+    state, metrics = step(start, jnp.bool_(True))
+    square = float(metrics.gradient_norm) ** 2
+    found = float(metrics.gradient_signal + metrics.gradient_noise)
+    assert (abs(found - square) < 1e-5 * square) == is_whole
+    again, unmeasured = step(start, jnp.bool_(False))
+    assert jnp.isnan(unmeasured.gradient_signal)
+    assert jnp.isnan(unmeasured.gradient_noise)
+    assert_same_bits(state, again)
+    in_a_scan = jax.eval_shape(learner.step, start)[1]
+    assert in_a_scan.gradient_signal is None  # not even compiled
+
+
+def test_a_loop_measures_the_first_of_every_ten_updates(monkeypatch):
+    monkeypatch.setattr(algorithm, "MEASURED", 2)
+    bound = training.begin(reinforce(), KEY)
+    state, found = bound.start, []
+    for index in (1, 2, 3):
+        state, metrics = training.advance(bound, state, index)
+        assert isinstance(metrics.gradient_noise, float)
+        found.append(math.isfinite(metrics.gradient_noise))
+    assert found == [True, False, True]
+
+
+def test_the_learning_rate_is_that_of_the_last_step():
+    for learner, steps in ((reinforce(), 1), (ppo(), 4)):
+        _, metrics = jax.jit(lambda key, learner=learner: training.run(learner, key, UPDATES))(KEY)
+        done = steps * jnp.arange(1, UPDATES + 1) - 1
+        expected = 0.1 * (1 - done / (steps * UPDATES))
+        np.testing.assert_allclose(jnp.asarray(metrics.learning_rate), expected, rtol=1e-6)
+    silent = reinforce(ON_EPISODES, optimizer=optax.sgd(0.1))
+    assert jax.eval_shape(silent.step, silent.init(KEY))[1].learning_rate is None
+
+
+def test_the_optimizers_that_state_their_rate_are_adam_bit_by_bit():
+    schedule = optax.linear_schedule(0.1, 0.0, 3)
+    pairs = [
+        (falling_adam(learning_rate=0.1, num_updates=3), optax.adam(schedule)),
+        (
+            actor_critic.clipped_adam(0.1, num_gradient_steps=3, max_gradient_norm=0.5),
+            optax.chain(optax.clip_by_global_norm(0.5), optax.adam(schedule, eps=1e-5)),
+        ),
+    ]
+    for pair in pairs:
+        paths = []
+        for optimizer in pair:
+            params, state = PARAMS, optimizer.init(PARAMS)
+            for _ in range(3):
+                step, state = jax.jit(optimizer.update)(PARAMS**2, state, params)
+                params = optax.apply_updates(params, step)
+            paths.append(params)
+        np.testing.assert_array_equal(*paths)
+        assert not np.array_equal(paths[0], PARAMS)
