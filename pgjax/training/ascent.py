@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jaxtyping import Float
 
 from pgjax.core.scores import log_probs, weighted_score_and_sum
 from pgjax.core.validation import (
@@ -68,6 +69,18 @@ def update(
     check_optimizer(optimizer)
     params, batch = as_checked_arrays(params, batch)
     score_weight = score_weights(estimator, batch, log_probs(policy, params, batch))
+    return update_by_weights(policy, optimizer, params, optimizer_state, batch, score_weight)
+
+
+def update_by_weights(
+    policy: Policy | RecurrentPolicy,
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    optimizer_state: optax.OptState,
+    batch: Trajectory,
+    score_weight: Float[Array, "N T"],
+) -> tuple[Params, optax.OptState, Metrics]:
+    """The rest of `update`, once the score weights c_it are known."""
     gradient, entropy = weighted_score_and_sum(policy, params, batch, score_weight, policy.entropy)
     metrics = _metrics(batch, gradient, entropy)
     params, optimizer_state = ascend(

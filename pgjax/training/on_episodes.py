@@ -19,7 +19,7 @@ from pgjax.core.validation import (
 )
 from pgjax.environments.base import Environment
 from pgjax.environments.conversion import as_environment
-from pgjax.estimators import score_weights
+from pgjax.estimators import as_checked_arrays, score_weights
 from pgjax.records import configured
 from pgjax.rollouts.episodes import rollout
 from pgjax.training.algorithm import (
@@ -31,7 +31,7 @@ from pgjax.training.algorithm import (
     begin,
     given_optimizer,
 )
-from pgjax.training.ascent import update
+from pgjax.training.ascent import update_by_weights
 from pgjax.training.networks import params_and_key
 from pgjax.training.noise import stated_learning_rate, with_noise
 from pgjax.types import Estimator, KeyLike, Params, Policy, RecurrentPolicy
@@ -206,13 +206,13 @@ def _step(
         num_trajectories=num_trajectories,
         num_steps=num_steps,
     )
-    before = params
-    params, optimizer_state, metrics = update(
-        estimator, policy, make_optimizer(), params, optimizer_state, batch
+    before, batch = as_checked_arrays(params, batch)
+    score_weight = score_weights(estimator, batch, log_probs(policy, before, batch))
+    params, optimizer_state, metrics = update_by_weights(
+        policy, make_optimizer(), before, optimizer_state, batch, score_weight
     )
     metrics = metrics._replace(learning_rate=stated_learning_rate(optimizer_state))
     if measure is not None:
-        score_weight = score_weights(estimator, batch, log_probs(policy, before, batch))
         metrics = with_noise(metrics, measure, policy, before, batch, score_weight)
     # The gradient alone would not do: a NaN in the policy hides behind a weight of zero.
     finite = all_finite(
