@@ -58,6 +58,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings")
     parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the log for TensorBoard too, in the folder tensorboard of the run",
+    )
+    parser.add_argument(
+        "--wandb",
+        action="store_true",
+        help="write the log for Weights & Biases too, offline; `wandb sync` uploads it",
+    )
+    parser.add_argument(
         "--resume",
         type=nonempty_path,
         metavar="DIRECTORY",

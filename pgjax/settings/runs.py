@@ -13,8 +13,12 @@ class RunOptions:
         checkpoint_every: a number of updates; None is every 30 seconds, or more rarely where saving
             takes over 2 % of the time.
         quiet: print nothing but warnings.
+        tensorboard: write the log for TensorBoard too, in the run's folder `tensorboard`.
+        wandb: write it for Weights & Biases too, offline, in the run's folder `wandb`.
     """
 
     until: float | None = None
     checkpoint_every: int | None = None
     quiet: bool = False
+    tensorboard: bool = False
+    wandb: bool = False

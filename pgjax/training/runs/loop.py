@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import isfinite, nan
 from pathlib import Path
@@ -18,6 +18,7 @@ from pgjax.training.runs.advice import advice
 from pgjax.training.runs.log import RunLog
 from pgjax.training.runs.progress import reporter
 from pgjax.training.runs.signals import interruptions
+from pgjax.training.runs.trackers import Tracker
 
 SECONDS = 30.0
 """The default time between two checkpoints."""
@@ -49,6 +50,7 @@ class Plan(NamedTuple):
         options: when it stops, saves and prints.
         title: of the learning curve.
         resume: how to go on with the run, for messages.
+        trackers: that are given each row of the log, and closed at the end.
     """
 
     directory: Path
@@ -56,6 +58,7 @@ class Plan(NamedTuple):
     options: RunOptions
     title: str
     resume: str
+    trackers: Sequence[Tracker] = ()
 
 
 class Ending(NamedTuple):
@@ -100,6 +103,8 @@ def run_updates(training: Training, progress: Progress, log: RunLog, plan: Plan)
         except BaseException:
             run.write_results()
             raise
+        finally:
+            run.close_trackers()
         signal_name = asked()
         if signal_name is None or run.is_done():
             run.finish()
@@ -146,9 +151,16 @@ class _Run:
             # Rows that could not be written wait for the next checkpoint.
             if saved_runs.LOG not in self.failing:
                 self._attempt(saved_runs.LOG, self.log.flush)
+            for tracker in self.plan.trackers:
+                self._attempt(tracker.name, lambda write=tracker.write, row=row: write(row))
             self._show(lambda row=row: report(row))
             if self._is_due() and not self.is_done():
                 self.checkpoint()
+
+    def close_trackers(self) -> None:
+        """Let the trackers write what is waiting."""
+        for tracker in self.plan.trackers:
+            self._attempt(tracker.name, tracker.close)
 
     def is_done(self) -> bool:
         """Whether all updates are made, or the return asked for is reached."""

@@ -22,6 +22,7 @@ from pgjax.core.validation import check_policy
 from pgjax.environments import Environment
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.training.networks import initial_params, policy_of
+from pgjax.training.runs import trackers
 from pgjax.types import Params, Policy, RecurrentPolicy
 
 CONFIG, PARAMS, LOG, CURVE = "config.json", "params.msgpack", "log.jsonl", "learning_curve.png"
@@ -77,17 +78,19 @@ def _unwritable(directory: Path, reason: str | None) -> PermissionError:
 
 def begin(directory: Path, config: dict, *, overwrite: bool) -> None:
     """Write the config of a new run; a ValueError if there is one already, unless `overwrite`."""
-    present = [name for name in (*FILES, CHECKPOINTS) if (directory / name).exists()]
+    folders = (CHECKPOINTS, *trackers.FOLDERS)
+    present = [name for name in (*FILES, *folders) if (directory / name).exists()]
     if present and not overwrite:
         raise ValueError(
             f"{directory} already holds {', '.join(present)}; choose another --output, "
             "go on with the run by --resume, or replace it with --overwrite"
         )
     # The config goes last: until the new one is there, the old run is one that starts anew.
-    if CHECKPOINTS in present:
-        shutil.rmtree(directory / CHECKPOINTS)
+    for name in folders:
+        if name in present:
+            shutil.rmtree(directory / name)
     for name in present:
-        if name not in (CHECKPOINTS, CONFIG):
+        if name not in (*folders, CONFIG):
             (directory / name).unlink()
     write_config(directory, config)
 

@@ -14,6 +14,7 @@ Args:
 Raises:
     ValueError: if another process trains in the directory, or a setting is out of range.
     PermissionError: if the directory cannot be written.
+    ImportError: if a library that the options need is missing.
     RunFailedError: if an update is not finite, the device fails, or the final parameters cannot be
         written. What could be saved is saved, and the message names the last good checkpoint.
 """
@@ -29,7 +30,7 @@ from pgjax.core.validation import check_kind, check_number, check_positive
 from pgjax.environments.conversion import AnyEnvironment
 from pgjax.settings import RunOptions, Settings
 from pgjax.training.algorithm import Training, begin
-from pgjax.training.runs import checkpoints, loop, making, saved_runs
+from pgjax.training.runs import checkpoints, loop, making, saved_runs, trackers
 from pgjax.training.runs.loading import Run, load
 from pgjax.training.runs.log import Row, RunLog, read_until
 from pgjax.types import describe
@@ -176,6 +177,7 @@ def _train(
         options,
         title=f"{config['environment']}, seed {config['seed']}",
         resume=_how_to_resume(directory, config),
+        trackers=trackers.trackers(directory, options, config, rows),
     )
     log = RunLog(directory / saved_runs.LOG, rows)
     ending = loop.run_updates(training, progress, log, plan)
@@ -225,4 +227,5 @@ def _checked_options(options: Any) -> RunOptions:
         check_number("options.until", options.until)
     if options.checkpoint_every is not None:
         check_positive("options.checkpoint_every", options.checkpoint_every)
+    trackers.check_installed(options)
     return options
