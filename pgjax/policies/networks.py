@@ -177,13 +177,29 @@ def _check_widths(hidden: Any) -> None:
 
 def _tanh_layers(x: Array, widths: Sequence[int]) -> Array:
     for width in widths:
-        x = linen.tanh(linen.Dense(width, kernel_init=linen.initializers.orthogonal(2**0.5))(x))
+        x = linen.tanh(linen.Dense(width, kernel_init=_orthogonal(2**0.5))(x))
     return x
 
 
 def _last_layer(x: Array, width: int) -> Array:
     # Nearly uniform at first: early episodes then explore, and no logit saturates.
-    return linen.Dense(width, kernel_init=linen.initializers.orthogonal(0.01))(x)
+    return linen.Dense(width, kernel_init=_orthogonal(0.01))(x)
+
+
+def _orthogonal(scale: float) -> Callable[..., Array]:
+    """Flax's orthogonal initializer; `jax.vmap` over keys takes one key after the other.
+
+    On a CPU of two cores jaxlib 0.10.2 often waits for ever in the QR decomposition of a batch of
+    matrices.
+    """
+    make = linen.initializers.orthogonal(scale)
+
+    def initial(key: Array, shape: Sequence[int], dtype: Any = jnp.float32, **others: Any) -> Array:
+        return jax.custom_batching.sequential_vmap(lambda key: make(key, shape, dtype, **others))(
+            key
+        )
+
+    return initial
 
 
 def _features(observation: Observation, num_categories: int | None) -> Array:
