@@ -1086,6 +1086,17 @@ ROWS = [
         )
         for name, others in (("start", {}), ("resume", {"environment": "read if a run had one"}))
     ),
+    row(
+        "training.runs.seeds.start_seeds",
+        directory=PATHS.with_good("/dev/null/run"),
+        environment=Kind("CartPole-v1", NOTHING | {"a record": MDP, "a number": 3}),
+        settings=of_type(ON_EPISODES),
+        seeds=Kind(
+            [0, 1], NOTHING | {"a number": 3, "empty": [], "halves": [0.5], "twice": [1, 1]}
+        ),
+        overwrite=Kind(False, {}),
+        options=of_type(training.RunOptions()),
+    ),
     # proof
     row(
         "proof.unbiased.assert_unbiased",

@@ -246,7 +246,7 @@ def test_the_curve_shows_every_update_with_its_standard_error():
         for i in (1, 2, 3)
     ]
     (axes,) = plots.learning_curve(rows, title="title").axes
-    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[1, 1], [2, 4], [3, 9]])
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[10, 1], [20, 4], [30, 9]])
     band = axes.collections[0].get_paths()[0].get_extents()
     assert (band.y0, band.y1) == (0.5, 9.5)
 

@@ -14,7 +14,7 @@ from pgjax.settings import RunOptions
 FREE = tuple(field.name for field in fields(RunOptions))
 """Options on when to stop, save and print. They change no update, so --resume may change them."""
 
-PLACES = ("output", "overwrite", "resume", "config")
+PLACES = ("output", "overwrite", "resume", "config", "seeds")
 """Options on the directory of a run."""
 
 
@@ -42,6 +42,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed", type=seed, default=0, help="same seed and machine, same parameters"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=seed,
+        nargs="+",
+        metavar="N",
+        help="instead of --seed: train all of them in one program, each in a run directory of its "
+        "own, seed-N in --output",
     )
     parser.add_argument(
         "--output", type=nonempty_path, help="directory (default: runs/ENVIRONMENT)"
@@ -81,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments = _with_config(arguments)
     if arguments.environment is None and arguments.resume is None:
         raise ValueError("name an environment, e.g. CartPole-v1, or a run to --resume")
+    if arguments.seeds is not None:
+        _check_seeds(arguments)
     from pgjax.training.runs import loop
 
     try:
@@ -92,16 +102,41 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _begin(arguments: argparse.Namespace) -> None:
+    if arguments.seeds is not None:
+        import jax
+
+        # On two cores a mapped training often waits for ever without this (jaxlib 0.10.2).
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+    from pgjax.training.runs.seeds import start_seeds
     from pgjax.training.runs.starting import start
 
-    start(
-        arguments.output or Path("runs") / arguments.environment,
-        arguments.environment,
-        algorithms.settings(arguments),
-        seed=arguments.seed,
-        overwrite=arguments.overwrite,
-        options=_free(vars(arguments)),
-    )
+    what: dict[str, Any] = {
+        "directory": arguments.output or Path("runs") / arguments.environment,
+        "environment": arguments.environment,
+        "settings": algorithms.settings(arguments),
+        "overwrite": arguments.overwrite,
+        "options": _free(vars(arguments)),
+    }
+    if arguments.seeds is None:
+        start(seed=arguments.seed, **what)
+    else:
+        start_seeds(seeds=arguments.seeds, **what)
+
+
+def _check_seeds(arguments: argparse.Namespace) -> None:
+    """Refuse what goes with one seed only."""
+    given = _given_options(arguments.argv)
+    if "seed" in given:
+        raise ValueError("--seeds trains several seeds and --seed one: give one of them")
+    if arguments.until is not None:
+        raise ValueError("--until is for one seed: several make all their updates together")
+    if arguments.resume is not None:
+        raise ValueError(
+            "--resume goes on with one run; name the folder of a seed, as in "
+            f"--resume {arguments.resume / 'seed-0'}, and omit --seeds"
+        )
+    if len(set(arguments.seeds)) < len(arguments.seeds):
+        raise ValueError(f"--seeds must differ, got {' '.join(map(str, arguments.seeds))}")
 
 
 def _free(arguments: dict[str, Any]) -> RunOptions:

@@ -32,5 +32,6 @@ from pgjax.training.networks import initial_params as initial_params
 from pgjax.training.on_episodes import policy_gradient as policy_gradient
 from pgjax.training.on_episodes import train as train
 from pgjax.training.runs.loop import RunFailedError as RunFailedError
+from pgjax.training.runs.seeds import start_seeds as start_seeds
 from pgjax.training.runs.starting import resume as resume
 from pgjax.training.runs.starting import start as start

@@ -15,7 +15,7 @@ from pgjax.settings import RunOptions
 from pgjax.training.algorithm import Metrics, Training, advance
 from pgjax.training.runs import checkpoints, saved_runs
 from pgjax.training.runs.advice import advice
-from pgjax.training.runs.log import RunLog
+from pgjax.training.runs.log import Row, RunLog
 from pgjax.training.runs.progress import reporter
 from pgjax.training.runs.signals import interruptions
 from pgjax.training.runs.trackers import Tracker
@@ -93,7 +93,7 @@ def run_updates(training: Training, progress: Progress, log: RunLog, plan: Plan)
         RunFailedError: if an update is not finite, the device fails, or the final parameters or the
             checkpoint after a signal cannot be written.
     """
-    run = _Run(training, progress, log, plan)
+    run = ActiveRun(training, progress, log, plan)
     with interruptions() as asked:
         try:
             with reporter(plan.updates, quiet=plan.options.quiet) as report:
@@ -125,7 +125,7 @@ def print_message(message: str) -> None:
         print(f"pgjax train: {message}", file=sys.stderr, flush=True)
 
 
-class _Run:
+class ActiveRun:
     """The mutable state of a run. Every file is written through `_attempt`."""
 
     def __init__(self, training: Training, progress: Progress, log: RunLog, plan: Plan) -> None:
@@ -143,19 +143,32 @@ class _Run:
         """Update until the run is done, or a signal asks to stop."""
         while not self.is_done() and asked() is None:
             update = self.progress.update + 1
-            state, metrics = advance(self.training, self.progress.state, update)
-            steps = self.progress.environment_steps + round(float(metrics.steps))
-            self.progress = Progress(state, update, steps)
-            row = self._row(metrics)
-            self.log.append(row)
-            # Rows that could not be written wait for the next checkpoint.
-            if saved_runs.LOG not in self.failing:
-                self._attempt(saved_runs.LOG, self.log.flush)
-            for tracker in self.plan.trackers:
-                self._attempt(tracker.name, lambda write=tracker.write, row=row: write(row))
+            row = self.record(*advance(self.training, self.progress.state, update))
             self._show(lambda row=row: report(row))
-            if self._is_due() and not self.is_done():
-                self.checkpoint()
+            self.checkpoint_if_due()
+
+    def record(self, state: Any, metrics: Metrics) -> Row:
+        """Take an update into the progress and the log; its row.
+
+        Args:
+            state: after the update.
+            metrics: of it, as floats.
+        """
+        steps = self.progress.environment_steps + round(float(metrics.steps))
+        self.progress = Progress(state, self.progress.update + 1, steps)
+        row = self._row(metrics)
+        self.log.append(row)
+        # Rows that could not be written wait for the next checkpoint.
+        if saved_runs.LOG not in self.failing:
+            self._attempt(saved_runs.LOG, self.log.flush)
+        for tracker in self.plan.trackers:
+            self._attempt(tracker.name, lambda: tracker.write(row))
+        return row
+
+    def checkpoint_if_due(self) -> None:
+        """Write a checkpoint if the last one is old enough; the end of the run needs none."""
+        if self._is_due() and not self.is_done():
+            self.checkpoint()
 
     def close_trackers(self) -> None:
         """Let the trackers write what is waiting."""

@@ -79,12 +79,9 @@ def _unwritable(directory: Path, reason: str | None) -> PermissionError:
 def begin(directory: Path, config: dict, *, overwrite: bool) -> None:
     """Write the config of a new run; a ValueError if there is one already, unless `overwrite`."""
     folders = (CHECKPOINTS, *trackers.FOLDERS)
-    present = [name for name in (*FILES, *folders) if (directory / name).exists()]
-    if present and not overwrite:
-        raise ValueError(
-            f"{directory} already holds {', '.join(present)}; choose another --output, "
-            "go on with the run by --resume, or replace it with --overwrite"
-        )
+    present = _present(directory)
+    if not overwrite:
+        check_vacant(directory)
     # The config goes last: until the new one is there, the old run is one that starts anew.
     for name in folders:
         if name in present:
@@ -93,6 +90,20 @@ def begin(directory: Path, config: dict, *, overwrite: bool) -> None:
         if name not in (*folders, CONFIG):
             (directory / name).unlink()
     write_config(directory, config)
+
+
+def check_vacant(directory: Path) -> None:
+    """Raise a ValueError if there is a run in the directory."""
+    if present := _present(directory):
+        raise ValueError(
+            f"{directory} already holds {', '.join(present)}; choose another --output, "
+            "go on with the run by --resume, or replace it with --overwrite"
+        )
+
+
+def _present(directory: Path) -> list[str]:
+    names = (*FILES, CHECKPOINTS, *trackers.FOLDERS)
+    return [name for name in names if (directory / name).exists()]
 
 
 def mark_finished(directory: Path, update: int) -> None:

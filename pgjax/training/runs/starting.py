@@ -76,7 +76,7 @@ def start(
         (True, (4, 2), 2)
     """
     directory = _checked_directory(directory)
-    seed, options = _checked_seed(seed), _checked_options(options)
+    seed, options = checked_seed(seed), checked_options(options)
     made, training = _make(environment, settings, seed, parts)
     own_name = environment if isinstance(environment, str) else made.environment.name
     config = saved_runs.describe(own_name, seed, made.description)
@@ -125,7 +125,7 @@ def resume(
         3
     """
     directory = _checked_directory(directory)
-    _checked_options(options)
+    checked_options(options)
     config = saved_runs.read_config(directory)
     options = options or making.run_options_of(config)
     given = parts if environment is None else {making.ENVIRONMENT: environment, **parts}
@@ -211,15 +211,17 @@ def _checked_directory(directory: Directory) -> Path:
     return Path(check_kind("directory", directory, (str, Path), "where the run's files go"))
 
 
-def _checked_seed(seed: Any) -> int:
+def checked_seed(seed: Any, name: str = "seed") -> int:
+    """A seed as jax.random.key takes it; a TypeError or ValueError if it is none."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise TypeError(f"seed must be an integer, got {describe(seed)}")
+        raise TypeError(f"{name} must be an integer, got {describe(seed)}")
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be from 0 to 2^32 - 1, got {seed}")
+        raise ValueError(f"{name} must be from 0 to 2^32 - 1, got {seed}")
     return int(seed)
 
 
-def _checked_options(options: Any) -> RunOptions:
+def checked_options(options: Any) -> RunOptions:
+    """The options, or the default ones; each number is checked."""
     if options is None:
         return RunOptions()
     check_kind("options", options, RunOptions, "pgjax.training.RunOptions(until=100.0), say")
