@@ -131,7 +131,7 @@ def test_curves_show_the_median_where_all_seeds_have_a_return():
         rows([15, 30, 45], [0, 60, 60]),
     ]
     (axes,) = curve.learning_curves(logs, title="title").axes
-    steps, median = axes.lines[-1].get_xydata().T
+    steps, median = np.transpose(axes.lines[-1].get_xydata())
     assert (steps[0], steps[-1]) == (20, 30)
     np.testing.assert_allclose(median, 20 + (steps - 20))  # the first run's, in the middle
     assert len(axes.lines) == 4
