@@ -134,6 +134,7 @@ REFUSED = [
     ("train CartPole-v1 --seeds 0 0", "--seeds must differ, got 0 0"),
     ("train CartPole-v1 --seeds 0 1 --seed=1", "--seeds trains several seeds and --seed one"),
     ("train CartPole-v1 --seeds 0 1 --until=100", "--until is for one seed"),
+    ("train CartPole-v1 --seeds 0 1 --wandb", "--wandb is for one seed"),
     ("train --seeds 0 1 --resume=run", "--resume run/seed-0"),
     ("train CartPole-v1 --seeds", "--seeds"),
     ("train CartPole-v1 --output=a_file/inside", "a_file"),

@@ -130,6 +130,8 @@ def _check_seeds(arguments: argparse.Namespace) -> None:
         raise ValueError("--seeds trains several seeds and --seed one: give one of them")
     if arguments.until is not None:
         raise ValueError("--until is for one seed: several make all their updates together")
+    if arguments.wandb:
+        raise ValueError("--wandb is for one seed: it follows one run at a time; try --tensorboard")
     if arguments.resume is not None:
         raise ValueError(
             "--resume goes on with one run; name the folder of a seed, as in "

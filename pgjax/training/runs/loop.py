@@ -162,7 +162,7 @@ class ActiveRun:
         if saved_runs.LOG not in self.failing:
             self._attempt(saved_runs.LOG, self.log.flush)
         for tracker in self.plan.trackers:
-            self._attempt(tracker.name, lambda: tracker.write(row))
+            self._attempt(tracker.name, lambda write=tracker.write: write(row))
         return row
 
     def checkpoint_if_due(self) -> None:

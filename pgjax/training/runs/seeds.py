@@ -22,8 +22,8 @@ from jaxtyping import Float
 from pgjax.core.validation import check_kind, check_real
 from pgjax.diagnostics import Interval
 from pgjax.settings import RunOptions, Settings
-from pgjax.training.algorithm import Algorithm, Metrics, begin
-from pgjax.training.runs import loop, making, saved_runs
+from pgjax.training.algorithm import MEASURED, Algorithm, Metrics, begin
+from pgjax.training.runs import loop, making, saved_runs, trackers
 from pgjax.training.runs.loading import Run
 from pgjax.training.runs.log import Row, RunLog
 from pgjax.training.runs.progress import reporter
@@ -69,14 +69,14 @@ def start_seeds(
         settings: those of REINFORCE, A2C or PPO; their class chooses the algorithm.
         seeds: different ones.
         overwrite: replace runs that are already in the directories.
-        options: None is `RunOptions()`; `until` is for a run alone.
+        options: None is `RunOptions()`; `until` and `wandb` are for a run alone.
 
     Returns:
         The runs, the return of each, and the aggregate.
 
     Raises:
         ValueError: if there is a run already, and `overwrite` is false; if seeds repeat; or if
-            `options.until` is given.
+            `options.until` or `options.wandb` is given.
         RunFailedError: if an update of any seed is not finite, or the device fails; all seeds are
             saved, and each can be resumed alone.
 
@@ -94,6 +94,8 @@ def start_seeds(
     options, seeds = checked_options(options), _checked_seeds(seeds)
     if options.until is not None:
         raise ValueError("options.until is for a run alone: seeds make their updates together")
+    if options.wandb:
+        raise ValueError("options.wandb is for a run alone: it follows one run at a time")
     made = making.make(environment, settings, {})
     folders = [directory / f"seed-{seed}" for seed in seeds]
     configs = [saved_runs.describe(environment, seed, made.description) for seed in seeds]
@@ -108,7 +110,7 @@ def start_seeds(
             saved_runs.check_vacant(folder)
         for folder, config in zip(folders, configs, strict=True):
             saved_runs.begin(folder, config, overwrite=overwrite)
-        runs = _active_runs(made, folders, seeds, options)
+        runs = _active_runs(made, configs, folders, options)
         finished = _train(made.algorithm, runs, seeds, options)
         found = _results(directory, made, runs, configs, finished=finished)
         title = f"{environment}, {making.algorithm_of(settings)}"
@@ -160,10 +162,11 @@ def interquartile_mean(values: Float[np.ndarray, "S"], *, level: float = 0.95) -
 
 
 def _active_runs(
-    made: making.Made, folders: list[Path], seeds: list[int], options: RunOptions
+    made: making.Made, configs: list[dict], folders: list[Path], options: RunOptions
 ) -> list[loop.ActiveRun]:
     runs = []
-    for folder, seed in zip(folders, seeds, strict=True):
+    for folder, config in zip(folders, configs, strict=True):
+        seed = config["seed"]
         alone = begin(made.algorithm, jax.random.key(seed))
         plan = loop.Plan(
             folder,
@@ -171,6 +174,7 @@ def _active_runs(
             replace(options, quiet=True),
             title=f"{made.environment.name}, seed {seed}",
             resume=f"pgjax train --resume {folder}",
+            trackers=trackers.trackers(folder, options, config, []),
         )
         log = RunLog(folder / saved_runs.LOG, [])
         runs.append(loop.ActiveRun(alone, loop.Progress(alone.start, 0, 0), log, plan))
@@ -192,6 +196,9 @@ def _train(
             for run in runs:
                 run.write_results()
             raise
+        finally:
+            for run in runs:
+                run.close_trackers()
         signal_name = asked()
         done = signal_name is None or runs[0].is_done()
         for run in runs:
@@ -205,17 +212,20 @@ def _train(
 def _update_until_stopped(
     algorithm: Algorithm, runs: list[loop.ActiveRun], seeds: list[int], asked: Any, report: Any
 ) -> None:
-    def update(states: Any) -> tuple[Any, list[Any], Any]:
-        states, metrics = jax.vmap(algorithm.step)(states)
+    def update(states: Any, measure: Any) -> tuple[Any, list[Any], Any]:
+        # One `measure` for all, so that a branch stays a branch.
+        others = (measure,) if algorithm.measures else ()
+        states, metrics = jax.vmap(lambda state: algorithm.step(state, *others))(states)
         each = [jax.tree.map(lambda x, i=i: x[i], states) for i in range(len(runs))]
         return states, each, metrics
 
     step = jax.jit(update)
     states = jax.tree.map(lambda *x: jnp.stack(x), *(run.progress.state for run in runs))
     while not runs[0].is_done() and asked() is None:
-        states, each, metrics = step(states)
+        done = runs[0].progress.update
+        states, each, metrics = step(states, done % MEASURED == 0)
         metrics = jax.device_get(metrics)
-        _check_finite(metrics, seeds, runs[0].progress.update + 1)
+        _check_finite(metrics, seeds, done + 1)
         of_seeds = [jax.tree.map(lambda x, i=i: float(x[i]), metrics) for i in range(len(runs))]
         rows = [
             run.record(state, found._replace(finite=None))
