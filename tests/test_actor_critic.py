@@ -14,13 +14,20 @@ from flax import linen
 from jax import Array
 
 from pgjax import Problem, actor_critic, agents, exact, tabular, terms, weights, windows
+from pgjax.core import chunks
 from pgjax.core.float64 import flatten
 from pgjax.environments import from_tabular
 from pgjax.environments.base import Box, Environment, Step
 from pgjax.estimators import gradient
 from pgjax.policies import MLP, flax_policy, gaussian_policy, tabular_softmax
 from pgjax.training import advance
-from pgjax.training.minibatches import Rows, Settings, improve, objective
+from pgjax.training.minibatches import (
+    Rows,
+    Settings,
+    improve,
+    objective,
+    objective_and_gradient,
+)
 from pgjax.types import Estimator, Policy
 
 MDP = tabular.random_mdp()
@@ -108,6 +115,22 @@ def test_targets_are_lambda_returns():
     rows = actor_critic.rows_of(AGENT, start(), one_window(), replace(SETTINGS, lambda_=1.0))
     returns = weights.returns_to_go(batch, SETTINGS.discount)
     np.testing.assert_allclose(rows.target.reshape(8, 6), returns, rtol=0, atol=1e-6)
+
+
+def test_a_gradient_in_chunks_is_that_of_all_rows(rows, monkeypatch):
+    settings = replace(SETTINGS, entropy_weight=0.3, value_weight=0.7)
+    term = actor_critic.standardized_clip(0.2)
+    moved = jax.tree.map(lambda x: x * 1.1, start())  # so that ratios differ from one
+    whole = jax.value_and_grad(partial(objective, AGENT, term, settings), has_aux=True)
+    (value, shown), gradient = whole(moved, rows)
+    monkeypatch.setattr(chunks, "CPU_ROWS", 10)  # 48 rows in five chunks, the last one padded
+    found = objective_and_gradient(AGENT, term, settings, moved, rows)
+    close = partial(np.testing.assert_allclose, rtol=0, atol=3e-7)
+    jax.tree.map(close, found, (value, shown, gradient))
+    parts = jax.tree.map(lambda x: x.reshape(6, 8, *x.shape[1:]), rows)
+    apart = jax.vmap(jax.grad(partial(objective, AGENT, term, settings), has_aux=True), (None, 0))
+    mean = jax.tree.map(partial(jnp.mean, axis=0), apart(moved, parts)[0])  # standardized apart
+    assert max(np.abs(flatten(mean) - flatten(gradient))) > 1e-3
 
 
 def test_an_epoch_goes_through_every_row_once():

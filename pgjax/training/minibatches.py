@@ -18,6 +18,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Key, Num, PyTree
 
+from pgjax.core.chunks import even_size, map_rows, rows_per_chunk, sum_rows
 from pgjax.core.shuffling import random_order
 from pgjax.core.validation import (
     check_at_least,
@@ -101,30 +102,91 @@ class Step(NamedTuple):
 def objective(
     agent: ActorCritic, term: Term, settings: Settings, params: Params, rows: Rows
 ) -> tuple[Float[Array, ""], Step]:
-    """The objective of a step, as in the module's docstring, and its statistics.
+    """The objective of a step, as in the module's docstring, and its statistics."""
+    log_prob, entropies, errors = _outputs(agent, params, rows)
+    live = jnp.ones(log_prob.shape, bool)
+    gain = jnp.mean(term(log_prob, rows.log_prob, rows.advantage, live))
+    shown = _statistics(settings, rows, log_prob, gain, jnp.mean(entropies), jnp.mean(errors**2))
+    return _value(settings, shown), shown
+
+
+def objective_and_gradient(
+    agent: ActorCritic, term: Term, settings: Settings, params: Params, rows: Rows
+) -> tuple[Float[Array, ""], Step, Params]:
+    """`objective`, its statistics, and its gradient: of many rows, a chunk at a time.
+
+    Activations of all rows would leave the cache. The term may couple rows, as one that
+    standardizes advantages does: it sees all of them at once, and the chunks its derivatives by
+    each log π(a|s).
+    """
+    aim = partial(objective, agent, term, settings)
+    R = rows.log_prob.size
+    if rows_per_chunk() >= R:
+        (value, shown), gradient = jax.value_and_grad(aim, has_aux=True)(params, rows)
+        return value, shown, gradient
+    size = even_size(R, rows_per_chunk())
+    every = jnp.ones(R, bool)
+
+    def score(rows: Rows) -> Array:
+        return jax.vmap(partial(agent.policy.log_prob, agent.acting(params)))(*rows[:2])
+
+    def mean_term(log_prob: Array) -> Array:
+        return jnp.mean(term(log_prob, rows.log_prob, rows.advantage, every))
+
+    log_prob = map_rows(score, rows, size)
+    gain, weight = jax.value_and_grad(mean_term)(log_prob)
+
+    def sums(rows_and_weight: tuple[Rows, Array], live: Array) -> tuple[Params, tuple]:
+        rows, weight = rows_and_weight
+
+        def aim(params: Params) -> tuple[Array, tuple]:
+            log_prob, entropies, errors = _outputs(agent, params, rows)
+            entropy, squares = (jnp.sum(x, where=live) / R for x in (entropies, errors**2))
+            gain = jnp.sum(weight * log_prob, where=live)
+            shown = _statistics(settings, rows, log_prob, gain, entropy, squares)
+            return _value(settings, shown), (entropy, squares)
+
+        return jax.grad(aim, has_aux=True)(params)
+
+    gradient, means = sum_rows(sums, (rows, weight), every, size)
+    shown = _statistics(settings, rows, log_prob, gain, *means)
+    return _value(settings, shown), shown, gradient
+
+
+def _outputs(agent: ActorCritic, params: Params, rows: Rows) -> tuple[Array, Array, Array]:
+    """[R] each: log π(a|s), H(π(·|s)) and V(s) − target."""
+    score = partial(log_prob_and_entropy, agent.policy, agent.acting(params))
+    log_prob, entropies = jax.vmap(score)(rows.observation, rows.action)
+    return (
+        log_prob,
+        entropies,
+        jax.vmap(partial(agent.value, params))(rows.observation) - rows.target,
+    )
+
+
+def _statistics(
+    settings: Settings, rows: Rows, log_prob: Array, gain: Array, entropy: Array, squares: Array
+) -> Step:
+    """From the mean term, entropy and squared error.
 
     References:
         Schulman, Approximating KL Divergence (2020), k3, for the approximate KL.
     """
-    acting = agent.acting(params)
-    score = partial(log_prob_and_entropy, agent.policy, acting)
-    log_prob, entropies = jax.vmap(score)(rows.observation, rows.action)
-    entropy = jnp.mean(entropies)
-    error = jax.vmap(partial(agent.value, params))(rows.observation) - rows.target
-    live = jnp.ones(log_prob.shape, bool)
-    gain = jnp.mean(term(log_prob, rows.log_prob, rows.advantage, live))
-    squares = jnp.mean(error**2)
-    loss = settings.value_weight * squares / 2
     log_ratio = jax.lax.stop_gradient(log_prob - rows.log_prob)
     excess = jnp.expm1(log_ratio)
-    shown = Step(
+    return Step(
         entropy,
         -gain,
         squares / 2,
         jnp.mean(excess - log_ratio),
         jnp.mean(jnp.abs(excess) > settings.clip),
     )
-    return gain + settings.entropy_weight * entropy - loss, shown
+
+
+def _value(settings: Settings, shown: Step) -> Float[Array, ""]:
+    """Of the objective."""
+    loss = settings.value_weight * shown.value_loss
+    return settings.entropy_weight * shown.entropy - shown.policy_loss - loss
 
 
 def improve(
@@ -153,15 +215,15 @@ def improve(
         Parameters and optimizer state after the last step; the mean over the steps of the
         gradient's norm, and of the statistics.
     """
-    aim = partial(objective, agent, term, settings)
 
     def minibatch(carry: tuple[Any, Any], rows: Rows) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         params, optimizer_state = carry
-        (value, shown), gradient = jax.value_and_grad(aim, has_aux=True)(params, rows)
+        given = agent, term, settings
+        value, shown, gradient = objective_and_gradient(*given, params, rows)
         metrics = optax.tree.norm(gradient), shown
 
         def fixed(params: Params) -> Array:
-            return aim(params, rows)[0]
+            return objective(*given, params, rows)[0]
 
         return ascend(optimizer, params, optimizer_state, gradient, value, fixed), metrics
 
