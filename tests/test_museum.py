@@ -1,13 +1,16 @@
 """The museum is complete, current, and kills: each problem's column is computed once, here."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from tests.museum import losses, page, picture
+from tests.museum import losses, page, picture, targets
 from tests.museum.cases import NAMES
 from tests.museum.exhibits import EXHIBITS
-from tests.museum.matrix import GREEN, KILLED, biases, column
+from tests.museum.matrix import GREEN, KILLED, biases, column, positions
 from tests.museum.samplers import ALIVE
 
 PAGE = page.PATH.read_text("utf-8")
@@ -25,6 +28,10 @@ def test_column_is_current_and_controls_are_exact(name: str):
         bias = biases(name)[exhibit.name]
         if not exhibit.mutant:
             assert np.isnan(bias) or bias < GREEN, exhibit.name
+    kept, found = targets.known()[name], targets.rounded({name: positions(name)})[name]
+    assert set(kept) == set(found)
+    for exhibit, position in found.items():
+        np.testing.assert_allclose(kept[exhibit], position, rtol=1e-4, atol=1e-6)
     # Nothing lies between exact and wrong but the ε of a division.
     between = {e for e, bias in biases(name).items() if GREEN <= bias <= KILLED}
     assert between <= {"reward scaled per trajectory", "advantage divided by batch deviation"}
@@ -78,7 +85,7 @@ def test_losses_that_differ_from_their_papers_have_other_gradients():
 
 
 def test_a_stale_page_is_noticed():
-    stale = PAGE.replace("| discount squared | · |", "| discount squared | 1 % |")
+    stale = PAGE.replace("(#discount-squared) | · |", "(#discount-squared) | 1 % |")
     assert page.read(stale)["bandit"] != SHOWN["bandit"]
     assert page.written(stale, SHOWN) == PAGE
 
@@ -89,3 +96,31 @@ def test_the_picture_has_a_cell_for_every_mutant_on_every_problem() -> None:
     hidden = [SHOWN[problem][name] for problem in NAMES for name in page.MUTANTS].count(ALIVE)
     colours = [to_hex(patch.get_facecolor()).upper() for patch in axes.patches]
     assert colours.count(picture.HIDDEN) == hidden > 0
+
+
+def differing(made: dict[Path, str]) -> list[str]:
+    """The pictures that are not as they would be made."""
+    return sorted(
+        path.name
+        for path, text in made.items()
+        if not path.exists() or path.read_text("utf-8") != text
+    )
+
+
+def test_every_mutant_has_its_picture_and_a_moved_dot_is_noticed() -> None:
+    made = targets.pictures(SHOWN, targets.known())
+    assert differing(made) == []
+    assert set(targets.FOLDER.glob("*.svg")) == set(made)
+    moved = targets.known()
+    moved["random"]["discount squared"] = (0.5, 0.5)
+    assert differing(targets.pictures(SHOWN, moved)) == ["discount-squared.svg"]
+
+
+def test_a_dot_lies_where_its_bias_says() -> None:
+    text = targets.drawn({"random": "25 %"}, {"random": (0.8, 0.15)})
+    (dot,) = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', text)
+    x, y = targets.ORIGIN
+    distance = np.hypot(float(dot[0]) - x - targets.UNIT, float(dot[1]) - y) / targets.UNIT
+    assert distance == pytest.approx(0.25, abs=1e-3)
+    assert "circle" not in targets.drawn({"random": "·"}, {"random": (1.0, 0.0)})
+    assert "circle" not in targets.drawn({"random": "3000 %"}, {"random": (31.0, 0.0)})

@@ -18,6 +18,8 @@ INCLUDE = re.compile(r"^<!-- include: (?P<path>\S+) -->$", re.MULTILINE)
 FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<tex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL
 )
+DRAWING = re.compile(r'<img alt="(?P<alt>[^"]*)" src="(?P<path>[^":]+\.svg)" />')
+STYLE = re.compile(r"<style>svg\{[^}]*\}@media\([^)]*\)\{svg\{[^}]*\}\}(?P<rules>.*?)</style>")
 OUTSIDE = re.compile(r"\[(?P<words>[^\]]+)\]\(\s*(?P<path>\.\./[^)\s]+)\)")
 WITHIN = re.compile(r"\]\(docs/")
 ON_SITE = {
@@ -43,9 +45,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Write formulas as MathML, which browsers show without a script."""
-    del page, config, files
-    return FORMULA.sub(_formula, html)
+    """Write formulas as MathML, and drawings into the page, where they have its colours."""
+    del config, files
+    folder = Path(page.file.src_uri).parent
+    text = DRAWING.sub(lambda found: _drawing(found, ROOT / "docs" / folder), html)
+    return FORMULA.sub(_formula, text)
 
 
 def _expanded(entries: list[Any], docs: Path) -> list[Any]:
@@ -90,3 +94,10 @@ def _formula(match: re.Match[str]) -> str:
     display = "block" if match["tag"] == "div" else "inline"
     formula = convert(html.unescape(match["tex"]).strip(), display=display)
     return f'<div class="formula">{formula}</div>' if display == "block" else formula
+
+
+def _drawing(match: re.Match[str], folder: Path) -> str:
+    """An SVG file as part of the page; of its colours it keeps those that suit any background."""
+    text = (folder / match["path"]).read_text("utf-8").replace("\n", "")
+    text = STYLE.sub("", text)
+    return text.replace("<svg ", f'<svg class="drawing" role="img" aria-label="{match["alt"]}" ')

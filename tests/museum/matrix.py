@@ -21,13 +21,14 @@ ABSENT = "–"
 
 
 @cache
-def biases(name: str) -> dict[str, float]:
-    """Every exhibit's relative bias ‖E[ĝ] − truth‖ / ‖truth‖ on one problem, exactly.
+def positions(name: str) -> dict[str, tuple[float, float]]:
+    """Where every exhibit's mean is on one problem, exactly: along the truth, and across it.
 
-    NaN where an exhibit has no meaning. One enumeration for each batch size and way of acting.
+    In units of ‖truth‖, so that a right one is at (1, 0). NaN where an exhibit has no meaning. One
+    enumeration for each batch size and way of acting.
     """
     shown = case(name)
-    found = {exhibit.name: float("nan") for exhibit in EXHIBITS}
+    found = {exhibit.name: (float("nan"), float("nan")) for exhibit in EXHIBITS}
     groups: dict[tuple[str, int], list[Exhibit]] = {}
     for exhibit in EXHIBITS:
         if shown.tells_states or not exhibit.needs_values:
@@ -35,8 +36,19 @@ def biases(name: str) -> dict[str, float]:
     for (acting, batch_size), group in groups.items():
         for exhibit, mean in zip(group, _means(shown, group, acting, batch_size), strict=True):
             truth = shown.truth[exhibit.estimand]
-            found[exhibit.name] = float(np.linalg.norm(mean - truth) / np.linalg.norm(truth))
+            excess = (mean - truth) / np.linalg.norm(truth)
+            along = float(excess @ truth / np.linalg.norm(truth))
+            across = np.linalg.norm(excess - along * truth / np.linalg.norm(truth))
+            found[exhibit.name] = (1 + along, float(across))
     return found
+
+
+def biases(name: str) -> dict[str, float]:
+    """Every exhibit's relative bias ‖E[ĝ] − truth‖ / ‖truth‖ on one problem, exactly."""
+    return {
+        exhibit: float(np.hypot(along - 1, across))
+        for exhibit, (along, across) in positions(name).items()
+    }
 
 
 @cache
