@@ -23,14 +23,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
-PICTURE = ROOT / "docs" / "scaling.png"
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00")  # Okabe & Ito's
 
 
 class Sizes(NamedTuple):
@@ -296,7 +292,7 @@ def small_network(measured: dict[str, Any]) -> Network:
     return Network(measured["parameters"], fitted(points))
 
 
-# Tables, a file and a picture.
+# Tables and a file.
 
 
 class Speed(NamedTuple):
@@ -361,69 +357,6 @@ def print_prediction(console: Console, measured: dict[str, Any]) -> None:
     console.print(table)
 
 
-def draw(measured: dict[str, Any], groups: Sequence[Setting], described: dict[str, Any]) -> Figure:
-    """Speed-ups, the time of the sum alone, and the efficiency that follows."""
-    figure = Figure(figsize=(12, 4.8), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    _draw_speeds(left, measured, groups)
-    _draw_reductions(middle, measured)
-    _draw_prediction(right, small_network(measured))
-    for axes in (left, middle, right):
-        axes.grid(color="0.9", linewidth=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(
-            frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
-        )
-    figure.suptitle(described["device"], fontsize=9, color="0.4")
-    return figure
-
-
-def _draw_speeds(axes: Axes, measured: dict[str, Any], groups: Sequence[Setting]) -> None:
-    most = max(setting.devices for setting in groups)
-    axes.plot([1, most], [1, most], color="0.7", linewidth=1, label="ideal")
-    labels = {"devices": "devices", "processes": "processes", "apart": "processes apart"}
-    for scaling, marker, line in (("strong", "o", "-"), ("weak", "s", "--")):
-        found = speeds(measured[scaling], groups, weak=scaling == "weak")
-        for (kind, label), colour in zip(labels.items(), COLOURS, strict=False):
-            some = [x for x in found if x.setting.kind == kind and not x.setting.all_cores]
-            x = [1, *(speed.setting.devices for speed in some if speed.setting.devices > 1)]
-            y = [1, *(speed.speed_up for speed in some if speed.setting.devices > 1)]
-            axes.plot(x, y, line, color=colour, marker=marker, label=f"{label}, {scaling}")
-    axes.set_title("measured", fontsize=10)
-    axes.set(xlabel="devices, or processes with one each", ylabel="speed-up")
-    axes.set_xticks(sorted({setting.devices for setting in groups}))
-
-
-def _draw_reductions(axes: Axes, measured: dict[str, Any]) -> None:
-    by_setting: dict[str, dict[float, float]] = {}
-    for name, samples in measured["reductions"].items():
-        setting, size = name.split(", ")
-        by_setting.setdefault(setting, {})[4 * float(size)] = statistics.median(samples)
-    for (name, points), colour in zip(by_setting.items(), COLOURS, strict=False):
-        axes.loglog(list(points), list(points.values()), "o-", color=colour, label=name)
-    axes.axvline(measured["parameters"], color="0.5", linewidth=1, linestyle=":")
-    axes.text(measured["parameters"], 1, " this network", transform=axes.get_xaxis_transform(),
-              fontsize=8, color="0.4", va="top")  # fmt: skip
-    axes.set_title("measured: one sum over devices, alone", fontsize=10)
-    axes.set(xlabel="bytes", ylabel="seconds")
-
-
-def _draw_prediction(axes: Axes, small: Network) -> None:
-    share = np.geomspace(1, 1000, 200)
-    cases = [
-        ("CartPole, 10 Gb/s", small, ETHERNET),
-        ("CartPole, 400 Gb/s", small, FABRIC),
-        ("7e9 parameters, 400 Gb/s", language_model(), FABRIC),
-        ("7e9 parameters, 10 Gb/s", language_model(), ETHERNET),
-    ]
-    for (label, network, link), colour in zip(cases, COLOURS, strict=True):
-        y = [efficiency(network, link, DEVICES, n) for n in share]
-        axes.semilogx(share, y, color=colour, label=label)
-    axes.axhline(0.9, color="0.5", linewidth=1, linestyle=":")
-    axes.set_title(f"predicted: {DEVICES} devices", fontsize=10)
-    axes.set(xlabel="trajectories per device", ylabel="efficiency", ylim=(0, 1.02))
-
-
 def save(path: Path, document: dict[str, Any]) -> None:
     """Every sample, with the machine and the versions."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -431,11 +364,10 @@ def save(path: Path, document: dict[str, Any]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print, save, draw."""
+    """Measure, print, save."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, nothing drawn")
+    parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--output", type=Path, help="the JSON file")
-    parser.add_argument("--picture", type=Path, default=PICTURE)
     arguments = parser.parse_args(argv)
     sizes = QUICK if arguments.quick else FULL
     described = _described()
@@ -452,8 +384,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = f"{date.today().isoformat()}-scaling-{described['kind']}.json"
     document = {"date": date.today().isoformat(), **described, "sizes": sizes._asdict(), **measured}
     save(arguments.output or ROOT / "benchmarks" / "results" / name, document)
-    if not arguments.quick and "reduced" in measured:
-        draw(measured, chosen, described).savefig(arguments.picture, dpi=150)
 
 
 if __name__ == "__main__":
