@@ -94,13 +94,13 @@ def matched(case: Case, batch: Trajectory, advantage: Any) -> Any:
 
 @mutant("Nota & Thomas, Is the Policy Gradient a Gradient? (2020): nearly all code")
 def discount_of_states_forgotten(case: Case):
-    """Returns are discounted, the states they are credited in are not: γ^t is missing."""
+    """Returns are discounted, but the factor γ^t of an action at time t is missing."""
     return pgjax.mismatched_reward_to_go(case.discount)
 
 
 @mutant()
 def discount_squared(case: Case):
-    """γ^t is applied once by hand and once more by the return: γ^(2t)."""
+    """γ^t is applied twice, once by hand and once by the weights: γ^(2t)."""
     weigh = weights.reward_to_go(case.discount)
     return score(lambda batch, log_prob: matched(case, batch, weigh(batch, log_prob)))
 
@@ -142,7 +142,7 @@ def terminal_reward_dropped(case: Case):
 
 @mutant()
 def reward_scaled_per_trajectory(case: Case):
-    """Rewards are divided by the episode's own largest, so the scale depends on the actions."""
+    """Rewards are divided by the largest of the episode, so the scale depends on the actions."""
 
     def scale(batch: Trajectory, log_prob: Any) -> Any:
         reward = jnp.where(batch.mask, batch.reward, 0)
@@ -200,7 +200,7 @@ def division_by_episode_length(case: Case):
 
 @mutant("[rlax](https://github.com/google-deepmind/rlax) `policy_gradient_loss`")
 def mean_over_time(case: Case):
-    """The mean over T stands where the sum belongs; padding counts."""
+    """The mean over T steps replaces the sum, and padding counts as steps."""
     weigh = weights.reward_to_go(case.discount)
     return score(lambda batch, log_prob: weigh(batch, log_prob) / batch.mask.shape[1])
 
@@ -210,7 +210,7 @@ def mean_over_time(case: Case):
     batch_size=2,
 )
 def token_mean_per_micro_batch(case: Case):
-    """Divided by the steps in this micro-batch, and times their expected number, a constant."""
+    """The sum is divided by the steps in this micro-batch, and multiplied by a constant."""
     weigh = weights.reward_to_go(case.discount)
 
     def mean(batch: Trajectory, log_prob: Any) -> Any:
@@ -222,7 +222,7 @@ def token_mean_per_micro_batch(case: Case):
 
 @mutant()
 def batch_size_written_out(case: Case):
-    """The sum over a batch is divided by 2, the size that it was written for; here N is 1."""
+    """The sum over a batch is divided by a fixed 2, and here the batch has one trajectory."""
     weigh = weights.reward_to_go(case.discount)
     return score(lambda batch, log_prob: weigh(batch, log_prob) * (batch.mask.shape[0] / 2))
 
@@ -258,7 +258,7 @@ def clipped_per_trajectory(case: Case):
 
 @mutant("the documentation of TRL's GRPO, as an option", batch_size=2)
 def advantage_divided_by_batch_deviation(case: Case):
-    """Advantages less their mean over all steps of the batch, divided by their deviation."""
+    """Advantages minus their mean over the batch's steps, over their standard deviation."""
     weigh = weights.mismatched_reward_to_go(case.discount)
 
     def whitened(batch: Trajectory, log_prob: Any) -> Any:
@@ -269,7 +269,7 @@ def advantage_divided_by_batch_deviation(case: Case):
 
 @mutant("Shao et al., DeepSeekMath (2024)", batch_size=2)
 def group_normalised(case: Case):
-    """GRPO: a return less its group's mean, over its group's deviation."""
+    """GRPO: a return minus its group's mean, over its group's standard deviation."""
     weigh = weights.total_return(case.discount)
 
     def normalised(batch: Trajectory, log_prob: Any) -> Any:
@@ -281,13 +281,13 @@ def group_normalised(case: Case):
 
 @mutant("Shao et al., DeepSeekMath (2024): the group's mean", batch_size=2)
 def baseline_includes_itself(case: Case):
-    """The batch's mean return, own sample included: the gradient shrinks by (N − 1)/N."""
+    """The batch's mean return, the sample's own included: a gradient (N − 1)/N as long."""
     return pgjax.reinforce(case.discount, baseline=baselines.batch_mean)
 
 
 @mutant(batch_size=2)
 def largest_of_group_as_baseline(case: Case):
-    """A return less the best one of its group, which may be its own."""
+    """A return minus the best one of its group, which may be the return itself."""
 
     def largest(batch: Trajectory, target: Any) -> Any:
         return jnp.broadcast_to(jnp.max(target, axis=0), target.shape)
@@ -297,7 +297,7 @@ def largest_of_group_as_baseline(case: Case):
 
 @mutant("Tucker et al., The Mirage of Action-Dependent Baselines (2018)")
 def action_dependent_baseline(case: Case):
-    """b(s, a), without the correction that it calls for."""
+    """A baseline b(s, a) that depends on the action, without the correction that this needs."""
 
     def opinion(batch: Trajectory, target: Any) -> Any:
         return (batch.observation @ case.critic) * batch.action
@@ -322,7 +322,7 @@ def value_not_stopped(case: Case):
 
 @mutant("Schulman et al., Generalized Advantage Estimation (2016), as designed")
 def gae_with_a_wrong_value(case: Case):
-    """GAE with λ = 0.9 and a critic that is not right yet."""
+    """GAE with λ = 0.9 and a wrong critic."""
     values = jax.vmap(lambda observation: observation @ case.critic)
 
     def weigh(batch: Trajectory, log_prob: Any) -> Any:
@@ -406,7 +406,7 @@ def sampling_temperature_differs(case: Case):
 
 @mutant(acting="stale", batch_size=2)
 def stale_samples_taken_for_fresh(case: Case):
-    """The samples of earlier parameters, without any ratio."""
+    """Samples of earlier parameters are used as if they were new, without a ratio."""
     return pgjax.reward_to_go(case.discount)
 
 
@@ -416,7 +416,7 @@ def stale_samples_taken_for_fresh(case: Case):
     batch_size=2,
 )
 def ratio_of_one_step(case: Case):
-    """The PPO ratio on stale data: one action's ratio, where states and rewards are stale too."""
+    """PPO's ratio on old data: it corrects an action, not the states and the later rewards."""
     return Estimator(weights.reward_to_go(case.discount), terms.importance_ratio)
 
 
@@ -426,7 +426,7 @@ def ratio_of_one_step(case: Case):
     batch_size=2,
 )
 def ratio_clipped_per_sample(case: Case):
-    """PPO's clip: a sample whose ratio has left [0.8, 1.2] the good way stops counting."""
+    """PPO's clip: a sample no longer counts once its ratio leaves [0.8, 1.2] in its favour."""
 
     def term(log_prob: Any, behaviour: Any, weight: Any, mask: Any) -> Any:
         ratio = jnp.exp(log_prob - behaviour)
@@ -468,7 +468,7 @@ def _whole_ratio(batch: Trajectory, log_prob: Any) -> Any:
 
 @mutant()
 def mask_not_read(case: Case):
-    """Rewards after the end are summed too: zeros in a new buffer, another episode's here."""
+    """Rewards after the episode's end are summed too; here they are another episode's."""
 
     def surrogate(params: Any, batch: Trajectory, log_prob: Any) -> Any:
         reward = case.discount ** time(batch) * batch.reward
@@ -502,13 +502,13 @@ def on_stream(case: Case, continues: Callable[[Any], Any], *, window: bool = Fal
 
 @mutant(issue("DLR-RM/stable-baselines3", 105), batch_size=2)
 def done_one_step_late(case: Case):
-    """`done` is stored with the step after: the next episode's first reward leaks in."""
+    """`done` is stored one step late, so the next episode's first reward is counted."""
     return on_stream(case, lambda done: ~jnp.pad(done[:-1], (1, 0)))
 
 
 @mutant(issue("DLR-RM/stable-baselines3", 105) + ", the other way", batch_size=2)
 def done_one_step_early(case: Case):
-    """`done` is read one step ahead: the last reward is never credited to earlier actions."""
+    """`done` is read one step early, so no earlier action gets credit for the last reward."""
     return on_stream(case, lambda done: ~jnp.pad(done[1:], (0, 1)))
 
 
@@ -541,13 +541,13 @@ UNCUT = "∇J of the uncut task"
 @mutant(", ".join((issue("luchris429/purejaxrl", 20), issue("EdanToledo/Stoix", 147),
                    issue("Toni-SM/skrl", 449))), estimand=UNCUT, needs_values=True)  # fmt: skip
 def truncation_taken_for_termination(case: Case):
-    """The sampler's cut is treated as the episode's end: nothing is bootstrapped."""
+    """Where the sampler cuts an episode, the value of what would follow is taken as zero."""
     return pgjax.reward_to_go(case.discount)
 
 
 @mutant(issue("thu-ml/tianshou", 869), estimand=UNCUT, needs_values=True)
 def terminal_state_bootstrapped(case: Case):
-    """The critic's opinion of a terminal state is added to its episode's return."""
+    """The critic's value of a terminal state is added to the episode's return."""
     return bootstrapped(
         case,
         lambda batch: batch.final_observation @ _opinionated(case),
@@ -558,7 +558,7 @@ def terminal_state_bootstrapped(case: Case):
 @mutant("gymnax's DeepSea can raise both flags at once",
         estimand=UNCUT, needs_values=True)  # fmt: skip
 def bootstrapped_wherever_truncated(case: Case):
-    """`truncated` alone is asked, though the same step terminated."""
+    """A step that terminated and truncated at once is treated as truncated only."""
     return bootstrapped(
         case,
         lambda batch: batch.final_observation @ _opinionated(case),
@@ -569,7 +569,7 @@ def bootstrapped_wherever_truncated(case: Case):
 @mutant(issue("google-deepmind/mujoco_playground", 320), estimand=UNCUT, needs_values=True,
         batch_size=2)  # fmt: skip
 def bootstrapped_from_the_reset(case: Case):
-    """The observation after the cut is the next episode's first."""
+    """At a cut the critic gets the next episode's first observation."""
     return bootstrapped(
         case,
         lambda batch: jnp.roll(batch.observation[:, 0], -1, axis=0) @ case.endless,
@@ -638,13 +638,13 @@ def k1_as_a_loss(case: Case):
 
 @mutant(issue("huggingface/trl", 4967), estimand=HELD)
 def k3_as_a_loss(case: Case):
-    """Schulman's k3, differentiated: the gradient of KL(π_ref‖π), the other one."""
+    """Schulman's k3, differentiated: the gradient of the opposite divergence, KL(π_ref‖π)."""
     return information(case, k3)
 
 
 @mutant(COMEDY, estimand="∇KL")
 def k3_in_the_reward(case: Case):
-    """k3's value is right on average, but its own derivative is not zero, and is left out."""
+    """k3's mean is the KL, but the mean of its derivative is not zero, and is left out."""
     return with_reward(
         weights.reward_to_go(1.0),
         lambda batch, log_prob: k3(log_prob - _reference(case, batch)),
@@ -678,20 +678,20 @@ def reward_to_go(case: Case):
 
 @control()
 def constant_baseline(case: Case):
-    """A constant, however far from any return."""
+    """A constant baseline, far from any return."""
     return pgjax.reinforce(case.discount, baseline=baselines.constant(-7.0))
 
 
 @control()
 def state_baseline(case: Case):
-    """A wrong critic, as baseline only."""
+    """The values of a wrong critic, as baseline only."""
     critic = baselines.state_value(lambda observation: observation @ case.critic)
     return pgjax.reward_to_go(case.discount, baseline=critic)
 
 
 @control("Schulman et al. (2016)")
 def gae_of_one_with_a_wrong_value(case: Case):
-    """GAE with λ = 1: the wrong critic cancels."""
+    """GAE with λ = 1, where a wrong critic is only a baseline."""
 
     def weigh(batch: Trajectory, log_prob: Any) -> Any:
         return advantages(case, batch, batch.observation @ case.critic, lambda_=1.0)
@@ -701,7 +701,7 @@ def gae_of_one_with_a_wrong_value(case: Case):
 
 @control(needs_values=True)
 def exact_advantage(case: Case):
-    """One TD step (λ = 0) with V^π of the steps that are left."""
+    """One TD step (λ = 0) with the exact V^π of the steps that are left."""
 
     def weigh(batch: Trajectory, log_prob: Any) -> Any:
         value = jnp.einsum("nts,ts->nt", batch.observation, case.values[:-1])
@@ -712,13 +712,13 @@ def exact_advantage(case: Case):
 
 @control("Kool et al. (2019)", batch_size=2)
 def leave_one_out(case: Case):
-    """The mean of the others."""
+    """The mean return of the other trajectories as baseline."""
     return pgjax.rloo(case.discount)
 
 
 @control(batch_size=2)
 def leave_one_out_with_the_wrong_denominator(case: Case):
-    """The sum of the others over N: still independent of one's own sample."""
+    """The sum of the others over N, which is still independent of the trajectory itself."""
 
     def shrunk(batch: Trajectory, target: Any) -> Any:
         return (jnp.sum(target, axis=0) - target) / target.shape[0]
@@ -728,19 +728,19 @@ def leave_one_out_with_the_wrong_denominator(case: Case):
 
 @control(batch_size=2)
 def leave_one_out_keeps_lone_samples(case: Case):
-    """Among equal first states; a group of one keeps its raw return."""
+    """Leave-one-out among equal first states; a group of one keeps its return."""
     return score(lambda batch, log_prob: _grouped_leave_one_out(case, batch, lone=1.0))
 
 
 @control(batch_size=2)
 def stream_cut_where_done(case: Case):
-    """The stream of two episodes, its return cut where it should be."""
+    """Two episodes in one row, with the return cut at the right step."""
     return on_stream(case, jnp.logical_not)
 
 
 @control(estimand=UNCUT, needs_values=True)
 def cut_bootstrapped_with_the_right_value(case: Case):
-    """V of the endless task at the cut, nothing at a termination."""
+    """V of the task without limit is added at a cut, and nothing at a termination."""
     return bootstrapped(
         case,
         lambda batch: batch.final_observation @ case.endless,
@@ -768,7 +768,7 @@ def per_decision_importance_sampling(case: Case):
 
 @control(COMEDY, estimand="∇KL")
 def k1_in_the_reward(case: Case):
-    """log π − log π_ref as a cost: its own derivative is zero on average, so nothing is lost."""
+    """log π − log π_ref as a cost in the reward; the mean of its derivative is zero."""
     return with_reward(
         weights.reward_to_go(1.0),
         lambda batch, log_prob: k1(log_prob - _reference(case, batch)),
@@ -777,7 +777,7 @@ def k1_in_the_reward(case: Case):
 
 @control(estimand=HELD)
 def k2_as_a_loss_on_policy(case: Case):
-    """(log π − log π_ref)²/2, differentiated: biased in value, right in gradient."""
+    """(log π − log π_ref)²/2, differentiated: its value is biased, its gradient is not."""
     return information(case, k2)
 
 

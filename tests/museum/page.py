@@ -13,6 +13,8 @@ SECTION = re.compile(r"(<!-- museum:begin (\w+) -->\n).*?(<!-- museum:end -->)",
 LINKED = re.compile(r"\[(?P<name>[^\]]+)\]\(#[^)]+\)")
 SPELT = {"·": "no bias", "–": "no meaning"}
 """Cells in words."""
+ESTIMANDS = {"∇KL, states held": "∇KL with the distribution of states held fixed"}
+"""Estimands in words, where their names are short."""
 
 Columns = dict[str, dict[str, str]]
 """Cells by problem, then by exhibit."""
@@ -38,7 +40,7 @@ def sections(columns: Columns) -> dict[str, str]:
         exhibit = exhibits[name]
         line = exhibit.label
         if exhibit.estimand != "∇J":
-            line += f" Claims {exhibit.estimand}."
+            line += f" Claims {ESTIMANDS.get(exhibit.estimand, exhibit.estimand)}."
         if exhibit.seen:
             line += f" *Seen: {exhibit.seen}.*" if exhibit.mutant else f" *{exhibit.seen}.*"
         return line

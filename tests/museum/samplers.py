@@ -47,13 +47,13 @@ def separate(key: Any, N: int, T: int) -> Keys:
 
 
 def one_key_for_action_and_environment(key: Any, N: int, T: int) -> Keys:
-    """The key that drew the action draws the successor too: luck follows the action."""
+    """The key that drew the action also draws the next state, so the two draws are dependent."""
     keys = separate(key, N, T)
     return keys._replace(environment=keys.action)
 
 
 def parent_key_used_again(key: Any, N: int, T: int) -> Keys:
-    """A key is split, and used again itself: the reset and every step share their randomness."""
+    """A key is split and then used again: the reset and every step share their randomness."""
     keys = jax.random.split(key, N)
     every = jnp.broadcast_to(keys[:, None], (N, T))
     return Keys(keys, every, jax.vmap(partial(jax.random.split, num=T))(keys))
