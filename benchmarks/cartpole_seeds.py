@@ -49,7 +49,11 @@ def measure(seed: int, directory: Path) -> tuple[dict[str, float], float]:
     subprocess.run([*COMMAND, *train], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
     answer = subprocess.run(
-        [*COMMAND, "evaluate", str(directory)], check=True, capture_output=True, text=True
+        [*COMMAND, "evaluate", str(directory)],
+        check=True,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     found = re.findall(r"(mean|standard error|min|median|max) (-?[\d.]+)", answer.stdout)
     return {name: float(number) for name, number in found}, seconds

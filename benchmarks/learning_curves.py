@@ -69,7 +69,7 @@ def main() -> int:
     arguments = parser.parse_args()
     path = arguments.draw or arguments.output
     path = path or RESULTS / f"{date.today().isoformat()}-learning-curves.json"
-    document = json.loads(path.read_text()) if path.exists() else {}
+    document = json.loads(path.read_text("utf-8")) if path.exists() else {}
     if arguments.draw is None:
         from benchmarks import report
 
@@ -77,7 +77,7 @@ def main() -> int:
         document |= {"versions": report.versions(), "tasks": document.get("tasks", {})}
         for name in arguments.only:
             document["tasks"][name] = measured(TASKS[name], arguments.seeds, arguments.no_rival)
-            path.write_text(json.dumps(document) + "\n")
+            path.write_text(json.dumps(document) + "\n", encoding="utf-8")
     picture(document).savefig(path.with_suffix(".png"), dpi=150)
     print(f"saved {path} and {path.with_suffix('.png')}")
     missed = [name for name in document["tasks"] if not reached(name, document["tasks"][name])]

@@ -27,5 +27,6 @@ def run_python(*arguments: str, settings: Mapping[str, str] | None = None) -> st
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
     )
     return finished.stdout

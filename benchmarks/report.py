@@ -192,7 +192,7 @@ def _driver() -> str:
     """The NVIDIA driver's version, as the driver's own tool tells it; empty without one."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, check=True)
+        answer = subprocess.run(query, capture_output=True, text=True, check=True, encoding="utf-8")
     except (OSError, subprocess.CalledProcessError):
         return ""
     return f"driver {answer.stdout.splitlines()[0].rsplit(', ', 1)[1]}"

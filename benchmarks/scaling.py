@@ -137,6 +137,7 @@ def _open(arguments: Any, environment: dict[str, str]) -> subprocess.Popen:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
     )
 
 

@@ -51,7 +51,7 @@ def sketches() -> Iterator[None]:
 
     class Sketch:
         def savefig(self, path: Path, dpi: int) -> None:
-            path.write_text("a sketch")
+            path.write_text("a sketch", encoding="utf-8")
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(curve, "learning_curve", lambda rows, title: Sketch())
@@ -100,8 +100,10 @@ class Child:
                 if self._pipe.recv().startswith(moment):
                     return
         except EOFError:
-            raise AssertionError(f"it ended before {moment!r}:\n{self.said.read_text()}") from None
-        raise AssertionError(f"no {moment!r} in {SECONDS} s:\n{self.said.read_text()}")
+            raise AssertionError(
+                f"it ended before {moment!r}:\n{self.said.read_text('utf-8')}"
+            ) from None
+        raise AssertionError(f"no {moment!r} in {SECONDS} s:\n{self.said.read_text('utf-8')}")
 
     def go_on(self) -> None:
         """Let it leave the moment that it is held at."""

@@ -204,13 +204,13 @@ class Records(dict[str, dict[str, Any]]):
 
     def __init__(self, path: Path, *, read: bool) -> None:
         """Of a file; its content is taken up if `read`."""
-        super().__init__(json.loads(path.read_text()) if read and path.exists() else {})
+        super().__init__(json.loads(path.read_text("utf-8")) if read and path.exists() else {})
         self.path = path
 
     def __missing__(self, file: str) -> dict[str, Any]:
         self[file] = in_child(lambda: record(file), 3600) or {}
         print(f"{file}: {len(self[file])} tests pass without a mutant", flush=True)
-        self.path.write_text(json.dumps(self))
+        self.path.write_text(json.dumps(self), encoding="utf-8")
         return self[file]
 
 
@@ -256,7 +256,7 @@ def area_of(path: str) -> str:
 
 def known_equivalent() -> set[str]:
     """The names of the mutants that change no result."""
-    reasons = tomllib.loads(Path(__file__).with_name("equivalent_mutants.toml").read_text())
+    reasons = tomllib.loads(Path(__file__).with_name("equivalent_mutants.toml").read_text("utf-8"))
     return {name for names in reasons.values() for name in names}
 
 
@@ -294,9 +294,9 @@ def main() -> None:
     out, goes_on = options.out, options.resume or options.again
     out.parent.mkdir(parents=True, exist_ok=True)
     if not (goes_on and out.exists()):
-        out.write_text("")
+        out.write_text("", encoding="utf-8")
     equivalent = known_equivalent()
-    results = {line["name"]: line for line in map(json.loads, out.read_text().splitlines())}
+    results = {line["name"]: line for line in map(json.loads, out.read_text("utf-8").splitlines())}
     for name in equivalent & set(results):
         results[name]["outcome"] = "equivalent"
     for library in LIBRARIES:
@@ -315,7 +315,7 @@ def main() -> None:
         same = mutant.name in equivalent
         found = {"outcome": "equivalent"} if same else run(mutant, records, options.seconds)
         results[mutant.name] = {"name": mutant.name, **mutant._asdict(), **found}
-        with out.open("a") as file:
+        with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(results[mutant.name], ensure_ascii=False) + "\n")
         print(f"{found['outcome']:10} {mutant.name}  {found.get('by', '')}", flush=True)
     print(summary(results.values()))

@@ -60,7 +60,7 @@ def once(folder: Path, functions: dict[str, Callable[[], Any]]) -> dict[str, Any
 
 def _locked(folder: Path, name: str, *, wait: bool) -> Any:
     """An open file with the lock; None where another process has it and we do not wait."""
-    file = (folder / f"{name}.lock").open("w")
+    file = (folder / f"{name}.lock").open("w", encoding="utf-8")
     if fcntl is None:
         return file
     try:

@@ -116,5 +116,7 @@ def test_help_needs_no_jax():
         "import argparse, sys; from pgjax.cli import algorithms\n"
         "algorithms.configure(argparse.ArgumentParser()); print('jax' in sys.modules)"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert ran.stdout.strip() == "False"

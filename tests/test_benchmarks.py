@@ -225,7 +225,7 @@ def test_json_round_trip_keeps_every_sample(tmp_path):
     path = tmp_path / "new" / "results.json"
     report.save(path, [result], TINY)
     assert report.load(path) == [result]
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text("utf-8"))
     assert document["device"] == report.device()
     assert document["versions"]["jax"] == report.versions()["jax"]
     (row,) = document["rows"]
@@ -362,7 +362,7 @@ def test_driver_is_told_where_there_is_one(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert report._driver() == ""
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'NVIDIA X1, 1.2.3'\n")
+    tool.write_text("#!/bin/sh\necho 'NVIDIA X1, 1.2.3'\n", encoding="utf-8")
     tool.chmod(0o755)
     assert report._driver() == "driver 1.2.3"
 

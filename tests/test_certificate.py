@@ -299,7 +299,8 @@ def computed(certificates, monkeypatch):
 def test_the_command_prints_writes_and_updates(tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text(
-        "<!-- certificate:begin summary-essentials -->\nold\n<!-- certificate:end -->\nrest\n"
+        "<!-- certificate:begin summary-essentials -->\nold\n<!-- certificate:end -->\nrest\n",
+        encoding="utf-8",
     )
     picture, numbers = tmp_path / "certificate.png", tmp_path / "certificate.json"
     arguments = ["--output", str(picture), "--json", str(numbers), "--update", str(page)]
@@ -404,8 +405,8 @@ def test_bad_arguments_are_answered_in_one_line(arguments, words, capsys, tmp_pa
 def test_a_page_without_its_markers_is_refused_before_any_work(text, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("pgjax.certificate.certify", None)
     page = tmp_path / "page.md"
-    page.write_text(text)
+    page.write_text(text, encoding="utf-8")
     picture = str(tmp_path / "certificate.png")
     assert main(["certify", "--update", str(page), "--output", picture]) == 2
     assert "NAME one of problems, compositions-essentials" in capsys.readouterr().err
-    assert page.read_text() == text
+    assert page.read_text("utf-8") == text

@@ -157,7 +157,10 @@ def test_orbax_alone_restores_a_flipped_bit_silently(tmp_path):
         (lambda path: os.truncate(path, path.stat().st_size // 2), "checksum differs: state/"),
         (lambda path: os.truncate(path, 0), "checksum differs: state/"),
         (lambda path: path.unlink(), "missing: state/"),
-        (lambda path: path.with_name("more").write_text("x"), "not saved with it: state/"),
+        (
+            lambda path: path.with_name("more").write_text("x", encoding="utf-8"),
+            "not saved with it: state/",
+        ),
         (lambda path: (path.parents[2] / "SHA256SUMS").unlink(), "cannot be read"),
         (lambda path: shutil.rmtree(path.parents[2] / "state"), "missing: state/"),
     ],
@@ -172,7 +175,7 @@ def test_what_is_cut_short_or_gone_or_added_is_told(spoil, told, directory):
 
 def test_none_that_is_whole_and_none_at_all_are_errors(directory, tmp_path):
     for name in ("0000000010", "0000000020"):
-        (directory / name / "leaves.json").write_text("[]")
+        (directory / name / "leaves.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ValueError, match=r"no checkpoint that is .*\(0000000020: .*; 0000000010: "):
         restore_latest(directory, state())
     with pytest.raises(FileNotFoundError, match="nowhere holds no checkpoint"):

@@ -106,14 +106,14 @@ MODULES = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with bad files, which the commands are called in."""
     for name, text in MODULES.items():
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "garbage.npz").write_bytes(b"nothing")
     (tmp_path / "a_folder.png").mkdir()
     (tmp_path / "a_folder.json").mkdir()
     (tmp_path / "a_folder.npz").mkdir()
-    (tmp_path / "a_file").write_text("")
+    (tmp_path / "a_file").write_text("", encoding="utf-8")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("[]")
+    (tmp_path / "run" / "config.json").write_text("[]", encoding="utf-8")
     (tmp_path / "run" / "params.msgpack").write_bytes(b"")
     tabular.save(tabular.two_armed_bandit(), tmp_path / "bandit.npz")
     monkeypatch.chdir(tmp_path)

@@ -168,7 +168,7 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on_as_if_it_had_not(
     assert resume(directory) == 0
     assert "going on after update 6 of 9" in capsys.readouterr().out
     assert same(directory, whole)
-    lines = (directory / saved_runs.LOG).read_text().splitlines()
+    lines = (directory / saved_runs.LOG).read_text("utf-8").splitlines()
     seconds = [json.loads(line)["seconds"] for line in lines]
     assert seconds == sorted(seconds)
 
@@ -278,7 +278,7 @@ def test_a_spoilt_checkpoint_is_named_and_the_one_before_is_taken(spoil, stopped
 
 def test_without_a_checkpoint_that_is_whole_nothing_is_touched(stopped, capsys):
     for path in (stopped / saved_runs.CHECKPOINTS).rglob(checkpoints.SUMS):
-        path.write_text("")
+        path.write_text("", encoding="utf-8")
     before = (stopped / saved_runs.LOG).read_bytes()
     assert resume(stopped) == 2
     (error,) = errors(capsys)
@@ -304,7 +304,7 @@ def test_what_would_make_it_another_run_is_refused(arguments, expected, stopped,
 
 
 def test_a_default_given_in_words_is_compared_too(stopped, tmp_path, capsys):
-    config = json.loads((stopped / saved_runs.CONFIG).read_text())
+    config = json.loads((stopped / saved_runs.CONFIG).read_text("utf-8"))
     config["options"]["seed"] = 7
     saved_runs.write_config(stopped, config)
     assert resume(stopped, "--seed", "0") == 2
@@ -320,7 +320,7 @@ def test_a_default_given_in_words_is_compared_too(stopped, tmp_path, capsys):
     ],
 )
 def test_a_config_that_does_not_fit_is_told(change, status, expected, stopped, capsys):
-    config = json.loads((stopped / saved_runs.CONFIG).read_text())
+    config = json.loads((stopped / saved_runs.CONFIG).read_text("utf-8"))
     saved_runs.write_config(stopped, config | change)
     assert resume(stopped) == status
     assert any(expected in line for line in errors(capsys))
@@ -509,7 +509,7 @@ def test_a_process_that_is_asked_to_stop_saves_and_leaves_with_status_zero(
         child.wait_until(asked)
         child.go_on()
         assert child.exit_code() == 0
-    said = child.said.read_text()
+    said = child.said.read_text("utf-8")
     assert asked in said
     assert "after update 3 of 100000: saved; go on with: pgjax train --resume" in said
     assert logged(directory) == 3
@@ -547,7 +547,7 @@ def test_a_child_that_ends_or_fails_is_reported_and_none_is_left(tmp_path, start
 
 
 def test_a_full_standard_output_is_told_and_costs_nothing(whole, tmp_path, capsys, monkeypatch):
-    full = open("/dev/full", "w")  # noqa: SIM115 (closing it fails, too)
+    full = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115 (closing it fails, too)
     monkeypatch.setattr(sys, "stdout", full)
     assert main([*TRAIN, "--output", str(tmp_path / "run")]) == 0
     sys.stdout.flush()  # as Python does at its end
@@ -593,8 +593,8 @@ def test_a_signal_that_was_ignored_stays_ignored():
 def test_a_log_that_lacks_rows_and_holds_others_twice_keeps_what_it_can(tmp_path):
     path = tmp_path / "log.jsonl"
     lines = [json.dumps({"update": i, "standard_error": None}) for i in (1, 2, 2, 4, 5, 6)]
-    path.write_text("\n".join([*lines[:3], "garbage", "[1]", "{}", *lines[3:]]))
+    path.write_text("\n".join([*lines[:3], "garbage", "[1]", "{}", *lines[3:]]), encoding="utf-8")
     found = log.read_until(path, 6)
     assert [row["update"] for row in found] == [1, 2, 4, 5]  # the last line had not ended
-    assert path.read_text() == "\n".join([lines[0], lines[1], lines[3], lines[4], ""])
+    assert path.read_text("utf-8") == "\n".join([lines[0], lines[1], lines[3], lines[4], ""])
     assert all(row["standard_error"] != row["standard_error"] for row in found)  # NaN

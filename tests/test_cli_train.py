@@ -56,7 +56,7 @@ def leaves_equal(first, second):
 
 def test_a_run_leaves_its_four_files_and_one_log_line_for_each_update(directory):
     assert set(contents(directory)) == set(saved_runs.FILES)
-    rows = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (directory / "log.jsonl").read_text("utf-8").splitlines()]
     assert [row["update"] for row in rows] == [1, 2, 3]
     # DeepSea's episodes last eight steps, always.
     assert [row["environment_steps"] for row in rows] == [32, 64, 96]
@@ -73,7 +73,7 @@ def test_a_run_leaves_its_four_files_and_one_log_line_for_each_update(directory)
 
 
 def test_config_states_every_setting_of_the_objective(directory):
-    config = json.loads((directory / "config.json").read_text())
+    config = json.loads((directory / "config.json").read_text("utf-8"))
     assert config["settings"] == {
         "updates": 3,
         "num_trajectories": 4,
@@ -136,7 +136,7 @@ def test_a_run_that_stops_early_keeps_its_last_good_parameters(stop, tmp_path, c
     assert ("interrupted" if status == 130 else "update 3: bad") in the_error(capsys)
     *_, params = saved_runs.load(tmp_path)
     assert leaves_equal(params, reached[-1])
-    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text("utf-8").splitlines()]
     assert [row["standard_error"] for row in rows] == [None, None]
     assert (tmp_path / "learning_curve.png").exists()
 
@@ -225,7 +225,7 @@ def test_a_flipped_bit_of_a_finished_run_s_parameters_is_told(directory, tmp_pat
     assert main(["evaluate", str(tmp_path)]) == 2
     assert "params.msgpack is not what was saved: its checksum is not" in the_error(capsys)
     # The control: without the checksum, as in runs of version 0.2, it passes for a run.
-    config = json.loads((tmp_path / "config.json").read_text())
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
     del config[saved_runs.DIGEST]
     saved_runs.write_config(tmp_path, config)
     assert main(["evaluate", str(tmp_path), "--num-trajectories", "2"]) == 0
@@ -233,7 +233,7 @@ def test_a_flipped_bit_of_a_finished_run_s_parameters_is_told(directory, tmp_pat
 
 def test_parameters_of_another_network_are_refused(directory, tmp_path, capsys):
     copy(directory, tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
     config["network"]["hidden"] = [8]
     saved_runs.write_config(tmp_path, config)
     assert main(["evaluate", str(tmp_path)]) == 2
@@ -259,7 +259,11 @@ def test_help_needs_neither_jax_nor_gymnax_nor_matplotlib():
         "print(sorted({'jax', 'gymnax', 'matplotlib', 'rich', 'optax'} & set(sys.modules)))"
     )
     answer = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     assert answer.stdout.splitlines()[-1] == "[]"
     assert "--learning-rate" in answer.stdout
@@ -275,11 +279,11 @@ def test_python_m_pgjax_is_the_command() -> None:
 def test_until_stops_at_the_first_batch_that_is_good_enough(tmp_path, capsys):
     base = [*TRAIN, "--output", str(tmp_path / "easy")]
     assert main([*base, "--until", "-1000"]) == 0
-    rows = (tmp_path / "easy" / saved_runs.LOG).read_text().splitlines()
+    rows = (tmp_path / "easy" / saved_runs.LOG).read_text("utf-8").splitlines()
     assert len(rows) == 1
     assert "a mean return of -1000 was reached at update 1" in capsys.readouterr().out
     assert main([*TRAIN, "--output", str(tmp_path / "hard"), "--until", "1000"]) == 0
-    rows = (tmp_path / "hard" / saved_runs.LOG).read_text().splitlines()
+    rows = (tmp_path / "hard" / saved_runs.LOG).read_text("utf-8").splitlines()
     assert len(rows) == 3
     assert "no batch reached a mean return of 1000 in 3 updates" in capsys.readouterr().out
 
@@ -302,7 +306,11 @@ def test_the_command_line_keeps_compilations_and_leaves_the_user_s_cache_alone(t
     theirs = own | {"JAX_COMPILATION_CACHE_DIR": "elsewhere"}
     for environment, expected in ((own, str(tmp_path / "pgjax" / "jax")), (theirs, "elsewhere")):
         run = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
         )
         assert run.stdout.strip() == expected
 
@@ -353,10 +361,10 @@ def test_the_config_of_a_run_makes_the_same_run_and_given_options_hold(directory
     assert first == again
     other = ["--seed", "1", "--output", str(tmp_path / "other")]
     assert main(["train", "--config", config, *other]) == 0
-    assert json.loads((tmp_path / "other" / "config.json").read_text())["seed"] == 1
+    assert json.loads((tmp_path / "other" / "config.json").read_text("utf-8"))["seed"] == 1
     assert (tmp_path / "other" / "params.msgpack").read_bytes() != first
     capsys.readouterr()
-    (tmp_path / "no.json").write_text('{"options": 3}')
+    (tmp_path / "no.json").write_text('{"options": 3}', encoding="utf-8")
     assert main(["train", "--config", str(tmp_path / "no.json")]) == 2
     assert "is not the config.json of a run" in the_error(capsys)
     assert main(["train", "--config", config, "--algorithm", "ppo"]) == 2

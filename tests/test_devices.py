@@ -69,6 +69,7 @@ def run_together(*commands: list[str], settings: dict[str, str]) -> list[str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            encoding="utf-8",
         )
         for command in commands
     ]
@@ -629,7 +630,7 @@ def parts_of_a_batch_of_tokens_add_up_to_the_whole() -> None:
 
 def the_page_shows_what_is_right() -> None:
     """The block of docs/scaling.md; its own test runs it on one device."""
-    page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text("utf-8")
     (block,) = [x for x in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "shard_map" in x]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

@@ -403,7 +403,9 @@ def test_the_package_loads_no_library_of_environments_until_one_is_named() -> No
         "pgjax.environments.make('CartPole-v1')\n"
         "assert 'gymnax' in sys.modules\n"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert not set(run.stdout.split()) & {"gymnax", *environments.LIBRARIES}
 
 

@@ -141,7 +141,8 @@ def test_the_command_takes_who_acts(who, status, acting, tmp_path, capsys):
         "import pgjax\n"
         "def f(problem):\n"
         "    weights = pgjax.weights.reward_to_go(problem.mdp.discount)\n"
-        "    return pgjax.Estimator(weights, pgjax.terms.importance_ratio)\n"
+        "    return pgjax.Estimator(weights, pgjax.terms.importance_ratio)\n",
+        encoding="utf-8",
     )
     asked = ["check", f"{file}:f", "--problem", "random", "--behaviour", who]
     assert main(asked) == status
@@ -332,7 +333,9 @@ def test_numpy_and_if_on_values_are_refused_with_the_fix(read):
 @pytest.mark.parametrize("status", [0, 3, None])
 def test_a_module_that_ends_the_process_proves_nothing(status, tmp_path, capsys):
     file = tmp_path / "script.py"
-    file.write_text(f"import sys\n\ndef f(params, batch): ...\n\nsys.exit({status})\n")
+    file.write_text(
+        f"import sys\n\ndef f(params, batch): ...\n\nsys.exit({status})\n", encoding="utf-8"
+    )
     assert main(["check", f"{file}:f"]) != 0
     assert "ends the process" in capsys.readouterr().err
 

@@ -30,7 +30,7 @@ def f(x, mask):
 
 
 def test_the_kinds_are_those_of_the_faults_that_people_make(tmp_path):
-    (tmp_path / "toy.py").write_text(TOY)
+    (tmp_path / "toy.py").write_text(TOY, encoding="utf-8")
     found = {(mutant.kind, mutant.new) for mutant in mutants_of(str(tmp_path / "toy.py"))}
     peak, masked = "jax.lax.stop_gradient(jnp.max(x, axis=4))", "jnp.where(mask, x[1:], 0)"
     assert found == {

@@ -45,7 +45,7 @@ LIBRARY = [name for name in MODULES if not name.startswith("cli")]
 def imported(path: Path) -> set[str]:
     """Every module that a file imports, anywhere in it, by its full name."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -109,7 +109,10 @@ def test_the_root_holds_few_files() -> None:
 
 def test_the_import_check_rejects_an_upward_import(tmp_path: Path) -> None:
     wrong = tmp_path / "returns.py"
-    wrong.write_text("def f():\n    from pgjax.estimators import gradient\n    import gymnax.x\n")
+    wrong.write_text(
+        "def f():\n    from pgjax.estimators import gradient\n    import gymnax.x\n",
+        encoding="utf-8",
+    )
     assert inner(imported(wrong)) == {"estimators"}
     assert ORDER.index("estimators") > ORDER.index("returns")
     assert outer(imported(wrong)) == {"gymnax"}
@@ -143,7 +146,9 @@ def loaded_after(*statements: str) -> list[set[str]]:
     """The top-level modules in a fresh interpreter after each of the statements."""
     show = "print(*{name.split('.')[0] for name in sys.modules})"
     code = "\n".join(["import sys", *(f"{statement}\n{show}" for statement in statements)])
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     return [set(line.split()) for line in run.stdout.splitlines()]
 
 
@@ -172,7 +177,7 @@ def test_names_import_only_what_they_need() -> None:
 def public_page() -> dict[str, object]:
     """Each name on the public page, and what it stands for."""
     found = {}
-    for node in ast.parse((ROOT / "__init__.pyi").read_text()).body:
+    for node in ast.parse((ROOT / "__init__.pyi").read_text("utf-8")).body:
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 assert alias.asname, f"{alias.name} is not re-exported"

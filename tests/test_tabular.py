@@ -124,7 +124,7 @@ def test_saving_and_loading_changes_nothing(name: str, tmp_path: Path) -> None:
 def test_loading_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         tabular.load(tmp_path / "none.npz")
-    (tmp_path / "text.npz").write_text("not arrays")
+    (tmp_path / "text.npz").write_text("not arrays", encoding="utf-8")
     with pytest.raises(ValueError, match=r"text.npz is not a .npz file"):
         tabular.load(tmp_path / "text.npz")
     np.savez(tmp_path / "part.npz", transition=np.ones((1, 1, 1)), rewards=np.ones(1))

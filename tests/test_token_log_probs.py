@@ -426,6 +426,7 @@ def test_laws_hold_on_four_devices() -> None:
         capture_output=True,
         text=True,
         timeout=600,
+        encoding="utf-8",
     )
     assert run.returncode == 0, run.stderr[-3000:]
 

@@ -233,7 +233,7 @@ def halved(problem):
 
 @pytest.fixture
 def user_file(tmp_path, monkeypatch):
-    (tmp_path / "my_estimators.py").write_text(USER_FILE)
+    (tmp_path / "my_estimators.py").write_text(USER_FILE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return "my_estimators.py"
 

@@ -73,7 +73,9 @@ def genjax(num_samples: int, name: str) -> Contender | Missing:
 
     def run() -> float:
         command = [interpreter, str(worker), str(num_samples), str(INNER)]
-        found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        found = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=environment, encoding="utf-8"
+        )
         return json.loads(found.stdout.splitlines()[-1])[name]["seconds"]
 
     return Contender(run, num_samples, note="a process of its own")

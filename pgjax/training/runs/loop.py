@@ -288,7 +288,7 @@ class ActiveRun:
             return
         if not self._attempt("standard output", write):
             # Python would flush it again at its exit, and fail.
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the end)
 
     def _attempt(self, what: str, write: Callable[[], Any]) -> bool:
         """Whether it was written; no failure to write stops the training."""
