@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmarks import picture, report
 from benchmarks.harness import FULL, QUICK, Row, run_row
+from benchmarks.processes import cores
 
 QUICK_REPEATS = 3
 
@@ -116,7 +117,7 @@ def _use_every_core() -> None:
     """One CPU device for each core, unless the caller has decided."""
     flags = os.environ.get("XLA_FLAGS", "")
     if "JAX_NUM_CPU_DEVICES" not in os.environ and "device_count" not in flags:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        jax.config.update("jax_num_cpu_devices", len(cores()))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,13 @@ INHERITED = ("JAX_COMPILATION_CACHE_DIR",)
 """Settings of the caller that would make a cold process a warm one."""
 
 
+def cores() -> list[int]:
+    """The cores that this process may use; all of them where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def run_python(*arguments: str, settings: Mapping[str, str] | None = None) -> str:
     """What a fresh interpreter prints, run from the repository's root; raises if it fails.
 

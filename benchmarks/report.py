@@ -5,7 +5,6 @@ goal is flagged in its title, and the last line names every goal missed.
 """
 
 import json
-import os
 import platform
 import re
 import subprocess
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import Goal, Measurement, Result, Scale, Verdict
+from benchmarks.processes import cores
 
 PACKAGES = ("policy-gradient-jax", "jax", "jaxlib", "flax", "gymnax", "numpy", "rlax", "torch")
 PACKAGES += ("gymnasium", "stable-baselines3")
@@ -32,7 +32,7 @@ def device() -> str:
     first = jax.devices()[0]
     if first.platform != "cpu":
         return ", ".join(filter(None, [first.device_kind, _driver()]))
-    return f"CPU, {_processor()}, {len(os.sched_getaffinity(0))} cores"
+    return f"CPU, {_processor()}, {len(cores())} cores"
 
 
 def versions() -> dict[str, str]:

@@ -26,6 +26,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import processes
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -120,9 +122,10 @@ def _start(
     """A process with its own devices, and on a CPU with a core for each."""
     environment = dict(os.environ) | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     cores: list[int] = []
+    usable = processes.cores()
     if platform == "cpu":
         environment["JAX_NUM_CPU_DEVICES"] = str(len(own))
-        cores = [] if setting.all_cores else [sorted(os.sched_getaffinity(0))[i] for i in own]
+        cores = [] if setting.all_cores else [usable[i] for i in own]
     else:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, own))
     join = address and [address, setting.processes, index]

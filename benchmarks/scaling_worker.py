@@ -25,9 +25,10 @@ def describe() -> dict[str, Any]:
     import jax
 
     from benchmarks import report
+    from benchmarks.processes import cores
 
     on_cpu = jax.default_backend() == "cpu"
-    count = len(os.sched_getaffinity(0)) if on_cpu else jax.device_count()
+    count = len(cores()) if on_cpu else jax.device_count()
     found = {"device": report.device(), "kind": report.default_path().stem[len("2000-01-01-") :]}
     return found | {
         "platform": jax.default_backend(),

@@ -5,7 +5,6 @@ That process imports this module too, before it imports JAX.
 
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -132,6 +131,8 @@ def _train(
 ) -> None:
     """`pgjax train`, its two outputs in a file."""
     handle_signals_as_in_a_terminal()
+    import resource  # Windows has none, and starts no such child
+
     # Whatever becomes of its parent, an endless computation ends.
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -82,7 +82,8 @@ def in_child(work: Callable[[], Any], seconds: float) -> Any:
     if pid == 0:
         try:
             os.setsid()
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # it ends with its parent, on Linux
+            if sys.platform == "linux":
+                ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # it ends with its parent
             resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 6))
             with tempfile.TemporaryFile() as output:
                 for stream in (1, 2):

@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import resource
 import shutil
 import subprocess
 import warnings
@@ -267,6 +266,7 @@ def test_a_file_that_cannot_be_written_is_a_system_error_and_costs_nothing(
 ):
     # A limit on a file's size fails in the same system call as a full disk does: in orbax's small
     # files, or in the data, which TensorStore writes.
+    resource = pytest.importorskip("resource", reason="limits as Unix has them")
     large = {"noise": jax.random.normal(jax.random.key(0), (64, 64))}
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -14,6 +13,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+
+pytest.importorskip("resource", reason="signals and limits as Unix has them")
+import resource
 
 from pgjax import checkpoints, environments
 from pgjax.cli import main
@@ -546,6 +548,7 @@ def test_a_child_that_ends_or_fails_is_reported_and_none_is_left(tmp_path, start
     assert child.process.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk, as Linux has it")
 def test_a_full_standard_output_is_told_and_costs_nothing(whole, tmp_path, capsys, monkeypatch):
     full = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115 (closing it fails, too)
     monkeypatch.setattr(sys, "stdout", full)

@@ -6,6 +6,9 @@ import select
 import subprocess
 import sys
 
+import pytest
+
+pytest.importorskip("resource", reason="processes and limits as Unix has them")
 from tests.mutants import AREAS, area_of, in_child, known_equivalent, summary
 from tests.mutations import PACKAGE, mutants_of, sample
 

@@ -1,4 +1,4 @@
-"""What runs here also runs elsewhere: files and pipes are opened with an encoding that is named."""
+"""What runs here also runs elsewhere: encodings are named, and no import needs Unix."""
 
 import ast
 from pathlib import Path
@@ -72,3 +72,30 @@ def test_calls_without_an_encoding_are_found() -> None:
     ]
     assert without_encoding("\n".join(wrong)) == list(range(1, len(wrong) + 1))
     assert without_encoding("\n".join(right)) == []
+
+
+OF_UNIX = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
+"""Modules of the standard library that Windows lacks."""
+
+
+def needing_unix(source: str) -> list[str]:
+    """The modules of Unix that a file imports when it is imported itself, without a condition."""
+    found = []
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Expr | ast.Assign) and "importorskip" in ast.unparse(node):
+            return found  # the rest is read only where the module is there
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name in OF_UNIX]
+    return found
+
+
+def test_no_file_needs_unix_to_be_imported() -> None:
+    found = {
+        path.relative_to(ROOT).as_posix(): needing_unix(path.read_text("utf-8")) for path in SOURCES
+    }
+    # Its own command, and the test that leaves it out on Windows, are all that import it.
+    assert found.pop("tests/mutants.py") == ["resource"]
+    assert {path: names for path, names in found.items() if names} == {}
+    assert needing_unix("import os, resource") == ["resource"]
+    assert needing_unix("pytest.importorskip('resource')\nimport resource") == []
+    assert needing_unix("def f():\n    import fcntl") == []

@@ -5,7 +5,6 @@ so each process is run once.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -14,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from benchmarks.harness import Case, Contender, Goal, Row, Scale, not_importable, returned
-from benchmarks.processes import run_python
+from benchmarks.processes import cores, run_python
 
 PPO = "SB3 PPO, judged greedily"
 PPO_SAMPLED = "SB3 PPO, judged as sampled"
@@ -108,7 +107,7 @@ def _faster_threads(threshold: float) -> int:
         run = _ppo(threshold, threads, seed=0)
         return run.training / run.steps
 
-    return min(sorted({1, len(os.sched_getaffinity(0))}), key=seconds_per_step)
+    return min(sorted({1, len(cores())}), key=seconds_per_step)
 
 
 @cache
