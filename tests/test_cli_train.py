@@ -272,7 +272,7 @@ def test_help_needs_neither_jax_nor_gymnax_nor_matplotlib():
 def test_python_m_pgjax_is_the_command() -> None:
     for arguments, status, words in (("--version", 0, f"pgjax {pgjax.__version__}"), ("x", 2, "")):
         call = [sys.executable, "-m", "pgjax", arguments]
-        answer = subprocess.run(call, capture_output=True, text=True)
+        answer = subprocess.run(call, capture_output=True, text=True, encoding="utf-8")
         assert (answer.returncode, answer.stdout.strip()) == (status, words)
 
 

@@ -37,7 +37,7 @@ def halved(problem):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -72,7 +72,9 @@ def test_certify_computes_own_rows_by_the_same_engine(folder, capsys):
     assert "others is without bias on 1 of 1 problems, in batches of 2" in found
     assert "halved is biased on 1 of 1 problems, by 0.5 of ‖∇J‖ on bandit" in found
     assert "1 of 1 statements of bias hold" in found
-    rows = {row["estimator"]: row for row in json.loads((folder / "numbers.json").read_text())}
+    rows = {
+        row["estimator"]: row for row in json.loads((folder / "numbers.json").read_text("utf-8"))
+    }
     assert list(rows) == ["reward-to-go", "right", "others", "halved"]
     assert rows["right"]["variance"] == pytest.approx(rows["reward-to-go"]["variance"], rel=1e-10)
     assert rows["halved"]["bias"] == pytest.approx(0.5, abs=1e-10)
@@ -80,7 +82,7 @@ def test_certify_computes_own_rows_by_the_same_engine(folder, capsys):
 
 
 def test_compare_shows_own_estimators_and_names_do_not_collide(folder, capsys, monkeypatch):
-    (folder / "mine.py").write_text(MINE + "\nRLOO = right\n")
+    (folder / "mine.py").write_text(MINE + "\nRLOO = right\n", encoding="utf-8")
     arguments = ["--batches", "3", "--batch-size", "4", "--hidden", "2"]
     assert main(["compare", "bandit", *arguments, *with_own("others", "wrong", "RLOO")]) == 0
     found = printed(capsys)

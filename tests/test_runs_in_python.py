@@ -42,7 +42,7 @@ def without_pace(said):
 
 
 def config_of(directory):
-    return json.loads((directory / saved_runs.CONFIG).read_text())
+    return json.loads((directory / saved_runs.CONFIG).read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +197,7 @@ def test_ctrl_c_in_an_import_ends_with_status_130_even_if_a_library_swallows_it(
         [sys.executable, "-c", INTERRUPTED, "train", "CartPole-v1", "--output", str(output)],
         capture_output=True,
         text=True,
+        encoding="utf-8",
     )
     assert (found.returncode, found.stderr) == (130, "pgjax train: interrupted\n")
     assert not output.exists()
