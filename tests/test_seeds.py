@@ -57,7 +57,7 @@ def test_each_seed_learns_what_it_learns_alone(directory, alone):
 
 
 def test_the_aggregate_is_of_the_last_tenth_of_each_log(directory):
-    found = json.loads((directory / "aggregate.json").read_text())
+    found = json.loads((directory / "aggregate.json").read_text("utf-8"))
     logs = [pgjax.load(directory / f"seed-{seed}").log for seed in (3, 5)]
     returns = [rows[-1]["mean_return"] for rows in logs]
     assert found["seeds"] == [3, 5]

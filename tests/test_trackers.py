@@ -28,7 +28,9 @@ def cheap():
 
 def expected(directory):
     """(steps, name) -> value of each finite entry of the log."""
-    rows = [json.loads(line) for line in (directory / saved_runs.LOG).read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (directory / saved_runs.LOG).read_text("utf-8").splitlines()
+    ]
     return {
         (row["environment_steps"], name): value
         for row in rows
@@ -83,7 +85,7 @@ def test_a_writer_that_fails_costs_a_warning_and_no_update(tmp_path, capsys, mon
     assert main([*TRAIN, str(tmp_path), "--tensorboard", "--quiet"]) == 0
     (warning,) = capsys.readouterr().err.splitlines()
     assert "could not write TensorBoard: No space left on device; training goes on" in warning
-    assert len((tmp_path / saved_runs.LOG).read_text().splitlines()) == 3
+    assert len((tmp_path / saved_runs.LOG).read_text("utf-8").splitlines()) == 3
 
 
 @pytest.mark.parametrize("name", trackers.FOLDERS)
