@@ -888,7 +888,10 @@ ROWS = [
     row("rollouts.gradients.sampled_gradient", micro_batch_size=COUNT, mesh=of_type(None)),
     row("rollouts.gradients.sampled_moments", micro_batch_size=COUNT, mesh=of_type(None)),
     row("rollouts.fold.seeded_return", policy=FUNCTION_OR_POLICY, discount=SCALAR),
-    row("rollouts.windows.start"),
+    row(
+        "rollouts.windows.start",
+        memory=Kind(jnp.zeros(3), {"string": "one", "a policy": POLICY, "a maker": jnp.zeros}),
+    ),
     row("rollouts.windows.window"),
     row("rollouts.windows.finished"),
     row("rollouts.windows.with_values", value=functions(lambda s: s[0])),

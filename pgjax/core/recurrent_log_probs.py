@@ -53,10 +53,39 @@ def unroll(
         memory = jax.tree.map(partial(jnp.where, is_first), start, memory)
         measured = measure(*jax.lax.stop_gradient((params, memory)), observation)
         memory, log_prob = policy.log_prob(params, memory, observation, action)
-        memory = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), memory, start)
-        return memory, (log_prob, measured)
+        return _as(memory, start), (log_prob, measured)
 
     return jax.lax.scan(step, start, steps)[1]
+
+
+def unroll_window(
+    policy: RecurrentPolicy, params: Params, memory: Any, steps: Steps
+) -> tuple[Float[Array, "T"], Float[Array, "T"]]:
+    """Log π(a_t|m_t, s_t) and the entropy along one row of a window, from the memory at its start.
+
+    Args:
+        memory: before the row's first step, a constant.
+        steps: of one row, [T]; `is_first` is true where an episode begins inside the row.
+
+    Returns:
+        Two arrays [T]; both may be differentiated.
+
+    Bias: their gradient goes back to the row's first step, and no further.
+    """
+    start = _initial_memory(policy, params, steps)
+
+    def step(memory: Any, now: Any) -> tuple[Any, tuple[Array, Array]]:
+        observation, action, is_first = now
+        memory = jax.tree.map(partial(jnp.where, is_first), start, memory)
+        entropy = policy.entropy(params, memory, observation)
+        memory, log_prob = policy.log_prob(params, memory, observation, action)
+        return _as(memory, start), (log_prob, entropy)
+
+    return jax.lax.scan(step, _as(memory, start), steps)[1]
+
+
+def _as(memory: Any, like: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), memory, like)
 
 
 def _initial_memory(policy: RecurrentPolicy, params: Params, steps: Steps) -> Any:

@@ -7,12 +7,12 @@ import jax
 from jax import Array
 from jaxtyping import Key
 
-from pgjax.core.validation import check_kind, check_module, check_policy_without_memory
+from pgjax.core.validation import check_kind, check_module, check_policy
 from pgjax.policies import SOFTMAX, Distribution, distribution_policy, flax_functions
 from pgjax.policies.critics import Value, flax_value
 from pgjax.policies.distribution import unmasked
 from pgjax.records import configured, record
-from pgjax.types import Observation, Params, Policy, check_functions
+from pgjax.types import Observation, Params, Policy, RecurrentPolicy, check_functions
 
 
 @record
@@ -21,18 +21,18 @@ class ActorCritic:
 
     Attributes:
         init: (key, observation) -> params of both.
-        policy: acts.
+        policy: acts. If it has a memory, the critic still sees the observation alone.
         acting: params -> the policy's params.
         value: (params, observation) -> V(s), a scalar in units of return.
     """
 
     init: Callable[[Key[Array, ""], Observation], Params]
-    policy: Policy
+    policy: Policy | RecurrentPolicy
     acting: Callable[[Params], Params]
     value: Callable[[Params, Observation], Array]
 
     def __post_init__(self) -> None:
-        check_policy_without_memory(self.policy)
+        check_policy(self.policy)
         check_functions(
             self,
             init="(key, observation) -> params",
@@ -46,11 +46,11 @@ def check_agent(agent: Any) -> None:
     check_kind("agent", agent, ActorCritic, "pgjax.agents.separate(policy, critic) makes one")
 
 
-def separate(policy: Policy, critic: Any) -> ActorCritic:
+def separate(policy: Policy | RecurrentPolicy, critic: Any) -> ActorCritic:
     """A policy and a critic with separate networks; parameters {"policy": ..., "critic": ...}.
 
     Args:
-        policy: any Policy.
+        policy: any Policy or RecurrentPolicy.
         critic: a module for `flax_value`. It sees the observation without its action mask.
 
     Example:
@@ -60,7 +60,7 @@ def separate(policy: Policy, critic: Any) -> ActorCritic:
         >>> agent.value(params, jnp.zeros(4)).shape
         ()
     """
-    check_policy_without_memory(policy)
+    check_policy(policy)
     check_module("critic", critic)
     return ActorCritic(
         init=configured(_init_separate, policy=policy, critic=flax_functions(critic)[0]),
@@ -70,7 +70,7 @@ def separate(policy: Policy, critic: Any) -> ActorCritic:
     )
 
 
-def _init_separate(key: Array, observation: Observation, *, policy: Policy, critic: Any) -> Params:
+def _init_separate(key: Array, observation: Observation, *, policy: Any, critic: Any) -> Params:
     policy_key, critic_key = jax.random.split(key)
     return {
         "policy": policy.init(policy_key, observation),

@@ -18,7 +18,13 @@ from jaxtyping import Bool, Float, Int, Key
 
 from pgjax.core.episode_boundaries import time_in_episode
 from pgjax.core.randomness import split_random_draws
-from pgjax.core.validation import check_key, check_kind, check_leaves, check_positive
+from pgjax.core.validation import (
+    check_key,
+    check_kind,
+    check_leaves,
+    check_policy,
+    check_positive,
+)
 from pgjax.environments.actions import check_actions
 from pgjax.environments.base import Environment, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
@@ -33,7 +39,16 @@ from pgjax.rollouts.stepping import (
     select,
     step,
 )
-from pgjax.types import KeyLike, Observation, Params, Policy, Trajectory, check_function, describe
+from pgjax.types import (
+    KeyLike,
+    Observation,
+    Params,
+    Policy,
+    RecurrentPolicy,
+    Trajectory,
+    check_function,
+    describe,
+)
 
 
 class Running(NamedTuple):
@@ -44,12 +59,14 @@ class Running(NamedTuple):
         observation: [...] that the policy sees next.
         time: the number of steps of the episode so far.
         total: its undiscounted reward so far.
+        memory: of the policy, before that observation; () if it has none.
     """
 
     state: Any
     observation: Observation
     time: Int[Array, "*batch"]
     total: Float[Array, "*batch"]
+    memory: Any = ()
 
 
 class Stream(NamedTuple):
@@ -75,12 +92,14 @@ class Window(NamedTuple):
         next_observation: [N, T, ...] after each step in its own episode: never a reset observation.
         ended: [N, T] true at the last step of an episode, which the window's own cut is not.
         total: [N, T] the undiscounted reward of the step's episode up to this step.
+        memory: [N, ...] of the policy before each row's first step; () if it has none.
     """
 
     batch: Trajectory
     next_observation: Observation
     ended: Bool[Array, "N T"]
     total: Float[Array, "N T"]
+    memory: Any = ()
 
 
 class Finished(NamedTuple):
@@ -99,13 +118,16 @@ class Finished(NamedTuple):
     mean_length: Float[Array, ""]
 
 
-def start(environment: AnyEnvironment, key: KeyLike, num_environments: int) -> Stream:
+def start(
+    environment: AnyEnvironment, key: KeyLike, num_environments: int, memory: Any = ()
+) -> Stream:
     """N streams at the start of their first episodes.
 
     Args:
         environment: as for `pgjax.rollout`.
         key: from `jax.random.key`; it decides all that the streams will ever draw.
         num_environments: N.
+        memory: `policy.memory(params)` of a RecurrentPolicy; () without a memory.
 
     Returns:
         The Stream that `window` advances.
@@ -117,11 +139,17 @@ def start(environment: AnyEnvironment, key: KeyLike, num_environments: int) -> S
         ((3, 4), 0)
     """
     N = check_positive("num_environments", num_environments)
-    return _start(as_environment(environment), check_key(key), N)
+    check_leaves("memory", memory)
+    return _start(as_environment(environment), check_key(key), memory, N)
 
 
 def window(
-    policy: Policy, params: Params, environment: AnyEnvironment, stream: Stream, *, num_steps: int
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    environment: AnyEnvironment,
+    stream: Stream,
+    *,
+    num_steps: int,
 ) -> tuple[Stream, Window]:
     """The next T steps of every stream under a policy.
 
@@ -130,8 +158,8 @@ def window(
     the flag between them.
 
     Args:
-        policy: acts. It has no memory: a window may begin within an episode whose first steps are
-            not kept.
+        policy: acts. A RecurrentPolicy's memory is carried from window to window, and is the
+            initial one at each new episode; the stream must have been started with it.
         params: of the policy.
         environment: the one that the stream was started with.
         stream: from `start`, or from the last window.
@@ -141,7 +169,8 @@ def window(
         The stream T steps later, and the window.
 
     Raises:
-        TypeError: if `policy` is not a Policy.
+        TypeError: if `policy` is no policy.
+        ValueError: if the stream's memory is not like the policy's.
 
     Bias: exact draws from the chain of episodes and starts. A window holds each step of an episode
         equally often in the long run, but the episodes that *end* in it are mostly the short ones:
@@ -160,13 +189,10 @@ def window(
         >>> here.batch.reward.shape, here.batch.mask.all().item()
         ((4, 10), True)
     """
-    if not isinstance(policy, Policy):
-        raise TypeError(
-            f"policy must be a pgjax.Policy, got {describe(policy)}; "
-            "a policy with a memory needs whole episodes: pgjax.rollout"
-        )
+    check_policy(policy)
     check_leaves("params", params)
     check_kind("stream", stream, Stream, "windows.start gives one")
+    _check_memory(policy, params, stream)
     check_positive("num_steps", num_steps)
     return _window(policy, params, as_environment(environment), stream, num_steps)
 
@@ -232,25 +258,41 @@ def finished(window: Window) -> Finished:
     )
 
 
+def _check_memory(policy: Policy | RecurrentPolicy, params: Params, stream: Stream) -> None:
+    needed = policy.memory(params) if isinstance(policy, RecurrentPolicy) else ()
+    rows = jax.tree.map(jnp.shape, stream.running.memory)
+    if rows != jax.tree.map(lambda x: (len(stream.keys), *jnp.shape(x)), needed):
+        raise ValueError(
+            f"stream must carry a memory of rows like {describe(needed)}, got shapes {rows}; start "
+            "it with windows.start(environment, key, N, policy.memory(params))"
+        )
+
+
 @partial(jax.jit, static_argnames="num_environments")
-def _start(environment: Environment, key: Array, num_environments: int) -> Stream:
+def _start(environment: Environment, key: Array, memory: Any, num_environments: int) -> Stream:
     keys = jax.random.split(key, (num_environments, 3))
     first = keys_at(keys[:, 0], jnp.int32(0))
-    running = jax.vmap(partial(_begin, stable(environment)))(first)
+    running = jax.vmap(partial(_begin, stable(environment), memory))(first)
     return Stream(running, jnp.int32(0), keys)
 
 
 @partial(jax.jit, static_argnames="num_steps")
 def _window(
-    policy: Policy, params: Params, environment: Environment, stream: Stream, num_steps: int
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    environment: Environment,
+    stream: Stream,
+    num_steps: int,
 ) -> tuple[Stream, Window]:
     params = jax.lax.stop_gradient(params)
     environment = stable(environment)
-    _, act = policy_act(policy, params)
+    memory, act = policy_act(policy, params)
     first_keys, first = jax.tree.map(lambda x: x[0], (tuple(stream.keys.T), stream.running))
-    check_actions(environment, jax.eval_shape(act, first_keys[0], (), first.observation)[1])
+    check_actions(
+        environment, jax.eval_shape(act, first_keys[0], first.memory, first.observation)[1]
+    )
     check_number_of_actions(policy, params, environment, first.observation)
-    draw, advance = split_random_draws(partial(_step, environment, act), first_keys, first)
+    draw, advance = split_random_draws(partial(_step, environment, act, memory), first_keys, first)
     keys = stream.keys
 
     def draw_at(time: Array) -> list[Array]:
@@ -275,7 +317,8 @@ def _window(
     record = jax.tree.map(lambda x: x.reshape(num_steps, *x.shape[2:]), record)
     record = jax.lax.stop_gradient(jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), record))
     running = jax.lax.stop_gradient(running)
-    return Stream(running, stream.clock + num_steps, keys), _assemble(record)
+    window = _assemble(record)._replace(memory=stream.running.memory)
+    return Stream(running, stream.clock + num_steps, keys), window
 
 
 def _assemble(record: dict[str, Any]) -> Window:
@@ -296,11 +339,15 @@ def _assemble(record: dict[str, Any]) -> Window:
 
 
 def _step(
-    environment: Environment, act: Act, keys: tuple[Array, Array, Array], running: Running
+    environment: Environment,
+    act: Act,
+    initial: Any,
+    keys: tuple[Array, Array, Array],
+    running: Running,
 ) -> tuple[Running, dict[str, Any]]:
     """One step of one row, followed by a new start if the episode ended."""
     start_key, action_key, step_key = keys
-    now = Episode(running.observation, running.state, (), jnp.bool_(True))
+    now = Episode(running.observation, running.state, running.memory, jnp.bool_(True))
     after, taken = step(environment, act, (action_key, step_key), now)
     total = running.total + jnp.asarray(taken.reward, running.total.dtype)
     record = {
@@ -314,10 +361,11 @@ def _step(
         "time": running.time,
         "total": total,
     }
-    following = Running(after.state, after.observation, running.time + 1, total)
-    return select(after.alive, following, _begin(environment, start_key)), record
+    memory = jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), after.memory, running.memory)
+    following = Running(after.state, after.observation, running.time + 1, total, memory)
+    return select(after.alive, following, _begin(environment, initial, start_key)), record
 
 
-def _begin(environment: Environment, key: Array) -> Running:
-    episode = begin(environment, (), key)
-    return Running(episode.state, episode.observation, jnp.int32(0), jnp.zeros(()))
+def _begin(environment: Environment, memory: Any, key: Array) -> Running:
+    episode = begin(environment, memory, key)
+    return Running(episode.state, episode.observation, jnp.int32(0), jnp.zeros(()), memory)

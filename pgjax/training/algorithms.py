@@ -149,7 +149,7 @@ def a2c(
     Args:
         environment: to act in.
         settings: None is `A2CSettings()`.
-        agent: policy and critic; None is two default networks.
+        agent: policy and critic; None is two default networks. The policy may have a memory.
         estimator: its weights see the window with the critic's values, and its term is given rows;
             None is the score times GAE(λ) without γ^t. The critic learns the λ-return all the same.
         optimizer: None is Adam at a rate that falls linearly to zero, on clipped gradients.

@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Float, Key, Num, PyTree
+from jaxtyping import Bool, Float, Key, Num, PyTree
 
 from pgjax.core.chunks import even_size, map_rows, rows_per_chunk, sum_rows
+from pgjax.core.recurrent_log_probs import unroll_window
 from pgjax.core.shuffling import random_order
 from pgjax.core.validation import (
     check_at_least,
@@ -32,7 +33,7 @@ from pgjax.policies.actor_critic import ActorCritic
 from pgjax.policies.distribution import log_prob_and_entropy
 from pgjax.records import record, static
 from pgjax.training.ascent import ascend
-from pgjax.types import Observation, Params, Term
+from pgjax.types import Observation, Params, Policy, RecurrentPolicy, Term
 
 
 @record
@@ -66,12 +67,17 @@ class Settings:
 class Rows(NamedTuple):
     """The data of an update's steps, which are constants.
 
+    A row is a step. If the policy has a memory, a row is the T steps of one environment: each field
+    below has a T after its R.
+
     Attributes:
         observation: [R, ...].
         action: [R, ...].
         log_prob: [R] log μ(a|s), under the parameters that acted.
         advantage: [R] the weight of the step.
         target: [R] of the critic.
+        memory: [R, ...] of the policy before each row's first step; () if it has none.
+        is_first: [R, T] whether an episode begins there, inside the row; None without a memory.
     """
 
     observation: Observation
@@ -79,6 +85,8 @@ class Rows(NamedTuple):
     log_prob: Float[Array, "R"]
     advantage: Float[Array, "R"]
     target: Float[Array, "R"]
+    memory: Any = ()
+    is_first: Bool[Array, "R T"] | None = None
 
 
 class Step(NamedTuple):
@@ -104,7 +112,7 @@ def objective(
 ) -> tuple[Float[Array, ""], Step]:
     """The objective of a step, as in the module's docstring, and its statistics."""
     log_prob, entropies, errors = _outputs(agent, params, rows)
-    live = jnp.ones(log_prob.shape, bool)
+    rows, live = _each_step(rows), jnp.ones(log_prob.shape, bool)
     gain = jnp.mean(term(log_prob, rows.log_prob, rows.advantage, live))
     shown = _statistics(settings, rows, log_prob, gain, jnp.mean(entropies), jnp.mean(errors**2))
     return _value(settings, shown), shown
@@ -121,7 +129,7 @@ def objective_and_gradient(
     """
     aim = partial(objective, agent, term, settings)
     R = rows.log_prob.size
-    if rows_per_chunk() >= R:
+    if rows_per_chunk() >= R or rows.is_first is not None:
         (value, shown), gradient = jax.value_and_grad(aim, has_aux=True)(params, rows)
         return value, shown, gradient
     size = even_size(R, rows_per_chunk())
@@ -154,14 +162,34 @@ def objective_and_gradient(
 
 
 def _outputs(agent: ActorCritic, params: Params, rows: Rows) -> tuple[Array, Array, Array]:
-    """[R] each: log π(a|s), H(π(·|s)) and V(s) − target."""
-    score = partial(log_prob_and_entropy, agent.policy, agent.acting(params))
-    log_prob, entropies = jax.vmap(score)(rows.observation, rows.action)
-    return (
-        log_prob,
-        entropies,
-        jax.vmap(partial(agent.value, params))(rows.observation) - rows.target,
-    )
+    """Log π(a|s), H(π(·|s)) and V(s) − target, one for each step."""
+    log_prob, entropies = map(jnp.ravel, scores(agent.policy, agent.acting(params), rows))
+    rows = _each_step(rows)
+    value = jax.vmap(partial(agent.value, params))(rows.observation)
+    return log_prob, entropies, value - rows.target
+
+
+def scores(
+    policy: Policy | RecurrentPolicy, params: Params, rows: Rows
+) -> tuple[Float[Array, "R ..."], Float[Array, "R ..."]]:
+    """Log π(a|s) and the entropy of each step of the rows: [R], or [R, T] with a memory.
+
+    Args:
+        policy: whose they are.
+        params: of the policy.
+        rows: R of them.
+    """
+    if isinstance(policy, RecurrentPolicy):
+        steps = rows.observation, rows.action, rows.is_first
+        return jax.vmap(partial(unroll_window, policy, params))(rows.memory, steps)
+    return jax.vmap(partial(log_prob_and_entropy, policy, params))(rows.observation, rows.action)
+
+
+def _each_step(rows: Rows) -> Rows:
+    """The steps of the rows, one to a row."""
+    if rows.is_first is None:
+        return rows
+    return Rows(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows[:5]))
 
 
 def _statistics(
@@ -259,7 +287,7 @@ def check_settings(settings: Settings) -> None:
 
 def _deal_rows(rows: Rows, num_minibatches: int, key: Array) -> Rows:
     """[M, R/M, ...] in random order; a single minibatch keeps the order."""
-    size = rows.log_prob.size
+    size = len(rows.log_prob)
     if num_minibatches > 1:
         order = random_order(key, size)
         rows = jax.tree.map(lambda x: x[order], rows)

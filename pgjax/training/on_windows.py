@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float, Key
 
 from pgjax import weights
-from pgjax.core.episode_boundaries import values
+from pgjax.core.episode_boundaries import is_first_step, values
 from pgjax.core.validation import check_kind, check_params, check_rate
 from pgjax.environments.base import Environment
 from pgjax.policies.actor_critic import ActorCritic, check_agent
@@ -22,7 +22,7 @@ from pgjax.training.algorithm import Algorithm, Metrics, all_finite
 from pgjax.training.minibatches import Rows, Settings, check_settings, improve
 from pgjax.training.networks import params_and_key
 from pgjax.training.noise import stated_learning_rate, with_noise
-from pgjax.types import KeyLike, Params, Term, Trajectory, Weights
+from pgjax.types import KeyLike, Params, RecurrentPolicy, Term, Weights
 
 
 class ReturnScale(NamedTuple):
@@ -78,7 +78,16 @@ def on_windows(
 
     Returns:
         An Algorithm whose state is a `State`.
+
+    Raises:
+        ValueError: if the policy has a memory, and the environments cannot be dealt evenly.
     """
+    has_memory = isinstance(agent.policy, RecurrentPolicy)
+    if has_memory and settings.num_environments % settings.num_minibatches:
+        raise ValueError(
+            f"num_minibatches must divide the {settings.num_environments} environments of a policy "
+            f"with a memory, whose steps stay together, got {settings.num_minibatches}"
+        )
     parts = {
         "agent": agent,
         "environment": environment,
@@ -90,7 +99,7 @@ def on_windows(
         step=configured(_step, term=term, weigh=weigh, **parts),
         acting=configured(_acting, agent=agent),
         policy=agent.policy,
-        measures=True,
+        measures=not has_memory,  # a score goes back to the window's start, where a memory stands
     )
 
 
@@ -104,7 +113,8 @@ def rows_of(agent: ActorCritic, params: Params, window: windows.Window, settings
         settings: of which the discount and λ are read.
 
     Returns:
-        Rows with R = N·T. The target is A + V(s), the λ-return.
+        Rows with R = N·T, or R = N if the policy has a memory. The target is A + V(s), the
+        λ-return.
 
     Bias: as for `weights.mismatched_generalized_advantage`.
     """
@@ -113,15 +123,21 @@ def rows_of(agent: ActorCritic, params: Params, window: windows.Window, settings
     check_kind("window", window, windows.Window, "windows.window gives one")
     check_settings(settings)
     batch = windows.with_values(window, partial(agent.value, params))
-    return _rows(batch, settings, None)
+    return _rows(agent, window._replace(batch=batch), settings, None)
 
 
-def _rows(batch: Trajectory, settings: Settings, weigh: Weights | None) -> Rows:
+def _rows(
+    agent: ActorCritic, window: windows.Window, settings: Settings, weigh: Weights | None
+) -> Rows:
+    batch = window.batch
     ours = weights.mismatched_generalized_advantage(settings.discount, settings.lambda_)
     generalized = ours(batch, batch.log_prob)
     advantage = generalized if weigh is None else weigh(batch, batch.log_prob)
     target = generalized + values(batch)
     fields = (batch.observation, batch.action, batch.log_prob, advantage, target)
+    if isinstance(agent.policy, RecurrentPolicy):
+        inside = is_first_step(batch).at[:, 0].set(False)  # there the memory is the window's own
+        return Rows(*jax.lax.stop_gradient((*fields, window.memory, inside)))
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), fields)
     return Rows(*jax.lax.stop_gradient(flat))
 
@@ -161,7 +177,9 @@ def _first_state(
 ) -> State:
     params, key = params_and_key(agent, environment, key, params)
     stream_key, key = jax.random.split(key)
-    stream = windows.start(environment, stream_key, settings.num_environments)
+    policy = agent.policy
+    memory = policy.memory(agent.acting(params)) if isinstance(policy, RecurrentPolicy) else ()
+    stream = windows.start(environment, stream_key, settings.num_environments, memory)
     unknown = windows.Finished(jnp.int32(0), *jnp.full(3, jnp.nan, jnp.zeros(()).dtype))
     unit = ReturnScale(jnp.zeros(()), jnp.zeros(()))
     return State(params, jax.jit(make_optimizer().init)(params), stream, key, unknown, unit)
@@ -185,7 +203,7 @@ def _step(
     )
     unit, scaled = scale_rewards(state.unit, window, settings.discount)
     batch = windows.with_values(scaled, partial(agent.value, state.params))
-    rows = _rows(batch, settings, weigh)
+    rows = _rows(agent, window._replace(batch=batch), settings, weigh)
     params, optimizer_state, norm, shown = improve(
         agent,
         make_optimizer(),
@@ -207,7 +225,7 @@ def _step(
         }
     )
     steps = jnp.int32(window.batch.reward.size)
-    unexplained = jnp.var(rows.target - jnp.ravel(values(batch)))
+    unexplained = jnp.var(jnp.ravel(rows.target) - jnp.ravel(values(batch)))
     metrics = Metrics(
         *finished[1:],
         norm,
