@@ -150,11 +150,13 @@ def read_only():
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
-    os.seteuid(os.getuid())
+    if hasattr(os, "seteuid"):  # Windows has no such rights
+        os.seteuid(os.getuid())
     folder.chmod(0o755)
     shutil.rmtree(folder)
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no such rights")
 def test_a_read_only_folder_is_named_in_one_line_and_loses_nothing(first_batch, read_only, capsys):
     directory = shutil.copytree(first_batch, read_only / "run")
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}

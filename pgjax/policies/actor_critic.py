@@ -21,13 +21,14 @@ class ActorCritic:
 
     Attributes:
         init: (key, observation) -> params of both.
-        policy: acts. If it has a memory, the critic still sees the observation alone.
+        policy: a Policy or a RecurrentPolicy, which acts. If it has a memory, the critic still sees
+            the observation alone.
         acting: params -> the policy's params.
         value: (params, observation) -> V(s), a scalar in units of return.
     """
 
     init: Callable[[Key[Array, ""], Observation], Params]
-    policy: Policy | RecurrentPolicy
+    policy: Any
     acting: Callable[[Params], Params]
     value: Callable[[Params, Observation], Array]
 
