@@ -1045,6 +1045,17 @@ ROWS = [
         row(f"training.algorithms.{name}", settings=of_type(own), environment=NAMED)
         for name, own in (("a2c", A2C), ("ppo", PPO))
     ),
+    *(
+        row(
+            f"training.natural.{name}",
+            settings=of_type(ON_EPISODES),
+            environment=NAMED,
+            damping=single(numbers(0.1, below=-0.5)),
+            max_iterations=COUNT,
+            max_divergence=SINGLE_POSITIVE,
+        )
+        for name in ("natural_policy_gradient", "trpo")
+    ),
     row("training.on_episodes.train"),
     row(
         "training.ascent.update",

@@ -27,6 +27,8 @@ from pgjax.training.algorithms import reinforce as reinforce
 from pgjax.training.ascent import ascend as ascend
 from pgjax.training.ascent import update as update
 from pgjax.training.evaluation import evaluate as evaluate
+from pgjax.training.natural import natural_policy_gradient as natural_policy_gradient
+from pgjax.training.natural import trpo as trpo
 from pgjax.training.networks import default_network as default_network
 from pgjax.training.networks import initial_params as initial_params
 from pgjax.training.on_episodes import policy_gradient as policy_gradient

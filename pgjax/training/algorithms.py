@@ -105,24 +105,9 @@ def reinforce(
         >>> bool(metrics.steps <= 2 * 5)
         True
     """
-    chosen: ReinforceSettings = _checked(settings, ReinforceSettings)
-    record = _named(environment)
-    if policy is None:
-        policy = policy_of(network_for(record))
-    check_policy(policy)
-    if estimator is None:
-        choices = {
-            "leave-one-out": baselines.leave_one_out,
-            "batch-mean": baselines.batch_mean,
-            "none": None,
-        }
-        baseline = choices[chosen.baseline]
-        if baseline is baselines.leave_one_out and chosen.num_trajectories < 2:
-            raise ValueError(
-                "num_trajectories must be at least 2 for the baseline leave-one-out, got 1; "
-                "use baseline='none'"
-            )
-        estimator = reward_to_go(chosen.discount, baseline=baseline)
+    chosen, policy, record, estimator, num_steps = reinforce_parts(
+        environment, settings, policy, estimator
+    )
     make_optimizer = configured(
         falling_adam, learning_rate=chosen.learning_rate, num_updates=chosen.num_updates
     )
@@ -130,9 +115,9 @@ def reinforce(
         policy,
         record,
         estimator,
-        _own_or(optimizer, make_optimizer),
+        own_or(optimizer, make_optimizer),
         num_trajectories=chosen.num_trajectories,
-        num_steps=default_num_steps(record, chosen.num_steps),
+        num_steps=num_steps,
     )
 
 
@@ -230,6 +215,44 @@ def falling_adam(*, learning_rate: float, num_updates: int) -> optax.GradientTra
     return optax.chain(optax.scale_by_adam(), stating_rate(schedule))
 
 
+def reinforce_parts(
+    environment: NamedEnvironment,
+    settings: ReinforceSettings | None,
+    policy: Policy | RecurrentPolicy | None,
+    estimator: Estimator | None,
+) -> tuple[ReinforceSettings, Policy | RecurrentPolicy, Environment, Estimator, int]:
+    """What an algorithm on episodes is made of, each checked, or the default where it is None.
+
+    Args:
+        environment: or its name.
+        settings: with the baseline of the default estimator.
+        policy: acts.
+        estimator: weights and term.
+
+    Returns:
+        Settings, policy, environment, estimator, and the number of steps of an episode.
+    """
+    chosen: ReinforceSettings = _checked(settings, ReinforceSettings)
+    record = _named(environment)
+    if policy is None:
+        policy = policy_of(network_for(record))
+    check_policy(policy)
+    if estimator is None:
+        choices = {
+            "leave-one-out": baselines.leave_one_out,
+            "batch-mean": baselines.batch_mean,
+            "none": None,
+        }
+        baseline = choices[chosen.baseline]
+        if baseline is baselines.leave_one_out and chosen.num_trajectories < 2:
+            raise ValueError(
+                "num_trajectories must be at least 2 for the baseline leave-one-out, got 1; "
+                "use baseline='none'"
+            )
+        estimator = reward_to_go(chosen.discount, baseline=baseline)
+    return chosen, policy, record, estimator, default_num_steps(record, chosen.num_steps)
+
+
 def default_num_steps(environment: Environment, num_steps: int | None) -> int:
     """REINFORCE's T: as asked, or the environment's limit; no more than that, as none lasts longer.
 
@@ -270,7 +293,7 @@ def _actor_critic(
         agent,
         record,
         term if estimator is None else estimator.term,
-        _own_or(optimizer, make_optimizer),
+        own_or(optimizer, make_optimizer),
         of_update,
         None if estimator is None else estimator.weights,
     )
@@ -280,7 +303,8 @@ def _clipped_adam(*, learning_rate: float, **others: Any) -> optax.GradientTrans
     return clipped_adam(learning_rate, **others)
 
 
-def _own_or(optimizer: optax.GradientTransformation | None, otherwise: Any) -> Any:
+def own_or(optimizer: optax.GradientTransformation | None, otherwise: Any) -> Any:
+    """A record that makes the optimizer; the other one if it is None."""
     if optimizer is None:
         return otherwise
     check_optimizer(optimizer)

@@ -82,7 +82,7 @@ def update_by_weights(
 ) -> tuple[Params, optax.OptState, Metrics]:
     """The rest of `update`, once the score weights c_it are known."""
     gradient, entropy = weighted_score_and_sum(policy, params, batch, score_weight, policy.entropy)
-    metrics = _metrics(batch, gradient, entropy)
+    metrics = metrics_of(batch, gradient, entropy)
     params, optimizer_state = ascend(
         optimizer, params, optimizer_state, gradient, metrics.mean_return
     )
@@ -154,7 +154,8 @@ def stating_rate(schedule: optax.Schedule) -> optax.GradientTransformation:
     return scaling(schedule)
 
 
-def _metrics(batch: Trajectory, gradient: Params, entropy: Array) -> Metrics:
+def metrics_of(batch: Trajectory, gradient: Params, entropy: Array) -> Metrics:
+    """Metrics of a batch of episodes, from its gradient and the sum of its steps' entropy."""
     returns, steps = returns_of(batch), jnp.sum(batch.mask)
     return Metrics(
         mean_return=jnp.mean(returns),

@@ -152,7 +152,7 @@ def on_episodes(
     check_counts(num_trajectories=num_trajectories, num_steps=num_steps)
     return Algorithm(
         init=configured(
-            _first_state, policy=policy, environment=environment, make_optimizer=make_optimizer
+            first_state, policy=policy, environment=environment, make_optimizer=make_optimizer
         ),
         step=configured(
             _step,
@@ -163,7 +163,7 @@ def on_episodes(
             num_trajectories=num_trajectories,
             num_steps=num_steps,
         ),
-        acting=_first,
+        acting=params_of,
         policy=policy,
         measures=True,
     )
@@ -172,7 +172,7 @@ def on_episodes(
 EpisodesState: TypeAlias = tuple[Params, optax.OptState, Array]
 
 
-def _first_state(
+def first_state(
     key: KeyLike,
     params: Params | None = None,
     *,
@@ -180,6 +180,15 @@ def _first_state(
     environment: Environment,
     make_optimizer: Callable[[], optax.GradientTransformation],
 ) -> EpisodesState:
+    """The state before the first update.
+
+    Args:
+        key: from `jax.random.key`.
+        params: to start from; None draws them.
+        policy: acts and is improved.
+        environment: for the shape of its observation.
+        make_optimizer: a record, () -> optimizer.
+    """
     params, key = params_and_key(policy, environment, key, params)
     return params, jax.jit(make_optimizer().init)(params), key
 
@@ -226,7 +235,8 @@ def _step(
     return (params, optimizer_state, key), metrics._replace(finite=finite)
 
 
-def _first(state: EpisodesState) -> Params:
+def params_of(state: EpisodesState) -> Params:
+    """The policy's parameters in a state."""
     return state[0]
 
 
