@@ -26,6 +26,7 @@ from pgjax import baselines, environments, terms
 from pgjax.core.validation import (
     check_above_zero,
     check_at_least,
+    check_estimator,
     check_finite,
     check_kind,
     check_optimizer,
@@ -250,6 +251,7 @@ def reinforce_parts(
                 "use baseline='none'"
             )
         estimator = reward_to_go(chosen.discount, baseline=baseline)
+    check_estimator(estimator)
     return chosen, policy, record, estimator, default_num_steps(record, chosen.num_steps)
 
 
