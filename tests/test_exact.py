@@ -198,6 +198,22 @@ def test_the_mismatched_gradient_is_the_gradient_only_without_discount(
             assert gap > 1e-2 if differs else gap < TOLERANCE
 
 
+def test_the_mismatched_gradient_is_computed_by_the_program_of_the_gradient(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    problem = Problem(tabular.random_mdp(), pgjax.tabular_softmax(4, 2), np.ones((4, 2)), horizon=5)
+
+    def programs(derive: Callable[[Problem], Any]) -> int:
+        caplog.clear()
+        with jax.log_compiles():
+            derive(problem)
+        return sum(
+            "_gradient" in message and "Finished XLA" in message for message in caplog.messages
+        )
+
+    assert [programs(exact.gradient), programs(exact.mismatched_gradient)] == [1, 0]
+
+
 def test_the_mismatched_gradient_weighs_states_without_their_discount(
     cases: dict[str, Problem],
 ) -> None:

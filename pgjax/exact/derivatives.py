@@ -73,7 +73,8 @@ def mismatched_gradient(problem: Problem) -> PyTree[Float[np.ndarray, "..."]]:
     check_problem(problem)
     model, params = prepare(replace(problem, mdp=replace(problem.mdp, discount=1.0)))
     model = model._replace(discount=jnp.asarray(problem.mdp.discount))
-    return to_numpy(_gradient(problem.policy, problem.horizon, params, model, jnp.ones(())))
+    undiscounted = jnp.asarray(1.0)  # of γ's weak type: the program that computes ∇J serves
+    return to_numpy(_gradient(problem.policy, problem.horizon, params, model, undiscounted))
 
 
 @in_float64

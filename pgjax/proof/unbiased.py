@@ -107,7 +107,7 @@ def assert_unbiased(
         >>> print(assert_unbiased(lambda problem: pgjax.reward_to_go(problem.mdp.discount)).passed)
         True
     """
-    next_key = jax.random.key(0) if key is None else check_key(key)
+    first_key = None if key is None else check_key(key)
     K = check_positive("batch_size", 2 if batch_size is None else batch_size)
     check_judge(judge)
     if not _concerns_trajectories(candidate, problems):
@@ -116,7 +116,7 @@ def assert_unbiased(
         for name, value in (("rollout", rollout), ("behaviour", behaviour)):
             if value is not None:
                 raise ValueError(f"{name} must be None for an expectation, got {describe(value)}")
-        report = judged_expectations(candidate, problems, batch_size, judge, next_key)
+        report = judged_expectations(candidate, problems, batch_size, judge, _sample_key(first_key))
         if not report.passed:
             raise AssertionError(str(report))
         return report
@@ -129,7 +129,7 @@ def assert_unbiased(
     chosen = _chosen(problems)
     check_repeats(estimate_on(on_trial, chosen[0]), chosen[0], K)
     findings = []
-    for problem in chosen:
+    for index, problem in enumerate(chosen):
         acting = GIVEN
         if behaviour is not None:
             problem = replace(problem, behaviour=behaviour(problem))
@@ -137,7 +137,7 @@ def assert_unbiased(
             problem, acting = replace(problem, behaviour=None), ITSELF
         estimate = estimate_on(on_trial, problem)
         trial = _Trial(problem, estimate, K, others, judge, _truth(problem), acting)
-        next_key, sample_key = jax.random.split(next_key)
+        sample_key = partial(_sample_key, first_key, index)
         found, reads_log_prob = _judged(trial, rollout, sample_key)
         findings += found
         if behaviour is None and acting == ITSELF and rollout is None and reads_log_prob:
@@ -174,6 +174,16 @@ def _chosen(problems: Any) -> tuple[Problem, ...]:
             "problems must hold at least one problem, got none: nothing would be judged"
         )
     return chosen
+
+
+def _sample_key(first_key: Key[Array, ""] | None, index: int | None = None) -> Key[Array, ""]:
+    """Of problem `index`; made when something is sampled, since that takes programs of its own."""
+    key = jax.random.key(0) if first_key is None else first_key
+    if index is None:
+        return key
+    for _ in range(index):
+        key, _ = jax.random.split(key)
+    return jax.random.split(key)[1]
 
 
 def _is_same(one: Params, other: Params) -> bool:
@@ -224,7 +234,9 @@ class _Trial(NamedTuple):
     acting: str
 
 
-def _judged(trial: _Trial, rollout: Any, key: Key[Array, ""]) -> tuple[list[Finding], bool]:
+def _judged(
+    trial: _Trial, rollout: Any, sample_key: Callable[[], Key[Array, ""]]
+) -> tuple[list[Finding], bool]:
     """The findings of one trial, and whether the estimate reads `batch.log_prob`."""
     problem, K = trial.problem, trial.batch_size
     findings, reads_log_prob = [], False
@@ -233,10 +245,10 @@ def _judged(trial: _Trial, rollout: Any, key: Key[Array, ""]) -> tuple[list[Find
         findings.append(finding)
     elif rollout is None:
         sampler = library_rollout(problem, K)
-        findings += _by_sampling(trial, sampler, key)
-        reads_log_prob = _reads_log_prob(trial, sampler, key)
+        findings += _by_sampling(trial, sampler, sample_key())
+        reads_log_prob = _reads_log_prob(trial, sampler, sample_key())
     if rollout is not None:
-        findings += _by_sampling(trial, resolve(rollout, problem), key)
+        findings += _by_sampling(trial, resolve(rollout, problem), sample_key())
     return findings, reads_log_prob
 
 
