@@ -25,6 +25,7 @@ from benchmarks import (
     naive,
     peak_memory,
     picture,
+    ppo_steps,
     problems,
     processes,
     report,
@@ -435,3 +436,18 @@ def test_wrong_option_is_an_error(argv):
     with pytest.raises(SystemExit) as error:
         main(argv)
     assert error.value.code == 2
+
+
+def test_steps_of_ppo_are_compared_by_the_best_rounds_and_a_worker_that_ends_is_named() -> None:
+    run = {"compilation": 2.0, "mean_return": 50.0}
+    found = {
+        "pgjax": [run | {"seconds": 4.0}, {"seconds": 2.0, "mean_return": 50.0}],
+        "PureJaxRL": [run | {"seconds": 5.0, "compilation": 3.0}],
+    }
+    ours, theirs = ppo_steps.shown(64, 1000, found).splitlines()
+    assert "500 steps/s" in ours
+    assert theirs.endswith("ours is 2.50x, its compilation 1.50x")
+    worker = ppo_steps.Worker(sys.executable, "-c", "")
+    with pytest.raises(SystemExit, match="has ended"):
+        worker.timed(4, 1)
+    worker.stop()
