@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
-from jaxtyping import Float, PyTree
+from jaxtyping import Float
 
 from pgjax import terms, weights
 from pgjax.baselines import (
@@ -51,7 +51,10 @@ from pgjax.core.validation import (
 )
 from pgjax.types import (
     Baseline,
+    Credit,
     Estimator,
+    Gradient,
+    Gradients,
     Number,
     Params,
     Policy,
@@ -81,7 +84,7 @@ def surrogate(
 
 def gradient(
     estimator: Estimator, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
-) -> PyTree[Float[Array, "..."]]:
+) -> Gradient:
     """The estimate of ∇J from a batch, to ascend; a pytree like params.
 
     Bias: the estimator's.
@@ -97,7 +100,7 @@ def gradient(
 
 def per_trajectory_gradients(
     estimator: Estimator, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
-) -> PyTree[Float[Array, "N ..."]]:
+) -> Gradients:
     """Each trajectory's share of the estimate; their mean is `gradient`, coupled baselines too.
 
     The weights are computed once, for the whole batch; then the term is differentiated trajectory
@@ -131,7 +134,11 @@ def score_weights(
     log_prob = check_log_prob(batch, log_prob)
     weight = evaluate_weights(estimator, batch, log_prob)
     own = varying(log_prob, (log_prob, weight, batch.log_prob))  # or devices' would be summed
-    return jax.grad(lambda log_prob: _mean_term(estimator, batch, log_prob, weight))(own)
+
+    def mean_term(log_prob: Array) -> Array:
+        return _mean_term(estimator, batch, log_prob, weight)
+
+    return jax.grad(mean_term)(own)
 
 
 def reinforce(discount: Number, *, baseline: Baseline | None = None) -> Estimator:
@@ -341,7 +348,7 @@ def sum_of_terms(
 
 def evaluate_weights(
     estimator: Estimator, batch: Trajectory, log_prob: Float[Array, "N T"]
-) -> PyTree[Float[Array, "N T"]]:
+) -> Credit:
     """The estimator's weights, constants in θ, zero where the mask is false.
 
     Args:
@@ -360,7 +367,11 @@ def evaluate_weights(
             raise ValueError(
                 f"estimator.weights must return shape [N, T] = {batch.mask.shape}, got {leaf.shape}"
             )
-    return jax.tree.map(lambda leaf: jnp.where(batch.mask, leaf, 0), weight)
+
+    def masked(leaf: Array) -> Array:
+        return jnp.where(batch.mask, leaf, 0)
+
+    return jax.tree.map(masked, weight)
 
 
 def _trajectory_term(

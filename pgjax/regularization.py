@@ -324,7 +324,7 @@ def _subtract_divergence(
     """The batch with r_t − β k for r_t, where k is a loss's estimate of the KL divergence."""
     reference = _read_reference(batch, reference_log_prob)
     ours = jnp.where(batch.mask, batch.log_prob, 0)
-    penalty = jax.vmap(estimate)(ours, reference, jnp.ones_like(ours))
+    penalty = jax.vmap(estimate)(ours, reference, jnp.ones_like(ours), batch.mask)
     return _subtract_penalty(batch, coefficient, penalty)
 
 

@@ -7,7 +7,7 @@ arbitrary.
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from flax import struct
@@ -20,8 +20,23 @@ KeyLike: TypeAlias = Key[Array, ""] | UInt32[Array, "2"] | UInt32[Array, "4"]
 """A key from `jax.random.key`, or a raw uint32 key. One that is not threefry's is turned into one,
 so that the same key draws the same numbers however a batch is split."""
 
-Params: TypeAlias = PyTree
-Observation: TypeAlias = PyTree
+if TYPE_CHECKING:  # a type checker does not know jaxtyping's PyTree, and can treat it as anything
+    Params: TypeAlias = Any
+    Observation: TypeAlias = Any
+    Action: TypeAlias = Any
+    ActionMask: TypeAlias = Any
+    Gradient: TypeAlias = Any
+    Gradients: TypeAlias = Any
+    Credit: TypeAlias = Any
+else:
+    Params: TypeAlias = PyTree
+    Observation: TypeAlias = PyTree
+    Action: TypeAlias = PyTree[Num[Array, "..."]]
+    ActionMask: TypeAlias = PyTree[Bool[Array, "..."]]
+    Gradient: TypeAlias = PyTree[Float[Array, "..."]]
+    Gradients: TypeAlias = PyTree[Float[Array, "N ..."]]
+    Credit: TypeAlias = PyTree[Float[Array, "N T"]]
+
 Number: TypeAlias = float | int | Num[Array | np.ndarray, "..."]
 """A setting such as γ: one number where it is used, an array of several for `jax.vmap`."""
 
@@ -66,7 +81,7 @@ class Trajectory:
     """
 
     observation: Observation
-    action: PyTree[Num[Array, "..."]]
+    action: Action
     reward: Num[Array, "*batch T"]
     log_prob: Float[Array, "*batch T"]
     terminated: Bool[Array, "*batch T"]
@@ -92,7 +107,7 @@ class MaskedObservation(NamedTuple):
     """
 
     observation: Observation
-    action_mask: PyTree[Bool[Array, "..."]]
+    action_mask: ActionMask
 
 
 def describe(value: Any) -> str:
@@ -182,15 +197,71 @@ class RecurrentPolicy:
         )
 
 
-Weights: TypeAlias = Callable[[Trajectory, Array], Any]
-"""(batch, log_prob [N, T]) -> [N, T], the credit of each action; or a pytree of such arrays, if the
-term is one that takes them."""
+@runtime_checkable
+class Weights(Protocol):
+    """How much credit each action gets; any function of this signature is one.
 
-Term: TypeAlias = Callable[..., Array]
-"""(log_prob [T], behaviour_log_prob [T], weight [T], mask [T]) -> [T], for one trajectory."""
+    Example:
+        >>> from pgjax import Estimator, terms
+        >>> def rewards_alone(batch, log_prob):
+        ...     return batch.reward
+        >>> myopic = Estimator(rewards_alone, terms.score)
+    """
 
-Baseline: TypeAlias = Callable[[Trajectory, Array], Array]
-"""(batch, target [N, T]) -> [N, T], what is subtracted from the target, or divides it."""
+    def __call__(self, batch: Trajectory, log_prob: Array, /) -> Any:
+        """The credit [N, T] of each action, or a pytree of such arrays if the term takes one.
+
+        Args:
+            batch: [N, T], constant under differentiation.
+            log_prob: [N, T] log π(a_it|s_it) under the parameters to improve, constant as well.
+        """
+        ...
+
+
+@runtime_checkable
+class Term(Protocol):
+    """How the log-probability enters an estimate; any function of this signature is one.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax
+        >>> def squared_ratio(log_prob, behaviour_log_prob, weight, mask):
+        ...     return weight * jnp.exp(2 * (log_prob - behaviour_log_prob)) / 2
+        >>> estimator = pgjax.Estimator(pgjax.weights.reward_to_go(0.99), squared_ratio)
+    """
+
+    def __call__(
+        self, log_prob: Array, behaviour_log_prob: Array, weight: Any, mask: Array, /
+    ) -> Array:
+        """The summand [T] of each step of one trajectory; it is differentiated by `log_prob`.
+
+        Args:
+            log_prob: [T] log π(a_t|s_t) under the parameters to improve.
+            behaviour_log_prob: [T] under the policy that acted.
+            weight: [T] from the weights, or a row of the pytree that they return.
+            mask: [T] true for the steps of the episode.
+        """
+        ...
+
+
+@runtime_checkable
+class Baseline(Protocol):
+    """What is subtracted from a return, or divides it; any function of this signature is one.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax
+        >>> def half(batch, target):
+        ...     return jnp.full_like(target, 0.5)
+        >>> estimator = pgjax.reward_to_go(0.99, baseline=half)
+    """
+
+    def __call__(self, batch: Trajectory, target: Array, /) -> Array:
+        """The baseline [N, T] of each step.
+
+        Args:
+            batch: [N, T].
+            target: [N, T] from which it is subtracted, such as the returns to go.
+        """
+        ...
 
 
 @record

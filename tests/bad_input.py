@@ -1329,7 +1329,9 @@ def _page(module: ModuleType) -> dict[str, Any]:
 RESULT = "a record of the library's results, which it makes and reads whole"
 USED = "a plain record: the function that it is given to checks it"
 PART = "a part of other public functions, which check before they call it"
+SIGNATURE = "a signature for the type checker, which any function may have"
 NOT_IN_TABLE = {
+    **dict.fromkeys(["types.Weights", "types.Term", "types.Baseline"], SIGNATURE),
     **dict.fromkeys(
         [
             *("diagnostics.intervals.Interval", "diagnostics.moments.RunningMoments"),

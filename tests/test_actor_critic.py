@@ -87,7 +87,7 @@ def test_ppo_ascends_the_standardised_score_where_it_acted(rows):
     expected = ascent(terms.score, SETTINGS, start(), shaped)
 
     def term(log_prob, behaviour_log_prob, advantage, mask):
-        return terms.ppo_clip(0.2)(log_prob, behaviour_log_prob, standardised(advantage))
+        return terms.ppo_clip(0.2)(log_prob, behaviour_log_prob, standardised(advantage), mask)
 
     found = ascent(term, SETTINGS, start(), rows)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-7), found, expected)

@@ -213,7 +213,8 @@ def test_pieces_and_garbage_after_the_end_change_no_derivative(
 
 def test_lambda_fades_what_an_action_owes_to_earlier_ones() -> None:
     fade, weight, nothing = 0.7, jnp.array([3.0, 5.0, -2.0, 4.0]), jnp.zeros(4)
-    curvature = jax.hessian(lambda x: terms.loaded_dice(fade)(x, nothing, weight).sum())
+    every = jnp.ones(4, bool)
+    curvature = jax.hessian(lambda x: terms.loaded_dice(fade)(x, nothing, weight, every).sum())
     found = jax.jit(curvature)(-np.ones(4))
     earlier, later = np.minimum(*np.indices((4, 4))), np.maximum(*np.indices((4, 4)))
     expected = fade ** (later - earlier) * np.asarray(weight)[later]
@@ -225,7 +226,7 @@ def test_with_lambda_one_nothing_fades() -> None:
 
     def forms(log_prob: Any) -> Any:
         return [
-            term(log_prob, jnp.zeros(3), weight).sum()
+            term(log_prob, jnp.zeros(3), weight, jnp.ones(3, bool)).sum()
             for term in (terms.loaded_dice(1.0), terms.dice)
         ]
 

@@ -110,7 +110,7 @@ CLIPS = (terms.ppo_clip(0.2), terms.asymmetric_clip(0.1, 0.3), terms.dual_clip(0
 
 def mean_of_clips(log_prob: Any, behaviour_log_prob: Any, weight: Any, mask: Any) -> Any:
     """On-policy each has the score's gradient, and so has their mean."""
-    return sum(clip(log_prob, behaviour_log_prob, weight) for clip in CLIPS) / len(CLIPS)
+    return sum(clip(log_prob, behaviour_log_prob, weight, mask) for clip in CLIPS) / len(CLIPS)
 
 
 PAIRS = groups.consecutive(2)

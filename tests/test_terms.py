@@ -34,7 +34,8 @@ def value_and_slope(term: Term, ratio: Any = RATIO, weight: Any = WEIGHT) -> tup
 
 @partial(jax.jit, static_argnums=0)
 def _value_and_slope(term: Term, log_prob: Any, behaviour: Any, weight: Any) -> tuple[Any, Any]:
-    value, pull = jax.vjp(lambda x: term(x, behaviour, weight), log_prob)
+    mask = jnp.ones_like(log_prob, bool)
+    value, pull = jax.vjp(lambda x: term(x, behaviour, weight, mask), log_prob)
     return value, pull(jnp.ones_like(value))[0]
 
 
@@ -113,7 +114,8 @@ EVERY: dict[str, Term] = {
 @pytest.mark.parametrize("name", EVERY)
 def test_on_policy_every_term_has_the_gradient_of_the_score(name: str) -> None:
     log_prob, weight = jnp.log(jnp.array([0.2, 0.5, 0.9])), jnp.array([1.5, -2.0, 0.0])
-    total = jax.grad(lambda x: jnp.sum(EVERY[name](x, jax.lax.stop_gradient(x), weight)))
+    mask = jnp.ones(3, bool)
+    total = jax.grad(lambda x: jnp.sum(EVERY[name](x, jax.lax.stop_gradient(x), weight, mask)))
     np.testing.assert_allclose(total(log_prob), weight, rtol=0, atol=1e-15)
 
 
@@ -136,7 +138,10 @@ def test_a_ratio_out_of_range_gives_no_nan(dtype: Any) -> None:
     @jax.jit
     def slopes(weight: Any) -> dict[str, Any]:
         def slope(term: Term) -> Any:
-            return jax.grad(lambda x: term(x, -log_ratio, weight).sum())(jnp.zeros_like(weight))
+            mask = jnp.ones_like(weight, bool)
+            return jax.grad(lambda x: term(x, -log_ratio, weight, mask).sum())(
+                jnp.zeros_like(weight)
+            )
 
         return {name: slope(term) for name, term in EVERY.items()}
 
@@ -215,7 +220,8 @@ def test_bounds_that_make_no_sense_are_refused(make: Callable, words: str) -> No
 def test_bounds_may_be_traced_and_are_then_checked_on_demand() -> None:
     def slope(ceiling: Any) -> Any:
         term = terms.dual_clip(jnp.full((), 0.2), ceiling)
-        return jax.grad(lambda x: term(x, jnp.zeros(1), -jnp.ones(1)).sum())(jnp.ones(1))[0]
+        mask = jnp.ones(1, bool)
+        return jax.grad(lambda x: term(x, jnp.zeros(1), -jnp.ones(1), mask).sum())(jnp.ones(1))[0]
 
     assert jax.jit(slope)(jnp.full((), 2.0)) == 0.0
     assert jax.jit(slope)(jnp.full((), 3.0)) == pytest.approx(-math.e)

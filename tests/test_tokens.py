@@ -509,12 +509,15 @@ def test_terms_have_the_gradients_of_their_published_losses(name, term, A, ratio
 def test_the_smooth_gate_and_the_mask_are_as_published() -> None:
     old, now = jnp.log(jnp.array([0.2, 0.6])), jnp.log(jnp.array([0.3, 0.5]))
     s = 0.3 * 0.5 / (0.2 * 0.6)
+    live = jnp.ones(2, bool)
     for A, power, rate in ((1.5, 2.0, 3.0), (-1.5, 3.0, 2.0)):
-        slope = jax.grad(lambda x, A=A: jnp.sum(terms.gamma_gate()(x, old, jnp.full(2, A))))(now)
+        slope = jax.grad(lambda x, A=A: jnp.sum(terms.gamma_gate()(x, old, jnp.full(2, A), live)))(
+            now
+        )
         np.testing.assert_allclose(slope, A * np.exp(rate) * s**power * np.exp(-rate * s))
     mask = terms.divergence_mask(0.05, 0.15)
-    up = jax.grad(lambda x: jnp.sum(mask(x, old, jnp.ones(2))))(now)
-    down = jax.grad(lambda x: jnp.sum(mask(x, old, -jnp.ones(2))))(now)
+    up = jax.grad(lambda x: jnp.sum(mask(x, old, jnp.ones(2), live)))(now)
+    down = jax.grad(lambda x: jnp.sum(mask(x, old, -jnp.ones(2), live)))(now)
     np.testing.assert_allclose(up, [1.5, 0.5 / 0.6])  # it rose by 0.1, less than 0.15
     np.testing.assert_allclose(down, [-1.5, 0.0])  # it fell by 0.1, more than 0.05
 
@@ -526,9 +529,9 @@ def test_the_mask_by_divergence_is_as_published() -> None:
     split[inside] += (1 - old[inside]) * np.log((1 - old[inside]) / (1 - now[inside]))
     mask = terms.kl_mask(0.3, 0.1, ceiling=1.9)
     for sign, side in ((1.0, (now > old) & (split > 0.1)), (-1.0, (now < old) & (split > 0.3))):
-        slope = jax.grad(lambda x, w=sign: jnp.sum(mask(x, jnp.log(old), jnp.full(5, w))))(
-            jnp.log(now)
-        )
+        slope = jax.grad(
+            lambda x, w=sign: jnp.sum(mask(x, jnp.log(old), jnp.full(5, w), jnp.ones(5, bool)))
+        )(jnp.log(now))
         expected = sign * np.where(side, 0, np.minimum(now / old, 1.9))
         np.testing.assert_allclose(slope, expected, rtol=1e-12)
         assert 0 < side.sum() < 5

@@ -253,7 +253,7 @@ def gamma_gate(
         (2, 3) and (3, 2) and bounds as in TRL.
     """
     for name, pair in (("positive", positive), ("negative", negative)):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
+        if not _is_pair(pair):
             raise TypeError(f"{name} must be a pair (k, λ) of numbers, got {describe(pair)}")
     fix = "it shapes how fast the weight fades"
     settings = {
@@ -262,6 +262,10 @@ def gamma_gate(
         for i, part in enumerate(("power", "rate"))
     }
     return configured(_gamma_gate, **settings)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2
 
 
 def _gamma_gate(

@@ -178,7 +178,7 @@ def _loss_penalty(coefficient: Number, estimate: str, kind: Callable[..., Array]
 def _plain(
     log_prob: Array, reference: Array, behaviour: Array, mask: Array, *, estimate: Term
 ) -> Array:
-    return estimate(log_prob, reference, jnp.ones_like(log_prob))
+    return estimate(log_prob, reference, jnp.ones_like(log_prob), mask)
 
 
 def _by_token_ratio(
@@ -202,7 +202,7 @@ def _charge_own(
 ) -> Array:
     check_scalars(coefficient=coefficient)
     held = jax.lax.stop_gradient(jnp.where(batch.mask, log_prob, 0))
-    penalty = jax.vmap(estimate)(held, reference_of(batch), jnp.ones_like(held))
+    penalty = jax.vmap(estimate)(held, reference_of(batch), jnp.ones_like(held), batch.mask)
     return jnp.asarray(coefficient, penalty.dtype) * jnp.where(batch.mask, penalty, 0)
 
 

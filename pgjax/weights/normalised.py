@@ -56,7 +56,7 @@ def whitened(weights: Weights, *, epsilon: Number = 1e-8, degrees: int = 0) -> W
     )
 
 
-def check_degrees(degrees: int) -> int:
+def check_degrees(degrees: object) -> int:
     """Return what the divisor of a variance subtracts, 0 or 1, or raise a ValueError.
 
     Bias: does not apply.
