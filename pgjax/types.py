@@ -124,7 +124,7 @@ def describe(value: Any) -> str:
 
 
 def check_functions(record: Any, **signatures: str) -> None:
-    """Raise a TypeError for the first of the record's fields that is no function."""
+    """Raise a TypeError for the first of the record's fields that is not a function."""
     for name, signature in signatures.items():
         check_function(name, getattr(record, name), signature)
 

@@ -74,7 +74,7 @@ def pathwise_gradient(
     """
     check_counts(num_trajectories=num_trajectories, num_steps=num_steps)
     check_rate("discount", discount)
-    sampler(policy)  # raises if it is no policy
+    sampler(policy)  # raises if it is not a policy
     check_params(params)
     whole = params, as_environment(environment)
     sizes = num_trajectories, num_steps

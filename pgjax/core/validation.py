@@ -331,7 +331,7 @@ def check_layout(batch: Trajectory, name: str = "batch") -> None:
 
 
 def _check_field(name: str, value: Any, *, optional: bool) -> None:
-    """Raise if a field is no array of real numbers."""
+    """Raise if a field is not an array of real numbers."""
     if value is None and optional:
         return
     if not hasattr(value, "dtype") or not hasattr(value, "shape"):
@@ -340,7 +340,7 @@ def _check_field(name: str, value: Any, *, optional: bool) -> None:
 
 
 def _check_leading(name: str, tree: Any, layout: str, shape: tuple[int, ...]) -> None:
-    """Raise if a leaf is no array, or does not begin with the axes of the batch."""
+    """Raise if a leaf is not an array, or does not begin with the axes of the batch."""
     leaves = jax.tree.leaves_with_path(tree)
     if not leaves:
         raise TypeError(f"{name} must hold an array, got {describe(tree)}")
@@ -457,7 +457,7 @@ def check_traced_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
 
 
 def check_policy(policy: Any) -> None:
-    """Raise if it is no record of pure functions, with the way to make one of a network."""
+    """Raise if it is not a record of pure functions, with the way to make one of a network."""
     if isinstance(policy, Policy | RecurrentPolicy):
         return
     if isinstance(policy, Estimator):

@@ -81,7 +81,7 @@ def from_policy(policy: Policy, observation: Observation) -> Distribution:
         observation: one, without a batch axis.
 
     Raises:
-        TypeError: if it is no policy, or has a memory.
+        TypeError: if it is not a policy, or has a memory.
 
     Example:
         >>> import jax.numpy as jnp, pgjax

@@ -37,7 +37,7 @@ class ExpectationEstimator:
             estimator can be judged by sampling only.
 
     Raises:
-        TypeError: if one of them is no function.
+        TypeError: if one of them is not a function.
 
     Example:
         >>> from pgjax import expectations
@@ -177,7 +177,7 @@ def one_step_batch(x: Any, value: Float[Array, "N"], log_prob: Float[Array, "N"]
 
 
 def check_expectation_estimator(estimator: Any) -> None:
-    """Raise a TypeError if it is no estimator of either kind.
+    """Raise a TypeError if it is not an estimator of either kind.
 
     Args:
         estimator: of any type.

@@ -59,7 +59,7 @@ def as_integrand(f: Any) -> Integrand:
         f: f(x) or f(params, x), or an Integrand.
 
     Raises:
-        TypeError: if it is no function, or one of another number of arguments.
+        TypeError: if it is not a function, or one of another number of arguments.
     """
     if isinstance(f, Integrand):
         return f

@@ -38,7 +38,7 @@ def rebar(temperature: Number = 0.5, *, scale: Number = 1.0) -> ExpectationEstim
     Raises:
         ValueError: if λ is not positive; at use, if the distribution is neither a Bernoulli nor a
             one-hot categorical.
-        TypeError: if a setting is no number.
+        TypeError: if a setting is not a number.
 
     Bias: none, whatever λ and η are. f must be defined, and differentiable, between the outcomes.
 
@@ -66,7 +66,7 @@ def relax(control: Callable[[Array], Array]) -> ExpectationEstimator:
         control: c, of one z (of the logits' shape) -> scalar, differentiable.
 
     Raises:
-        TypeError: if it is no function.
+        TypeError: if it is not a function.
         ValueError: at use, if the distribution is neither a Bernoulli nor a one-hot categorical.
 
     Bias: none, whatever c is, if it does not depend on the draws.

@@ -38,7 +38,7 @@ def flax_value(module: Any) -> Value:
 
     Args:
         module: of linen or NNX, as for `pgjax.flax_policy`, such as `MLP(1)`; its call returns [1]
-            or a scalar. Variables that are no parameters are constants.
+            or a scalar. Variables that are not parameters are constants.
 
     Returns:
         (params, observation) -> scalar V(s). The parameters are those of
@@ -68,7 +68,7 @@ def _flax_value(params: Params, observation: Observation, *, output: Any) -> Arr
 
 
 def _check_value(value: Any) -> None:
-    """Raise if it is no value function; a network is told how to become one."""
+    """Raise if it is not a value function; a network is told how to become one."""
     if isinstance(value, linen.Module):
         raise TypeError(
             f"value must be a function (params, observation) -> scalar, got {describe(value)}; "

@@ -52,7 +52,7 @@ def _init(
     called_with = (observation,) if arguments is None else arguments(observation)
     with _plain_errors(module):
         params = _only_params(module.init(key, *called_with)) if own is None else own
-    jax.eval_shape(output, params, *called_with)  # it refuses a module that is no pure function
+    jax.eval_shape(output, params, *called_with)  # it refuses a module that is not a pure function
     return params
 
 

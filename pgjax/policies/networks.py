@@ -149,7 +149,7 @@ class RecurrentNetwork(linen.Module):
     num_categories: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a cell or a head that is no module."""
+        """Refuse a cell or a head that is not a module."""
         check_kind("cell", self.cell, linen.RNNCellBase, "linen.GRUCell(64), say")
         check_kind("head", self.head, linen.Module, "MLP(2, hidden=()), say")
         if self.num_categories is not None:
@@ -168,7 +168,7 @@ class RecurrentNetwork(linen.Module):
 
 
 def _check_widths(hidden: Any) -> None:
-    """Raise if the widths of hidden layers are no sequence of positive integers."""
+    """Raise if the widths of hidden layers are not a sequence of positive integers."""
     if not isinstance(hidden, Sequence) or isinstance(hidden, str):
         raise TypeError(f"hidden must be a sequence of widths, (64, 64), got {describe(hidden)}")
     for width in hidden:

@@ -43,7 +43,7 @@ def nnx_functions(module: Any) -> tuple[Callable[..., Params], Callable[..., Any
 
 
 def _current(key: Array, observation: Any, *, params: Params, output: Any) -> Params:
-    jax.eval_shape(output, params, observation)  # it refuses a module that is no pure function
+    jax.eval_shape(output, params, observation)  # it refuses a module that is not a pure function
     return jax.tree.map(lambda x: x, params)
 
 

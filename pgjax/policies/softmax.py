@@ -219,7 +219,7 @@ def _max(values: Array) -> Array:
 
 @traced_once
 def _masked_log_softmax(logits: Array) -> Array:
-    legal = logits != -jnp.inf  # a NaN is no mask: it must come out as NaN
+    legal = logits != -jnp.inf  # a NaN is not a mask: it must come out as NaN
     any_legal = _max(legal)
     # Normalise over finite numbers only, so that no −inf − (−inf) stands in a derivative; and
     # relative to the peak throughout: log(total) added to a large peak would lose its digits.

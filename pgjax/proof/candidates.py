@@ -91,7 +91,7 @@ def resolve(function: Any, problem: Problem) -> Any:
         problem: to call it with.
 
     Raises:
-        TypeError: if it is no function.
+        TypeError: if it is not a function.
     """
     if not callable(function):
         raise TypeError(

@@ -203,7 +203,7 @@ def converge(
         Point, by name; else None.
 
     Raises:
-        ValueError: a number of trajectories that is no power of two, or below 2^8.
+        ValueError: if a number of trajectories is not a power of two, or is below 2^8.
 
     Bias: the sample means are their estimators'; merged in float64.
     """

@@ -4,7 +4,7 @@ No one MDP can: on episodes of fixed length every mistake in handling their end 
 and without γ < 1 so is a forgotten γ^t. Together these have γ < 1, stochastic transitions, episodes
 of different lengths, a non-zero terminal reward, an asymmetric start, a policy that is uniform
 nowhere, at least three steps, a time limit that truncates, a task that never ends, states that
-look alike to a Flax network, discounts that are no round numbers, and episodes of 32 steps.
+look alike to a Flax network, discounts that are not round numbers, and episodes of 32 steps.
 """
 
 from collections.abc import Callable

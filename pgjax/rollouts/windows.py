@@ -169,12 +169,12 @@ def window(
         The stream T steps later, and the window.
 
     Raises:
-        TypeError: if `policy` is no policy.
+        TypeError: if `policy` is not a policy.
         ValueError: if the stream's memory is not like the policy's.
 
     Bias: exact draws from the chain of episodes and starts. A window holds each step of an episode
         equally often in the long run, but the episodes that *end* in it are mostly the short ones:
-        their mean return is no unbiased estimate of J.
+        their mean return is not an unbiased estimate of J.
 
     References:
         Pardo et al., Time Limits in Reinforcement Learning (2018), for the two kinds of cut.

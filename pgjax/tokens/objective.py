@@ -105,7 +105,7 @@ def surrogate(
     entropy: Float[Array, "N T"] | None = None,
     weights: SharedWeights | None = None,
 ) -> Float[Array, ""]:
-    """The scalar to ascend: its gradient is the policy-gradient estimate; its value is no return.
+    """The scalar to ascend: its gradient is the policy-gradient estimate, its value no return.
 
     Args:
         estimator: any of `pgjax.tokens`, of `pgjax`, or your own composition.

@@ -33,8 +33,8 @@ class TabularMDP:
         observation: [S, ...] what a policy sees; one-hot by default. Two states may look alike.
 
     Raises:
-        ValueError: a wrong shape, a row that is no distribution (its state and action are named), a
-            discount outside [0, 1], no state to start from.
+        ValueError: if a shape is wrong, a row is not a distribution (its state and action are
+            named), the discount is outside [0, 1], or there is no state to start from.
 
     Example:
         >>> mdp = TabularMDP([[[1.0]]], [[[2.0]]], [1.0], [False], discount=0.5)
