@@ -236,7 +236,7 @@ def grpo(
 
 
 def dr_grpo(discount: Number, groups: Groups, *, term: Term = terms.importance_ratio) -> Estimator:
-    """Dr. GRPO, GRPO done right: w_i = R_i − mean in the group, divided by nothing.
+    """Dr. GRPO, GRPO done right: w_i = R_i − mean in the group, without any division.
 
     Args:
         term: `terms.ppo_clip(0.2)` is the paper's.

@@ -43,7 +43,7 @@ class Groups:
 
 
 def check_groups(groups: Any) -> Groups:
-    """`groups`, if they are some."""
+    """Return `groups` if it is a `Groups`, or raise an error."""
     return check_kind("groups", groups, Groups, "baselines.consecutive(group_size) makes them")
 
 

@@ -103,7 +103,7 @@ def certify(
         Certificates, problem by problem, in the order of the rows.
 
     Raises:
-        ValueError: a problem with ∇J = 0, on which nothing is relative; too many batches.
+        ValueError: if ∇J = 0 on a problem, where no error is relative, or batches are too many.
 
     Bias: exact.
 

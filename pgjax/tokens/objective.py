@@ -105,7 +105,7 @@ def surrogate(
     entropy: Float[Array, "N T"] | None = None,
     weights: SharedWeights | None = None,
 ) -> Float[Array, ""]:
-    """The scalar to ascend: its gradient is the policy-gradient estimate, its value no return.
+    """The scalar to ascend: its gradient is the estimate of ∇J, and its value is not a return.
 
     Args:
         estimator: any of `pgjax.tokens`, of `pgjax`, or your own composition.
@@ -217,7 +217,7 @@ def metrics(
     *,
     entropy: Float[Array, "N T"] | None = None,
 ) -> dict[str, Float[Array, ""]]:
-    """What one watches during training, as scalars; each is computed from live tokens.
+    """Statistics to watch during training, as scalars; each is computed from live tokens.
 
     Args:
         estimator: as for `surrogate`.

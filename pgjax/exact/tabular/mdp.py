@@ -86,7 +86,7 @@ jax.tree_util.register_pytree_node(TabularMDP, _flatten, _unflatten)
 
 
 def save(mdp: TabularMDP, path: str | Path) -> None:
-    """Write an MDP to a .npz file, one array a field.
+    """Write an MDP to a .npz file, with one array for each field.
 
     Raises:
         TypeError: if `mdp` is none.
@@ -106,7 +106,7 @@ def load(path: str | Path) -> TabularMDP:
     """Read an MDP from a .npz file with the arrays of TabularMDP; `observation` may be missing.
 
     Raises:
-        ValueError: an array missing, unknown or invalid; a damaged file, or not a .npz file.
+        ValueError: if an array is missing, unknown or invalid, or the file is no whole .npz.
         FileNotFoundError: no such file.
     """
     check_kind("path", path, (str, Path), "the file to read")
