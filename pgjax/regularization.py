@@ -213,7 +213,7 @@ def k3(
     weight: Float[Array, "T"],
     mask: Bool[Array, "T"] | None = None,
 ) -> Float[Array, "T"]:
-    """KL in the loss by k3 = ρ − 1 − log ρ with ρ = ref/π, times w_t: the other KL's gradient.
+    """KL in the loss by k3 = ρ − 1 − log ρ with ρ = ref/π, times w_t: the opposite KL's gradient.
 
     A ρ too large for its dtype is held, as in `likelihood_ratio`.
 

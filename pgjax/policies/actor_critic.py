@@ -43,7 +43,7 @@ class ActorCritic:
 
 
 def check_agent(agent: Any) -> None:
-    """Raise a TypeError if it is no ActorCritic."""
+    """Raise a TypeError if it is not an ActorCritic."""
     check_kind("agent", agent, ActorCritic, "pgjax.agents.separate(policy, critic) makes one")
 
 

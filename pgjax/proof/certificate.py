@@ -123,7 +123,7 @@ def certify(
 
 
 def refuted(certificates: Sequence[Certificate]) -> list[str]:
-    """The rows whose statement of bias is not so, one sentence each.
+    """The rows whose statement of bias is wrong, one sentence each.
 
     A statement that begins with "none" is refuted by a bias anywhere; any other, by none anywhere.
 

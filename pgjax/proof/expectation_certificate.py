@@ -212,7 +212,7 @@ def _group_size(row: ExpectationRow) -> int:
 
 
 def refuted(certificates: Sequence[ExpectationCertificate]) -> list[str]:
-    """The rows whose statement of bias is not so, one sentence each.
+    """The rows whose statement of bias is wrong, one sentence each.
 
     Args:
         certificates: of all problems of a row; one alone may hide a bias.

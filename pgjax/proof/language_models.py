@@ -100,7 +100,7 @@ def models() -> tuple[LanguageModel, ...]:
 
 
 def three_tokens() -> LanguageModel:
-    """Three tokens of three, 15 answers, one prompt; rewards 0 and 1, drawn once.
+    """One prompt and 15 answers, of at most three tokens out of three; rewards are 0 or 1.
 
     Returns:
         LanguageModel of NumPy's generator with seed 0: 0.7 times normal logits, a reference like

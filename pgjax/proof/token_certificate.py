@@ -135,7 +135,7 @@ def certify_tokens(
 
 
 def refuted(certificates: Sequence[TokenCertificate]) -> list[str]:
-    """The rows whose statement of bias is not so on-policy, one sentence each.
+    """The rows whose statement of bias is wrong on-policy, one sentence each.
 
     Args:
         certificates: of all models; one alone may hide a bias.
