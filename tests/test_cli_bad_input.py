@@ -29,6 +29,7 @@ BAD: dict[Callable[[str], Any] | None, tuple[str, ...]] = {
 NEEDED = {
     "train": ["CartPole-v1"],
     "evaluate": ["nowhere"],
+    "watch": ["nowhere"],
     "compare": ["random"],
     "check": ["nowhere.py:f"],
 }
@@ -146,6 +147,9 @@ REFUSED = [
     ("evaluate nowhere", "nowhere holds no saved run"),
     ("evaluate a_file", "a_file holds no saved run"),
     ("evaluate run", "is not the config of a saved run"),
+    ("watch", "directory"),
+    ("watch nowhere", "nowhere holds no saved run"),
+    ("watch run", "is not the config of a saved run"),
     ("compare", "environment"),
     ("compare randm", "randm"),
     ("compare garbage.npz", "garbage.npz"),

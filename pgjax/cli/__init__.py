@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pgjax import __version__
-from pgjax.cli import certify, check, compare, converge, evaluate, train
+from pgjax.cli import certify, check, compare, converge, evaluate, train, watch
 from pgjax.cli.arguments import Once
 from pgjax.cli.encodings import any_encoding
 from pgjax.cli.interrupts import noted_interrupts
@@ -25,6 +25,7 @@ COMMANDS = {
     "compare": compare,
     "train": train,
     "evaluate": evaluate,
+    "watch": watch,
 }
 
 

@@ -43,4 +43,17 @@ with plotting_deferred():
     from gymnax.environments.environment import Environment as GymnaxEnvironment
     from gymnax.registration import registered_envs as registered_envs
 
-__all__ = ["GymnaxEnvironment", "gymnax", "registered_envs", "spaces"]
+
+def visualizer(name: str, states: list[Any], returns: list[float]) -> Any:
+    """gymnax's visualizer of an environment's states; its `animate(path)` writes a GIF.
+
+    Args:
+        name: of the environment.
+        states: of an episode, or of several.
+        returns: so far, one for each state.
+    """
+    visualize = importlib.import_module("gymnax.visualize")  # it imports Matplotlib
+    return visualize.Visualizer(*gymnax.make(name), states, returns)
+
+
+__all__ = ["GymnaxEnvironment", "gymnax", "registered_envs", "spaces", "visualizer"]
