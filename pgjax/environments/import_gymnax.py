@@ -45,7 +45,7 @@ with plotting_deferred():
 
 
 def visualizer(name: str, states: list[Any], returns: list[float]) -> Any:
-    """gymnax's visualizer of an environment's states; its `animate(path)` writes a GIF.
+    """The visualizer of gymnax for an environment's states; its `animate(path)` writes a GIF.
 
     Args:
         name: of the environment.
