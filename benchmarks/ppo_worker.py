@@ -42,7 +42,7 @@ def pgjax(N: int, updates: int) -> Callable[[Any], Any]:
     )
     agent = agents.separate(flax_policy(MLP(2, (64, 64))), MLP(1, (64, 64)))
     learner = training.ppo("CartPole-v1", settings, agent=agent)
-    return lambda key: training.run(learner, key, updates)[1].mean_return[-1]
+    return lambda key: jax.tree.leaves(training.run(learner, key, updates)[1].mean_return)[0][-1]
 
 
 def purejaxrl(N: int, updates: int) -> Callable[[Any], Any]:
@@ -77,7 +77,7 @@ def main() -> None:
         sys.path.insert(0, folder[0])
         sys.modules.setdefault("navix", types.ModuleType("navix"))
         if not hasattr(jax, "tree_map"):
-            vars(jax)["tree_map"] = jax.tree.map
+            jax.tree_map = jax.tree.map  # pyright: ignore[reportAttributeAccessIssue]
     program = {"pgjax": pgjax, "purejaxrl": purejaxrl}[library]
     compiled: dict[str, Any] = {}
     for line in sys.stdin:

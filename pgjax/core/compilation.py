@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from functools import wraps
+from importlib.metadata import version
 from typing import Any
 
 import jax
 
 OPTIONS = {
     "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
+    # From 0.11 on there is no such switch, and an option unknown to XLA is an error.
+    **({"xla_cpu_use_fusion_emitters": False} if version("jaxlib").startswith("0.10.") else {}),
 }
 """Without the optimiser, and each program in one piece."""
 
