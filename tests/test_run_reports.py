@@ -94,6 +94,9 @@ def test_values_that_explain_nothing_and_noise_are_told_with_the_option_that_hel
     found = advice(log)
     assert len(found) == (words is not None)
     assert words is None or words in found[0]
+    # Where no return differed, that alone is said: there was nothing to explain, and no signal.
+    same = [row | {"mean_return": -200.0} for row in log]
+    assert [sentence.split(":")[0] for sentence in advice(same)] == ["no return ever differed"]
     # Where the return rises, there is nothing to say.
     assert advice([row | {"mean_return": float(i)} for i, row in enumerate(log)]) == []
 

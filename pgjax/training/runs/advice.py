@@ -56,7 +56,7 @@ def advice(rows: Sequence[Row]) -> list[str]:
             f"{last:.2g} nats, and the return did not rise; try a larger --entropy-weight, or a "
             "smaller --learning-rate"
         )
-    if not _improved(returns):
+    if not found and not _improved(returns):
         found += [*_on_values(rows), *_on_noise(rows)]
     return found
 
