@@ -48,7 +48,7 @@ def test_what_a_command_prints_arrives_whether_by_print_or_as_a_table(
         raise ValueError(f"wrong: {HARD}")
 
     monkeypatch.setattr(COMMANDS[command], "run", run)
-    needed = {"check": ["a:b"], "compare": ["chain"], "evaluate": ["a"]}
+    needed = {"check": ["a:b"], "compare": ["chain"], "evaluate": ["a"], "watch": ["a"]}
     with streams(encoding) as written:
         assert main([command, *needed.get(command, [])]) == 2
         assert sys.stdout.errors == sys.stderr.errors == "strict"  # as before the call
