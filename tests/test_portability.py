@@ -22,10 +22,13 @@ def without_encoding(source: str) -> list[int]:
 def _opens_text(call: ast.Call) -> bool:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if name == "open":
-        of_os = isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") == "os"
+        of_other = isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") in (
+            "os",
+            "Image",
+        )
         place = 0 if isinstance(call.func, ast.Attribute) else 1
         mode = [*call.args[place : place + 1], *_keyword(call, "mode")]
-        return not of_os and not any("b" in str(getattr(each, "value", "")) for each in mode)
+        return not of_other and not any("b" in str(getattr(each, "value", "")) for each in mode)
     if name in ("run", "Popen", "check_output"):
         return any(getattr(each, "value", False) is True for each in _keyword(call, "text"))
     return name in PLACE

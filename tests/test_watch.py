@@ -29,7 +29,7 @@ def test_a_gif_has_a_frame_for_each_state_and_repeats_itself(directory, tmp_path
     # A pole that starts within 0.05 of upright stands for five steps, each with a reward of one.
     assert "CartPole-v1: greedy policy, return 5, 5" in capsys.readouterr().out
     assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
-    with Image.open(tmp_path / "a.gif", encoding="utf-8") as picture:
+    with Image.open(tmp_path / "a.gif") as picture:
         assert picture.n_frames == 2 * 6  # pyright: ignore[reportAttributeAccessIssue]
         frames = []
         for index in range(12):
