@@ -28,6 +28,7 @@ from pgjax.training.minibatches import (
     objective,
     objective_and_gradient,
 )
+from pgjax.training.noise import stated_learning_rate
 from pgjax.types import Estimator, Policy
 
 MDP = tabular.random_mdp()
@@ -400,6 +401,12 @@ def test_adam_is_clipped_and_its_rate_falls_to_zero():
     # Adam's first steps are the rate itself, but for its ε beside a clipped gradient.
     expected = np.array([0.1, 0.075, 0.05, 0.025, 0, 0])[:, None] * np.ones(2)
     np.testing.assert_allclose(steps, expected, rtol=1e-4)
+    assert stated_learning_rate(optimizer, state) == 0
+    _, second = update(gradients, optimizer.init(gradients))
+    assert stated_learning_rate(optimizer, second) == np.float32(0.1)
+    # Runs that were saved before the rate was stated can go on.
+    plain = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(lambda step: 0.1, eps=1e-5))
+    assert jax.tree.structure(state) == jax.tree.structure(plain.init(gradients))
 
 
 @pytest.mark.parametrize(

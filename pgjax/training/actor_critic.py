@@ -27,7 +27,7 @@ from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies.actor_critic import ActorCritic, check_agent
 from pgjax.records import configured
 from pgjax.training.algorithm import Training, begin, given_optimizer
-from pgjax.training.ascent import stating_rate
+from pgjax.training.ascent import with_schedule
 from pgjax.training.minibatches import Settings as Settings
 from pgjax.training.minibatches import check_settings
 from pgjax.training.on_windows import ReturnScale as ReturnScale
@@ -58,11 +58,9 @@ def clipped_adam(
         "max_gradient_norm", max_gradient_norm, "math.inf leaves gradients as they are"
     )
     check_positive("num_gradient_steps", num_gradient_steps)
-    return optax.chain(
-        optax.clip_by_global_norm(max_gradient_norm),
-        optax.scale_by_adam(eps=1e-5),
-        stating_rate(optax.linear_schedule(learning_rate, 0.0, num_gradient_steps)),
-    )
+    schedule = optax.linear_schedule(learning_rate, 0.0, num_gradient_steps)
+    clip = optax.clip_by_global_norm(max_gradient_norm)
+    return with_schedule(optax.chain(clip, optax.adam(schedule, eps=1e-5)), schedule)
 
 
 def a2c(

@@ -55,7 +55,7 @@ from pgjax.settings import (
 )
 from pgjax.training.actor_critic import clipped_adam, standardized_clip
 from pgjax.training.algorithm import Algorithm, given_optimizer
-from pgjax.training.ascent import stating_rate
+from pgjax.training.ascent import with_schedule
 from pgjax.training.minibatches import Settings, check_settings
 from pgjax.training.networks import default_critic, network_for, policy_of
 from pgjax.training.on_episodes import on_episodes
@@ -209,11 +209,10 @@ ALGORITHMS = {"reinforce": reinforce, "a2c": a2c, "ppo": ppo}
 def falling_adam(*, learning_rate: float, num_updates: int) -> optax.GradientTransformation:
     """Adam at a rate that falls linearly to zero.
 
-    So the noise is averaged away at the end, where the parameters are kept. Its state states the
-    rate of its last step.
+    So the noise is averaged away at the end, where the parameters are kept.
     """
     schedule = optax.linear_schedule(learning_rate, 0.0, num_updates)
-    return optax.chain(optax.scale_by_adam(), stating_rate(schedule))
+    return with_schedule(optax.adam(schedule), schedule)
 
 
 def reinforce_parts(

@@ -144,14 +144,24 @@ def ascend(
     return optax.apply_updates(params, step), optimizer_state
 
 
-def stating_rate(schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Minus the learning rate of a schedule times the update; its state states the rate.
+class Scheduled(optax.GradientTransformation):
+    """An optimizer whose learning rate is known: its state stays as optax makes it."""
+
+    schedule: optax.Schedule
+
+
+def with_schedule(
+    optimizer: optax.GradientTransformation, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """The same optimizer, which states the learning rate that it takes from a schedule.
 
     Args:
+        optimizer: one of whose parts scales by this schedule.
         schedule: number of steps so far -> learning rate.
     """
-    scaling = optax.inject_hyperparams(optax.scale_by_learning_rate, static_args="flip_sign")
-    return scaling(schedule)
+    scheduled = Scheduled(optimizer.init, optimizer.update)
+    scheduled.schedule = schedule
+    return scheduled
 
 
 def metrics_of(batch: Trajectory, gradient: Params, entropy: Array) -> Metrics:

@@ -35,7 +35,7 @@ from pgjax.rollouts.episodes import rollout
 from pgjax.settings import ReinforceSettings
 from pgjax.training.algorithm import Algorithm, Metrics, all_finite
 from pgjax.training.algorithms import NamedEnvironment, own_or, reinforce_parts
-from pgjax.training.ascent import ascend, metrics_of, stating_rate
+from pgjax.training.ascent import ascend, metrics_of, with_schedule
 from pgjax.training.noise import stated_learning_rate
 from pgjax.training.on_episodes import EpisodesState, first_state, params_of
 from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
@@ -189,9 +189,11 @@ def _natural_step(
     product = _fisher(policy, params, found.batch, environment, discount)
     natural = solver(found.gradient, product)
     value = found.metrics.mean_return
-    params, optimizer_state = ascend(make_optimizer(), params, optimizer_state, natural, value)
+    optimizer = make_optimizer()
+    params, optimizer_state = ascend(optimizer, params, optimizer_state, natural, value)
     metrics = found.metrics._replace(
-        learning_rate=stated_learning_rate(optimizer_state), finite=_finite(found, params)
+        learning_rate=stated_learning_rate(optimizer, optimizer_state),
+        finite=_finite(found, params),
     )
     return (params, optimizer_state, key), metrics
 
@@ -285,7 +287,8 @@ def _finite(found: _Sampled, params: Params) -> dict[str, Array]:
 
 
 def _falling_ascent(*, learning_rate: float, num_updates: int) -> optax.GradientTransformation:
-    return stating_rate(optax.linear_schedule(learning_rate, 0.0, num_updates))
+    schedule = optax.linear_schedule(learning_rate, 0.0, num_updates)
+    return with_schedule(optax.scale_by_learning_rate(schedule), schedule)
 
 
 def _check(damping: Any, max_iterations: Any) -> None:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from pgjax import diagnostics
 from pgjax.core.scores import weighted_score
 from pgjax.training.algorithm import Metrics
+from pgjax.training.ascent import Scheduled
 from pgjax.types import Params, Policy, RecurrentPolicy, Trajectory
 
 MOST_GROUPS = 16
@@ -88,18 +89,29 @@ def with_noise(
     return metrics._replace(gradient_signal=found[0], gradient_noise=found[1])
 
 
-def stated_learning_rate(state: optax.OptState) -> Float[Array, ""] | None:
+def stated_learning_rate(
+    optimizer: optax.GradientTransformation, state: optax.OptState
+) -> Float[Array, ""] | None:
     """The learning rate of the last step, if the optimizer states one; else None.
 
     Args:
-        state: of the optimizer; one made by `optax.inject_hyperparams` states its learning rate.
+        optimizer: one from `with_schedule` states it, and one of `optax.inject_hyperparams`.
+        state: of the optimizer, after the step.
     """
+    parts = jax.tree.leaves(state, is_leaf=_says_something)
+    if isinstance(optimizer, Scheduled):
+        (count,) = (x.count for x in parts if isinstance(x, optax.ScaleByScheduleState))
+        return jnp.asarray(optimizer.schedule(count - 1))
     found = [
         x.hyperparams["learning_rate"]
-        for x in jax.tree.leaves(state, is_leaf=_has_hyperparams)
+        for x in parts
         if _has_hyperparams(x) and "learning_rate" in x.hyperparams
     ]
     return jnp.asarray(found[0]) if len(found) == 1 and jnp.ndim(found[0]) == 0 else None
+
+
+def _says_something(x: object) -> bool:
+    return _has_hyperparams(x) or isinstance(x, optax.ScaleByScheduleState)
 
 
 def _has_hyperparams(x: object) -> bool:

@@ -217,10 +217,11 @@ def _step(
     )
     before, batch = as_checked_arrays(params, batch)
     score_weight = score_weights(estimator, batch, log_probs(policy, before, batch))
+    optimizer = make_optimizer()
     params, optimizer_state, metrics = update_by_weights(
-        policy, make_optimizer(), before, optimizer_state, batch, score_weight
+        policy, optimizer, before, optimizer_state, batch, score_weight
     )
-    metrics = metrics._replace(learning_rate=stated_learning_rate(optimizer_state))
+    metrics = metrics._replace(learning_rate=stated_learning_rate(optimizer, optimizer_state))
     if measure is not None:
         metrics = with_noise(metrics, measure, policy, before, batch, score_weight)
     # The gradient alone would not do: a NaN in the policy hides behind a weight of zero.

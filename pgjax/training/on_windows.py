@@ -204,9 +204,10 @@ def _step(
     unit, scaled = scale_rewards(state.unit, window, settings.discount)
     batch = windows.with_values(scaled, partial(agent.value, state.params))
     rows = _rows(agent, window._replace(batch=batch), settings, weigh)
+    optimizer = make_optimizer()
     params, optimizer_state, norm, shown = improve(
         agent,
-        make_optimizer(),
+        optimizer,
         settings,
         term,
         state.params,
@@ -231,7 +232,7 @@ def _step(
         norm,
         steps=steps,
         explained_variance=1 - unexplained / jnp.maximum(jnp.var(rows.target), 1e-12),
-        learning_rate=stated_learning_rate(optimizer_state),
+        learning_rate=stated_learning_rate(optimizer, optimizer_state),
         finite=finite,
         **shown._asdict(),
     )
