@@ -904,6 +904,19 @@ def test_traced_values_are_checked_on_demand() -> None:
         run(jnp.full((2, 3), 0.5), small())
 
 
+def test_what_rounding_leaves_above_zero_is_a_log_probability() -> None:
+    highest = 256 * float(jnp.finfo(jnp.float32).eps)
+    accepted = jnp.full((2, 3), highest, jnp.float32)
+    refused = jnp.nextafter(accepted, jnp.ones_like(accepted))
+    batch = small(
+        log_prob=jnp.full((2, 3), -1.0, jnp.float32), reward=jnp.arange(2, dtype=jnp.float32)
+    )
+    for run in (tokens.surrogate, pgjax.checked(tokens.surrogate)):
+        run(tokens.rloo(), accepted, batch)
+        with pytest.raises(ValueError, match="it is log p of the token"):
+            run(tokens.rloo(), refused, batch)
+
+
 def test_a_group_of_one_that_is_not_known_beforehand_gets_no_weight() -> None:
     batch = small(group=jnp.arange(2))
     for estimator in (tokens.rloo(), tokens.grpo(), tokens.opo(), tokens.maxrl()):
