@@ -354,7 +354,9 @@ def test_an_objective_goes_through_each_network_once(rows):
         aim = jax.grad(partial(objective, agent, terms.score, SETTINGS), has_aux=True)
         return str(jax.make_jaxpr(aim)(params, rows)).count("dot_general")
 
-    def twice(params: Any, observation: Array) -> Array:  # a function that nobody recognises
+    def twice(
+        params: Any, observation: Array
+    ) -> Array:  # the same number, but a network pass of its own
         return policy.entropy(params, observation)
 
     assert products(policy) == products(parts) < products(replace(policy, entropy=twice))

@@ -146,7 +146,7 @@ def test_settings_that_are_no_single_numbers_are_refused(tmp_path):
 
 @pytest.fixture
 def read_only():
-    """A folder that this process cannot write to, and nobody's rights if it has all of them."""
+    """A folder that this process cannot write to; a process of root gives up its rights for it."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder

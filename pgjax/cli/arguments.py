@@ -103,6 +103,22 @@ def positive_float(text: str) -> float:
     return value
 
 
+def declare_acting(parser: argparse.ArgumentParser) -> None:
+    """Declare how a trained policy acts in fresh episodes."""
+    parser.add_argument(
+        "--greedy",
+        action="store_true",
+        help="take the most likely action (the mean of a Gaussian) instead of drawing one",
+    )
+    parser.add_argument(
+        "--num-steps",
+        type=positive_int,
+        help="cut episodes after so many; by default the environment's own limit, or 1000 where "
+        "it has none",
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="of the episodes")
+
+
 def check_picture_path(output: Path) -> None:
     """Raise a ValueError if no picture can be saved under `--output`."""
     if output.suffix.lower() not in (".png", ".pdf", ".svg"):

@@ -2,7 +2,7 @@
 
 import argparse
 
-from pgjax.cli.arguments import nonempty_path, positive_int, seed
+from pgjax.cli.arguments import declare_acting, nonempty_path, positive_int
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,20 +19,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="fresh episodes",
     )
     parser.add_argument(
-        "--greedy",
-        action="store_true",
-        help="take the most likely action (the mean of a Gaussian) instead of drawing one",
-    )
-    parser.add_argument(
         "--csv", action="store_true", help="print episode,return lines and nothing else"
     )
-    parser.add_argument(
-        "--num-steps",
-        type=positive_int,
-        help="cut episodes after so many; by default the environment's own limit, or 1000 where "
-        "it has none",
-    )
-    parser.add_argument("--seed", type=seed, default=0, help="of the evaluation")
+    declare_acting(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pgjax.cli.arguments import check_file, nonempty_path, positive_int, seed
+from pgjax.cli.arguments import check_file, declare_acting, nonempty_path, positive_int
 
 if TYPE_CHECKING:
     from pgjax.training.runs.loading import Run
@@ -39,18 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "directory", type=nonempty_path, help="the --output directory of a `pgjax train`"
     )
     parser.add_argument("--episodes", type=positive_int, default=1, help="one after the other")
-    parser.add_argument(
-        "--greedy",
-        action="store_true",
-        help="take the most likely action (the mean of a Gaussian) instead of drawing one",
-    )
-    parser.add_argument(
-        "--num-steps",
-        type=positive_int,
-        help="cut episodes after so many; by default the environment's own limit, or 1000 where "
-        "it has none",
-    )
-    parser.add_argument("--seed", type=seed, default=0, help="of the episodes")
+    declare_acting(parser)
     parser.add_argument(
         "--output",
         type=nonempty_path,

@@ -144,7 +144,7 @@ def ascend(
     return optax.apply_updates(params, step), optimizer_state
 
 
-class Scheduled(optax.GradientTransformation):
+class Scheduled(optax.GradientTransformationExtraArgs):
     """An optimizer whose learning rate is known: its state stays as optax makes it."""
 
     schedule: optax.Schedule
@@ -159,7 +159,7 @@ def with_schedule(
         optimizer: one of whose parts scales by this schedule.
         schedule: number of steps so far -> learning rate.
     """
-    scheduled = Scheduled(optimizer.init, optimizer.update)
+    scheduled = Scheduled(optimizer.init, optax.with_extra_args_support(optimizer).update)
     scheduled.schedule = schedule
     return scheduled
 

@@ -126,6 +126,18 @@ def objective_and_gradient(
     Activations of all rows would leave the cache. The term may couple rows, as one that
     standardizes advantages does: it sees all of them at once, and the chunks its derivatives by
     each log π(a|s).
+
+    Args:
+        agent: policy and critic.
+        term: from `pgjax.terms`, or one's own.
+        settings: of which the weights of entropy and value are read, and ε for the statistics.
+        params: of both.
+        rows: R of them; rows with a memory are taken whole.
+
+    Returns:
+        The objective, its statistics, and the gradient, a pytree like params.
+
+    Bias: none beside `objective`'s own gradient, which it equals to rounding.
     """
     aim = partial(objective, agent, term, settings)
     R = rows.log_prob.size
