@@ -50,6 +50,12 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(200_000, 50, 50)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """At its end pytest looks for garbage five times, among all that JAX has cached."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="module")
 def checked_annotations() -> Iterator[None]:
     """jaxtyping and beartype hold every call to its annotations."""

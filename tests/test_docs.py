@@ -1,6 +1,12 @@
-"""Every page of the documentation runs, and prints what it says it prints."""
+"""Every page and every docstring's example runs, and prints what it says it prints.
+
+They compile more programs than any other tests and prove no law, so they are a selection of their
+own: `pytest -n auto -m examples`.
+"""
 
 import contextlib
+import doctest
+import importlib
 import io
 import re
 from pathlib import Path
@@ -8,6 +14,8 @@ from typing import Any, NamedTuple
 
 import jax
 import pytest
+
+from tests.test_structure import LIBRARY
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(?P<info>[^`\n]*)\n(?P<body>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
@@ -83,10 +91,18 @@ def as_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         yield
 
 
+@pytest.mark.examples
 @pytest.mark.usefixtures("as_a_reader")
 @pytest.mark.parametrize("name", PAGES)
 def test_page_runs_and_prints_what_it_shows(name: str):
     run_page(PAGES[name], name)
+
+
+@pytest.mark.examples
+@pytest.mark.parametrize("name", LIBRARY)
+def test_examples_in_docstrings_run(name: str):
+    result = doctest.testmod(importlib.import_module(f"pgjax.{name}"))
+    assert result.failed == 0
 
 
 @pytest.mark.parametrize("name", ["docs/theorem.md", "docs/beyond.md"])

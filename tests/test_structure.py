@@ -1,7 +1,6 @@
 """The shape of the house: imports go down, importing is cheap, every public name is documented."""
 
 import ast
-import doctest
 import importlib
 import inspect
 import subprocess
@@ -262,9 +261,3 @@ def test_every_estimate_states_its_bias(name: str) -> None:
     assert functions
     for key, item in functions.items():
         assert "\nBias: " in (inspect.getdoc(item) or ""), f"{name}.{key} states no bias"
-
-
-@pytest.mark.parametrize("name", LIBRARY)
-def test_examples_in_docstrings_run(name: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"pgjax.{name}"))
-    assert result.failed == 0
