@@ -6,6 +6,7 @@ arbitrary.
 """
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -121,6 +122,27 @@ def describe(value: Any) -> str:
         return repr(value)
     kind = type(value).__name__
     return f"{'an' if kind[0] in 'AEIO' else 'a'} {kind}"
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a function, whether or not its annotations can be evaluated.
+
+    Python 3.14 evaluates annotations when they are first read. A name that the function's module
+    imports only for type checkers is then a NameError in `inspect.signature`.
+    """
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
+
+
+def returned_by(function: Any) -> Any:
+    """What a function's annotation says that it returns; None if it says nothing that exists."""
+    try:
+        return getattr(function, "__annotations__", {}).get("return")
+    except Exception:  # a name that exists for type checkers only; see `signature_of`
+        return None
 
 
 def check_functions(record: Any, **signatures: str) -> None:
@@ -318,12 +340,12 @@ def check_part(name: str, value: Any, kind: str) -> Any:
     signature, num_arguments, module = _SIGNATURES[kind]
     must = f"{name} must be a function {signature}, got"
     if callable(value) and not isinstance(value, type):
-        if getattr(value, "__annotations__", {}).get("return") in (Weights, Term, Estimator):
+        if returned_by(value) in (Weights, Term, Estimator):
             made = value.__name__
             raise TypeError(f"{must} the function {made}, which makes one; call it: {made}(...)")
         if not _takes(value, num_arguments):
             made = getattr(value, "__name__", repr(value))
-            takes = ", ".join(inspect.signature(value).parameters)
+            takes = ", ".join(signature_of(value).parameters)
             raise TypeError(
                 f"{must} {made}({takes}); see {module}; where it makes such a function, call it"
             )
@@ -344,7 +366,7 @@ def check_part(name: str, value: Any, kind: str) -> Any:
 def _takes(function: Callable[..., Any], number: int) -> bool:
     """Whether a function can be called with so many arguments; true if its signature is unknown."""
     try:
-        inspect.signature(function).bind(*[None] * number)
+        signature_of(function).bind(*[None] * number)
     except TypeError:
         return False
     except ValueError:

@@ -1,7 +1,15 @@
-"""What runs here also runs elsewhere: encodings are named, and no import needs Unix."""
+"""What runs here also runs elsewhere: encodings, imports of Unix, annotations of Python 3.14."""
 
 import ast
+import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pgjax
+from pgjax.core.validation import check_estimate
+from pgjax.types import returned_by, signature_of
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
@@ -102,3 +110,28 @@ def test_no_file_needs_unix_to_be_imported() -> None:
     assert needing_unix("import os, resource") == ["resource"]
     assert needing_unix("pytest.importorskip('resource')\nimport resource") == []
     assert needing_unix("def f():\n    import fcntl") == []
+
+
+class Unreadable:
+    """A function whose annotations name what exists for type checkers only."""
+
+    @property
+    def __annotations__(self) -> dict[str, object]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        raise NameError("name 'Missing' is not defined")
+
+    def __call__(self) -> None: ...
+
+
+def test_annotations_that_cannot_be_evaluated_are_not_read() -> None:
+    # Python 3.14 evaluates annotations when they are read; before, `annotations` postpones them.
+    postponed = "" if sys.version_info >= (3, 14) else "from __future__ import annotations\n"
+    made: dict[str, Any] = {}
+    exec(f"{postponed}def weights(batch: Missing, log_prob: Missing) -> Missing: ...", made)
+    assert list(signature_of(made["weights"]).parameters) == ["batch", "log_prob"]
+    assert pgjax.Estimator(made["weights"], pgjax.terms.score).weights is made["weights"]
+    with pytest.raises(NameError):
+        getattr(Unreadable(), "__annotations__", {})
+    assert returned_by(Unreadable()) is None
+    assert returned_by(pgjax.reward_to_go) is pgjax.Estimator
+    with pytest.raises(TypeError, match="call it"):
+        check_estimate(pgjax.reward_to_go)

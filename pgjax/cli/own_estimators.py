@@ -5,7 +5,6 @@ function of a Problem that gives one. Only `certify` also takes a gradient (para
 """
 
 import argparse
-import inspect
 from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -259,14 +258,14 @@ def _check(candidate: Any) -> None:
 def _made(candidate: Any, problem: "Problem | None") -> Any:
     """What a factory without arguments gives, or a function of a problem; else the candidate."""
     from pgjax.proof.candidates import resolve
-    from pgjax.types import Estimator
+    from pgjax.types import Estimator, signature_of
 
     if isinstance(candidate, Estimator):
         return candidate
     if problem is not None:
         return resolve(candidate, problem)
     try:
-        inspect.signature(candidate).bind()
+        signature_of(candidate).bind()
     except TypeError:
         raise TypeError(
             "it needs arguments, and here no problem is exactly known; write a function without "

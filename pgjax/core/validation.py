@@ -14,7 +14,15 @@ import numpy as np
 from jax.core import Tracer
 from jax.experimental import checkify
 
-from pgjax.types import Estimator, Policy, RecurrentPolicy, Trajectory, check_function, describe
+from pgjax.types import (
+    Estimator,
+    Policy,
+    RecurrentPolicy,
+    Trajectory,
+    check_function,
+    describe,
+    returned_by,
+)
 
 Result = TypeVar("Result")
 
@@ -527,7 +535,7 @@ def check_estimate(estimator: Any) -> None:
     """Raise if it is neither an Estimator nor a function of parameters and batch."""
     if isinstance(estimator, Estimator):
         return
-    makes = getattr(estimator, "__annotations__", {}).get("return") is Estimator
+    makes = returned_by(estimator) is Estimator
     if makes or isinstance(estimator, type) or not callable(estimator):
         fix = f"; call it: {estimator.__name__}(0.99), say" if makes else ""
         raise TypeError(

@@ -6,7 +6,6 @@ it is there: `enumerate_support`, `has_rsample` or `reparameterization_type`, an
 a normal, a Bernoulli, a categorical or a Poisson.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +28,7 @@ from pgjax.expectations.natural import (
 from pgjax.policies import GAUSSIAN, SOFTMAX
 from pgjax.policies.distribution import mask_output, unmasked
 from pgjax.records import configured
-from pgjax.types import Observation, Params, Policy, check_function, describe
+from pgjax.types import Observation, Params, Policy, check_function, describe, signature_of
 
 
 def from_object(build: Callable[[Params], Any]) -> Distribution:
@@ -154,7 +153,7 @@ def _built(build: Any, params: Params) -> Any:
 
 
 def _drawn(made: Any, key: Array) -> Any:
-    takes = inspect.signature(made.sample).parameters
+    takes = signature_of(made.sample).parameters
     return made.sample(seed=key) if "seed" in takes else made.sample(key)
 
 

@@ -1,6 +1,5 @@
 """The function f whose expectation is taken: f(x), or f(params, x)."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pgjax.records import Configured, record, static
-from pgjax.types import Params, check_function, describe
+from pgjax.types import Params, check_function, describe, signature_of
 
 SIGNATURE = "(x) -> number, or (params, x) -> number"
 
@@ -67,7 +66,7 @@ def as_integrand(f: Any) -> Integrand:
     settings = f.settings if isinstance(f, Configured) else {}
     function = f.function if isinstance(f, Configured) else f
     try:
-        parameters = inspect.signature(function).parameters
+        parameters = signature_of(function).parameters
     except ValueError:  # of a builtin
         return Integrand(f, has_params=False)
     needed = [

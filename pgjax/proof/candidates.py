@@ -1,6 +1,5 @@
 """What users give a judge, an estimator and a rollout of any form, as functions of one form."""
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ from pgjax.core.float64 import in_float64
 from pgjax.enumeration import Function
 from pgjax.estimators import gradient
 from pgjax.exact.problem import Problem
-from pgjax.types import Estimator, Params, Trajectory
+from pgjax.types import Estimator, Params, Trajectory, signature_of
 
 Candidate = (
     Estimator
@@ -112,7 +111,7 @@ def resolve(function: Any, problem: Problem) -> Any:
 def _accepts(function: Callable, num_arguments: int) -> bool:
     """Whether the function can be called with so many arguments, by position."""
     try:
-        inspect.signature(function).bind(*range(num_arguments))
+        signature_of(function).bind(*range(num_arguments))
     except TypeError:
         return False
     return True

@@ -5,7 +5,6 @@ covariance need nothing of the loss but ∂loss/∂log π, an array [N, T], for 
 a tiny language model.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from pgjax.core.validation import check_kind, check_positive
 from pgjax.exact.problem import Problem
 from pgjax.proof.language_models import LanguageModel, three_tokens
 from pgjax.proof.token_moments import bias_scale_residue, moments_over_prompts
-from pgjax.types import Moments, Params, Trajectory
+from pgjax.types import Moments, Params, Trajectory, signature_of
 
 FIELDS = (
     *("log_prob", "old_log_prob", "sampler_log_prob", "reference_log_prob", "mask"),
@@ -234,7 +233,7 @@ def _asked_for(loss: Loss, group_size: int) -> list[str]:
     """The names of FIELDS that the parameters of a loss name."""
     if not callable(loss):
         raise TypeError(f"loss must be a function, got {type(loss).__name__}")
-    parameters = inspect.signature(loss).parameters.values()
+    parameters = signature_of(loss).parameters.values()
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         names = [name for name in FIELDS if name != "advantages" or group_size > 1]
     else:

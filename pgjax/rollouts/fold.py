@@ -19,7 +19,15 @@ from pgjax.environments.actions import check_actions
 from pgjax.environments.base import Environment, seen, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.rollouts.stepping import Taken, begin, check_number_of_actions, freeze, select, step
-from pgjax.types import Observation, Params, Policy, RecurrentPolicy, check_function, describe
+from pgjax.types import (
+    Observation,
+    Params,
+    Policy,
+    RecurrentPolicy,
+    check_function,
+    describe,
+    returned_by,
+)
 
 Act: TypeAlias = Callable[[Key[Array, ""], Observation], tuple[Any, Any]]
 """(key, observation) -> (action, a note that the step carries)."""
@@ -153,7 +161,7 @@ def sampler(
     signature = "(params, key, observation) -> action, or a pgjax.Policy"
     if not isinstance(policy, Policy):
         check_function("policy", policy, signature)
-        if getattr(policy, "__annotations__", {}).get("return") is Policy:
+        if returned_by(policy) is Policy:
             raise TypeError(
                 f"policy must be a function {signature}, got {describe(policy)}, which makes one; "
                 "call it"
