@@ -17,7 +17,7 @@ QUICK_REPEATS = 3
 
 GPU_ROWS = (
     "returns", "returns-rows", "returns-columns", "rollout", "gradient", "tokens", "tokens-memory",
-    "returns-scale", "rollout-scale", "gradient-scale",
+    "ppo-scale", "returns-scale", "rollout-scale", "gradient-scale",
 )  # fmt: skip
 """What an accelerator is for, the most telling first: `--gpu` runs them while its time lasts."""
 

@@ -35,6 +35,7 @@ class Scale(NamedTuple):
         batch_sizes: every N of the rows that sweep over it.
         threshold: the mean return at which CartPole counts as learnt.
         head: tokens, width and vocabulary of a language model's last layer.
+        seeds: of training runs, the updates of each, and its environments.
     """
 
     sequence: int
@@ -49,13 +50,17 @@ class Scale(NamedTuple):
     batch_sizes: tuple[int, ...]
     threshold: float
     head: tuple[int, int, int]
+    seeds: tuple[int, int, int]
 
 
 SWEEP = tuple(2**power for power in range(10, 21, 2))
 HEAD = 4096, 1024, 151_936  # of Qwen3-0.6B
-FULL = Scale(1_000_000, 4096, 500, 65_536, 128, 256, 500, 4096, 4, SWEEP, 475.0, HEAD)
-QUICK = Scale(100_000, 512, 100, 4096, 32, 32, 100, 128, 2, (64, 256), 60.0, (512, 64, 8192))
-TINY = Scale(257, 5, 7, 6, 4, 6, 9, 8, 2, (4, 6), 15.0, (6, 4, 11))
+SEEDS = 32, 20, 4
+FULL = Scale(1_000_000, 4096, 500, 65_536, 128, 256, 500, 4096, 4, SWEEP, 475.0, HEAD, SEEDS)
+QUICK = Scale(
+    100_000, 512, 100, 4096, 32, 32, 100, 128, 2, (64, 256), 60.0, (512, 64, 8192), (8, 2, 4)
+)
+TINY = Scale(257, 5, 7, 6, 4, 6, 9, 8, 2, (4, 6), 15.0, (6, 4, 11), (2, 1, 4))
 
 
 class Contender(NamedTuple):

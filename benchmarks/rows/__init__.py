@@ -13,6 +13,7 @@ from benchmarks.rows import (
     sampling,
     startup,
     tokens,
+    training,
 )
 
 ROWS = (
@@ -26,6 +27,7 @@ ROWS = (
     *large.ROWS,
     *memory.ROWS,
     *tokens.ROWS,
+    *training.ROWS,
     *startup.ROWS,
     *learning.ROWS,
 )

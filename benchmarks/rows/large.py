@@ -3,7 +3,7 @@
 Every contender is compared with ours at the same N. On a CPU the sweep stops at 2^14.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -39,7 +39,7 @@ def rollouts(scale: Scale) -> Case:
             "forward pass alone": limits.forward(params, N, T),
         }
 
-    return Case(_sweep(scale, at), unit="steps", note=f"a policy that balances, T={T}")
+    return Case(sweep(_sizes(scale), at), unit="steps", note=f"a policy that balances, T={T}")
 
 
 def gradients(scale: Scale) -> Case:
@@ -53,7 +53,9 @@ def gradients(scale: Scale) -> Case:
             "naive JAX": too_large if N > LARGEST_NAIVE else theirs,
         }
 
-    return Case(_sweep(scale, at), unit="trajectories", note=f"a policy that balances, T={T}")
+    return Case(
+        sweep(_sizes(scale), at), unit="trajectories", note=f"a policy that balances, T={T}"
+    )
 
 
 def returns(scale: Scale) -> Case:
@@ -68,19 +70,22 @@ def returns(scale: Scale) -> Case:
         }
 
     return Case(
-        _sweep(scale, at),
+        sweep(_sizes(scale), at),
         unit="elements",
         tolerance=rounding(200),
         note=f"float32 [N, {T}], an end every 200 steps or so",
     )
 
 
-def _sweep(scale: Scale, at: Callable[[int], Contenders]) -> dict[str, Any]:
+def _sizes(scale: Scale) -> list[int]:
+    largest = LARGEST_ON_CPU if jax.default_backend() == "cpu" else max(scale.batch_sizes)
+    return [N for N in scale.batch_sizes if largest >= N]
+
+
+def sweep(sizes: Sequence[int], at: Callable[[int], Contenders]) -> dict[str, Any]:
     """The contenders at every N, each beside the first one at its N."""
     found = {}
-    for N in scale.batch_sizes:
-        if N > LARGEST_ON_CPU and jax.default_backend() == "cpu":
-            break
+    for N in sizes:
         contenders = at(N)
         first = f"{next(iter(contenders))}, N={N}"
         for name, one in contenders.items():
