@@ -100,7 +100,7 @@ class Goal(NamedTuple):
 
     Attributes:
         against: the other contender.
-        at_least: of the ratio. At most a tenth of a rival's memory is a ratio of at least 10; 80 %
+        at_least: of the ratio. At most a tenth of a rival's memory is a ratio of at least 10; 80%
             of a limit's speed is one of at least 0.8.
     """
 

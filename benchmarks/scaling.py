@@ -281,7 +281,7 @@ DEVICES = 1024
 LANGUAGE_MODEL = 7e9
 TOKENS = 1000
 SUSTAINED = 4e14
-"""Operations a second, some 40 % of what an H100 is sold with in bfloat16."""
+"""Operations a second, some 40% of what an H100 is sold with in bfloat16."""
 
 
 def language_model() -> Network:
@@ -348,7 +348,7 @@ def print_prediction(console: Console, measured: dict[str, Any]) -> None:
     small = small_network(measured)
     start, slope = (1e3 * x for x in small.compute)
     console.print(f"one device takes {start:.2f} ms + {slope:.4f} ms a trajectory")
-    table = Table("network", "link", "reduction, ms", "N per device for 90 %", "efficiency at 1")
+    table = Table("network", "link", "reduction, ms", "N per device for 90%", "efficiency at 1")
     for label, network in (("CartPole", small), ("7e9 parameters", language_model())):
         for name, link in (("fabric", FABRIC), ("Ethernet", ETHERNET)):
             table.add_row(

@@ -114,7 +114,7 @@ def draw(path: Path, curves: Curves, at: Sequence[int], title: str, x: str, y: s
         axes.plot(at, curves[name], color=colour, marker="o", markersize=4, linewidth=2)
         place = max(curves[name][-1], place + 0.075 * highest)
         axes.annotate(
-            f"{name}: {curves[name][-1]:.0f} %",
+            f"{name}: {curves[name][-1]:.0f}%",
             (at[-1], place),
             xytext=(8, 0),
             textcoords="offset points",

@@ -124,7 +124,7 @@ def test_pytrees_keep_their_shape_and_precision() -> None:
 def test_on_sampled_episodes_the_means_are_those_of_the_smoothed_gradient() -> None:
     """Bonferroni over four coordinates at a false-alarm rate of 1e-6.
 
-    Detectable with 99 %: a fifth of each gradient's length. The unsmoothed gradient is farther off
+    Detectable with 99%: a fifth of each gradient's length. The unsmoothed gradient is farther off
     than that, and must be told apart.
     """
     policy = pgjax.tabular_softmax(3, 2)

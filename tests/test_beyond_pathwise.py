@@ -195,7 +195,7 @@ COUNT, STEPS, FALSE_ALARMS = 16_384, 4, 1e-6
 
 
 def far(first: Any, second: Any) -> tuple[bool, float]:
-    """Whether two samples' means differ at the false-alarm rate, and what would be found at 99 %.
+    """Whether two samples' means differ at the false-alarm rate, and what would be found at 99%.
 
     One z for each coordinate, with Bonferroni; the second number is the largest of the smallest
     detectable differences, relative to the length of the mean.

@@ -34,7 +34,7 @@ def test_a_right_estimator_converges_to_the_exact_gradient():
 
 
 def test_a_missing_discount_factor_fails_and_both_gradients_are_shown():
-    # False pass 1e-6: without γ^t the bias on this problem is 24 % of ‖∇J‖.
+    # False pass 1e-6: without γ^t the bias on this problem is 24% of ‖∇J‖.
     bias = exact.mismatched_gradient(CONTINUING) - exact.gradient(CONTINUING)
     assert np.linalg.norm(bias) > 0.2 * np.linalg.norm(exact.gradient(CONTINUING))
     with pytest.raises(AssertionError) as failure:
@@ -66,7 +66,7 @@ def test_a_bias_of_one_over_the_batch_is_that_of_the_batch_size():
 
 
 def test_a_small_bias_that_is_found_fails_too():
-    # 8 % of ‖∇J‖ is within the margin, and the budget's first look already finds it.
+    # 8% of ‖∇J‖ is within the margin, and the budget's first look already finds it.
     def enlarged(params, batch):
         gradient = pgjax.gradient(pgjax.rloo(1.0), BANDIT.policy, params, batch)
         return jax.tree.map(lambda x: 1.08 * x, gradient)
@@ -90,7 +90,7 @@ def test_a_users_sampler_is_tested_with_the_estimator():
 
 
 def test_off_policy_batches_come_from_the_behaviour_policy():
-    # Unweighted returns of another policy are biased by 15 %, importance weights repair it.
+    # Unweighted returns of another policy are biased by 15%, importance weights repair it.
     problem = replace(BANDIT, behaviour=-BANDIT.params)
     weighted = pgjax.Estimator(pgjax.off_policy.per_decision(1.0), pgjax.terms.score)
     assert pgjax.assert_converges(weighted, problem, judge=WIDE).error < 0.1

@@ -123,7 +123,7 @@ def test_the_errors_of_many_runs_follow_theory_and_no_other_line(experiment):
     for index, row in enumerate(rows):
         point, band = points[row.name], runs.bands(index)[0]
         variance = point.deviation**2 * point.num_trajectories / band.num_trajectories
-        # A mean of 512 squares of one normal number has a relative deviation of √(2/512) = 6 %.
+        # A mean of 512 squares of one normal number has a relative deviation of √(2/512) = 6%.
         assert band.num_runs == 512
         assert band.root_mean_square**2 == pytest.approx(point.bias**2 + variance, rel=0.25)
         assert band.root_mean_square**2 != pytest.approx(point.bias**2 + variance / 2, rel=0.25)

@@ -4,6 +4,7 @@ import ast
 import fnmatch
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -95,3 +96,62 @@ def test_every_dependency_has_a_lower_bound_and_no_upper_one_without_a_reason() 
     assert len(needed) >= 10
     for line in needed:
         assert re.match(r'\s*"[\w-]+>=[\d.]+"|.*<.*#', line), line
+
+
+TEXTS = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(ROOT / "pgjax").rglob("*.py")])
+BUILT = re.compile(r"[{}\0]")
+"""A link that code completes when it runs; its form is not known before."""
+
+
+def with_a_space_before_percent(text: str) -> list[str]:
+    return re.findall(r"[0-9}\0] %", text)
+
+
+def test_percentages_are_written_in_one_style() -> None:
+    pages = {
+        path.name: path.read_text("utf-8") for path in [*ROOT.glob("*.md"), *DOCS.glob("*.md")]
+    }
+    assert {name for name, text in pages.items() if with_a_space_before_percent(text)} == set()
+    assert [text for text in literals() if with_a_space_before_percent(text)] == []
+    assert with_a_space_before_percent("50 % or 5%, {share:g} %") == ["0 %", "} %"]
+
+
+def links(text: str) -> list[str]:
+    """Every external link, without the punctuation that ends its sentence."""
+    return [found.rstrip(".,;:") for found in re.findall(r"https?://[^\s)>\]\"'`|]+", text)]
+
+
+def malformed(link: str) -> bool:
+    """Whether a link has a wrong form: its scheme, its host, an arXiv number, a DOI, a thread."""
+    parts = urlsplit(link)
+    if parts.scheme != "https" or not re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", parts.netloc):
+        return True
+    forms = {
+        "arxiv.org": r"/(abs|pdf)/\d{2}(0[1-9]|1[0-2])\.\d{4,5}(v\d+)?",
+        "doi.org": r"/10\.\d{4,9}/\S+",
+        "github.com": r"/[\w.-]+/[\w.-]+(/(issues|pull)/\d+|/(blob|tree|commit)/\S+)?",
+    }
+    return not re.fullmatch(forms.get(parts.netloc, r"(/\S*)?"), parts.path)
+
+
+def test_external_links_are_well_formed() -> None:
+    found = {link for path in TEXTS for link in links(path.read_text("utf-8"))}
+    found = {link for link in found if not BUILT.search(link)}
+    assert len(found) >= 20
+    assert [link for link in sorted(found) if malformed(link)] == []
+    wrong = (
+        *("http://arxiv.org/abs/1707.06347", "https://arxiv.org/abs/1713.06347"),
+        *("https://arxiv.org/abs/170.06347", "https://doi.org/11.1000/182"),
+        *("https://github.com/deepmind", "https://github.com/a/b/issues/x", "https://localhost/x"),
+    )
+    assert all(map(malformed, wrong))
+
+
+def test_arxiv_numbers_in_words_have_the_right_form() -> None:
+    numbers = {
+        number
+        for path in TEXTS
+        for number in re.findall(r"arXiv[: ]\s*([\d.]+\d)", path.read_text("utf-8"))
+    }
+    assert len(numbers) >= 4
+    assert [n for n in numbers if malformed(f"https://arxiv.org/abs/{n}")] == []

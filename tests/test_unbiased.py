@@ -149,7 +149,7 @@ def pipeline(problem, num_trajectories=2, temperature=1.0):
 
 
 def test_a_right_pipeline_passes_every_test_of_it():
-    # False alarms: 3 tests × 1e-6. A bias above the margin of 5 % passes with probability 1e-6.
+    # False alarms: 3 tests × 1e-6. A bias above the margin of 5% passes with probability 1e-6.
     problem = PROBLEMS["time limit"]
     report = assert_unbiased(
         pgjax.reward_to_go(problem.mdp.discount),

@@ -104,7 +104,7 @@ def _label_axes(left: Axes, right: Axes) -> None:
         axes.minorticks_off()
     highest = max(left.get_xlim()[1], 2.0)
     ticks = [tick for tick in (1e-2, 1.0, 100.0) if tick <= highest]
-    left.set_xticks([NONE, *ticks], ["none", *(f"{100 * tick:g} %" for tick in ticks)])
+    left.set_xticks([NONE, *ticks], ["none", *(f"{100 * tick:g}%" for tick in ticks)])
     left.set_xlim(NONE / 2, highest)
     left.axvline(1.5 * NONE, color="0.5", linewidth=1, linestyle=":")
     left.set_xlabel("bias, relative")

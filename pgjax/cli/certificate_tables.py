@@ -48,7 +48,7 @@ def summary(certificates: Sequence[Certificate], title: str = "on the whole suit
         )
         for found in by_estimator(certificates)
     ]
-    head = ("estimator", "K", "bias", "cosine ≥", "variance", "N for 1 %")
+    head = ("estimator", "K", "bias", "cosine ≥", "variance", "N for 1%")
     return Table(title, head, rows)
 
 
@@ -71,7 +71,7 @@ def on_problem(certificates: Sequence[Certificate], problem: Problem) -> Table:
         f"{problem.name}: {mdp.num_states} states, {mdp.num_actions} actions, "
         f"γ = {mdp.discount:g}, at most {problem.horizon} step" + "s" * (problem.horizon != 1)
     )
-    return Table(title, ("estimator", "K", "bias", "cosine", "variance", "N for 1 %"), rows)
+    return Table(title, ("estimator", "K", "bias", "cosine", "variance", "N for 1%"), rows)
 
 
 def compositions(certificates: Sequence[Certificate]) -> Table:

@@ -20,8 +20,8 @@ WIDTH = 100
 """Columns that the longest names need."""
 LEGEND = (
     "bias ‖E ĝ − ∇J‖ / ‖∇J‖; cosine of E ĝ and ∇J; variance K tr Cov(ĝ), relative to "
-    "reward-to-go's; N for 1 %: trajectories, in independent batches of K, until the "
-    "root-mean-square error, bias included, is 1 % of ‖∇J‖"
+    "reward-to-go's; N for 1%: trajectories, in independent batches of K, until the "
+    "root-mean-square error, bias included, is 1% of ‖∇J‖"
 )
 
 

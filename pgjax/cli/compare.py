@@ -311,13 +311,13 @@ def _table(found: "Comparison") -> Any:
     exact = any(row.exact_noise_scale is not None for row in found.rows)
     table = Table(
         caption="B, the noise scale: trajectories at which noise equals signal, tr Σ/‖E ĝ‖²; S/N: "
-        "of one trajectory, 1/B; cosine of E ĝ and the reference; intervals of 95 %",
+        "of one trajectory, 1/B; cosine of E ĝ and the reference; intervals of 95%",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     beside = ["exact"] if exact else []
     table.add_column("estimator", no_wrap=True)
-    for head in ("B", "95 %", *beside, "S/N", "cosine 95 %", *beside):
+    for head in ("B", "95%", *beside, "S/N", "cosine 95%", *beside):
         table.add_column(head, justify="right", no_wrap=True)
     for row in found.rows:
         scale, cosine = row.exact_noise_scale, row.exact_cosine
@@ -348,4 +348,4 @@ def _short(x: float) -> str:
 
 
 def _percent(x: float) -> str:
-    return f"{100 * x:.3g} %"
+    return f"{100 * x:.3g}%"

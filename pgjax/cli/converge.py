@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     console.print(_table(last, verdicts))
     bands = {row.name: runs.bands(index) for index, row in enumerate(rows)}
-    words = f"Problem “{name}”: {mdp.num_states} states, γ = {mdp.discount:g}, H = {horizon}"
+    words = f"Problem “{name}”: {mdp.num_states} states, γ = {mdp.discount:g}, {horizon} steps"
     plots.convergence(bands, last, problem=words).savefig(arguments.output, dpi=150)
     console.print(f"picture: {arguments.output}", soft_wrap=True)
     return _conclude(console, last, verdicts, time.perf_counter() - start)

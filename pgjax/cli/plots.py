@@ -79,7 +79,7 @@ def convergence(
     figure.suptitle(_finding(points), x=0.01, ha="left", fontsize=13, fontweight="bold")
     axes.set_title(
         f"{problem}.\nMarks: root mean square of {_runs(bands)}. "
-        "Bands: the middle 80 % of them.\n"
+        "Bands: the middle 80% of them.\n"
         "Lines: theory, √(bias² + tr Σ / N); nothing is fitted."
         + (" Dotted: not known exactly." if unknown else ""),
         loc="left",
@@ -175,7 +175,7 @@ def comparison(found: "Comparison", *, title: str) -> Figure:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
     handles = [
-        left.plot([], [], "o-", color=_COLOURS[0], label="measured, 95 % interval")[0],
+        left.plot([], [], "o-", color=_COLOURS[0], label="measured, 95% interval")[0],
         left.plot([], [], "D", color=_COLOURS[3], fillstyle="none", label="exact")[0],
     ]
     exact = any(row.exact_noise_scale is not None for row in rows)

@@ -123,7 +123,7 @@ def _log_probs(
         return evaluate_units(params, steps)[0]
 
     if isinstance(policy, RecurrentPolicy):
-        # Whole trajectories are rarely dead: to pack them costs 3 % of time and 7 % of memory.
+        # Whole trajectories are rarely dead: to pack them costs 3% of time and 7% of memory.
         log_prob = chunks.map_rows(evaluate, steps, size)
     else:
         log_prob = chunks.map_live_rows(evaluate, steps, mask, size)

@@ -76,7 +76,7 @@ class Certificate(NamedTuple):
 
     @property
     def needed(self) -> int | None:
-        """Trajectories needed for an error of 1 %, in independent batches of K.
+        """Trajectories needed for an error of 1%, in independent batches of K.
 
         The smallest N = K n with √(bias² + tr Cov(ĝ)/n) ≤ 0.01 ‖∇J‖; None if the bias alone is
         more. K stays what it is, so a bias that would shrink in larger batches does not.

@@ -248,7 +248,7 @@ def table(certificates: Sequence[ExpectationCertificate]) -> str:
     width = max(len(c.row.name) for c in certificates) if certificates else 0
     lines = [f"{'':{width}} {'bias':>8} {'variance':>10} {'evaluations':>12} {'product':>10}"]
     for c in certificates:
-        bias = "none" if c.bias <= 1e-10 else f"{100 * c.bias:.1f} %"
+        bias = "none" if c.bias <= 1e-10 else f"{100 * c.bias:.1f}%"
         variance = c.variance if c.variance > 1e-20 else 0.0  # less is rounding
         figures = f"{variance:10.3g} {c.evaluations:12d} {variance * c.evaluations:10.3g}"
         lines.append(f"{c.row.name:{width}} {bias:>8} {figures}")

@@ -62,4 +62,4 @@ def check_judge(judge: Any) -> None:
 
 
 DEFAULT_JUDGE = Judge()
-"""Tolerance 1e-10; margin 2 % at rates of error of one in a million."""
+"""Tolerance 1e-10; margin 2% at rates of error of one in a million."""

@@ -76,7 +76,7 @@ class TokenCertificate(NamedTuple):
 
     @property
     def needed(self) -> int | None:
-        """Answers needed for an error of 10 %; None if the bias alone is more."""
+        """Answers needed for an error of 10%; None if the bias alone is more."""
         bias = self.bias if self.bias > 1e-10 else 0.0
         allowed = TARGET**2 - bias**2
         if allowed <= 0:
@@ -164,7 +164,7 @@ def table(certificates: Sequence[TokenCertificate]) -> str:
         certificates: of one model and group size.
 
     Returns:
-        Lines; "bias" and "off" in per cent of the estimand, "answers" for an error of 10 %.
+        Lines; "bias" and "off" in per cent of the estimand, "answers" for an error of 10%.
 
     Bias: does not apply.
     """

@@ -486,7 +486,7 @@ def _hint(
 
 
 ROUGHEST = 1e-2
-"""A relative bias above this is the rounding of no dtype: bfloat16 rounds by 0.8 %."""
+"""A relative bias above this is the rounding of no dtype: bfloat16 rounds by 0.8%."""
 
 
 def _narrowest(trial: _Trial) -> Any:

@@ -11,7 +11,7 @@ class RunOptions:
         until: a mean return; the run stops at the first batch that has at least this. None makes
             all updates.
         checkpoint_every: a number of updates; None is every 30 seconds, or more rarely where saving
-            takes over 2 % of the time.
+            takes over 2% of the time.
         quiet: print nothing but warnings.
         tensorboard: write the log for TensorBoard too, in the run's folder `tensorboard`.
         wandb: write it for Weights & Biases too, offline, in the run's folder `wandb`.

@@ -72,7 +72,7 @@ def loaded_dice(lambda_: Number) -> Term:
 
     On the suite's "random" problem with three steps the exact total variance of the second
     derivative is 0.565 of plain DiCE's once V is subtracted, and 0.255 with λ = 0.5 besides, at a
-    bias of 12 %. (A baseline can also raise it: on "continuing" V does, to 1.27.)
+    bias of 12%. (A baseline can also raise it: on "continuing" V does, to 1.27.)
 
     Args:
         lambda_: λ in [0, 1]; at 1 it is `dice`, at 0 each action stands alone.

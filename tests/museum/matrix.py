@@ -64,7 +64,7 @@ def _percentage(bias: float) -> str:
     if bias < KILLED:
         return ALIVE
     # A nudge keeps 12.5 from falling either way with the last bit.
-    return f"{float(f'{100 * bias * (1 + 1e-9):.2g}'):g} %"
+    return f"{float(f'{100 * bias * (1 + 1e-9):.2g}'):g}%"
 
 
 def _means(shown: Case, group: list[Exhibit], acting: str, batch_size: int) -> np.ndarray:

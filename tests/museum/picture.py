@@ -58,7 +58,7 @@ def draw(columns: page.Columns) -> Figure:
     bar = figure.colorbar(
         ScalarMappable(norm, SHADES), ax=axes, location="bottom", aspect=60, pad=0.01
     )
-    bar.set_ticks(list(STEPS), labels=["0", *(f"{step:g} %" for step in STEPS[1:-1]), "more"])
+    bar.set_ticks(list(STEPS), labels=["0", *(f"{step:g}%" for step in STEPS[1:-1]), "more"])
     bar.set_label("bias.  Grey: none, so the mistake stays hidden.  Blue: shown by another test")
     bar.outline.set_visible(False)
     return figure

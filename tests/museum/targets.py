@@ -68,7 +68,7 @@ def _target(positions: dict[str, Position]) -> list[str]:
         f'{2 * r * UNIT:g} 0"/>'
         for r in (0.5, 1.0, 1.5)
     ]
-    labels = [_text(tip + r * UNIT, y + 16, f"{100 * r:g} %", "middle") for r in (0.5, 1.0)]
+    labels = [_text(tip + r * UNIT, y + 16, f"{100 * r:g}%", "middle") for r in (0.5, 1.0)]
     truth = [
         f'<path class="a" d="M{x:g} {y:g}H{tip - 8:g}"/>',
         f'<path class="b" d="M{tip:g} {y:g}l-11 -6v12z"/>',

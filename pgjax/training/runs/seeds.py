@@ -312,7 +312,7 @@ def _report(
     loop.say(options, f"return of each seed over the last tenth of the updates: {each}")
     loop.say(
         options,
-        f"interquartile mean {aggregate.estimate:.4g}, 95 % bootstrap interval "
+        f"interquartile mean {aggregate.estimate:.4g}, 95% bootstrap interval "
         f"{aggregate.low:.4g} to {aggregate.high:.4g}",
     )
     loop.say(options, f"saved in {directory}; try: pgjax evaluate {found.runs[0].directory}")
