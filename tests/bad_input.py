@@ -1098,10 +1098,15 @@ ROWS = [
             overwrite=Kind(False, {}),
             options=of_type(training.RunOptions()),
         )
-        for name, others in (("start", {}), ("resume", {"environment": "read if a run had one"}))
+        for name, others in (
+            ("start", {"settings: None": DEFAULT}),
+            ("resume", {"environment": "read if a run had one"}),
+        )
     ),
+    row("settings.tuned.tuned", name=Kind("CartPole-v1", {"None": None, "a number": 3})),
     row(
         "training.runs.seeds.start_seeds",
+        skip={"settings: None": DEFAULT},
         directory=PATHS.with_good("/dev/null/run"),
         environment=Kind("CartPole-v1", NOTHING | {"a record": MDP, "a number": 3}),
         settings=of_type(ON_EPISODES),

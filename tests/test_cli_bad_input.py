@@ -130,7 +130,7 @@ REFUSED = [
     ("train CartPole-v1 --nonsense", "--nonsense"),
     ("train CartPole-v1 --seed", "--seed"),
     ("train CartPole-v1 extra", "extra"),
-    ("train CartPole-v1 --num-trajectories=1", "needs --num-trajectories of at least 2"),
+    ("train CartPole-v1 --algorithm=reinforce --num-trajectories=1", "of at least 2; with"),
     ("train CartPole-v1 --output=a_file", "a_file"),
     ("train CartPole-v1 --seeds 0 0", "--seeds must differ, got 0 0"),
     ("train CartPole-v1 --seeds 0 1 --seed=1", "--seeds trains several seeds and --seed one"),

@@ -160,9 +160,9 @@ def test_a_divergent_rate_stops_with_the_update_named(tmp_path, capsys):
         (["breakout-minatar"], "did you mean Breakout-MinAtar"),
         (["qqq"], "known: Acrobot-v1, "),
         (["nowhere/CartPole-v1"], "before the slash stands one of brax, "),
-        (["CartPole-v1", "--epochs", "2"], "--epochs is no option of reinforce, which takes"),
+        (["DeepSea-bsuite", "--epochs", "2"], "--epochs is no option of reinforce, which takes"),
         (["MNISTBandit-bsuite"], "downloads a data set"),
-        (["CartPole-v1", "--num-trajectories", "1"], "needs --num-trajectories of at least 2"),
+        (["DeepSea-bsuite", "--num-trajectories", "1"], "needs --num-trajectories of at least 2"),
     ],
 )
 def test_what_cannot_be_trained_is_answered_in_one_line(arguments, expected, tmp_path, capsys):

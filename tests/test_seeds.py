@@ -1,6 +1,7 @@
 """`pgjax train --seeds`: several seeds in one program, each with a run directory of its own."""
 
 import contextlib
+import io
 import json
 import re
 
@@ -22,11 +23,25 @@ TRAIN = ["train", NAME, "--updates", "3", "--num-trajectories", "4"]
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    """Two seeds, trained together by the command line."""
+def trained(tmp_path_factory):
+    """The directory of two seeds, trained together by the command line, and what it warned of."""
     directory = tmp_path_factory.mktemp("seeds") / "both"
-    assert main([*TRAIN, "--seeds", "3", "5", "--output", str(directory), "--quiet"]) == 0
-    return directory
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
+        patch.setattr(loop, "advice", lambda rows: [f"{len(rows)} updates are few"])
+        assert main([*TRAIN, "--seeds", "3", "5", "--output", str(directory), "--quiet"]) == 0
+    return directory, said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def directory(trained):
+    """The directory of the two seeds."""
+    return trained[0]
+
+
+def test_a_warning_at_the_end_names_its_seed(trained):
+    lines = [f"pgjax train: warning: seed {seed}: 3 updates are few" for seed in (3, 5)]
+    assert trained[1].splitlines() == lines
 
 
 @pytest.fixture(scope="module")

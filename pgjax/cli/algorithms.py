@@ -26,6 +26,7 @@ from pgjax.settings import (
     SETTINGS,
     Settings,
     options,
+    tuned_rows,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     for algorithm, kind in SETTINGS.items()
 }
 """The default of each option of each algorithm."""
+
+DEFAULT = "reinforce"
+"""The algorithm where none is given or tuned."""
 
 OPTIONS: dict[str, Field] = {
     name: field for kind in reversed(SETTINGS.values()) for name, field in options(kind)
@@ -70,9 +74,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--algorithm",
         choices=tuple(DEFAULTS),
-        default="reinforce",
         help="reinforce: whole episodes, reward-to-go and a baseline; a2c, ppo: windows of steps, "
-        "and a critic",
+        "and a critic (default: the one tuned for the environment, or reinforce)",
     )
     groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
     for name, field in OPTIONS.items():
@@ -106,7 +109,7 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
     Raises:
         ValueError: if an option belongs to another algorithm.
     """
-    algorithm = arguments.algorithm
+    algorithm = arguments.algorithm or DEFAULT
     defaults = DEFAULTS[algorithm]
     for name in OPTIONS:
         if name not in defaults and getattr(arguments, name) is not None:
@@ -116,7 +119,32 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
             )
     given = {name: getattr(arguments, name) for name in defaults}
     filled = {name: defaults[name] if x is None else x for name, x in given.items()}
-    return argparse.Namespace(**vars(arguments) | filled)
+    return argparse.Namespace(**vars(arguments) | filled | {"algorithm": algorithm})
+
+
+def with_tuned(arguments: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with the settings tuned for the environment where none are given.
+
+    An algorithm that is given holds: settings tuned for another one are left out.
+
+    Raises:
+        ValueError: if an option does not belong to the tuned algorithm.
+    """
+    row = tuned_rows().get(arguments.environment)
+    if row is None or arguments.algorithm not in (None, row.algorithm):
+        return arguments
+    filled = argparse.Namespace(**vars(arguments) | {"algorithm": row.algorithm})
+    for name, value in row.options.items():
+        if getattr(filled, name) is None:
+            setattr(filled, name, value)
+    try:
+        complete(filled)
+    except ValueError as error:
+        if arguments.algorithm is None:
+            reason = f"{error}; {row.algorithm} is tuned for {arguments.environment}, and "
+            raise ValueError(f"{reason}--algorithm reinforce, say, names another") from None
+        raise
+    return filled
 
 
 def make(arguments: argparse.Namespace, environment: "AnyEnvironment", key: "Array") -> Made:

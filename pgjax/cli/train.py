@@ -9,13 +9,13 @@ from typing import Any
 
 from pgjax.cli import algorithms
 from pgjax.cli.arguments import finite_float, nonempty_name, nonempty_path, positive_int, seed
-from pgjax.settings import RunOptions
+from pgjax.settings import RunOptions, tuned_words
 
 FREE = tuple(field.name for field in fields(RunOptions))
 """Options on when to stop, save and print. They change no update, so --resume may change them."""
 
-PLACES = ("output", "overwrite", "resume", "config", "seeds")
-"""Options on the directory of a run."""
+PLACES = ("output", "overwrite", "resume", "config", "seeds", "untuned")
+"""Options on the directory of a run, and on where its settings come from."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +34,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="begin with the options in the config.json of another run; options given here hold",
     )
     algorithms.configure(parser)
+    parser.add_argument(
+        "--untuned",
+        action="store_true",
+        help="take the algorithm's defaults, not the settings tuned for the environment",
+    )
     parser.add_argument(
         "--until",
         type=finite_float,
@@ -87,6 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Train and report; write parameters, log, curve and config to the directory."""
     if arguments.config is not None and arguments.resume is None:
         arguments = _with_config(arguments)
+    elif arguments.resume is None and not arguments.untuned:
+        arguments = algorithms.with_tuned(arguments)
     if arguments.environment is None and arguments.resume is None:
         raise ValueError("name an environment, e.g. CartPole-v1, or a run to --resume")
     if arguments.seeds is not None:
@@ -110,10 +117,18 @@ def _begin(arguments: argparse.Namespace) -> None:
     from pgjax.training.runs.seeds import start_seeds
     from pgjax.training.runs.starting import start
 
+    settings = algorithms.settings(arguments)
+    from_table = arguments.config is None and not arguments.untuned
+    if (
+        from_table
+        and not arguments.quiet
+        and (words := tuned_words(arguments.environment, settings))
+    ):
+        print(f"{words} (--untuned: without them)", flush=True)
     what: dict[str, Any] = {
         "directory": arguments.output or Path("runs") / arguments.environment,
         "environment": arguments.environment,
-        "settings": algorithms.settings(arguments),
+        "settings": settings,
         "overwrite": arguments.overwrite,
         "options": _free(vars(arguments)),
     }

@@ -14,6 +14,7 @@ from pgjax.settings import A2CSettings as A2CSettings
 from pgjax.settings import PPOSettings as PPOSettings
 from pgjax.settings import ReinforceSettings as ReinforceSettings
 from pgjax.settings import RunOptions as RunOptions
+from pgjax.settings import tuned as tuned
 from pgjax.training.algorithm import Algorithm as Algorithm
 from pgjax.training.algorithm import Metrics as Metrics
 from pgjax.training.algorithm import Training as Training

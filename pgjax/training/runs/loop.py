@@ -51,6 +51,7 @@ class Plan(NamedTuple):
         title: of the learning curve.
         resume: how to go on with the run, for messages.
         trackers: that are given each row of the log, and closed at the end.
+        label: in front of messages, "seed 3: " where several seeds are trained together.
     """
 
     directory: Path
@@ -59,6 +60,7 @@ class Plan(NamedTuple):
     title: str
     resume: str
     trackers: Sequence[Tracker] = ()
+    label: str = ""
 
 
 class Ending(NamedTuple):
@@ -223,7 +225,7 @@ class ActiveRun:
         self.ending = True
         self._attempt(saved_runs.LOG, self.log.flush)
         if self.log.waiting:
-            print_message(f"warning: {saved_runs.LOG} lacks the last {self.log.waiting} updates")
+            self._warn(f"{saved_runs.LOG} lacks the last {self.log.waiting} updates")
         written = self._write_params()
         if self.log.rows:
             self._attempt(saved_runs.CURVE, self._draw)
@@ -236,7 +238,7 @@ class ActiveRun:
         directory, update = self.plan.directory, self.progress.update
         self._attempt(saved_runs.CONFIG, lambda: saved_runs.mark_finished(directory, update))
         for sentence in advice(self.log.rows):
-            print_message(f"warning: {sentence}")
+            self._warn(sentence)
         if self.plan.options.until is not None and self.log.rows:
             self._print(_verdict(self.log.rows[-1], self.plan.options.until))
         self._print(f"saved in {directory}; try: pgjax evaluate {directory}")
@@ -279,6 +281,9 @@ class ActiveRun:
         figure = curve.learning_curve(self.log.rows, title=self.plan.title)
         figure.savefig(self.plan.directory / saved_runs.CURVE, dpi=150)
 
+    def _warn(self, sentence: str) -> None:
+        print_message(f"warning: {self.plan.label}{sentence}")
+
     def _print(self, line: str) -> None:
         self._show(lambda: say(self.plan.options, line))
 
@@ -299,12 +304,12 @@ class ActiveRun:
                 system_reason = error.strerror if isinstance(error, OSError) else None
                 reason = system_reason or " ".join(str(error).split())
                 suffix = "" if self.ending else "; training goes on"
-                print_message(f"warning: could not write {what}: {reason}{suffix}")
+                self._warn(f"could not write {what}: {reason}{suffix}")
             self.failing.add(what)
             return False
         if what in self.failing:
             self.failing.remove(what)
-            print_message(f"{what} could be written again")
+            print_message(f"{self.plan.label}{what} could be written again")
         return True
 
 

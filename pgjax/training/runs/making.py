@@ -16,10 +16,13 @@ from pgjax.settings import (
     Settings,
     option_name,
     options,
+    tuned,
+    tuned_words,
 )
 from pgjax.training.algorithm import Algorithm
 from pgjax.training.algorithms import ALGORITHMS, default_num_steps
 from pgjax.training.networks import default_critic, network_description, network_for
+from pgjax.training.runs.loop import say
 from pgjax.types import describe
 
 ENVIRONMENT = "environment"
@@ -69,6 +72,23 @@ def make(environment: "AnyEnvironment | str", settings: Settings, parts: dict[st
     description["settings"] = by_option(settings)
     own = [*([] if is_name else [ENVIRONMENT]), *sorted(parts)]
     return Made(record, algorithm, settings, description | ({"own": own} if own else {}))
+
+
+def settings_or_tuned(
+    environment: "AnyEnvironment | str", settings: Settings | None, options: RunOptions
+) -> Settings:
+    """The settings given; if they are None, those tuned for the environment's name, and says so.
+
+    An environment without a name takes the defaults of REINFORCE.
+    """
+    if settings is not None:
+        return settings
+    if not isinstance(environment, str):
+        return ReinforceSettings()
+    found = tuned(environment)
+    if words := tuned_words(environment, found):
+        say(options, words)
+    return found
 
 
 def network_part(algorithm: str) -> str:

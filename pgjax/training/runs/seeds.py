@@ -52,8 +52,8 @@ class SeedRuns(NamedTuple):
 def start_seeds(
     directory: Path | str,
     environment: str,
-    settings: Settings,
-    seeds: Sequence[int],
+    settings: Settings | None = None,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
     *,
     overwrite: bool = False,
     options: RunOptions | None = None,
@@ -66,7 +66,8 @@ def start_seeds(
     Args:
         directory: that will hold `seed-0` and so on.
         environment: a name for `pgjax.environments.make`.
-        settings: those of REINFORCE, A2C or PPO; their class chooses the algorithm.
+        settings: those of REINFORCE, A2C or PPO; their class chooses the algorithm. None takes
+            those tuned for the environment, or the defaults of REINFORCE if there are none.
         seeds: different ones.
         overwrite: replace runs that are already in the directories.
         options: None is `RunOptions()`; `until` and `wandb` are for a run alone.
@@ -96,6 +97,7 @@ def start_seeds(
         raise ValueError("options.until is for a run alone: seeds make their updates together")
     if options.wandb:
         raise ValueError("options.wandb is for a run alone: it follows one run at a time")
+    settings = making.settings_or_tuned(environment, settings, options)
     made = making.make(environment, settings, {})
     folders = [directory / f"seed-{seed}" for seed in seeds]
     configs = [saved_runs.describe(environment, seed, made.description) for seed in seeds]
@@ -175,6 +177,7 @@ def _active_runs(
             title=f"{made.environment.name}, seed {seed}",
             resume=f"pgjax train --resume {folder}",
             trackers=trackers.trackers(folder, options, config, []),
+            label=f"seed {seed}: ",
         )
         log = RunLog(folder / saved_runs.LOG, [])
         runs.append(loop.ActiveRun(alone, loop.Progress(alone.start, 0, 0), log, plan))

@@ -41,7 +41,7 @@ Directory: TypeAlias = Path | str
 def start(
     directory: Directory,
     environment: "AnyEnvironment | str",
-    settings: Settings,
+    settings: Settings | None = None,
     *,
     seed: int = 0,
     overwrite: bool = False,
@@ -54,7 +54,8 @@ def start(
         directory: a new one, or one without a run.
         environment: a name for `pgjax.environments.make`, which `resume` and `pgjax.load` find in
             the directory; or as for `rollout`.
-        settings: those of REINFORCE, A2C or PPO; their class chooses the algorithm.
+        settings: those of REINFORCE, A2C or PPO; their class chooses the algorithm. None takes
+            those tuned for the environment's name, or the defaults of REINFORCE if there are none.
         seed: the same seed and machine give the same parameters, bit by bit.
         overwrite: replace a run that is already in the directory.
         options: None is `RunOptions()`.
@@ -77,6 +78,7 @@ def start(
     """
     directory = _checked_directory(directory)
     seed, options = checked_seed(seed), checked_options(options)
+    settings = making.settings_or_tuned(environment, settings, options)
     made, training = _make(environment, settings, seed, parts)
     own_name = environment if isinstance(environment, str) else made.environment.name
     config = saved_runs.describe(own_name, seed, made.description)

@@ -1,0 +1,139 @@
+"""The table of tuned settings: its rows are valid, and `train` takes them unless told otherwise."""
+
+import argparse
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+import pgjax
+from pgjax import environments, training
+from pgjax.cli import algorithms, main
+from pgjax.environments.import_gymnax import registered_envs
+from pgjax.settings import SETTINGS, options, tuned, tuned_rows, tuned_words
+from pgjax.training.runs import seeds, starting
+from tests import child_runs
+
+ROWS = tuned_rows()
+QUIET = training.RunOptions(quiet=True)
+
+
+def flaws(row):
+    """What is wrong with a row of the table."""
+    defaults = algorithms.DEFAULTS[row.algorithm]
+    found = [f"{name} is a default" for name, x in row.options.items() if defaults.get(name) == x]
+    argv = [word for name, x in row.options.items() for word in (flag(name), str(x))]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    algorithms.configure(parser)
+    try:
+        read = algorithms.settings(parser.parse_args(["--algorithm", row.algorithm, *argv]))
+    except (ValueError, argparse.ArgumentError) as error:
+        return [*found, str(error)]
+    if read != row.settings:
+        found.append("the command line reads other settings")
+    settings: Any = row.settings
+    if row.steps != settings.num_updates * settings.num_environments * settings.num_steps:
+        found.append("steps differ from updates times environments times steps")
+    if len(row.returns) != 5 or min(row.returns) < row.goal:
+        found.append("fewer than five returns reach the goal")
+    return found
+
+
+def flag(name):
+    return f"--{name.replace('_', '-')}"
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_each_row_has_settings_of_its_algorithm_and_five_returns_at_its_goal(name):
+    assert flaws(ROWS[name]) == []
+    assert type(tuned(name)) is SETTINGS[ROWS[name].algorithm]
+    assert name in registered_envs or name.partition("/")[0] in environments.LIBRARIES
+
+
+def test_a_row_with_a_flaw_is_seen():
+    good = ROWS["CartPole-v1"]
+    for change, words in (
+        ({"options": good.options | {"clip": 2.0}}, "needs a number between 0 and 1"),
+        ({"options": good.options | {"baseline": "none"}}, "--baseline is no option of ppo"),
+        ({"options": good.options | {"discount": 0.99}}, "discount is a default"),
+        ({"steps": good.steps + 1}, "steps differ"),
+        ({"returns": (*good.returns[:4], good.goal - 1)}, "fewer than five"),
+    ):
+        assert any(words in flaw for flaw in flaws(dataclasses.replace(good, **change)))
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the command line asks `start` and `start_seeds` to do, instead of training."""
+    calls = []
+    monkeypatch.setattr(starting, "start", lambda **given: calls.append(given))
+    monkeypatch.setattr(seeds, "start_seeds", lambda **given: calls.append(given))
+    return calls
+
+
+def test_the_row_is_taken_where_no_other_setting_is_given(asked, capsys):
+    ppo, row = training.PPOSettings, tuned("CartPole-v1")
+    assert row != ppo()
+    cases = [
+        ([], row, "tuned for CartPole-v1: --algorithm ppo --updates 30; five seeds of five "),
+        (["--seeds", "0", "1"], row, "a return of 475 (--untuned: without them)"),
+        (["--algorithm", "ppo"], row, "tuned for CartPole-v1"),
+        (["--clip", "0.1"], dataclasses.replace(row, clip=0.1), "--updates 30 (--untuned"),
+        (["--updates", "7"], dataclasses.replace(row, num_updates=7), ""),
+        (["--algorithm", "reinforce"], training.ReinforceSettings(), ""),
+        (["--algorithm", "a2c"], training.A2CSettings(), ""),
+        (["--untuned"], training.ReinforceSettings(), ""),
+        (["--untuned", "--algorithm", "ppo"], ppo(), ""),
+    ]
+    for arguments, expected, said in cases:
+        assert main(["train", "CartPole-v1", *arguments]) == 0
+        assert asked[-1]["settings"] == expected, arguments
+        out = capsys.readouterr().out
+        assert (said in out) if said else (out == ""), arguments
+    assert main(["train", "DeepSea-bsuite"]) == 0
+    assert asked[-1]["settings"] == training.ReinforceSettings()
+    assert main(["train", "CartPole-v1", "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["train", "CartPole-v1", "--num-trajectories", "8"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "--num-trajectories is no option of ppo" in error
+    assert "ppo is tuned for CartPole-v1" in error
+
+
+def test_the_config_of_a_run_holds_against_the_row(asked, tmp_path, capsys):
+    kept = {name: field.default for name, field in options(training.PPOSettings)}
+    config = tmp_path / "config.json"
+    began = {"environment": "Pendulum-v1", "algorithm": "ppo", "seed": 3}
+    config.write_text(json.dumps({"options": began | kept}), "utf-8")
+    assert main(["train", "--config", str(config)]) == 0
+    assert asked[-1]["settings"] == training.PPOSettings() != tuned("Pendulum-v1")
+    assert capsys.readouterr().out == ""
+
+
+def test_the_words_claim_the_return_only_for_the_row_itself():
+    row = tuned("Pendulum-v1")
+    assert "five seeds of five" in str(tuned_words("Pendulum-v1", row))
+    other = dataclasses.replace(row, clip=0.3)
+    assert "--discount 0.9" in str(tuned_words("Pendulum-v1", other))
+    assert "five seeds of five" not in str(tuned_words("Pendulum-v1", other))
+    assert tuned_words("Pendulum-v1", training.A2CSettings()) is None
+    assert tuned_words("DeepSea-bsuite", tuned("DeepSea-bsuite")) is None
+
+
+def test_python_takes_the_row_too_and_one_update_of_it_trains(tmp_path, monkeypatch, capsys):
+    small = {"updates": 1, "num_environments": 2, "num_steps": 4, "epochs": 1, "minibatches": 2}
+    row = ROWS["CartPole-v1"]
+    shrunk = dataclasses.replace(row, options=row.options | small)
+    monkeypatch.setitem(tuned_rows(), "CartPole-v1", shrunk)
+    with child_runs.compiled_once(), child_runs.sketches():
+        run = training.start(tmp_path / "tuned", "CartPole-v1")
+        assert "tuned for CartPole-v1" in capsys.readouterr().out
+        given = training.start(tmp_path / "given", "CartPole-v1", shrunk.settings, options=QUIET)
+    assert run.config["algorithm"] == "ppo"
+    assert run.settings == given.settings
+    assert run.settings["num_environments"] == 2
+    mdp = pgjax.tabular.random_mdp()
+    with pytest.raises(TypeError, match="reinforce takes the parts policy"):
+        training.start(tmp_path / "none", mdp, agent=3)
+    assert capsys.readouterr().out.count("tuned for") == 0
