@@ -385,19 +385,21 @@ def _trajectory_term(
 
 def _without_garbage(batch: Trajectory) -> Trajectory:
     """The batch with zeros, or repeated steps, after each episode's end."""
-    mask = batch.mask
-    observation, action = replace_dead_steps(mask, (batch.observation, batch.action))
-    names = ("reward", "log_prob", "value", "action_value", "next_value")
+    names = ("observation", "action", "terminated", "truncated")
+    names += ("reward", "log_prob", "value", "action_value", "next_value")
     names += ("reference_log_prob", "sampler_log_prob")
     given = {name: x for name in names if (x := getattr(batch, name)) is not None}
-    return replace(
-        batch,
-        observation=observation,
-        action=action,
-        terminated=batch.terminated & mask,
-        truncated=batch.truncated & mask,
-        **{name: jnp.where(mask, x, 0) for name, x in given.items()},
-    )
+    return replace(batch, **_cleaned(batch.mask, given))
+
+
+@jax.jit  # traced once for all the estimators of a program, and one program outside jit
+def _cleaned(mask: Array, given: dict[str, Any]) -> dict[str, Any]:
+    def cleaned(name: str, x: Any) -> Any:
+        if name in ("observation", "action"):
+            return replace_dead_steps(mask, x)
+        return x & mask if name in ("terminated", "truncated") else jnp.where(mask, x, 0)
+
+    return {name: cleaned(name, x) for name, x in given.items()}
 
 
 def _check_arguments(estimator: Any, policy: Any) -> None:

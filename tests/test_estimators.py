@@ -431,7 +431,7 @@ def test_every_public_estimator_weight_term_and_baseline_has_a_row() -> None:
     assert {"reinforce", "reward_to_go", "rloo", "total_return"} <= made
     named = made | public(baselines) | public(terms)
     named -= public(groups) | {"dice", "loaded_dice"}  # of tests/test_credit.py and test_dice.py
-    named -= public(sequences) | public(divergences)  # of tests/test_tokens.py
+    named -= public(sequences) | public(divergences)  # of tests/test_token_terms.py
     covered = {word for row in ROWS.values() for word in row.covers.split()}
     assert named - covered == set()
     assert covered - named == set()

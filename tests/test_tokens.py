@@ -1,8 +1,8 @@
-"""Estimators over tokens: exact numbers on a tiny language model, and laws on any batch."""
+"""Laws of estimators over tokens on any batch, their settings, and what they refuse."""
 
 from dataclasses import replace
 from itertools import combinations
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +10,14 @@ import numpy as np
 import pytest
 
 import pgjax
-from pgjax import enumeration, exact, terms, tokens, weights
+from pgjax import terms, tokens, weights
 from pgjax.estimators import gradient
-from pgjax.proof import language_models
 from pgjax.proof.language_models import three_tokens
-from pgjax.proof.token_moments import group_moments
 from pgjax.tokens import advantages, corrections
 from pgjax.tokens.batch import as_trajectories
 from pgjax.types import Estimator
 
 pytestmark = pytest.mark.usefixtures("strict_numerics")
-
-MODEL = three_tokens()
-PROBLEM = MODEL.problem
-FREE = float("inf")
 
 
 def silent(batch: Any, log_prob: Any) -> Any:
@@ -35,262 +29,70 @@ def summed(advantage: Any, term: Any = terms.score, **options: Any) -> Estimator
     return tokens.estimator(advantage, tokens.sequence_sum, term, **options)
 
 
-def penalty(kl: Any, term: Any = terms.score) -> Estimator:
-    return summed(silent, term, kl=kl)
-
-
-class Row(NamedTuple):
-    """An estimator, and the size of its bias and of the part that no step size undoes."""
-
-    estimator: Estimator
-    bias: float
-    off: float | None = None
-
-
-# REINFORCE++ as the reference numbers have it: Bessel's correction, and sums of tokens.
-SUMMED = tokens.reinforce_plus_plus(epsilon=1e-4, degrees=1, aggregation=tokens.sequence_sum)
-# Relative to ∇J. Computed beforehand in NumPy, from the definitions, without pgjax.
-ON_POLICY = {
-    2: {
-        "RLOO": Row(tokens.rloo(), 0.0, 0.0),
-        "Dr. GRPO": Row(tokens.dr_grpo(), 0.5, 0.0),
-        "GRPO": Row(tokens.grpo(), 0.5542, 0.1239),
-        "DAPO": Row(tokens.dapo(), 0.6153, 0.0387),
-        "OPO": Row(tokens.opo(), 0.4726, 0.0638),
-        "REINFORCE++": Row(SUMMED, 0.1312, 0.1270),
-        "deviation": Row(summed(advantages.standardized()), 0.2930, 0.0),
-        "token mean": Row(
-            tokens.estimator(advantages.less_value, tokens.token_mean, terms.score), 0.4408, 0.0741
-        ),
-        "mean of means": Row(
-            tokens.estimator(advantages.less_value, tokens.sequence_mean, terms.score),
-            *(0.3911, 0.1752),
-        ),
-    },
-    4: {
-        "RLOO": Row(tokens.rloo(), 0.0, 0.0),
-        "Dr. GRPO": Row(tokens.dr_grpo(), 0.25, 0.0),
-        "GRPO": Row(tokens.grpo(), 0.2609, 0.2462),
-        "DAPO": Row(tokens.dapo(), 0.2748, 0.0401),
-        "OPO": Row(tokens.opo(), 0.2248, 0.0508),
-        "REINFORCE++": Row(SUMMED, 0.6209, 0.1197),
-        "deviation": Row(summed(advantages.standardized()), 0.4051, 0.0),
-        "token mean": Row(
-            tokens.estimator(advantages.less_value, tokens.token_mean, terms.score), 0.4803, 0.0320
-        ),
-        "mean of means": Row(
-            tokens.estimator(advantages.less_value, tokens.sequence_mean, terms.score),
-            *(0.3911, 0.1752),
-        ),
-    },
-}
-OFF_POLICY = {
-    "sequence ratio": Row(summed(advantages.less_value, terms.sequence_ratio), 0.0, 0.0),
-    "token ratio": Row(summed(advantages.less_value, terms.importance_ratio), 0.0889, 0.0842),
-    "no ratio": Row(summed(advantages.less_value), 0.1597, 0.1595),
-    "prefix ratio": Row(summed(advantages.less_value, terms.prefix_ratio), 0.0784, 0.0784),
-    "GSPO": Row(
-        tokens.estimator(
-            advantages.less_value, tokens.sequence_mean, terms.sequence_clip(1.0, FREE)
-        ),
-        *(0.4133, 0.1874),
-    ),
-    "GSPO by token": Row(
-        tokens.estimator(
-            advantages.less_value, tokens.sequence_mean, terms.sequence_clip_by_token(1.0, FREE)
-        ),
-        *(0.4133, 0.1874),
-    ),
-    "LUSPO": Row(summed(advantages.less_value, terms.sequence_clip(1.0, FREE)), 0.0966, 0.0853),
-    "CISPO": Row(summed(advantages.less_value, terms.truncated_ratio(1.2)), 0.0950, 0.0889),
-    "CISPO with a floor": Row(
-        summed(advantages.less_value, terms.truncated_ratio(1.2, floor=0.8)), 0.0942, 0.0883
-    ),
-    "PPO clip": Row(summed(advantages.less_value, terms.ppo_clip(0.2)), 0.2411, 0.2354),
-    "SAPO": Row(summed(advantages.less_value, terms.sigmoid_gate(1.0, 1.05)), 0.0906, 0.0835),
-    "GMPO": Row(
-        tokens.estimator(advantages.less_value, tokens.sequence_mean, terms.geometric_clip(0.4)),
-        *(0.4136, 0.1879),
-    ),
-}
-# Relative to −∇KL of the whole answer, with β = 1: (on-policy, off-policy).
-PENALTIES = {
-    "k1 in the loss": (penalty(tokens.kl_in_loss(1.0, "k1")), 1.0, 1.1425),
-    "k2 in the loss": (penalty(tokens.kl_in_loss(1.0, "k2")), 0.2705, 0.2325),
-    "k3 in the loss": (penalty(tokens.kl_in_loss(1.0)), 0.3300, 0.1873),
-    "k3 by token ratio": (penalty(tokens.kl_in_loss_by_token_ratio(1.0)), 0.2705, 0.2645),
-    "k3 by prefix ratio": (penalty(tokens.kl_in_loss_by_prefix_ratio(1.0)), 0.0, 0.0),
-    "k3 in the reward": (penalty(tokens.kl_in_reward(1.0, "k3")), 0.9355, 0.9547),
-    "k1 in the reward": (penalty(tokens.kl_in_reward(1.0)), 0.0, 0.1882),
-    "k1 in the reward, sequence ratio": (
-        penalty(tokens.kl_in_reward(1.0), terms.sequence_ratio),
-        *(0.0, 0.0),
-    ),
-}
-
-
-def means(estimators: list[Estimator], group_size: int, acting: str) -> list[np.ndarray]:
-    """The exact mean of each estimator, all from one enumeration."""
-
-    def estimate(params: Any, batch: Any) -> Any:
-        return [gradient(each, PROBLEM.policy, params, batch) for each in estimators]
-
-    value = float(exact.objective(PROBLEM))
-    found = group_moments(estimate, MODEL, group_size=group_size, acting=acting, value=value)
-    return np.split(found.mean, len(estimators))
-
-
-def bias_and_rest(mean: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    size = np.linalg.norm(truth)
-    scale = mean @ truth / size**2
-    rest = np.linalg.norm(mean - scale * truth)
-    return float(np.linalg.norm(mean - truth) / size), float(rest / size)
-
-
-def assert_rows(rows: dict[str, Row], found: list[np.ndarray], truth: np.ndarray) -> None:
-    for (name, row), mean in zip(rows.items(), found, strict=True):
-        for expected, number in zip(row[1:], bias_and_rest(mean, truth), strict=True):
-            bound = 1e-10 if expected == 0 else 5.1e-5
-            assert expected is None or abs(number - expected) <= bound, (name, number, expected)
-
-
-def gradient_of_objective() -> np.ndarray:
-    return exact.gradient(PROBLEM).ravel()
-
-
-@pytest.mark.parametrize("group_size", [2, 4])
-def test_groups_have_the_biases_that_were_computed_without_pgjax(group_size: int) -> None:
-    rows = ON_POLICY[group_size]
-    found = means([row.estimator for row in rows.values()], group_size, "policy")
-    assert_rows(rows, found, gradient_of_objective())
-
-
-def test_ratios_have_the_biases_that_were_computed_without_pgjax() -> None:
-    found = means([row.estimator for row in OFF_POLICY.values()], 1, "old")
-    assert_rows(OFF_POLICY, found, gradient_of_objective())
-    wrong = OFF_POLICY | {"PPO clip": OFF_POLICY["SAPO"]._replace(bias=0.2411)}
-    with pytest.raises(AssertionError):
-        assert_rows(
-            wrong, means([row.estimator for row in wrong.values()], 1, "old"), truth_of_kl()
-        )
-
-
-def truth_of_kl() -> np.ndarray:
-    """−∇KL(π ‖ ref) of the whole answer, from every answer's probability."""
-    batch, _ = enumeration.trajectories(PROBLEM)
-    reference = pgjax.log_probs(PROBLEM.policy, jnp.asarray(MODEL.reference), batch)
-
-    def divergence(params: Any) -> Any:
-        log_prob = jnp.sum(pgjax.log_probs(PROBLEM.policy, params, batch), axis=1)
-        return jnp.sum(jnp.exp(log_prob) * (log_prob - jnp.sum(reference, axis=1)))
-
-    return -np.asarray(jax.grad(divergence)(jnp.asarray(PROBLEM.params))).ravel()
-
-
-@pytest.mark.parametrize(("acting", "place"), [("policy", 0), ("old", 1)])
-def test_penalties_have_the_biases_that_were_computed_without_pgjax(
-    acting: str, place: int
-) -> None:
-    rows = {name: Row(each, (on, off)[place]) for name, (each, on, off) in PENALTIES.items()}
-    found = means([row.estimator for row in rows.values()], 1, acting)
-    assert_rows(rows, found, truth_of_kl())
-
-
-def bandit(p: float) -> language_models.LanguageModel:
-    """One token, which is right with probability p."""
-    mdp = language_models.language_mdp([{(0,): 0.0, (1,): 1.0}], length=1, vocabulary=2)
-    logits = np.array([[0.0, np.log(p / (1 - p))], [0.0, 0.0]])
-    problem = replace(PROBLEM, mdp=mdp, params=logits, horizon=1)
-    problem = replace(problem, policy=pgjax.tabular_softmax(2, 2))
-    return language_models.LanguageModel(problem, logits, logits)
-
-
-@pytest.mark.parametrize(
-    ("group_size", "p", "factor"),
-    [(4, 0.02, 1.492), (4, 0.1, 1.464), (4, 0.5, 1.399), (8, 0.02, 2.406), (8, 0.5, 1.735)],
-)
-def test_the_deviation_lets_hard_prompts_count_for_more(group_size, p, factor) -> None:
-    model = bandit(p)
-    mean = group_moments(summed(advantages.standardized()), model, group_size=group_size).mean
-    truth = exact.gradient(model.problem).ravel()
-    np.testing.assert_allclose(mean, factor * truth, rtol=0, atol=6e-4 * np.abs(truth).max())
-
-
-@pytest.mark.parametrize("group_size", [4, 8])
-def test_maxrl_sums_the_series_of_the_likelihood(group_size: int) -> None:
-    p, model = 0.3, bandit(0.3)
-    mean = group_moments(tokens.maxrl(), model, group_size=group_size).mean
-    series = sum((1 - p) ** (k - 1) for k in range(1, group_size))
-    truth = exact.gradient(model.problem).ravel()
-    np.testing.assert_allclose(mean, series * truth, rtol=0, atol=1e-12)
-    assert series == pytest.approx({4: 2.19, 8: 3.058819}[group_size], abs=1e-6)
-
-
-def test_pkpo_climbs_the_best_of_two() -> None:
-    p, model = 0.3, bandit(0.3)
-    every = [tokens.pkpo(2, baseline=each) for each in ("loo-1", "loo", "none")]
-    mean, *others = (group_moments(each, model, group_size=4).mean for each in every)
-    np.testing.assert_allclose(mean[1], 2 * (1 - p) * p * (1 - p), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(others, [mean, mean], rtol=0, atol=1e-12)
-    centred = group_moments(summed(advantages.best_of_less_mean(2)), model, group_size=4).mean
-    assert abs(centred[1] - mean[1]) > 0.01
-
-
 @jax.jit
 def credits(estimators: list[Estimator], rows: Any) -> Any:
-    return [each.weights(rows, rows.log_prob)[:, 0] for each in estimators]
+    return [each.weights(rows, rows.log_prob)[..., 0] for each in estimators]
 
 
-def advantage(weigh: list[Any], rewards: Any, groups: Any = None) -> list[np.ndarray]:
-    """[N] of answers of one token, for each of the weights."""
-    N = len(rewards)
+def answers_of_one_token(rewards: Any, groups: Any) -> Any:
+    """[..., N] rewards as rows."""
+    rewards = np.asarray(rewards, float)
+    shape = (*rewards.shape, 1)
     batch = tokens.Batch(
-        jnp.full((N, 1), -1.0),
-        jnp.ones((N, 1), bool),
-        jnp.asarray(rewards, float),
-        jnp.zeros(N, int) if groups is None else jnp.asarray(groups),
+        *map(jnp.asarray, (np.full(shape, -1.0), np.ones(shape, bool), rewards, np.asarray(groups)))
     )
-    return credits([Estimator(each, terms.score) for each in weigh], as_trajectories(batch))
+    many = rewards.ndim > 1
+    return jax.vmap(as_trajectories)(batch) if many else as_trajectories(batch)
 
 
-def test_eight_answers_with_three_right_have_their_known_advantages() -> None:
-    rewards = [1.0] * 3 + [0.0] * 5
+def advantage(weigh: list[Any], rewards: Any, groups: Any) -> list[np.ndarray]:
+    """[N] of answers of one token, for each of the weights; [..., N] if there are many batches."""
+    rows = answers_of_one_token(rewards, groups)
+    estimators = [Estimator(each, terms.score) for each in weigh]
+    many = np.ndim(rewards) > 1
+    found = (jax.jit(jax.vmap(credits, (None, 0))) if many else credits)(estimators, rows)
+    return [np.asarray(x) for x in found]
+
+
+FIVE = np.array([0.3, 0.9, 0.1, 0.3, 0.5])
+BEST = {
+    **{("share", k): advantages.best_of(k) for k in (1, 2, 3, 4, 5)},
+    **{("loo", k): advantages.best_of_leave_one_out(k) for k in (2, 3, 4)},
+    **{("gain", k): advantages.gain_in_best(k) for k in (2, 3, 4)},
+}
+
+
+@pytest.fixture(scope="module")
+def of_five(strict_numerics: None) -> dict[Any, np.ndarray]:
+    """The credit of five answers, for each way of sharing the best of k."""
+    return dict(zip(BEST, advantage([*BEST.values()], FIVE, [0] * 5), strict=True))
+
+
+def test_answers_right_and_wrong_have_their_known_advantages() -> None:
+    """Three of eight, and in a group of their own two of four, which are shares in the best."""
+    rewards, groups = [1.0] * 3 + [0.0] * 5 + [1.0, 1.0, 0.0, 0.0], [0] * 8 + [1] * 4
     weigh = [advantages.leave_one_out, advantages.standardized(0.0), advantages.less_group_mean]
-    weigh += [advantages.standardized(0.0, degrees=0)]
+    weigh += [advantages.standardized(0.0, degrees=0), advantages.best_of_less_mean(2)]
+    *found, centred = advantage(weigh, rewards, groups)
     known = (0.7143, -0.4286), (1.2076, -0.7246), (0.625, -0.375), (1.2910, -0.7746)
-    for found, (right, wrong) in zip(advantage(weigh, rewards), known, strict=True):
-        np.testing.assert_allclose(found, [right] * 3 + [wrong] * 5, rtol=0, atol=6e-5)
+    for credit, (right, wrong) in zip(found, known, strict=True):
+        np.testing.assert_allclose(credit[:8], [right] * 3 + [wrong] * 5, rtol=0, atol=6e-5)
+    np.testing.assert_allclose(centred[8:] / 4, [1 / 12] * 2 + [-1 / 12] * 2)
 
 
-def test_shares_in_the_best_are_sums_over_all_sets() -> None:
-    (centred,) = advantage([advantages.best_of_less_mean(2)], [1, 1, 0, 0])
-    np.testing.assert_allclose(centred / 4, [1 / 12] * 2 + [-1 / 12] * 2)
-    rewards = np.array([0.3, 0.9, 0.1, 0.3, 0.5])
-    sizes = (1, 2, 3, 5)
-    found = advantage([advantages.best_of(k) for k in sizes], rewards)
-    for k, shares in zip(sizes, found, strict=True):
+def test_shares_in_the_best_are_sums_over_all_sets(of_five: Any) -> None:
+    for k in (1, 2, 3, 5):
         sets = [*combinations(range(5), k)]
-        expected = [
-            5 / len(sets) * sum(rewards[[*s]].max() for s in sets if i in s) for i in range(5)
-        ]
-        np.testing.assert_allclose(shares, expected, rtol=0, atol=1e-12)
+        expected = [5 / len(sets) * sum(FIVE[[*s]].max() for s in sets if i in s) for i in range(5)]
+        np.testing.assert_allclose(of_five["share", k], expected, rtol=0, atol=1e-12)
 
 
-def test_baselines_of_the_best_are_sums_over_sets_of_the_others() -> None:
-    rewards = np.array([0.3, 0.9, 0.1, 0.3, 0.5])
-
+def test_baselines_of_the_best_are_sums_over_sets_of_the_others(of_five: Any) -> None:
     def best(k: int, of: list[int]) -> float:
-        return float(np.mean([rewards[[*s]].max() for s in combinations(of, k)]))
+        return float(np.mean([FIVE[[*s]].max() for s in combinations(of, k)]))
 
     for k in (2, 3, 4):
-        share, loo, gain = advantage(
-            [
-                advantages.best_of(k),
-                advantages.best_of_leave_one_out(k),
-                advantages.gain_in_best(k),
-            ],
-            rewards,
-        )
+        share, loo, gain = (of_five[name, k] for name in ("share", "loo", "gain"))
         others = [[j for j in range(5) if j != i] for i in range(5)]
         of_k, of_fewer = ([best(size, each) for each in others] for size in (k, k - 1))
         np.testing.assert_allclose(share - loo, 5 * k / 4 * np.array(of_k), atol=1e-12)
@@ -298,17 +100,20 @@ def test_baselines_of_the_best_are_sums_over_sets_of_the_others() -> None:
 
 
 def test_groups_do_not_mix_and_may_lie_in_any_order() -> None:
-    rewards, groups = [1.0, 5.0, 0.0, 7.0, 0.5], [9, -4, 9, -4, 9]
+    """Two groups of three, with one of two between them, against each of the two alone."""
+    rewards = np.array([1.0, 5.0, 0.0, 0.25, 7.0, 2.0, 0.5, 0.75])
+    groups = np.array([9, -4, 9, 6, -4, -4, 9, 6])
     weigh = [
         *(advantages.leave_one_out, advantages.standardized(degrees=0)),
         *(advantages.less_mean_by_length, advantages.relative_to_mean, advantages.best_of(2)),
         advantages.gain_in_best(2),
     ]
+    members = [np.flatnonzero(groups == name) for name in (9, -4)]
     whole = advantage(weigh, rewards, groups)
-    for name in (9, -4):
-        own = np.array([i for i in range(5) if groups[i] == name])
-        for each, alone in zip(whole, advantage(weigh, np.array(rewards)[own]), strict=True):
-            np.testing.assert_allclose(each[own], alone, rtol=0, atol=1e-12)
+    alone = advantage(weigh, rewards[np.array(members)], np.zeros((2, 3), int))
+    for each, parts in zip(whole, alone, strict=True):
+        for own, part in zip(members, parts, strict=True):
+            np.testing.assert_allclose(each[own], part, rtol=0, atol=1e-12)
 
 
 # Laws on any batch: eight answers of at most five tokens, holes and garbage where none is live.
@@ -400,6 +205,14 @@ def test_garbage_where_no_token_is_live_is_harmless(expected: Any) -> None:
         np.testing.assert_array_equal(noisy[name], found, err_msg=name)
 
 
+# One of each part that reads other rows of the batch, and of each that is added to a term. The
+# terms themselves know one row only.
+COUPLED = (
+    *("rloo", "opo", "grpo", "dapo", "lite_ppo", "reinforce_plus_plus", "dppo_kl"),
+    *("reinforce_plus_plus_baseline", "pkpo", "loo", "maxrl", "gpg", "dr_grpo"),
+)
+
+
 @jax.jit
 def halves(estimators: Any, log_prob: Any, batch: Any) -> Any:
     """Gradients of two micro-batches, with the weights of the whole batch."""
@@ -416,7 +229,8 @@ def halves(estimators: Any, log_prob: Any, batch: Any) -> Any:
 
 
 def test_micro_batches_with_shared_weights_add_up(expected: Any) -> None:
-    for name, found in halves(NAMED, *sampled()).items():
+    several = {name: NAMED[name] for name in (*COUPLED, "prefix", "own", "token ratio")}
+    for name, found in halves(several, *sampled()).items():
         np.testing.assert_allclose(found, expected[name], rtol=0, atol=1e-12, err_msg=name)
 
 
@@ -446,178 +260,74 @@ def test_devices_share_the_weights_of_the_whole_batch(expected: Any) -> None:
         )
 
 
-def test_holes_and_rows_of_padding_count_nowhere(expected: Any) -> None:
+def packed(x: Any) -> np.ndarray:
+    """The live tokens of each row first."""
+    order = np.argsort(~np.asarray(sampled()[1].mask), axis=1, kind="stable")
+    return np.take_along_axis(np.asarray(x), order, 1)
+
+
+def without_holes() -> tuple[Any, tokens.Batch]:
     log_prob, batch = sampled()
-    order = np.argsort(~np.asarray(batch.mask), axis=1, kind="stable")
-
-    def packed(x: Any) -> Any:
-        return np.take_along_axis(np.asarray(x), order, 1)[:7]
-
     fields = {n: x for n, x in vars(batch).items() if x is not None and np.shape(x) == (N, T)}
-    rest = {"reward": batch.reward[:7], "group": jnp.asarray(batch.group)[:7]}
-    adjacent = tokens.Batch(**{n: jnp.asarray(packed(x)) for n, x in fields.items()}, **rest)
-    for name, found in slopes(NAMED, jnp.asarray(packed(log_prob)), adjacent).items():
+    whole = {n: jnp.asarray(packed(x)) for n, x in fields.items()}
+    return jnp.asarray(packed(log_prob)), replace(batch, **whole)
+
+
+def test_holes_count_nowhere(expected: Any) -> None:
+    for name, found in slopes(NAMED, *without_holes()).items():
         np.testing.assert_allclose(found, packed(expected[name]), rtol=0, atol=1e-12, err_msg=name)
 
 
-def published(name: str, ratio: np.ndarray, A: float) -> Any:
-    """The published losses of one answer of three tokens, as NumPy functions of its ratios."""
-    s = np.exp(np.mean(np.log(ratio)))
-    whole = np.prod(ratio)
-    low, high = 0.8, 1.2
-    if name == "sequence_clip":  # GSPO, eq. 5
-        return np.minimum(s * A, np.clip(s, low, high) * A)
-    if name == "geometric_clip":  # GMPO, eq. 4: tokens are held by the sign of the advantage
-        held = np.minimum(ratio, np.exp(0.4)) if A > 0 else np.maximum(ratio, np.exp(-0.4))
-        return np.exp(np.mean(np.log(held))) * A
-    if name == "sigmoid_gate":  # SAPO, eq. 6
-        tau = 1.0 if A > 0 else 1.05
-        return np.mean(4 / tau / (1 + np.exp(-tau * (ratio - 1)))) * A
-    assert name == "sequence_ratio"
-    return whole * A
-
-
-@pytest.mark.parametrize(
-    ("name", "term"),
-    [
-        ("sequence_clip", terms.sequence_clip(0.2, 0.2)),
-        ("geometric_clip", terms.geometric_clip(0.4)),
-        ("sigmoid_gate", terms.sigmoid_gate(1.0, 1.05)),
-        ("sequence_ratio", terms.sequence_ratio),
-    ],
-)
-@pytest.mark.parametrize("A", [2.0, -0.7])
-@pytest.mark.parametrize("ratio", [(0.9, 1.1, 1.05), (0.3, 0.5, 0.7), (2.0, 1.9, 0.8)])
-def test_terms_have_the_gradients_of_their_published_losses(name, term, A, ratio) -> None:
-    per_token = A if name == "sequence_ratio" else A / 3
-    old = jnp.log(jnp.array([0.2, 0.3, 0.25]))
-    weight, mask = jnp.full(4, per_token), jnp.array([True, True, True, False])
-    padded = [jnp.append(x, 0.0) for x in (old + jnp.log(jnp.array(ratio)), old)]
-    found = jax.grad(lambda x: jnp.sum(jnp.where(mask, term(x, padded[1], weight, mask), 0)))(
-        padded[0]
-    )
-    step = 1e-6
-    for t in range(3):
-        up, down = (
-            published(name, np.array(ratio) * np.exp(sign * step * (np.arange(3) == t)), A)
-            for sign in (1, -1)
-        )
-        assert found[t] == pytest.approx((up - down) / (2 * step), abs=1e-7)
-    assert found[3] == 0
-
-
-def test_the_smooth_gate_and_the_mask_are_as_published() -> None:
-    old, now = jnp.log(jnp.array([0.2, 0.6])), jnp.log(jnp.array([0.3, 0.5]))
-    s = 0.3 * 0.5 / (0.2 * 0.6)
-    live = jnp.ones(2, bool)
-    for A, power, rate in ((1.5, 2.0, 3.0), (-1.5, 3.0, 2.0)):
-        slope = jax.grad(lambda x, A=A: jnp.sum(terms.gamma_gate()(x, old, jnp.full(2, A), live)))(
-            now
-        )
-        np.testing.assert_allclose(slope, A * np.exp(rate) * s**power * np.exp(-rate * s))
-    mask = terms.divergence_mask(0.05, 0.15)
-    up = jax.grad(lambda x: jnp.sum(mask(x, old, jnp.ones(2), live)))(now)
-    down = jax.grad(lambda x: jnp.sum(mask(x, old, -jnp.ones(2), live)))(now)
-    np.testing.assert_allclose(up, [1.5, 0.5 / 0.6])  # it rose by 0.1, less than 0.15
-    np.testing.assert_allclose(down, [-1.5, 0.0])  # it fell by 0.1, more than 0.05
-
-
-def test_the_mask_by_divergence_is_as_published() -> None:
-    old, now = np.array([0.25, 0.25, 0.6, 1.0, 0.5]), np.array([0.5, 0.3, 0.2, 1.0, 1e-9])
-    split = old * np.log(old / now)
-    inside = old < 1
-    split[inside] += (1 - old[inside]) * np.log((1 - old[inside]) / (1 - now[inside]))
-    mask = terms.kl_mask(0.3, 0.1, ceiling=1.9)
-    for sign, side in ((1.0, (now > old) & (split > 0.1)), (-1.0, (now < old) & (split > 0.3))):
-        slope = jax.grad(
-            lambda x, w=sign: jnp.sum(mask(x, jnp.log(old), jnp.full(5, w), jnp.ones(5, bool)))
-        )(jnp.log(now))
-        expected = sign * np.where(side, 0, np.minimum(now / old, 1.9))
-        np.testing.assert_allclose(slope, expected, rtol=1e-12)
-        assert 0 < side.sum() < 5
-
-
-def test_a_ceiling_holds_large_ratios_of_bad_tokens_only() -> None:
-    ratio = jnp.array([0.5, 1.1, 2.0, 4.0])
-    plain, capped = terms.asymmetric_clip(0.2, 0.28), terms.asymmetric_clip(0.2, 0.28, ceiling=3.0)
-
-    def slope(term: Any, weight: float) -> Any:
-        return jax.grad(lambda x: jnp.sum(term(x, jnp.zeros(4), jnp.full(4, weight))))(
-            jnp.log(ratio)
-        )
-
-    np.testing.assert_array_equal(slope(capped, 1.0), slope(plain, 1.0))
-    bad = slope(plain, -1.0)
-    np.testing.assert_allclose(bad, [0, -1.1, -2, -4])
-    np.testing.assert_array_equal(slope(capped, -1.0), bad.at[3].set(0))
-    assert tokens.dapo(ceiling=3.0).term == terms.asymmetric_clip(0.2, 0.28, ceiling=3.0)
-
-
-def entropies(params: Any, batch: Any) -> Any:
-    log_prob = jax.nn.log_softmax(batch.observation @ params)
-    return -jnp.sum(jnp.exp(log_prob) * log_prob, axis=-1)
-
-
-def test_an_exact_entropy_has_the_mean_of_the_sampled_one_and_less_variance() -> None:
-    """Where the entropies are given, the surrogate differentiates them, and nothing else."""
-    exact_one = summed(silent, entropy=tokens.entropy_in_loss(0.5))
-
-    def estimate(params: Any, batch: Any) -> Any:
-        def surrogate(params: Any) -> Any:
-            x = pgjax.log_probs(PROBLEM.policy, params, batch)
-            fields = tokens.Batch(batch.log_prob, batch.mask, batch.reward, batch.group)
-            return tokens.surrogate(exact_one, x, fields, entropy=entropies(params, batch))
-
-        return jax.grad(surrogate)(params)
-
-    found = group_moments(estimate, MODEL, group_size=1)
-    sampled = summed(silent, entropy=tokens.sampled_entropy_in_loss(0.5))
-    of_samples = group_moments(sampled, MODEL, group_size=1)
-    np.testing.assert_allclose(found.mean, of_samples.mean, rtol=0, atol=1e-12)
-    assert found.total_variance < 0.5 * of_samples.total_variance
+def test_rows_of_padding_count_nowhere(expected: Any) -> None:
+    several = {name: NAMED[name] for name in COUPLED}
+    rows = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:7]), sampled())
+    for name, found in slopes(several, *rows).items():
+        np.testing.assert_allclose(found, expected[name][:7], rtol=0, atol=1e-12, err_msg=name)
 
 
 def test_entropies_are_cut_with_the_micro_batches_and_asked_for_by_name() -> None:
     log_prob, batch = sampled()
     each = tokens.rloo(entropy=tokens.entropy_in_loss(0.3))
-    entropy = jnp.where(batch.mask, jnp.arange(1.0, T + 1), jnp.nan)
+    mask = np.asarray(batch.mask)
+    entropy = jnp.asarray(np.where(mask, np.arange(1.0, T + 1), np.nan))
 
-    def slope(rows: slice, **options: Any) -> Any:
-        cut = jax.tree.map(lambda x: x[rows], (log_prob, batch, entropy))
-        return jax.grad(lambda h: tokens.surrogate(each, *cut[:2], entropy=h, **options))(cut[2])
+    @jax.jit
+    def run(*rows: Any) -> Any:
+        def slope(log_prob: Any, batch: Any, entropy: Any, shared: Any = None) -> Any:
+            return jax.grad(
+                lambda h: tokens.surrogate(each, log_prob, batch, entropy=h, weights=shared)
+            )(entropy)
 
-    whole = slope(slice(None))
-    shared = tokens.shared_weights(each, batch)
-    parts = [
-        slope(rows, weights=jax.tree.map(lambda x, r=rows: x[r], shared))
-        for rows in (slice(0, 3), slice(3, N))
-    ]
-    np.testing.assert_allclose(jnp.concatenate(parts), whole, rtol=0, atol=1e-14)
-    np.testing.assert_allclose(whole, np.where(batch.mask, 0.3 / 7, 0))
+        shared = tokens.shared_weights(each, rows[1])
+        cut = jax.tree.map(lambda x: x.reshape(2, 4, *x.shape[1:]), (*rows, shared))
+        return slope(*rows), jax.vmap(slope)(*cut)
+
+    whole, parts = run(log_prob, batch, entropy)
+    np.testing.assert_allclose(parts.reshape(N, T), whole, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(whole, np.where(mask, 0.3 / 7, 0))
     for estimator, given in ((each, None), (tokens.rloo(), entropy)):
         with pytest.raises(ValueError, match="entropy must"):
-            tokens.surrogate(estimator, log_prob, batch, entropy=given)
+            jax.eval_shape(
+                lambda x, e=estimator, h=given: tokens.surrogate(e, x, batch, entropy=h), log_prob
+            )
+    problem = three_tokens().problem
+    answers, _ = pgjax.enumeration.trajectories(problem)
+    answers = replace(answers, group=np.zeros(len(answers.mask), int))
     with pytest.raises(ValueError, match="entropy must be given"):
-        gradient(each, PROBLEM.policy, PROBLEM.params, three_answers())
-    assert tokens.metrics(each, log_prob, batch)["clipped"] == 0
-
-
-def three_answers() -> Any:
-    batch, _ = enumeration.trajectories(PROBLEM)
-    return replace(batch, group=jnp.zeros(len(batch.mask), int))
+        gradient(each, problem.policy, problem.params, answers)
+    assert jax.jit(tokens.metrics)(each, log_prob, batch)["clipped"] == 0
 
 
 def test_a_bonus_in_the_reward_is_whitened_with_the_rest() -> None:
     """REINFORCE++ charges before it whitens, so that a bonus twice as large is no new direction."""
     log_prob, batch = sampled()
-    zero = replace(batch, reward=jnp.zeros(N))
-    made = {
-        str(beta): tokens.reinforce_plus_plus(entropy=tokens.entropy_in_reward(beta), epsilon=0.0)
-        for beta in (1.0, 2.0)
-    }
-    found = slopes(made, log_prob, zero)
-    np.testing.assert_allclose(found["1.0"], found["2.0"], rtol=0, atol=1e-12)
-    assert np.abs(found["1.0"]).max() > 0.01
+    zero = replace(batch, reward=jnp.asarray(np.zeros(N)))
+    one, two = (
+        slopes({"++": tokens.reinforce_plus_plus(entropy=bonus, epsilon=0.0)}, log_prob, zero)["++"]
+        for bonus in (tokens.entropy_in_reward(1.0), tokens.entropy_in_reward(2.0))
+    )
+    np.testing.assert_allclose(one, two, rtol=0, atol=1e-12)
+    assert np.abs(one).max() > 0.01
 
 
 def test_bessel_s_correction_is_a_factor_of_the_deviation() -> None:
@@ -646,25 +356,27 @@ def test_where_the_policies_agree_every_term_is_the_score() -> None:
         *(terms.sigmoid_gate(1.0, 1.05), terms.gamma_gate(), terms.divergence_mask(0.1, 0.1)),
         terms.kl_mask(0.1, 0.1),
     )
-    for each, weight in ((by_answer, of_answer), (by_token, credit)):
-        made = {str(t): Estimator(lambda rows, log_prob, w=weight: jnp.asarray(w), t) for t in each}
-        for name, found in slopes(made, batch.log_prob, batch).items():
-            np.testing.assert_allclose(found, weight / N, rtol=0, atol=1e-12, err_msg=name)
+    weight = dict.fromkeys(by_answer, of_answer) | dict.fromkeys(by_token, credit)
+    made = {str(t): Estimator(lambda *_, w=w: jnp.asarray(w), t) for t, w in weight.items()}
+    found = slopes(made, batch.log_prob, batch)
+    for name, w in zip(made, weight.values(), strict=True):
+        np.testing.assert_allclose(found[name], w / N, rtol=0, atol=1e-12, err_msg=name)
 
 
 def test_half_precision_is_accumulated_in_single() -> None:
     wide = jax.tree.map(np.asarray, sampled(garbage=0.0))
     narrow = {"float64": jnp.bfloat16, "int64": np.int32, "bool": bool}
     with jax.enable_x64(False):
-        log_prob, batch = jax.tree.map(lambda x: jnp.asarray(x, narrow[x.dtype.name]), wide)
-        value = tokens.surrogate(NAMED["rloo"], log_prob, batch)
+        log_prob, batch = jax.tree.map(lambda x: x.astype(narrow[x.dtype.name]), wide)
+        value = jax.eval_shape(lambda *x: tokens.surrogate(NAMED["rloo"], *x), log_prob, batch)
     assert value.dtype == jnp.float32
 
 
 def test_ratios_that_would_overflow_stay_finite() -> None:
     _, batch = sampled()
-    far = replace(batch, log_prob=jnp.where(batch.mask, -900.0, jnp.nan))
-    near = jnp.where(batch.mask, -1e-3, jnp.nan)
+    mask = np.asarray(batch.mask)
+    far = replace(batch, log_prob=jnp.asarray(np.where(mask, -900.0, np.nan)))
+    near = jnp.asarray(np.where(mask, -1e-3, np.nan))
     for name, slope in slopes(NAMED, near, far).items():
         assert np.all(np.isfinite(slope)), name
 
@@ -729,10 +441,16 @@ def test_corrections_are_ratios_of_old_to_sampler() -> None:
         "sequence_mask": np.where((total >= low) & (total <= high), total, 0),
         "geometric_mask": np.where((mean >= low) & (mean <= high), ratio, 0),
     }
-    rows = as_trajectories(batch)
-    for name, values in expected.items():
-        bounds = (high,) if "truncation" in name else (low, high)
-        found = getattr(corrections, name)(*bounds)(rows, rows.log_prob)
+    bounds = {name: (high,) if "truncation" in name else (low, high) for name in expected}
+    made = {name: getattr(corrections, name)(*each) for name, each in bounds.items()}
+
+    @jax.jit
+    def correct(batch: Any) -> Any:
+        rows = as_trajectories(batch)
+        return {name: each(rows, rows.log_prob) for name, each in made.items()}
+
+    for name, found in correct(batch).items():
+        values = expected[name]
         np.testing.assert_allclose(
             np.where(mask, found, 0), np.where(mask, values, 0), rtol=1e-12, err_msg=name
         )
@@ -753,32 +471,34 @@ def test_averages_are_those_of_their_names() -> None:
         tokens.prompt_mean: np.mean(prompts),
         tokens.constant_length(9.0): total.sum() / 9 / live.sum(),
     }
-    for average, value in expected.items():
-        found = tokens.aggregate(jnp.asarray(np.where(mask, x, np.nan)), batch, average)
-        assert found == pytest.approx(value, rel=1e-12), average
+    averaged = jax.jit(lambda x, batch: [tokens.aggregate(x, batch, how) for how in expected])
+    found = averaged(jnp.asarray(np.where(mask, x, np.nan)), batch)
+    for number, (average, value) in zip(found, expected.items(), strict=True):
+        assert number == pytest.approx(value, rel=1e-12), average
 
 
 def test_the_mean_by_length_weighs_short_answers_rightly() -> None:
-    mask = jnp.zeros((2, 8), bool).at[:, 0].set(True).at[1, 1].set(True)
-    batch = tokens.Batch(-jnp.ones((2, 8)), mask, jnp.array([3.0, 0.0]), jnp.zeros(2, int))
-    credit = advantages.less_mean_by_length(as_trajectories(batch), batch.log_prob)
-    np.testing.assert_allclose(credit[:, 0], [2.0, -1.0])
+    mask = np.zeros((2, 8), bool)
+    mask[:, 0] = mask[1, 1] = True
+    batch = small(log_prob=np.full((2, 8), -1.0), mask=mask, reward=np.array([3.0, 0.0]))
+    (credit,) = credits([summed(advantages.less_mean_by_length)], as_trajectories(batch))
+    np.testing.assert_allclose(credit, [2.0, -1.0])
 
 
 def test_the_smallest_group_counts() -> None:
-    batch = small(group=jnp.array([0, 1]))
-    uneven = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), batch)
+    uneven = jax.tree.map(lambda x: np.concatenate([x, x[:1]]), small(group=np.array([0, 1])))
     with pytest.raises(ValueError, match="got 1 of group 1"):
         tokens.surrogate(tokens.rloo(), uneven.log_prob, uneven)
-    tokens.surrogate(tokens.reinforce(), uneven.log_prob, uneven)
+    tokens.shared_weights(tokens.reinforce(), uneven)
 
 
 def test_metrics_describe_the_batch() -> None:
     log_prob, batch = sampled()
-    estimator = tokens.dr_grpo(clip_low=0.01, clip_high=0.01)
-    found = tokens.metrics(estimator, log_prob, batch, entropy=-log_prob)
+    metrics = jax.jit(tokens.metrics)
+    estimator, entropy = tokens.dr_grpo(clip_low=0.01, clip_high=0.01), -np.asarray(log_prob)
+    found = metrics(estimator, log_prob, batch, entropy=entropy)
     mask = np.asarray(batch.mask)
-    difference = np.where(mask, np.asarray(log_prob - batch.log_prob), 0)
+    difference = np.where(mask, np.asarray(log_prob) - np.asarray(batch.log_prob), 0)
     ratio = np.exp(difference[mask])
     assert found["ratio_max"] == pytest.approx(ratio.max())
     assert found["kl_old"] == pytest.approx(np.mean(ratio - 1 - np.log(ratio)))
@@ -786,18 +506,23 @@ def test_metrics_describe_the_batch() -> None:
     size = of_answer.sum() ** 2 / (7 * (of_answer**2).sum())
     assert found["effective_sample_size"] == pytest.approx(size)
     assert 0.2 < found["clipped"] < 0.8
-    assert tokens.metrics(tokens.reinforce(), log_prob, batch)["clipped"] == 0
-    agree = replace(batch, reward=jnp.where(batch.group == 3, 1.0, batch.reward))
-    assert tokens.metrics(estimator, log_prob, agree)["silent_answers"] == pytest.approx(4 / 7)
+    assert metrics(tokens.reinforce(), log_prob, batch)["clipped"] == 0
+    agreed = np.where(np.asarray(batch.group) == 3, 1.0, np.asarray(batch.reward))
+    agree = metrics(estimator, log_prob, replace(batch, reward=agreed), entropy=entropy)
+    assert agree["silent_answers"] == pytest.approx(4 / 7)
     assert found["entropy"] == pytest.approx(-np.mean(np.asarray(log_prob)[mask]))
+
+
+def minus_one() -> Any:
+    return np.full((2, 3), -1.0)
 
 
 def small(**fields: Any) -> tokens.Batch:
     given = {
-        "log_prob": jnp.full((2, 3), -1.0),
-        "mask": jnp.ones((2, 3), bool),
-        "reward": jnp.arange(2.0),
-        "group": jnp.zeros(2, int),
+        "log_prob": np.full((2, 3), -1.0),
+        "mask": np.ones((2, 3), bool),
+        "reward": np.arange(2.0),
+        "group": np.zeros(2, int),
     }
     return tokens.Batch(**(given | fields))
 
@@ -805,22 +530,22 @@ def small(**fields: Any) -> tokens.Batch:
 @pytest.mark.parametrize(
     ("estimator", "fields", "error", "words"),
     [
-        (tokens.rloo(), {"group": jnp.arange(2)}, ValueError, "batch.group must have at least 2"),
+        (tokens.rloo(), {"group": np.arange(2)}, ValueError, "batch.group must have at least 2"),
         (tokens.grpo(), {"group": None}, ValueError, "batch.group must say which answers"),
         (tokens.pkpo(3), {}, ValueError, "batch.group must have at least 3 answers"),
         (tokens.pkpo(2, baseline="loo"), {}, ValueError, "must have at least 3 answers"),
         (
             tokens.rloo(),
-            {"mask": jnp.zeros((2, 3), bool)},
+            {"mask": np.zeros((2, 3), bool)},
             ValueError,
             "true for some tokens, got none",
         ),
-        (tokens.rloo(), {"mask": jnp.ones((2, 3))}, TypeError, "batch.mask must be boolean"),
-        (tokens.rloo(), {"mask": jnp.ones(3, bool)}, ValueError, r"batch.mask must have shape \[N"),
-        (tokens.rloo(), {"reward": jnp.ones(3)}, ValueError, "batch.reward must have shape"),
-        (tokens.rloo(), {"log_prob": jnp.ones((2, 3))}, ValueError, "batch.log_prob must be at"),
-        (tokens.rloo(), {"log_prob": jnp.full((2, 3), jnp.nan)}, ValueError, "at most 0, got nan"),
-        (tokens.rloo(), {"group": jnp.zeros(2)}, TypeError, "batch.group must be integers"),
+        (tokens.rloo(), {"mask": np.ones((2, 3))}, TypeError, "batch.mask must be boolean"),
+        (tokens.rloo(), {"mask": np.ones(3, bool)}, ValueError, r"batch.mask must have shape \[N"),
+        (tokens.rloo(), {"reward": np.ones(3)}, ValueError, "batch.reward must have shape"),
+        (tokens.rloo(), {"log_prob": np.ones((2, 3))}, ValueError, "batch.log_prob must be at"),
+        (tokens.rloo(), {"log_prob": np.full((2, 3), np.nan)}, ValueError, "at most 0, got nan"),
+        (tokens.rloo(), {"group": np.zeros(2)}, TypeError, "batch.group must be integers"),
         (tokens.remax(), {}, ValueError, "batch.value must hold"),
         (tokens.grpo(kl=tokens.kl_in_loss(0.1)), {}, ValueError, "batch.reference_log_prob must"),
         (
@@ -833,7 +558,7 @@ def small(**fields: Any) -> tokens.Batch:
     ],
 )
 def test_bad_batches_are_refused_by_name(estimator, fields, error, words) -> None:
-    good = jnp.full((2, 3), -1.0)
+    good: Any = np.full((2, 3), -1.0)
     with pytest.raises(error, match=words):
         tokens.surrogate(estimator, good, small(**fields))
 
@@ -869,24 +594,24 @@ def test_bad_batches_are_refused_by_name(estimator, fields, error, words) -> Non
             "aggregation must be a function",
         ),
         (
-            lambda: tokens.surrogate(tokens.rloo(), jnp.zeros((2, 4)), small()),
+            lambda: tokens.surrogate(tokens.rloo(), cast(Any, np.zeros((2, 4))), small()),
             ValueError,
             "log_prob must have shape",
         ),
         (
-            lambda: tokens.surrogate(tokens.rloo(), jnp.full((2, 3), 0.5), small()),
+            lambda: tokens.surrogate(tokens.rloo(), cast(Any, np.full((2, 3), 0.5)), small()),
             ValueError,
             "it is log p of the token",
         ),
         (
             lambda: tokens.surrogate(
-                tokens.rloo(), -jnp.ones((2, 3)), small(), weights=cast(Any, jnp.ones((2, 3)))
+                tokens.rloo(), minus_one(), small(), weights=cast(Any, np.ones((2, 3)))
             ),
             TypeError,
             "weights must be SharedWeights",
         ),
         (
-            lambda: tokens.surrogate(tokens.rloo(), -jnp.ones((2, 3)), cast(Any, {"mask": 1})),
+            lambda: tokens.surrogate(tokens.rloo(), minus_one(), cast(Any, {"mask": 1})),
             TypeError,
             "batch must be a pgjax.tokens.Batch",
         ),
@@ -897,28 +622,28 @@ def test_bad_arguments_are_refused_by_name(call, error, words) -> None:
         call()
 
 
-def test_traced_values_are_checked_on_demand() -> None:
-    run = pgjax.checked(lambda x, batch: tokens.surrogate(tokens.rloo(), x, batch))
-    run(-jnp.ones((2, 3)), small())
-    with pytest.raises(ValueError, match=r"must be at most 0, got 0\.5 at row 0, token 0"):
-        run(jnp.full((2, 3), 0.5), small())
+def test_log_probabilities_above_zero_are_refused_but_for_what_rounding_leaves() -> None:
+    """At once where they are known; under `checked`, with their place, where they are traced."""
+    highest = np.float32(256 * np.finfo(np.float32).eps)
+    accepted = np.full((2, 3), highest, np.float32)
+    refused = np.nextafter(accepted, np.float32(1))
+    below = np.full((2, 3), -1.0, np.float32)
+    batch = small(log_prob=below, reward=np.arange(2, dtype=np.float32))
+    checked = pgjax.checked(lambda x, batch: tokens.surrogate(tokens.reinforce(), x, batch))
 
+    def known(x: Any, batch: Any) -> Any:
+        return tokens.shared_weights(tokens.reinforce(), batch, x)
 
-def test_what_rounding_leaves_above_zero_is_a_log_probability() -> None:
-    highest = 256 * float(jnp.finfo(jnp.float32).eps)
-    accepted = jnp.full((2, 3), highest, jnp.float32)
-    refused = jnp.nextafter(accepted, jnp.ones_like(accepted))
-    batch = small(
-        log_prob=jnp.full((2, 3), -1.0, jnp.float32), reward=jnp.arange(2, dtype=jnp.float32)
-    )
-    for run in (tokens.surrogate, pgjax.checked(tokens.surrogate)):
-        run(tokens.rloo(), accepted, batch)
+    for run in (known, checked):
+        run(accepted, batch)
         with pytest.raises(ValueError, match="it is log p of the token"):
-            run(tokens.rloo(), refused, batch)
+            run(refused, batch)
+    with pytest.raises(ValueError, match=r"must be at most 0, got 0\.5 at row 0, token 0"):
+        checked(np.full((2, 3), 0.5, np.float32), batch)
 
 
 def test_a_group_of_one_that_is_not_known_beforehand_gets_no_weight() -> None:
-    batch = small(group=jnp.arange(2))
-    for estimator in (tokens.rloo(), tokens.grpo(), tokens.opo(), tokens.maxrl()):
-        slope = jax.jit(jax.grad(lambda x, b, e=estimator: tokens.surrogate(e, x, b)))
-        np.testing.assert_array_equal(slope(batch.log_prob, batch), 0)
+    batch = small(group=np.arange(2))
+    made = {str(e): e for e in (tokens.rloo(), tokens.grpo(), tokens.opo(), tokens.maxrl())}
+    for name, slope in slopes(made, batch.log_prob, batch).items():
+        np.testing.assert_array_equal(slope, 0, err_msg=name)

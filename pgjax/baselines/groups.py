@@ -4,6 +4,7 @@ Baselines by group need one function only: the sum over each row's group.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -112,6 +113,11 @@ def _labelled(x: Array, *, ids: Array | np.ndarray, num_groups: int) -> Array:
         raise ValueError(
             f"ids must have shape [N] = {x.shape[:1]}, one for each trajectory, got {ids.shape}"
         )
+    return _sum_over_groups(x, ids, num_groups)
+
+
+@partial(jax.jit, static_argnums=2)  # traced once for all the sums of a program
+def _sum_over_groups(x: Array, ids: Array, num_groups: int) -> Array:
     sums = jax.ops.segment_sum(x, ids, num_segments=num_groups)
     place = jnp.where(ids < 0, num_groups, ids)  # a negative index would count from the end
     return sums.at[place].get(mode="fill", fill_value=jnp.nan)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -55,9 +56,14 @@ def as_trajectories(batch: Batch) -> Trajectory:
     Bias: none.
     """
     check_batch(batch)
-    mask = jnp.asarray(batch.mask)
+    return _as_trajectories(jax.tree.map(jnp.asarray, batch))
+
+
+@jax.jit  # traced once for all the estimators of a program, and one program outside jit
+def _as_trajectories(batch: Batch) -> Trajectory:
+    mask = batch.mask
     N, T = mask.shape
-    reward = jnp.asarray(batch.reward)
+    reward = batch.reward
     dtype = accumulation_dtype(reward)
     is_last = mask & (jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1] == 1)
     reward = jnp.where(is_last if reward.ndim == 1 else mask, _by_token(reward, (N, T)), 0)
@@ -66,15 +72,15 @@ def as_trajectories(batch: Batch) -> Trajectory:
         observation=jnp.zeros((N, T, 0), dtype),
         action=jnp.zeros((N, T), jnp.int32),
         reward=reward.astype(dtype),
-        log_prob=jnp.asarray(batch.log_prob),
+        log_prob=batch.log_prob,
         terminated=is_last,
         truncated=jnp.zeros((N, T), bool),
         mask=mask,
         final_observation=jnp.zeros((N, 0), dtype),
-        value=None if value is None else _by_token(jnp.asarray(value), (N, T)),
-        group=None if batch.group is None else jnp.asarray(batch.group),
-        reference_log_prob=_optional(batch.reference_log_prob),
-        sampler_log_prob=_optional(batch.sampler_log_prob),
+        value=None if value is None else _by_token(value, (N, T)),
+        group=batch.group,
+        reference_log_prob=batch.reference_log_prob,
+        sampler_log_prob=batch.sampler_log_prob,
     )
 
 
@@ -153,7 +159,3 @@ def check_log_prob(name: str, value: Any, mask: Any) -> None:
 def _by_token(x: Array, shape: tuple[int, int]) -> Array:
     """[N] or [N, T] -> [N, T]."""
     return jnp.broadcast_to(x[:, None] if x.ndim == 1 else x, shape)
-
-
-def _optional(x: Any) -> Array | None:
-    return None if x is None else jnp.asarray(x)

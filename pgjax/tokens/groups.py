@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from pgjax.baselines import Groups, labelled
 from pgjax.core.validation import is_concrete
@@ -27,14 +29,11 @@ def groups_of(batch: Trajectory, smallest: int = 1) -> Groups:
             "batch.group must say which answers belong to one prompt, got None; "
             "for eight answers to each prompt, one after another: group=jnp.arange(N) // 8"
         )
-    live = jnp.any(batch.mask, axis=1)
-    label = jnp.where(live, batch.group, jnp.iinfo(batch.group.dtype).max)
-    N = label.shape[0]
-    _, index = jnp.unique(label, return_inverse=True, size=N)
-    groups = labelled(index.reshape(N), num_groups=N)
-    if not is_concrete(label, live):
+    index = _number_groups(batch.mask, batch.group)
+    groups = labelled(index, num_groups=index.shape[0])
+    if not is_concrete(batch.mask, batch.group):
         return replace(groups, smallest=None)
-    label = np.asarray(label)[np.asarray(live)]
+    label = np.asarray(batch.group)[np.asarray(batch.mask).any(axis=1)]
     names, counts = np.unique(label, return_counts=True)
     if len(counts) and counts.min() < smallest:
         raise ValueError(
@@ -42,3 +41,11 @@ def groups_of(batch: Trajectory, smallest: int = 1) -> Groups:
             f"got {counts.min()} of group {names[counts.argmin()]}; draw more answers, or drop it"
         )
     return replace(groups, smallest=int(counts.min()) if len(counts) else None)
+
+
+@jax.jit  # traced once for all the estimators of a program, and one program outside jit
+def _number_groups(mask: Array, group: Array) -> Array:
+    """[N] the groups as 0, 1, …, in the order of their names; rows without live tokens last."""
+    label = jnp.where(jnp.any(mask, axis=1), group, jnp.iinfo(group.dtype).max)
+    _, index = jnp.unique(label, return_inverse=True, size=label.shape[0])
+    return index.reshape(label.shape)
