@@ -32,7 +32,9 @@ from pgjax import (
     terms,
     weights,
 )
+from pgjax.core.scores import weighted_score
 from pgjax.terms import divergences, sequences
+from tests import shared
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -315,14 +317,27 @@ WRONG_SCORES: dict[str, Estimate] = {
 MISTAKEN = [*MISTAKES, *WRONG_SCORES]
 
 
-def expectations(estimates: dict[str, Estimate], table: np.ndarray, K: int) -> dict[str, Any]:
+def in_one_pass(many: list[Estimator], params: Any, batch: Trajectory) -> Any:
+    """[E, ...] the gradient of each estimator, from one pass over the policy and its scores.
+
+    That this is `pgjax.gradient` is seen where a batch is padded.
+    """
+    log_prob = pgjax.log_probs(POLICY, params, batch)
+    each = jnp.stack([estimators.score_weights(e, batch, log_prob) for e in many])
+    return jax.vmap(lambda one: weighted_score(POLICY, params, batch, one))(each)
+
+
+def expectations(
+    many: dict[str, Estimator], others: dict[str, Estimate], table: np.ndarray, K: int
+) -> dict[str, Any]:
     """Every estimate's exact expectation for batches of K, in one pass over all batches."""
 
     def all_of_them(params: Any, batch: Trajectory) -> list[Any]:
-        return [jnp.ravel(estimate(params, batch)) for estimate in estimates.values()]
+        found = [estimate(params, batch) for estimate in others.values()]
+        return [in_one_pass([*many.values()], params, batch), *found]
 
     found = enumeration.moments(all_of_them, Problem(MDP, POLICY, table, HORIZON), batch_size=K)
-    return dict(zip(estimates, found.mean.reshape(len(estimates), -1), strict=True))
+    return dict(zip((*many, *others), found.mean.reshape(-1, table.size), strict=True))
 
 
 def estimate_of(estimator: Estimator) -> Estimate:
@@ -342,19 +357,13 @@ def means(strict: None, table: np.ndarray) -> dict[str, np.ndarray]:
     """Exact expectations of the rows and of the mistakes."""
     found = {}
     for K in (1, 2):
-        estimates = {
-            name: estimate_of(row.make(HORIZON))
-            for name, row in ROWS.items()
-            if row.batch_size == K
-        }
+        many = {n: row.make(HORIZON) for n, row in ROWS.items() if row.batch_size == K}
         for name, (size, weigh) in MISTAKES.items():
             if size == K:
-                estimates[f"not {name}"] = estimate_of(
-                    score(lambda batch, log_prob, weigh=weigh: weigh(batch))
-                )
-        if K == 1:
-            estimates |= {f"not {name}": estimate for name, estimate in WRONG_SCORES.items()}
-        found |= expectations(estimates, table, K)
+                many[f"not {name}"] = score(lambda batch, log_prob, weigh=weigh: weigh(batch))
+        others = WRONG_SCORES if K == 1 else {}
+        others = {f"not {name}": estimate for name, estimate in others.items()}
+        found |= expectations(many, others, table, K)
     return found
 
 
@@ -384,10 +393,9 @@ def test_the_biased_rows_are_not_unbiased(
     assert np.max(np.abs(means[name] - truth[0])) > 1e-2 * np.linalg.norm(truth[0])
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
-def test_a_batch_mean_with_its_own_sample_shrinks_the_gradient_exactly(
-    size: int, table: np.ndarray
-) -> None:
+def test_a_batch_mean_with_its_own_sample_shrinks_the_gradient_exactly(table: np.ndarray) -> None:
+    """Of three; the table of estimators has it of two."""
+    size = 3
     estimator = pgjax.reinforce(GAMMA, baseline=baselines.batch_mean)
     bandit = tabular.two_armed_bandit(GAMMA)
     problem = Problem(bandit, pgjax.tabular_softmax(3, 2), table[:3], horizon=1)
@@ -400,14 +408,12 @@ def test_a_batch_mean_with_its_own_sample_shrinks_the_gradient_exactly(
 def test_the_importance_ratio_is_biased_off_policy_and_its_weights_do_not_know(
     table: np.ndarray, truth: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    estimate = estimate_of(ROWS["importance_ratio"].make(HORIZON))
-    elsewhere = 2 * table[:, ::-1]
-
-    def off_policy(behaviour: Any, batch: Trajectory) -> Any:
-        return estimate(jnp.asarray(table), batch)
-
-    found = enumeration.moments(off_policy, Problem(MDP, POLICY, elsewhere, HORIZON))
-    assert np.max(np.abs(found.mean - truth[0])) > 1e-2 * np.linalg.norm(truth[0])
+    estimator = ROWS["importance_ratio"].make(HORIZON)
+    elsewhere = Problem(MDP, POLICY, 2 * table[:, ::-1], HORIZON)
+    batch, probability = enumeration.trajectories(elsewhere)
+    each = pgjax.per_trajectory_gradients(estimator, POLICY, jnp.asarray(table), batch)
+    mean = np.tensordot(probability, np.asarray(each), 1).ravel()
+    assert np.max(np.abs(mean - truth[0])) > 1e-2 * np.linalg.norm(truth[0])
 
 
 def public(module: Any) -> set[str]:
@@ -444,22 +450,23 @@ DERIVATIONS = (pgjax.surrogate, pgjax.gradient, pgjax.per_trajectory_gradients)
 SURROGATE, GRADIENT, EACH = range(3)
 
 
-def derived(
-    T: int, derivations: tuple[Callable, ...] = DERIVATIONS
-) -> Callable[[Any, Trajectory], dict[str, Any]]:
+@jax.jit
+def derive(params: Any, batch: Trajectory) -> dict[str, Any]:
     """The derivations of every row, compiled together."""
-
-    @jax.jit
-    def derive(params: Any, batch: Trajectory) -> dict[str, Any]:
-        return {
-            name: tuple(derive(row.make(T), POLICY, params, batch) for derive in derivations)
-            for name, row in ROWS.items()
-        }
-
-    return derive
+    return {
+        name: tuple(derive(row.make(HORIZON), POLICY, params, batch) for derive in DERIVATIONS)
+        for name, row in ROWS.items()
+    }
 
 
-derive_three = derived(3)
+def derived(table: np.ndarray, batch: Trajectory) -> dict[str, Any]:
+    return jax.device_get(derive(jnp.asarray(table), batch))
+
+
+@jax.jit
+def gradients(params: Any, batch: Trajectory) -> Any:
+    """[E, ...] of every row, for any number of steps."""
+    return in_one_pass([row.make(batch.reward.shape[1]) for row in ROWS.values()], params, batch)
 
 
 @pytest.fixture(scope="module")
@@ -467,19 +474,19 @@ def episodes(strict: None, table: np.ndarray) -> Trajectory:
     batch, _ = enumeration.trajectories(Problem(MDP, POLICY, table, HORIZON))
     lasts = np.sum(batch.mask, axis=1)
     rows = np.concatenate([np.flatnonzero(lasts == n)[[0, -1]] for n in (1, 2, 3)])
-    chosen = jax.tree.map(lambda x: jnp.asarray(x[rows]), batch)
+    chosen = shared.rows(batch, rows)
     assert sorted(np.sum(chosen.mask, axis=1)) == [1, 1, 2, 2, 3, 3]
-    assert not np.all(np.any(chosen.terminated, axis=1))
+    assert not np.all(np.any(np.asarray(chosen.terminated), axis=1))
     return replace(
         chosen,
-        value=chosen.observation @ jnp.asarray(CRITIC),
-        final_value=jnp.arange(1.0, 7.0),
+        value=jnp.asarray(np.asarray(chosen.observation) @ CRITIC),
+        final_value=jnp.asarray(np.arange(1.0, 7.0)),
     )
 
 
 @pytest.fixture(scope="module")
 def results(episodes: Trajectory, table: np.ndarray) -> dict[str, Any]:
-    return derive_three(jnp.asarray(table), episodes)
+    return derived(table, episodes)
 
 
 @each_row
@@ -495,65 +502,80 @@ def test_a_loss_vmapped_over_single_trajectories_would_lose_the_coupling(
     episodes: Trajectory, table: np.ndarray, results: dict[str, Any]
 ) -> None:
     estimate = estimate_of(ROWS["batch_mean"].make(3))
-    alone = jax.vmap(
-        lambda one: estimate(jnp.asarray(table), jax.tree.map(lambda x: x[None], one))
-    )(episodes)
+    single = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:, None]), episodes)
+    alone = jax.jit(jax.vmap(estimate, (None, 0)))(jnp.asarray(table), single)
     np.testing.assert_array_equal(alone, np.zeros((6, 4, 2)))  # each is its own mean
     assert np.max(np.abs(results["batch_mean"][GRADIENT])) > 1e-2
+
+
+DIRECTION = np.random.default_rng(5).normal(size=(4, 2))
+H = 1e-5  # the central difference is off by H² f''' / 6 + eps f / H, below 1e-8 here
+ORDER = np.array([3, 2, 5, 4, 0, 1])  # pairs stay pairs, for those that compare within them
+
+
+@pytest.fixture(scope="module")
+def changed(episodes: Trajectory, table: np.ndarray) -> dict[str, Any]:
+    """As `results`, of other parameters, and of the episodes with something changed."""
+    reward, mask = (np.array(x) for x in (episodes.reward, episodes.mask))
+    reward[0, 0], mask[5] = np.nan, False
+    return {
+        "ahead": derived(table + H * DIRECTION, episodes),
+        "behind": derived(table - H * DIRECTION, episodes),
+        "moved": derived(table, shared.rows(episodes, ORDER)),
+        "spoiled": derived(table, spoiled(episodes)),
+        "spoiled before the end": derived(table, replace(episodes, reward=jnp.asarray(reward))),
+        "without the last": derived(table, spoiled(replace(episodes, mask=jnp.asarray(mask)))),
+    }
 
 
 # The truncated ratio is held constant, on purpose: its surrogate's value moves otherwise.
 @pytest.mark.parametrize("name", [name for name in ROWS if name != "truncated_ratio"])
 def test_the_gradient_is_that_of_the_surrogate_by_finite_differences(
-    name: str, episodes: Trajectory, table: np.ndarray, results: dict[str, Any]
+    name: str, results: dict[str, Any], changed: dict[str, Any]
 ) -> None:
-    direction = np.random.default_rng(5).normal(size=(4, 2))
-    h = 1e-5  # the central difference is off by h² f''' / 6 + eps f / h, below 1e-8 here
-    ahead, behind = (
-        derive_three(jnp.asarray(table + s * h * direction), episodes) for s in (1, -1)
-    )
     # No weight in the table depends on the parameters, so this holds for each of them.
-    slope = (ahead[name][SURROGATE] - behind[name][SURROGATE]) / (2 * h)
-    found = np.sum(np.asarray(results[name][GRADIENT]) * direction)
+    slope = (changed["ahead"][name][SURROGATE] - changed["behind"][name][SURROGATE]) / (2 * H)
+    found = np.sum(results[name][GRADIENT] * DIRECTION)
     np.testing.assert_allclose(found, slope, rtol=0, atol=1e-8)
 
 
 @each_row
 def test_permuting_trajectories_permutes_their_gradients_and_keeps_the_mean(
-    name: str, episodes: Trajectory, table: np.ndarray, results: dict[str, Any]
+    name: str, results: dict[str, Any], changed: dict[str, Any]
 ) -> None:
-    order = np.array([3, 2, 5, 4, 0, 1])  # pairs stay pairs, for those that compare within them
-    moved = derive_three(jnp.asarray(table), jax.tree.map(lambda x: x[order], episodes))[name]
-    np.testing.assert_allclose(moved[EACH], results[name][EACH][order], rtol=0, atol=1e-13)
+    moved = changed["moved"][name]
+    np.testing.assert_allclose(moved[EACH], results[name][EACH][ORDER], rtol=0, atol=1e-13)
     np.testing.assert_allclose(moved[GRADIENT], results[name][GRADIENT], rtol=0, atol=1e-13)
     np.testing.assert_allclose(moved[SURROGATE], results[name][SURROGATE], rtol=0, atol=1e-13)
 
 
 def spoiled(batch: Trajectory) -> Trajectory:
     """Garbage wherever no episode lasts: NaN, infinity, actions and flags that make no sense."""
-    dead = ~batch.mask
-    return replace(
-        batch,
-        observation=jnp.where(dead[..., None], jnp.nan, batch.observation),
-        action=jnp.where(dead, 10**6, batch.action),
-        reward=jnp.where(dead, jnp.inf, batch.reward),
-        log_prob=jnp.where(dead, -jnp.inf, batch.log_prob),
-        terminated=batch.terminated ^ dead,
-        truncated=batch.truncated ^ dead,
-        value=None if batch.value is None else jnp.where(dead, jnp.nan, batch.value),
-        final_observation=jnp.full_like(batch.final_observation, jnp.nan),
+    whole = jax.tree.map(np.asarray, batch)
+    dead = ~whole.mask
+    ended = np.any(whole.terminated, axis=1)
+    found = replace(
+        whole,
+        observation=np.where(dead[..., None], np.nan, whole.observation),
+        action=np.where(dead, 10**6, whole.action).astype(whole.action.dtype),
+        reward=np.where(dead, np.inf, whole.reward),
+        log_prob=np.where(dead, -np.inf, whole.log_prob),
+        terminated=whole.terminated ^ dead,
+        truncated=whole.truncated ^ dead,
+        value=None if whole.value is None else np.where(dead, np.nan, whole.value),
+        final_observation=np.full_like(whole.final_observation, np.nan),
         final_value=None
-        if batch.final_value is None
-        else jnp.where(jnp.any(batch.terminated, axis=1), jnp.nan, batch.final_value),
+        if whole.final_value is None
+        else np.where(ended, np.nan, whole.final_value),
     )
+    return jax.tree.map(jnp.asarray, found)
 
 
 @each_row
 def test_garbage_after_the_end_changes_no_bit(
-    name: str, episodes: Trajectory, table: np.ndarray, results: dict[str, Any]
+    name: str, results: dict[str, Any], changed: dict[str, Any]
 ) -> None:
-    found = derive_three(jnp.asarray(table), spoiled(episodes))[name]
-    for one, other in zip(found, results[name], strict=True):
+    for one, other in zip(changed["spoiled"][name], results[name], strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -574,10 +596,14 @@ def test_weights_and_terms_are_given_zeros_after_the_end(
     batch = replace(episodes, action_value=episodes.value, next_value=episodes.value)
     dirty = spoiled(batch)
     dirty = replace(dirty, action_value=dirty.value, next_value=dirty.value)
-    found = pgjax.surrogate(Estimator(credit, term), POLICY, jnp.asarray(table), dirty)
 
+    @jax.jit
+    def run(params: Any, dirty: Trajectory, batch: Trajectory) -> Any:
+        found = pgjax.surrogate(Estimator(credit, term), POLICY, params, dirty)
+        return found, pgjax.log_probs(POLICY, params, batch)
+
+    found, log_prob = run(jnp.asarray(table), dirty, batch)
     live = np.asarray(batch.mask)
-    log_prob = pgjax.log_probs(POLICY, jnp.asarray(table), batch)
     given = [log_prob, *(getattr(batch, name) for name in names)]
     sums = [np.sum(np.where(live, x, 0), 1) for x in given]
     weight = sum((k + 1) * x for k, x in enumerate(sums))
@@ -587,12 +613,8 @@ def test_weights_and_terms_are_given_zeros_after_the_end(
 
 
 @each_row
-def test_garbage_before_the_end_does_change_the_result(
-    name: str, episodes: Trajectory, table: np.ndarray
-) -> None:
-    reward = episodes.reward.at[0, 0].set(jnp.nan)
-    found = derive_three(jnp.asarray(table), replace(episodes, reward=reward))[name]
-    assert np.any(np.isnan(found[GRADIENT]))
+def test_garbage_before_the_end_does_change_the_result(name: str, changed: dict[str, Any]) -> None:
+    assert np.any(np.isnan(changed["spoiled before the end"][name][GRADIENT]))
 
 
 @pytest.fixture(scope="module")
@@ -600,12 +622,13 @@ def padded_results(episodes: Trajectory, table: np.ndarray) -> dict[str, Any]:
     """The same episodes in five columns, the last two of them garbage."""
 
     def wider(x: Any) -> Any:
-        return jnp.pad(x, ((0, 0), (0, 2)) + ((0, 0),) * (x.ndim - 2))
+        return np.pad(np.asarray(x), ((0, 0), (0, 2)) + ((0, 0),) * (x.ndim - 2))
 
     fields = ("observation", "action", "reward", "log_prob", "terminated", "truncated", "mask",
               "value")  # fmt: skip
     wide = replace(episodes, **{name: wider(getattr(episodes, name)) for name in fields})
-    return derived(5, (pgjax.gradient,))(jnp.asarray(table), spoiled(wide))
+    found = gradients(jnp.asarray(table), spoiled(wide))
+    return dict(zip(ROWS, np.asarray(found), strict=True))
 
 
 @each_row
@@ -613,16 +636,14 @@ def test_padding_to_more_steps_changes_nothing(
     name: str, results: dict[str, Any], padded_results: dict[str, Any]
 ) -> None:
     # Another number of columns may sum in another order: a few eps of numbers below ten.
-    (found,) = padded_results[name]
-    np.testing.assert_allclose(found, results[name][GRADIENT], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(padded_results[name], results[name][GRADIENT], rtol=0, atol=1e-13)
 
 
 @each_row
 def test_an_empty_row_counts_in_the_mean_and_adds_nothing(
-    name: str, episodes: Trajectory, table: np.ndarray
+    name: str, changed: dict[str, Any]
 ) -> None:
-    gone = replace(episodes, mask=episodes.mask.at[5].set(False))
-    found = derive_three(jnp.asarray(table), spoiled(gone))[name]
+    found = changed["without the last"][name]
     np.testing.assert_array_equal(found[EACH][5], np.zeros((4, 2)))
     assert np.all(np.isfinite(found[GRADIENT]))
     np.testing.assert_allclose(found[GRADIENT], found[EACH].mean(0), rtol=0, atol=1e-14)
@@ -631,11 +652,14 @@ def test_an_empty_row_counts_in_the_mean_and_adds_nothing(
 def test_no_step_at_all_gives_a_zero_gradient(episodes: Trajectory, table: np.ndarray) -> None:
     fields = ("observation", "action", "reward", "log_prob", "terminated", "truncated", "mask",
               "value")  # fmt: skip
-    none = replace(episodes, **{name: getattr(episodes, name)[:, :0] for name in fields})
-    for name, (value, gradient, each) in derived(0)(jnp.asarray(table), none).items():
-        assert value == 0, name
-        np.testing.assert_array_equal(gradient, np.zeros((4, 2)))
-        np.testing.assert_array_equal(each, np.zeros((6, 4, 2)))
+    none = {name: jnp.asarray(np.asarray(getattr(episodes, name))[:, :0]) for name in fields}
+    batch, params = replace(episodes, **none), jnp.asarray(table)
+    np.testing.assert_array_equal(gradients(params, batch), np.zeros((len(ROWS), 4, 2)))
+    estimator = ROWS["leave_one_out"].make(0)
+    value, gradient, each = (derive(estimator, POLICY, params, batch) for derive in DERIVATIONS)
+    assert value == 0
+    np.testing.assert_array_equal(gradient, np.zeros((4, 2)))
+    np.testing.assert_array_equal(each, np.zeros((6, 4, 2)))
 
 
 def test_on_policy_the_importance_ratio_has_the_gradient_of_the_score(
@@ -652,32 +676,38 @@ def test_the_gradient_has_the_dtype_of_the_parameters(
     assert all(x.dtype == jnp.float64 for x in jax.tree.leaves(results))
 
     def cast(x: Any) -> Any:
-        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+        return np.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
-    derive = derived(3, (pgjax.gradient,))
-    found = derive(jnp.asarray(table, dtype), jax.tree.map(cast, episodes))
-    for name, (gradient,) in found.items():
-        assert gradient.dtype == dtype, name
+    found = gradients(np.asarray(table, dtype), jax.tree.map(cast, episodes))
+    assert found.dtype == dtype  # under strict promotion they could not be stacked otherwise
+    for name, gradient in zip(ROWS, np.asarray(found), strict=True):
         # Sums of three terms of size ten in a mean of six: a hundred eps is ample.
         bound = 100 * float(jnp.finfo(dtype).eps)
-        np.testing.assert_allclose(gradient, results[name][GRADIENT], rtol=bound, atol=bound)
+        np.testing.assert_allclose(
+            gradient, results[name][GRADIENT], rtol=bound, atol=bound, err_msg=name
+        )
 
 
 def test_weights_are_constants_even_if_they_depend_on_the_parameters(
     episodes: Trajectory, table: np.ndarray
 ) -> None:
-    params = jnp.asarray(table)
-    log_prob = pgjax.log_probs(POLICY, params, episodes)
     depending = score(lambda batch, log_prob: log_prob**2)
-    constant = score(lambda batch, _: log_prob**2)
-    one, other = (pgjax.gradient(e, POLICY, params, episodes) for e in (depending, constant))
+
+    @jax.jit
+    def run(params: Any, episodes: Trajectory) -> Any:
+        log_prob = pgjax.log_probs(POLICY, jax.lax.stop_gradient(params), episodes)
+        constant = score(lambda batch, _: log_prob**2)
+        slope = jax.grad(lambda params: pgjax.surrogate(depending, POLICY, params, episodes))
+        return slope(params), *(
+            derive(estimator, POLICY, params, episodes)
+            for derive in (pgjax.gradient, pgjax.per_trajectory_gradients)
+            for estimator in (depending, constant)
+        )
+
+    slope, one, other, each, other_each = run(jnp.asarray(table), episodes)
     np.testing.assert_array_equal(one, other)
-    ascent = jax.grad(lambda params: pgjax.surrogate(depending, POLICY, params, episodes))(params)
-    np.testing.assert_allclose(ascent, other, rtol=0, atol=1e-13)
-    one, other = (
-        pgjax.per_trajectory_gradients(e, POLICY, params, episodes) for e in (depending, constant)
-    )
-    np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(slope, other, rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(each, other_each)
 
 
 def test_log_probs_are_those_of_the_policy_and_zero_after_the_end(
@@ -691,9 +721,12 @@ def test_log_probs_are_those_of_the_policy_and_zero_after_the_end(
         np.testing.assert_allclose(found[i, t], expected, rtol=0, atol=1e-14)
 
 
-def test_an_observation_may_be_a_tree(episodes: Trajectory, table: np.ndarray) -> None:
+def test_an_observation_may_be_a_tree(
+    episodes: Trajectory, table: np.ndarray, results: dict[str, Any]
+) -> None:
     def split(x: Any) -> dict[str, Any]:
-        return {"left": x[..., :2], "right": x[..., 2:]}
+        x = np.asarray(x)
+        return {"left": jnp.asarray(x[..., :2]), "right": jnp.asarray(x[..., 2:])}
 
     policy = pgjax.softmax_policy(
         lambda key, observation: jnp.zeros((4, 2)),
@@ -704,10 +737,8 @@ def test_an_observation_may_be_a_tree(episodes: Trajectory, table: np.ndarray) -
         observation=split(episodes.observation),
         final_observation=split(episodes.final_observation),
     )
-    estimator = pgjax.rloo(GAMMA)
-    found = pgjax.gradient(estimator, policy, jnp.asarray(table), batch)
-    expected = pgjax.gradient(estimator, POLICY, jnp.asarray(table), episodes)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+    found = pgjax.gradient(pgjax.rloo(GAMMA), policy, jnp.asarray(table), batch)
+    np.testing.assert_allclose(found, results["rloo"][GRADIENT], rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -723,87 +754,88 @@ def test_new_data_of_the_same_shape_does_not_recompile(
     def compiled(params: Any, discount: Any, batch: Trajectory) -> Any:
         return derive(pgjax.rloo(discount), POLICY, params, batch)
 
+    more = replace(episodes, reward=jnp.asarray(np.asarray(episodes.reward) + 1.0))
     first = compiled(jnp.asarray(table), jnp.asarray(0.8), episodes)
-    second = compiled(
-        jnp.asarray(table + 1.0), jnp.asarray(0.9), replace(episodes, reward=episodes.reward + 1.0)
-    )
+    second = compiled(jnp.asarray(table + 1.0), jnp.asarray(0.9), more)
     assert np.any(np.asarray(first) != np.asarray(second))
 
 
 # Truncation against termination.
 
 
-def cut_after(horizon: int, remaining: int | None, table: np.ndarray) -> tuple[Any, np.ndarray]:
-    """E[reward-to-go of episodes cut at `horizon`, V with `remaining` steps after it], and V."""
-    values = exact.state_values(Problem(MDP, POLICY, table, remaining))
-    value = values if remaining is None else values[0]
+CUT = 2
+LONGER: tuple[int | None, ...] = (HORIZON, None)
+
+
+@pytest.fixture(scope="module")
+def cut_after_two_steps(strict: None, table: np.ndarray) -> dict[int | None, np.ndarray]:
+    """E[reward-to-go of episodes that are cut, with V of the rest of a longer task after them]."""
+    value = [exact.state_values(Problem(MDP, POLICY, table, HORIZON - CUT))[0]]
+    value += [exact.state_values(Problem(MDP, POLICY, table, None))]
+    # Even a terminal state gets a value here: it must not be read.
+    known = jnp.asarray(np.where(MDP.terminal, 1e3, np.stack(value)))
 
     def estimate(params: Any, batch: Trajectory) -> Any:
-        # Even a terminal state gets a value here: it must not be read.
-        final_value = batch.final_observation @ jnp.asarray(np.where(MDP.terminal, 1e3, value))
-        complete = replace(batch, final_value=final_value)
-        return pgjax.gradient(pgjax.reward_to_go(GAMMA), POLICY, params, complete)
+        def completed(value: Any) -> Any:
+            complete = replace(batch, final_value=batch.final_observation @ value)
+            return pgjax.gradient(pgjax.reward_to_go(GAMMA), POLICY, params, complete)
 
-    return enumeration.moments(estimate, Problem(MDP, POLICY, table, horizon)).mean, value
+        return jax.vmap(completed)(known)
+
+    found = enumeration.moments(estimate, Problem(MDP, POLICY, table, CUT)).mean
+    return dict(zip(LONGER, found.reshape(2, -1), strict=True))
 
 
-@pytest.mark.parametrize("longer", [5, None])
+@pytest.mark.parametrize("longer", LONGER)
 def test_a_right_final_value_completes_the_gradient_of_the_steps_before_the_cut(
-    longer: int | None, table: np.ndarray
+    longer: int | None, table: np.ndarray, cut_after_two_steps: dict[int | None, np.ndarray]
 ) -> None:
-    # ∇J of the longer objective splits at the cut H: the scores before it, weighed with returns
-    # that V completes, and γ^H E[∇V(s_H)] for the decisions after it, of which the batch has none.
-    # The second part is the gradient of an MDP that starts where the episodes were cut.
-    horizon = 2
-    remaining = None if longer is None else longer - horizon
-    found, _ = cut_after(horizon, remaining, table)
+    # ∇J of the longer objective splits at the cut: the scores before it, weighed with returns
+    # that V completes, and γ^CUT E[∇V(s_CUT)] for the decisions after it, of which the batch has
+    # none. The second part is the gradient of an MDP that starts where the episodes were cut.
+    found = cut_after_two_steps[longer]
+    remaining = None if longer is None else longer - CUT
     probability = exact.action_probabilities(Problem(MDP, POLICY, table, 1))
     step = np.einsum("sa,sat->st", probability, MDP.transition)
     alive = MDP.initial
-    for _ in range(horizon):
+    for _ in range(CUT):
         alive = np.where(MDP.terminal, 0, alive @ step)
     later = exact.gradient(
         Problem(replace(MDP, initial=alive / alive.sum()), POLICY, table, remaining)
     )
     whole = exact.gradient(Problem(MDP, POLICY, table, longer))
-    expected = whole - GAMMA**horizon * alive.sum() * later
+    expected = whole - GAMMA**CUT * alive.sum() * later
     np.testing.assert_allclose(found, expected.ravel(), rtol=0, atol=TOLERANCE)
     # The control: bootstrapping matters, it is not the gradient of the two-step objective.
-    short = exact.gradient(Problem(MDP, POLICY, table, horizon))
+    short = exact.gradient(Problem(MDP, POLICY, table, CUT))
     assert np.max(np.abs(found - short.ravel())) > 1e-2 * np.linalg.norm(short)
 
 
-def one_step(terminated: bool, truncated: bool, final_value: Any) -> Trajectory:
-    return Trajectory(
-        observation=jnp.eye(4)[None, :1],
-        action=jnp.array([[1]]),
-        reward=jnp.array([[2.0]]),
-        log_prob=jnp.zeros((1, 1)),
-        terminated=jnp.array([[terminated]]),
-        truncated=jnp.array([[truncated]]),
-        mask=jnp.ones((1, 1), bool),
-        final_observation=jnp.eye(4)[:1],
-        final_value=None if final_value is None else jnp.array([final_value]),
+returns_to_go = jax.jit(lambda batch: weights.returns_to_go(batch, GAMMA))
+
+
+def test_only_what_did_not_terminate_is_bootstrapped() -> None:
+    """A row for each pair of flags, and a NaN that must not be read; then without any value."""
+    terminated = np.array([[False], [True], [True], [False], [True]])
+    truncated = np.array([[True], [False], [True], [False], [False]])
+    bootstrapped = [1, 0, 0, 1, 0]  # the third ended; the fourth still runs at the last column
+    N = len(terminated)
+    fields: dict[str, Any] = dict(
+        observation=np.broadcast_to(np.eye(4)[0], (N, 1, 4)),
+        action=np.ones((N, 1), int),
+        reward=np.full((N, 1), 2.0),
+        log_prob=np.zeros((N, 1)),
+        terminated=terminated,
+        truncated=truncated,
+        mask=np.ones((N, 1), bool),
+        final_observation=np.broadcast_to(np.eye(4)[0], (N, 4)),
+        final_value=np.array([10.0, 10.0, 10.0, 10.0, np.nan]),
     )
-
-
-@pytest.mark.parametrize(
-    ("terminated", "truncated", "final_value", "expected"),
-    [
-        (False, True, 10.0, 2.0 + GAMMA * 10.0),
-        (True, False, 10.0, 2.0),
-        (True, True, 10.0, 2.0),  # both at once: the episode ended
-        (False, False, 10.0, 2.0 + GAMMA * 10.0),  # still running at the last column
-        (False, True, None, 2.0),
-        (True, False, None, 2.0),
-        (True, False, np.nan, 2.0),
-    ],
-)
-def test_only_what_did_not_terminate_is_bootstrapped(
-    terminated: bool, truncated: bool, final_value: float | None, expected: float
-) -> None:
-    found = weights.returns_to_go(one_step(terminated, truncated, final_value), GAMMA)
-    np.testing.assert_allclose(found, [[expected]], rtol=1e-15)
+    batch = jax.tree.map(jnp.asarray, Trajectory(**fields))
+    expected = 2.0 + GAMMA * 10.0 * np.array(bootstrapped)
+    np.testing.assert_allclose(returns_to_go(batch)[:, 0], expected, rtol=1e-15)
+    without = returns_to_go(replace(batch, final_value=None))
+    np.testing.assert_allclose(without, np.full((N, 1), 2.0), rtol=1e-15)
 
 
 def test_the_bootstrap_follows_the_last_step_of_each_episode_not_the_last_column(
@@ -811,10 +843,10 @@ def test_the_bootstrap_follows_the_last_step_of_each_episode_not_the_last_column
 ) -> None:
     cut = replace(
         episodes,
-        terminated=jnp.zeros_like(episodes.terminated),
-        reward=jnp.zeros_like(episodes.reward),
+        terminated=jnp.asarray(np.zeros(episodes.terminated.shape, bool)),
+        reward=jnp.asarray(np.zeros(episodes.reward.shape)),
     )
-    found = np.asarray(weights.returns_to_go(cut, GAMMA))
+    found = np.asarray(returns_to_go(cut))
     lasts = np.sum(cut.mask, axis=1)
     for i, last in enumerate(lasts):
         expected = [GAMMA ** (last - t) * (i + 1.0) if t < last else 0.0 for t in range(3)]

@@ -65,11 +65,14 @@ CASES: dict[str, Callable[[], Problem]] = {
     "linen": lambda: flax_case(pgjax.MLP(num_actions=2, hidden=(3,))),
     "nnx": lambda: flax_case(lambda rngs: nnx.Linear(4, 2, rngs=rngs)),
 }
-HORIZONS = [1, 3, 6, None]
-# Each pair compiles anew, and networks are slow to compile: they get one horizon of each kind.
+# Each pair compiles anew: a case gets one horizon of each kind, a network one.
 each_case_and_horizon = pytest.mark.parametrize(
     ("name", "horizon"),
-    [(n, h) for n in CASES for h in HORIZONS if n not in ("linen", "nnx") or h in (3, None)],
+    [
+        *(("tabular", 1), ("tabular", 6), ("tabular", None)),
+        *(("undiscounted", 6), ("undiscounted", None), ("aliased", 6), ("aliased", None)),
+        *(("linen", None), ("nnx", 6)),
+    ],
 )
 
 
@@ -98,13 +101,12 @@ def test_both_forms_of_the_gradient_agree(
 @pytest.mark.parametrize(
     ("name", "horizon"),
     [
-        ("tabular", 3),
+        ("tabular", 6),
         ("tabular", None),
         ("undiscounted", None),
-        ("aliased", 6),
         ("aliased", None),
         ("linen", None),
-        ("nnx", 3),
+        ("nnx", 6),
     ],
 )
 def test_both_forms_of_the_hessian_agree_and_are_symmetric(
@@ -121,7 +123,7 @@ def test_both_forms_of_the_hessian_agree_and_are_symmetric(
 
 @pytest.mark.parametrize(
     ("name", "horizon"),
-    [("tabular", 3), ("undiscounted", None), ("aliased", None), ("linen", None), ("nnx", 3)],
+    [("tabular", 6), ("undiscounted", None), ("aliased", None), ("linen", None), ("nnx", 6)],
 )
 def test_the_gradient_is_the_slope_of_the_objective_by_finite_differences(
     name: str, horizon: int | None, cases: dict[str, Problem]
@@ -189,7 +191,7 @@ def test_a_long_horizon_approaches_the_infinite_one(cases: dict[str, Problem]) -
 def test_the_mismatched_gradient_is_the_gradient_only_without_discount(
     cases: dict[str, Problem],
 ) -> None:
-    for horizon in (3, None):
+    for horizon in (6, None):
         for name, differs in (("tabular", True), ("undiscounted", False)):
             problem = replace(cases[name], horizon=horizon)
             true = exact.gradient(problem)
@@ -217,7 +219,7 @@ def test_the_mismatched_gradient_is_computed_by_the_program_of_the_gradient(
 def test_the_mismatched_gradient_weighs_states_without_their_discount(
     cases: dict[str, Problem],
 ) -> None:
-    problem = replace(cases["tabular"], horizon=3)
+    problem = replace(cases["tabular"], horizon=6)
     visits = exact.visitation(replace(problem, mdp=replace(problem.mdp, discount=1.0)))
     Q = exact.action_values(problem)
     pi = exact.action_probabilities(problem)
@@ -281,7 +283,7 @@ def test_visits_of_a_continuing_task_sum_to_the_effective_horizon(discount: floa
     np.testing.assert_allclose(visits.sum(), 1 / (1 - discount), rtol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "horizon"), [("tabular", 3), ("aliased", None)])
+@pytest.mark.parametrize(("name", "horizon"), [("tabular", 6), ("aliased", None)])
 def test_both_forms_of_the_third_derivative_agree_and_are_symmetric(
     name: str, horizon: int | None, cases: dict[str, Problem]
 ) -> None:
@@ -296,7 +298,7 @@ def test_both_forms_of_the_third_derivative_agree_and_are_symmetric(
 
 
 def test_the_third_derivative_is_the_slope_of_the_hessian(cases: dict[str, Problem]) -> None:
-    problem = replace(cases["tabular"], horizon=3)
+    problem = replace(cases["tabular"], horizon=6)
     step = np.zeros((4, 2))
     step[1, 0] = 1e-4
     above, below = (

@@ -15,7 +15,6 @@ from pgjax import Problem, exact, tabular_softmax
 from pgjax.exact.tabular import TabularMDP
 
 S = 4
-HORIZONS = (1, 2, 3, 7, None)
 DISCOUNTS = (0.0, 0.5, 0.9, 0.99, 1.0)
 KINDS = ("dense", "deterministic", "self-loops", "unreachable", "no reward", "large logits")
 TERMINAL = np.array([False, False, False, True])
@@ -99,10 +98,9 @@ def by_definition(case: Case) -> Truth:
     return Truth(float(mdp.initial @ values[0]), values[0], gradient, mismatched)
 
 
-@pytest.mark.parametrize("horizon", HORIZONS)
-@pytest.mark.parametrize("num_actions", [1, 3])
+@pytest.mark.parametrize(("num_actions", "horizon"), [(3, 1), (3, 4), (3, None), (1, 4), (1, None)])
 def test_exact_is_what_the_definitions_give(num_actions, horizon):
-    """300 MDPs in all: 6 kinds, 5 discounts, 5 horizons, one action and three."""
+    """150 MDPs in all: 6 kinds, 5 discounts, and one step, some, or no end to them."""
     policy = tabular_softmax(S, num_actions)
     differing = 0.0
     for seed, (kind, discount) in enumerate(product(KINDS, DISCOUNTS)):

@@ -15,7 +15,7 @@ from jax import Array
 from jaxtyping import Float
 
 from pgjax.core.compilation import jit_once
-from pgjax.core.float64 import in_float64, to_numpy
+from pgjax.core.float64 import in_float64, to_jax, to_numpy
 from pgjax.core.validation import check_kind
 from pgjax.exact.dynamics import prepare
 from pgjax.exact.problem import Problem, check_problem
@@ -106,11 +106,11 @@ def optimal_state_baseline(problem: Problem) -> Float[np.ndarray, "S"]:
     """
     steps, P = steps_of(problem, 0.0, full=False)
 
-    zero = jnp.zeros(problem.mdp.num_states)
-    at_zero, at_one = (_slope(x, P, problem.horizon, steps) for x in (zero, zero + 1))
+    baselines = (to_jax(np.full(problem.mdp.num_states, x)) for x in (0.0, 1.0))
+    at_zero, at_one = (to_numpy(_slope(x, P, problem.horizon, steps)) for x in baselines)
     curvature = at_one - at_zero
-    used = curvature > 1e-12 * jnp.max(curvature)
-    return to_numpy(jnp.where(used, -at_zero / jnp.where(used, curvature, 1), 0))
+    used = curvature > 1e-12 * np.max(curvature)
+    return np.where(used, -at_zero / np.where(used, curvature, 1), 0)
 
 
 @partial(jit_once, static_argnums=(1, 2))

@@ -1,6 +1,5 @@
 """J, V, Q and discounted visitation, by dynamic programming."""
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
@@ -36,8 +35,7 @@ def objective(problem: Problem) -> np.float64:
         Sutton & Barto (2018), section 13.2.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>>         >>> from pgjax import Problem, tabular, tabular_softmax
         >>> bandit = tabular.two_armed_bandit()
         >>> problem = Problem(bandit, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)
         >>> round(float(objective(problem)), 6)
@@ -107,12 +105,12 @@ def visitation(problem: Problem) -> Float[np.ndarray, "... S"]:
     """
     model, params = prepare(problem)
     probabilities = probabilities_under(problem.policy, params, model)
-    visits = visits_over_time(probabilities, model, model.discount, problem.horizon)
-    return to_numpy(visits[0] if problem.horizon is None else visits)
+    visits = to_numpy(visits_over_time(probabilities, model, model.discount, problem.horizon))
+    return visits[0] if problem.horizon is None else visits
 
 
 def _reported(values: Array, problem: Problem) -> np.ndarray:
     """[K, S, ...] as users see it: no K if the horizon is infinite, NaN in improper states."""
     shape = (1, -1) + (1,) * (values.ndim - 2)
-    values = jnp.where(jnp.asarray(proper_states(problem)).reshape(shape), values, jnp.nan)
-    return to_numpy(values[0] if problem.horizon is None else values)
+    found = np.where(proper_states(problem).reshape(shape), to_numpy(values), np.nan)
+    return found[0] if problem.horizon is None else found
