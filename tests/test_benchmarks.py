@@ -29,6 +29,7 @@ from benchmarks import (
     problems,
     processes,
     report,
+    scaling_counts,
 )
 from benchmarks.__main__ import GPU_ROWS, main, within
 from benchmarks.harness import TINY, Case, Contender, Goal, Measurement, Missing, Result, Row
@@ -451,3 +452,20 @@ def test_steps_of_ppo_are_compared_by_the_best_rounds_and_a_worker_that_ends_is_
     with pytest.raises(SystemExit, match="has ended"):
         worker.timed(4, 1)
     worker.stop()
+
+
+def test_counts_of_a_program_and_of_a_balance_are_those_made_by_hand():
+    lengths = np.array([3, 1, 2, 2, 8, 0, 1, 1])
+    # Four devices hold 4, 4, 8 and 2 live steps; their longest episodes have 3, 2, 8 and 1.
+    assert scaling_counts.balance(lengths, 4) == (18 / 4 / 8, 14 / 4 / 8)
+    assert scaling_counts.balance(lengths, 1) == (1, 1)
+    text = """
+ENTRY %main (x: f32[3]) -> f32[3] {
+  %x = f32[3]{0} parameter(0)
+  %all-gather = f32[6]{0} all-gather(f32[3]{0} %x), dimensions={0}
+  ROOT %all-reduce.1 = f32[3]{0} all-reduce(f32[3]{0} %x), to_apply=%add
+}
+"""
+    assert len(scaling_counts.INSTRUCTION.findall(text)) == 3
+    assert len(scaling_counts.COLLECTIVE.findall(text)) == 2
+    assert scaling_counts.bytes_reduced(text) == 12

@@ -820,17 +820,17 @@ def test_only_what_did_not_terminate_is_bootstrapped() -> None:
     truncated = np.array([[True], [False], [True], [False], [False]])
     bootstrapped = [1, 0, 0, 1, 0]  # the third ended; the fourth still runs at the last column
     N = len(terminated)
-    fields: dict[str, Any] = dict(
-        observation=np.broadcast_to(np.eye(4)[0], (N, 1, 4)),
-        action=np.ones((N, 1), int),
-        reward=np.full((N, 1), 2.0),
-        log_prob=np.zeros((N, 1)),
-        terminated=terminated,
-        truncated=truncated,
-        mask=np.ones((N, 1), bool),
-        final_observation=np.broadcast_to(np.eye(4)[0], (N, 4)),
-        final_value=np.array([10.0, 10.0, 10.0, 10.0, np.nan]),
-    )
+    fields: dict[str, Any] = {
+        "observation": np.broadcast_to(np.eye(4)[0], (N, 1, 4)),
+        "action": np.ones((N, 1), int),
+        "reward": np.full((N, 1), 2.0),
+        "log_prob": np.zeros((N, 1)),
+        "terminated": terminated,
+        "truncated": truncated,
+        "mask": np.ones((N, 1), bool),
+        "final_observation": np.broadcast_to(np.eye(4)[0], (N, 4)),
+        "final_value": np.array([10.0, 10.0, 10.0, 10.0, np.nan]),
+    }
     batch = jax.tree.map(jnp.asarray, Trajectory(**fields))
     expected = 2.0 + GAMMA * 10.0 * np.array(bootstrapped)
     np.testing.assert_allclose(returns_to_go(batch)[:, 0], expected, rtol=1e-15)

@@ -406,3 +406,37 @@ def test_a_mutable_reference_and_a_function_of_no_module_are_refused_at_once() -
         pgjax.flax_policy(of_nnx(lambda rngs: nnx.Variable(jnp.zeros(2), ref=True)))
     with pytest.raises(TypeError, match=r"module must be .*got a function that returns 3"):
         pgjax.flax_policy(lambda rngs: 3)
+
+
+class Listed(linen.Module):
+    """A module that has no hash, because a list is among its fields."""
+
+    widths: list[int]
+
+    @linen.compact
+    def __call__(self, x: Any) -> Any:
+        return linen.Dense(self.widths[0])(x)
+
+
+@pytest.mark.parametrize("module", [pgjax.MLP(2, (3,)), Listed([2])])
+def test_fresh_parameters_are_the_module_s_own_wherever_they_are_drawn(module: Any) -> None:
+    """Outside of transformations they are drawn by one program, inside as a part of another's."""
+    keys = jax.random.split(jax.random.key(3), 2)
+    init, expected = pgjax.flax_policy(module).init, module.init(keys[1], SEEN)
+    mapped = jax.vmap(init, (0, None))(keys, SEEN)
+    for found in (
+        init(keys[1], SEEN),
+        jax.jit(init)(keys[1], SEEN),
+        jax.jit(lambda: init(keys[1], SEEN))(),
+        jax.tree.map(lambda x: x[1], mapped),
+    ):
+        assert_near(found, expected)
+    with pytest.raises(AssertionError, match="Mismatch"):
+        assert_near(init(keys[0], SEEN), expected)
+
+
+def assert_near(found: Any, expected: Any) -> None:
+    """To the rounding of another order of operations."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for x, y in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)

@@ -7,7 +7,7 @@ constants. A bound module, `module.bind(variables)`, brings its own. Any other m
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from flax import errors, linen
 from jax import Array
 
+from pgjax.core.compilation import jit_once
+from pgjax.core.validation import is_concrete
 from pgjax.records import configured
 from pgjax.types import Params
 
@@ -51,9 +53,29 @@ def _init(
 ) -> Params:
     called_with = (observation,) if arguments is None else arguments(observation)
     with _plain_errors(module):
-        params = _only_params(module.init(key, *called_with)) if own is None else own
+        params = _fresh(module, key, called_with) if own is None else own
     jax.eval_shape(output, params, *called_with)  # it refuses a module that is not a pure function
     return params
+
+
+def _fresh(module: linen.Module, key: Array, called_with: tuple) -> Params:
+    """Parameters, drawn by one program if that can be: eagerly each operation is one of its own."""
+    if not is_concrete(key, called_with, jnp.zeros(())):  # the last is traced where all is
+        return _drawn(module, key, called_with)
+    try:
+        program = _program(module)
+    except TypeError:  # a module that has no hash
+        return _drawn(module, key, called_with)
+    return program(key, called_with)
+
+
+def _drawn(module: linen.Module, key: Array, called_with: tuple) -> Params:
+    return _only_params(module.init(key, *called_with))
+
+
+@lru_cache(maxsize=256)
+def _program(module: linen.Module) -> Callable[..., Params]:
+    return jit_once(partial(_drawn, module))
 
 
 def _apply(params: Params, *called_with: Any, module: linen.Module, constants: Any) -> Any:
