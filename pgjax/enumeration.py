@@ -296,8 +296,9 @@ def _sums(run: _Run, tuples: bool) -> Moments:
         mass, first, second = mass + sums[0], first + sums[1], second + sums[2]
     if not np.all(np.isfinite(first)):
         raise ValueError(
-            "the estimate is not finite on some trajectory of positive probability: "
-            f"{int(np.sum(~np.isfinite(first)))} of {np.size(first)} entries of its mean are NaN"
+            "the estimate must be finite on every trajectory of positive probability, got a mean "
+            f"with {int(np.sum(~np.isfinite(first)))} of {np.size(first)} entries nan; look for "
+            "log(0), 0/0 or an overflow in the policy and the estimator"
         )
     shift = first / mass
     return Moments(center + shift, second / mass - np.outer(shift, shift))

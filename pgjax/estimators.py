@@ -12,7 +12,7 @@ NaN.
 The settings of the named estimators are those of `pgjax.weights` and `pgjax.terms`: discount is γ
 in [0, 1], lambda_ is λ in [0, 1], baseline comes from `pgjax.baselines`, and groups are
 `consecutive(group_size)` or `labelled(ids)`. A ValueError is raised if γ or λ is outside [0, 1]
-and, at use, if groups do not fit the batch or if it lacks the `value` that a critic gives.
+and, at use, if groups do not fit the batch, or the batch lacks the `value` that a critic gives.
 """
 
 from dataclasses import replace
@@ -71,7 +71,7 @@ def surrogate(
 
     Ascend it; its value is not an estimate of J. Weights are constants in θ. The scalar has the
     parameters' precision, or float32. Within `shard_map` differentiate `jax.lax.pmean` of it: JAX
-    sums the derivative by replicated parameters over devices.
+    sums the derivative with respect to replicated parameters over devices.
 
     Bias: the estimator's.
     """
@@ -217,8 +217,9 @@ def grpo(
     Raises:
         ValueError: if ε is negative.
 
-    Bias: biased: own return in the mean, a standard deviation from the same returns, the length. A
-    group whose returns agree gives zero.
+    Bias: biased, for three reasons: the mean includes the trajectory's own return, the standard
+    deviation comes from the same returns, and the sum is divided by the length. A group whose
+    returns agree gives zero.
 
     References:
         Shao et al., DeepSeekMath (2024), eq. 3 and section 4.1.2 (outcome supervision), without
@@ -241,7 +242,7 @@ def dr_grpo(discount: Number, groups: Groups, *, term: Term = terms.importance_r
     Args:
         term: `terms.ppo_clip(0.2)` is the paper's.
 
-    Bias: on-policy it shrinks by (G−1)/G in groups of G, and is `rloo` but for that.
+    Bias: on-policy the gradient shrinks by (G−1)/G in groups of G. Otherwise it is `rloo`.
 
     References:
         Liu et al., Understanding R1-Zero-Like Training: A Critical Perspective (2025), section 3.2.
@@ -365,7 +366,8 @@ def evaluate_weights(
     for leaf in jax.tree.leaves(weight):
         if leaf.shape != batch.mask.shape:
             raise ValueError(
-                f"estimator.weights must return shape [N, T] = {batch.mask.shape}, got {leaf.shape}"
+                f"estimator.weights must return shape [N, T] = {batch.mask.shape}, got "
+                f"{leaf.shape}; broadcast to the shape of batch.mask"
             )
 
     def masked(leaf: Array) -> Array:
@@ -379,7 +381,10 @@ def _trajectory_term(
 ) -> Array:
     term = estimator.term(log_prob, jnp.where(mask, behaviour, 0), weight, mask)
     if term.shape != mask.shape:
-        raise ValueError(f"estimator.term must return shape [T] = {mask.shape}, got {term.shape}")
+        raise ValueError(
+            f"estimator.term must return shape [T] = {mask.shape}, got {term.shape}; return one "
+            "number for each step, and do not sum over time"
+        )
     return jnp.sum(jnp.where(mask, term, 0))
 
 

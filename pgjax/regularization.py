@@ -7,8 +7,8 @@ Two estimands go by one name. With KL_s = KL(π(·|s) ‖ ref(·|s)) and d the d
 - the local one, Σ_s d(s) ∇KL_s (`exact.local_kl_gradient`): d is held fixed.
 
 A sampled estimate k of KL_s has three forms, with ρ = ref(a|s)/π(a|s): k1 = −log ρ,
-k2 = (log ρ)²/2 and k3 = ρ − 1 − log ρ. k1 and k3 have the mean KL_s, but what counts is the
-gradient, which depends on where k stands:
+k2 = (log ρ)²/2 and k3 = ρ − 1 − log ρ. k1 and k3 have the mean KL_s. What counts is the gradient,
+and that depends on whether k stands in the loss or in the reward:
 
 | k | its gradient in the loss has the mean | in the reward |
 |---|---|---|
@@ -254,7 +254,7 @@ def squared_entropy(
     weight: Float[Array, "T"],
     mask: Bool[Array, "T"] | None = None,
 ) -> Float[Array, "T"]:
-    """Entropy bonus by −(log π(a_t|s_t))²/2 w_t, whose gradient is right where its value is not.
+    """Entropy bonus by −(log π(a_t|s_t))²/2 w_t: its gradient is right, its value is not.
 
     For policies whose entropy has no formula; its gradient is −w_t log π ∇log π.
 

@@ -1,4 +1,4 @@
-"""Returns: thin readings of one reverse affine recurrence, x_t = b_t + a_t x_{t+1}.
+"""Returns: each is one reverse affine recurrence, x_t = b_t + a_t x_{t+1}.
 
 Every function takes one sequence of length T, and `jax.vmap` adds the batch. Sums are accumulated
 in float32 or wider, because γ = 0.999 is 1.0 in bfloat16. The result [T] has the reward's dtype, or
@@ -47,7 +47,7 @@ def discounted_returns(
     Args:
         bootstrap_value: V of what follows the last step, if the sequence was cut there.
 
-    Bias: none for the return of the sequence given, but for the error of a bootstrap value.
+    Bias: none for the return of the given sequence, except for the error of a bootstrap value.
 
     References:
         Sutton & Barto, Reinforcement Learning, 2nd ed. (2018), eq. 3.9.
@@ -70,7 +70,8 @@ def td_errors(
 ) -> Num[Array, "T"]:
     """One-step temporal-difference errors, δ_t = r_t + γ_t V(s_{t+1}) − V(s_t).
 
-    Bias: E[δ_t|s_t,a_t] is the advantage if V = V^π, else it is off by γ E[V−V^π] − (V−V^π).
+    Bias: none for the advantage if V = V^π. Otherwise E[δ_t|s_t,a_t] differs from it by γ E[V−V^π]
+    − (V−V^π).
 
     References:
         Sutton & Barto (2018), eq. 6.5.

@@ -47,12 +47,12 @@ class Trajectory:
     """One episode of at most T steps, or a window of T steps; a batch has a leading N.
 
     A window is cut out of an endless stream of episodes: a new one starts after each step that
-    terminated or truncated. Rows are windows if `next_value` or `time` is there; the latter says
-    how old each step's episode is.
+    terminated or truncated. Rows are windows if `next_value` or `time` is given; `time` is the age
+    of each step's episode.
 
     Where `mask` is false, rewards, log-probabilities, flags, values and times may hold anything,
     NaN included: read them through `jnp.where(mask, x, 0)`, since `mask * x` can keep a NaN.
-    Observations and actions there are such as the policy can be asked about, and mean nothing.
+    Observations and actions there are valid inputs of the policy, and mean nothing.
 
     Attributes:
         observation: [T, ...] seen by the policy before each action; a pytree.
@@ -61,7 +61,7 @@ class Trajectory:
         log_prob: [T] log μ(a_t|s_t) of the policy μ that acted.
         terminated: [T] true at the step that entered a terminal state.
         truncated: [T] true at the step after which a time limit, or the sampler's last step, cut
-            the episode. Both flags can be up at once; the episode then *ended* (terminated wins).
+            the episode. Both flags can be true at once; the episode then terminated.
         mask: [T] true for the steps of the episode.
         final_observation: [...] after the last step; never a reset observation.
         value: [T] optional V(s_t), a critic's estimate; only `baselines.recorded_value` and
@@ -347,7 +347,7 @@ def check_part(name: str, value: Any, kind: str) -> Any:
             made = getattr(value, "__name__", repr(value))
             takes = ", ".join(signature_of(value).parameters)
             raise TypeError(
-                f"{must} {made}({takes}); see {module}; where it makes such a function, call it"
+                f"{must} {made}({takes}); see {module}; if it returns such a function, call it"
             )
         return value
     fix, got = f"see {module}", describe(value)

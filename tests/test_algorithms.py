@@ -51,9 +51,9 @@ def test_options_left_out_take_the_algorithms_defaults_and_given_ones_stay(algor
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--clip", "0.1"], "--clip is no option of reinforce, which takes --updates"),
-        (["--algorithm", "ppo", "--baseline", "none"], "--baseline is no option of ppo"),
-        (["--algorithm", "a2c", "--epochs", "2"], "--epochs is no option of a2c"),
+        (["--clip", "0.1"], "--clip is not an option of reinforce, which takes --updates"),
+        (["--algorithm", "ppo", "--baseline", "none"], "--baseline is not an option of ppo"),
+        (["--algorithm", "a2c", "--epochs", "2"], "--epochs is not an option of a2c"),
     ],
 )
 def test_an_option_of_another_algorithm_is_refused(argv, message):

@@ -160,7 +160,7 @@ def test_a_network_without_outputs_and_complex_rewards_are_refused():
     with pytest.raises(ValueError, match="num_actions must be at least 1, got 0"):
         pgjax.MLP(0)
     with pytest.raises(
-        TypeError, match=r"reward must be real, an array of numbers, got complex64\[3\]"
+        TypeError, match=r"reward must be an array of real numbers, got complex64\[3\]"
     ):
         pgjax.discounted_returns(jnp.ones(3, complex), 0.9)
 

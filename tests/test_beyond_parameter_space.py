@@ -160,7 +160,7 @@ def test_bad_input_is_named() -> None:
         search(scale=0, num_pairs=1)
     with pytest.raises(ValueError, match="num_pairs must be at least 1"):
         search(scale=0.1, num_pairs=0)
-    with pytest.raises(ValueError, match="num_pairs must be at least 2: each pair's baseline"):
+    with pytest.raises(ValueError, match="num_pairs must be at least 2, got 1: the baseline"):
         beyond.pgpe(objective, start, KEY, num_pairs=1)
     with pytest.raises(TypeError, match="must be floating"):
         beyond.evolution_strategies(objective, np.array([1, 2]), KEY, scale=0.1, num_pairs=1)

@@ -302,7 +302,7 @@ def test_observations_keep_their_dtype():
     ("build", "expected"),
     [
         (lambda: bridge.make("FrozenLake-mis"), "did you mean FrozenLake-misc"),
-        (lambda: bridge.make("CartPole-v1"), "bridged are FrozenLake-misc, FourRooms-misc"),
+        (lambda: bridge.make("CartPole-v1"), "known are FrozenLake-misc, FourRooms-misc"),
         (lambda: bridge.tabular_mdp(gymnax.make("CartPole-v1")[0], discount=1), "no exact table"),
         (
             lambda: bridge.tabular_mdp(*made("FourRooms-misc"), discount=0.9),
@@ -314,7 +314,7 @@ def test_observations_keep_their_dtype():
                 pair[1].replace(deterministic=False),
                 discount=0.9,
             ),
-            "normal rewards",
+            "deterministic must be True",
         ),
         (
             lambda: bridge.timeless_mdp(

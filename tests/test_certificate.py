@@ -388,7 +388,7 @@ def test_a_false_row_fails_the_command(certificates, monkeypatch, tmp_path, caps
         (["--output", "nowhere/picture.png"], "--output must lie in a folder that exists"),
         (["--json", "nowhere/numbers.json"], "--json must lie in a folder that exists"),
         (["--update", "nowhere.md"], "--update needs files that exist"),
-        (["--problem", "bandit", "--update", "x.md"], "--update needs the whole suite"),
+        (["--problem", "bandit", "--update", "x.md"], "--update writes results of the whole suite"),
     ],
 )
 def test_bad_arguments_are_answered_in_one_line(arguments, words, capsys, tmp_path, monkeypatch):

@@ -129,7 +129,7 @@ def test_a_flipped_bit_in_any_file_of_the_newest_falls_back_and_says_so(director
         middle = len(content) // 2
         flipped = bytes([content[middle] ^ 1])
         path.write_bytes(content[:middle] + flipped + content[middle + 1 :])
-        with pytest.warns(UserWarning, match="checkpoint 0000000010 is taken.*0000000020: "):
+        with pytest.warns(UserWarning, match="checkpoint 0000000010 in .* is used.*0000000020: "):
             assert identical(restore_latest(directory, state()).state, state(10)), path
         path.write_bytes(content)
     assert restore_latest(directory, state()).step == 20
@@ -168,14 +168,16 @@ def test_what_is_cut_short_or_gone_or_added_is_told(spoil, told, directory):
     spoil(
         max(files(directory / "0000000020" / "state" / "d"), key=lambda path: path.stat().st_size)
     )
-    with pytest.warns(UserWarning, match=f"0000000010 is taken.*0000000020: .*{told}"):
+    with pytest.warns(UserWarning, match=f"0000000010 in .* is used.*0000000020: .*{told}"):
         assert restore_latest(directory, state()).step == 10
 
 
 def test_none_that_is_whole_and_none_at_all_are_errors(directory, tmp_path):
     for name in ("0000000010", "0000000020"):
         (directory / name / "leaves.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"no checkpoint that is .*\(0000000020: .*; 0000000010: "):
+    with pytest.raises(
+        ValueError, match=r"every checkpoint in .* is damaged \(0000000020: .*; 0000000010: "
+    ):
         restore_latest(directory, state())
     with pytest.raises(FileNotFoundError, match="nowhere holds no checkpoint"):
         restore_latest(tmp_path / "nowhere", state())
@@ -184,14 +186,14 @@ def test_none_that_is_whole_and_none_at_all_are_errors(directory, tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"flag": jnp.zeros(2, bool)}, r"\['flag'\] is bool\[\] there, bool\[2\] here"),
-        ({"raw key": np.zeros(2, int)}, r"\['raw key'\] is uint32\[2\] there, int64\[2\] here"),
+        ({"flag": jnp.zeros(2, bool)}, r"\['flag'\] is bool\[\], and must be bool\[2\]"),
+        ({"raw key": np.zeros(2, int)}, r"\['raw key'\] is uint32\[2\], and must be int64\[2\]"),
         (
             {"streams": jax.random.split(jax.random.key(0), 4)},
-            r"key<rbg>\[4\] there, key<fry>\[4\]",
+            r"key<rbg>\[4\], and must be key<fry>\[4\]",
         ),
-        ({"nothing": jnp.ones(1)}, r"\['nothing'\] is absent there, float32\[1\] here"),
-        ({"numbers": [3, 2.5]}, r"\['numbers'\]\[2\] is bool\[\] there, absent here"),
+        ({"nothing": jnp.ones(1)}, r"\['nothing'\] is absent, and must be float32\[1\]"),
+        ({"numbers": [3, 2.5]}, r"\['numbers'\]\[2\] is bool\[\], and must be absent"),
     ],
 )
 def test_a_state_of_another_shape_is_refused_by_the_name_of_its_leaf(change, expected, directory):

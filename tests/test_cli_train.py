@@ -159,8 +159,11 @@ def test_a_divergent_rate_stops_with_the_update_named(tmp_path, capsys):
         (["CartPole"], "unknown environment 'CartPole'; did you mean CartPole-v1"),
         (["breakout-minatar"], "did you mean Breakout-MinAtar"),
         (["qqq"], "known: Acrobot-v1, "),
-        (["nowhere/CartPole-v1"], "before the slash stands one of brax, "),
-        (["DeepSea-bsuite", "--epochs", "2"], "--epochs is no option of reinforce, which takes"),
+        (["nowhere/CartPole-v1"], "names of other libraries begin with brax/, "),
+        (
+            ["DeepSea-bsuite", "--epochs", "2"],
+            "--epochs is not an option of reinforce, which takes",
+        ),
         (["MNISTBandit-bsuite"], "downloads a data set"),
         (["DeepSea-bsuite", "--num-trajectories", "1"], "needs --num-trajectories of at least 2"),
     ],
@@ -223,7 +226,7 @@ def test_a_flipped_bit_of_a_finished_run_s_parameters_is_told(directory, tmp_pat
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     assert main(["evaluate", str(tmp_path)]) == 2
-    assert "params.msgpack is not what was saved: its checksum is not" in the_error(capsys)
+    assert "params.msgpack is damaged: its checksum differs" in the_error(capsys)
     # The control: without the checksum, as in runs of version 0.2, it passes for a run.
     config = json.loads((tmp_path / "config.json").read_text("utf-8"))
     del config[saved_runs.DIGEST]

@@ -130,7 +130,7 @@ def test_the_command_compares_on_an_environment_without_a_table(tmp_path, capsys
         ),
         (["random", "--batches", "2"], "--batches must be at least 3"),
         (["random", "--batch-size", "1"], "--batch-size must be at least 2"),
-        (["random", "--policy", "runs"], "--policy is for environments that"),
+        (["random", "--policy", "runs"], "--policy cannot be given for random"),
     ],
 )
 def test_bad_arguments_are_answered_in_one_line(arguments, words, capsys, tmp_path, monkeypatch):

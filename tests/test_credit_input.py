@@ -104,7 +104,7 @@ def test_a_negative_epsilon_is_named() -> None:
 @pytest.mark.parametrize("one", [groups.consecutive(1), groups.labelled([0, 1, 1, 0, 2])])
 def test_leave_one_out_refuses_a_group_of_one(one: groups.Groups) -> None:
     for make in (baselines.group_leave_one_out, lambda groups: pgjax.rloo(0.9, groups=groups)):
-        with pytest.raises(ValueError, match="needs groups of at least 2, got one of 1"):
+        with pytest.raises(ValueError, match="needs groups of at least 2, got a group of 1"):
             make(one)
 
 
@@ -134,7 +134,7 @@ def test_ids_that_are_none_are_refused() -> None:
         groups.labelled([0, 1, 2, 0], num_groups=2)
     with pytest.raises(ValueError, match="ids must lie in 0 to 1, got -1"):
         groups.labelled([0, 1, -1])
-    with pytest.raises(ValueError, match="num_groups must be given where ids are traced"):
+    with pytest.raises(ValueError, match="num_groups must be given if ids are traced"):
         jax.jit(lambda ids: groups.labelled(ids).total(jnp.ones(2)))(jnp.zeros(2, int))
 
 

@@ -98,7 +98,7 @@ def test_cosine_is_that_of_the_angle_and_zero_for_a_zero_vector() -> None:
     [
         ({}, "at least one leaf"),
         ({"x": jnp.zeros((0, 2))}, "N >= 1"),
-        ({"x": jnp.zeros((2, 2)), "y": jnp.zeros((3, 2))}, "one N"),
+        ({"x": jnp.zeros((2, 2)), "y": jnp.zeros((3, 2))}, "the same N"),
         ({"x": jnp.zeros(())}, r"\[N, ...\]"),
     ],
 )
@@ -228,5 +228,5 @@ def test_an_interval_needs_three_estimates_and_a_level() -> None:
     with pytest.raises(ValueError, match="level must lie in"):
         diagnostics.noise_scale_interval(jnp.ones((4, 3)), level=95.0)
     two, three = {"x": jnp.ones((4, 3))}, {"x": jnp.ones((5, 3))}
-    with pytest.raises(ValueError, match=r"as many estimates, got \[4, 5\]"):
+    with pytest.raises(ValueError, match=r"same number of estimates each, got \[4, 5\]"):
         diagnostics.jackknife(diagnostics.cosine_of_means, two, three, scale=LINEAR)

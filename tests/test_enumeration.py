@@ -200,7 +200,7 @@ def test_an_estimate_that_is_nan_on_a_possible_trajectory_is_refused(table: np.n
     def broken(params: Any, batch: Trajectory) -> Any:
         return jnp.log(batch.reward[0, :1] - 1e9)
 
-    with pytest.raises(ValueError, match="not finite on some trajectory of positive probability"):
+    with pytest.raises(ValueError, match="finite on every trajectory of positive probability"):
         enumeration.moments(broken, Problem(MDP, POLICY, table, 1))
 
 

@@ -256,7 +256,7 @@ def test_too_little_data_to_show_a_bias_is_no_failure_and_a_wrong_estimate_is(
         (["--mdp", "corridr"], "did you mean corridor?"),
         (["--mdp", "nowhere.npz"], "nowhere.npz"),
         (["--env", "FrozenLake"], "did you mean FrozenLake-misc?"),
-        (["--env", "CartPole-v1"], "bridged are FrozenLake-misc, FourRooms-misc"),
+        (["--env", "CartPole-v1"], "known are FrozenLake-misc, FourRooms-misc"),
         (["--trajectories", "1000"], "power of two"),
         (["--output", "missing_folder/p.png"], "--output must lie in a folder that exists"),
         (["--output", "picture.txt"], "--output must end in"),

@@ -38,7 +38,12 @@ REFUSED = [
         "f must .* got nan at 2 of 2",
     ),
     (PLAIN, lambda x: jnp.sum(x) + 1j, expectations.bernoulli(), "f must return real numbers"),
-    (PLAIN, lambda a, b, c: a, expectations.bernoulli(), r"f must be .*, got one of \(a, b, c\)"),
+    (
+        PLAIN,
+        lambda a, b, c: a,
+        expectations.bernoulli(),
+        r"f must be .*, got one with the arguments \(a, b, c\)",
+    ),
     (expectations.disarm, square, expectations.bernoulli(), r"call it: disarm\(\)"),
 ]
 

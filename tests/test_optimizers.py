@@ -97,7 +97,7 @@ def test_a_line_search_over_batches_is_refused_in_our_words(optimizer):
 
 def test_a_step_without_the_value_that_the_optimizer_reads_is_refused_in_our_words():
     falling = optax.contrib.reduce_on_plateau()
-    with pytest.raises(TypeError, match="value must be a number for an optimizer that reads it"):
+    with pytest.raises(TypeError, match="value must be a number for this optimizer"):
         training.ascend(falling, TABLE, falling.init(TABLE), TABLE)
 
 

@@ -91,7 +91,7 @@ BAD: dict[str, tuple[Callable[[], Any], type, str]] = {
     "bounds with nothing between": (
         lambda: scored(policies.squashed_gaussian(1e8, 1e8 + 1), NORMAL, TWO + 1e8),
         ValueError,
-        "there is no float32 between",
+        "must have a float32 between them",
     ),
     "a mask of another length": (
         lambda: scored(policies.SOFTMAX, TWO, 1, MaskedObservation(SEEN, jnp.ones(3, bool))),

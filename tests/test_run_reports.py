@@ -31,7 +31,7 @@ FALLING = [1.0 / 2**i for i in range(20)]
             rows([-200.0] * 20, FALLING),
             ["no return ever differed", "entropy fell from 1 to 1.9e-06"],
         ),
-        (rows([float(-i) for i in range(20)], FALLING), ["the policy hardly tries anything else"]),
+        (rows([float(-i) for i in range(20)], FALLING), ["the policy hardly explores any more"]),
         (rows([float(i) for i in range(20)], FALLING), []),
         (rows([math.nan, *range(19)]), []),
         (rows([-200.0] * (FEWEST - 1)), []),

@@ -94,7 +94,7 @@ def test_a_traced_discount_is_checked_on_request() -> None:
 
 
 def test_a_discount_that_is_no_number_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="discount must be a number"):
+    with pytest.raises(TypeError, match="discount must be a real number"):
         pgjax.reinforce("0.9")  # pyright: ignore[reportArgumentType]
 
 

@@ -45,8 +45,8 @@ def group_leave_one_out(groups: Groups) -> Baseline:
     Raises:
         ValueError: if a group is known to have one member only.
 
-    Bias: none, if ids do not depend on what the trajectories did. A traced group of one adds zero
-    to an average that still counts it.
+    Bias: none, if ids do not depend on what the trajectories did. A traced group of one contributes
+    zero, and the average still counts it.
 
     References:
         Kool, van Hoof & Welling (2019), eq. 8; Ahmadian et al., Back to Basics (2024), eq. 8.
@@ -54,7 +54,7 @@ def group_leave_one_out(groups: Groups) -> Baseline:
     check_groups(groups)
     if groups.smallest is not None and groups.smallest < 2:
         raise ValueError(
-            f"group_leave_one_out needs groups of at least 2, got one of {groups.smallest}; "
+            f"group_leave_one_out needs groups of at least 2, got a group of {groups.smallest}; "
             "draw more trajectories for each question"
         )
 

@@ -17,7 +17,7 @@ def per_time_step(baseline: Float[Array | np.ndarray, "*several T"]) -> Baseline
 
     Raises:
         TypeError: if `baseline` does not hold numbers.
-        ValueError: if T is not the batch's, at use.
+        ValueError: at use, if its length is not the batch's T.
 
     Bias: none if the numbers were not computed from the batch.
 
@@ -34,8 +34,8 @@ def _check_times(baseline: Any) -> Any:
     baseline = check_number("baseline", baseline)
     if not np.ndim(baseline):
         raise ValueError(
-            "baseline must have shape [T], a number for each time step, got one; "
-            "pgjax.baselines.constant takes one"
+            "baseline must have shape [T], a number for each time step, got a single number; "
+            "pgjax.baselines.constant takes a single number"
         )
     return baseline
 

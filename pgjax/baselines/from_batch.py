@@ -37,5 +37,8 @@ def leave_one_out(batch: Trajectory, target: Array) -> Array:
     target = check_target(batch, target)
     N = target.shape[0]
     if N < 2:
-        raise ValueError(f"leave_one_out needs a batch of at least 2 trajectories, got N = {N}")
+        raise ValueError(
+            f"leave_one_out needs a batch of at least 2 trajectories, got N = {N}; draw more, or "
+            "take another baseline"
+        )
     return (jnp.sum(target, axis=0, keepdims=True) - target) / (N - 1)

@@ -68,7 +68,8 @@ def _consecutive(x: Array, *, group_size: int) -> Array:
     if x.shape[0] % group_size:
         raise ValueError(
             f"group_size must divide the batch, got {group_size} for N = {x.shape[0]} "
-            "trajectories; groups of different sizes can be given as ids: groups.labelled"
+            "trajectories; change the batch size, or give groups of different sizes by "
+            "groups.labelled(ids)"
         )
     members = x.reshape(x.shape[0] // group_size, group_size, *x.shape[1:])
     sums = jnp.sum(members, axis=1, keepdims=True)
@@ -161,7 +162,10 @@ def _check_num_groups(ids: np.ndarray | Array, num_groups: int | None) -> int:
             raise ValueError(f"ids must lie in 0 to {number - 1}, got {outside[0]}")
         return number
     if num_groups is None:
-        raise ValueError("num_groups must be given where ids are traced: its size is static")
+        raise ValueError(
+            "num_groups must be given if ids are traced, as under jit, got None: JAX must know "
+            "the number of groups when it compiles"
+        )
     number = check_positive("num_groups", num_groups)
     inside = (ids >= 0) & (ids < number)
     check_traced(

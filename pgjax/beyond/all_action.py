@@ -38,8 +38,8 @@ def all_action_gradient(
         policy: over actions 0..A−1.
         action_values: Q, [N, T, A] in units of return, or a function of one observation -> [A]. It
             is a constant under differentiation, and its discount is not checked.
-        discount: γ of the states: t is `batch.time`, or counted from the row's start. With 1 it
-            weighs states as most code does, and is as biased.
+        discount: γ of the states: t is `batch.time`, or counted from the row's start. With γ = 1
+            states are weighted as in most code, with the same bias.
 
     Returns:
         A pytree like params. For each trajectory by itself, `jax.vmap` it over batches of one.
@@ -48,8 +48,8 @@ def all_action_gradient(
         ValueError: if values are not [N, T, A]; under `pgjax.checked`, if the policy is over
             another number of actions.
 
-    Bias: none for ∇J if Q = Q^π, of the remaining steps if there is a horizon. With another Q it is
-        Σ_t γ^t Σ_a ∇π (Q − Q^π). A part of Q that does not depend on the action adds nothing.
+    Bias: none for ∇J if Q = Q^π (with a finite horizon: Q^π of the remaining steps). With another Q
+        it is Σ_t γ^t Σ_a ∇π (Q − Q^π). A part of Q that does not depend on the action adds nothing.
 
     References:
         Sutton et al., Policy Gradient Methods for RL with Function Approximation (2000), theorem 1;

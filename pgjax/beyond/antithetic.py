@@ -40,7 +40,7 @@ class Draws:
 
     Attributes:
         noise: key -> noise.
-        mirror: noise -> noise of the same law, and back.
+        mirror: noise -> noise of the same law. Applied twice, it returns the same noise.
         act: (params, noise, observation) -> (action, log π).
     """
 

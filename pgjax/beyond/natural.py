@@ -1,7 +1,8 @@
 """Natural gradients: the direction that is steepest in the policy, not in its parameters.
 
 F⁻¹∇J from a batch, by conjugate gradient on Fisher-vector products, and exactly on a finite MDP.
-There it is also computed as the weights of the best linear fit of the advantage, which it equals.
+On a finite MDP it is also computed in a second way: it equals the weights of the best linear fit of
+the advantage.
 """
 
 from typing import Any
@@ -58,7 +59,8 @@ def natural_gradient(
         TypeError: if the gradient is not floating.
 
     Bias: biased for F⁻¹∇J by O(1/N): the inverse of an estimate does not estimate the inverse, and
-        both estimates come from one batch. With the exact F and λ = 0, the bias of ĝ.
+        both estimates come from one batch. With the exact F and λ = 0 it is F⁻¹ times the bias of
+        ĝ.
 
     References:
         Kakade, A Natural Policy Gradient (2001); conjugate gradient with damping as in Schulman et
@@ -105,8 +107,9 @@ def trust_region_scale(
     Args:
         gradient: g.
         natural: F⁻¹g.
-        max_divergence: δ > 0 in nats: of Σ_t γ^t KL(s_t) of an episode, as F is summed over time;
-            for a divergence of each step times the (discounted) number of steps.
+        max_divergence: δ > 0 in nats. It bounds the sum Σ_t γ^t KL(s_t) of an episode, because F is
+            summed over time. To bound the mean of a step, multiply that bound by the (discounted)
+            number of steps.
 
     Returns:
         The scalar to multiply F⁻¹g with; zero where g is zero.
@@ -135,7 +138,7 @@ def exact_natural_gradient(problem: Problem, *, damping: float = 0.0) -> Float[n
 
     Args:
         problem: with any horizon.
-        damping: λ ≥ 0; with 0, the pseudo-inverse: of all natural gradients the shortest.
+        damping: λ ≥ 0; 0 takes the pseudo-inverse, which gives the shortest natural gradient.
 
     Returns:
         [P] float64, in the order of `ravel_pytree(params)`.
@@ -180,7 +183,7 @@ def compatible_weights(problem: Problem) -> Float[np.ndarray, "P"]:
         problem: if its horizon is finite, A_t(s, a) is fitted by the same w at all t.
 
     Returns:
-        [P] float64: of all best fits the shortest.
+        [P] float64, the shortest of all best fits.
 
     Raises:
         ValueError, TypeError: as for `exact.gradient`.

@@ -30,8 +30,9 @@ PAIRS_AT_ONCE = 8192
 def antithetic_pairs(problem: Problem) -> tuple[Trajectory, Float[np.ndarray, "M M"]]:
     """All M trajectories, and the exact probability of each pair under `antithetic_rollout`.
 
-    P(τ, τ') = P(s_0) P(s'_0) Π_t C(a_t, a'_t) P(s_{t+1}|s_t,a_t) P(s'_{t+1}|s'_t,a'_t), with C the
-    length of those u that give a_t at u and a'_t at 1 − u; π alone where one has ended.
+    P(τ, τ') = P(s_0) P(s'_0) Π_t C(a_t, a'_t) P(s_{t+1}|s_t,a_t) P(s'_{t+1}|s'_t,a'_t), where C is
+    the probability of a u that gives a_t while 1 − u gives a'_t. If one of the two has ended, the
+    other's π takes the place of C.
 
     Args:
         problem: with a finite horizon; its policy draws actions by `inversion`.
@@ -115,7 +116,10 @@ def antithetic_moments(estimator: Estimator | enumeration.Function, problem: Pro
     chunks = np.split(padded, max(len(padded) // PAIRS_AT_ONCE, 1))
     values = np.concatenate([np.asarray(estimates(jnp.asarray(x))) for x in chunks])[: len(members)]
     if not np.all(np.isfinite(values)):
-        raise ValueError("the estimate is not finite on some pair of positive probability")
+        raise ValueError(
+            "the estimate must be finite on every pair of positive probability, got nan or "
+            "infinity; look for log(0), 0/0 or an overflow in the policy and the estimator"
+        )
     mean = weight @ values
     centered = values - mean
     return to_numpy(Moments(mean, (weight[:, None] * centered).T @ centered))

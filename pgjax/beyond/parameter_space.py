@@ -178,7 +178,7 @@ def pgpe(
     check_function("objective", objective, "(params, key) -> scalar")
     if check_positive("num_pairs", num_pairs) < 2:
         raise ValueError(
-            "num_pairs must be at least 2: each pair's baseline is the others' mean, got 1"
+            "num_pairs must be at least 2, got 1: the baseline of a pair is the mean of the others"
         )
     _check_distribution(distribution)
     return _explore(as_record(objective), distribution, check_key(key), num_pairs)

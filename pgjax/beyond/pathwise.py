@@ -138,7 +138,7 @@ def differentiable(environment: Any, params: Any = None) -> Environment:
         )
     if not environment.supports_transition_gradients:
         raise ValueError(
-            f"{environment.name} has no derivatives through its transitions; of gymnax's these "
-            f"have: {', '.join((*SMOOTH, *JUMPING))}"
+            f"environment must have derivatives through its transitions, got {environment.name}; "
+            f"in gymnax these have them: {', '.join((*SMOOTH, *JUMPING))}"
         )
     return from_gymnax.adapt(environment.with_transition_gradients(), params)

@@ -114,7 +114,7 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
     for name in OPTIONS:
         if name not in defaults and getattr(arguments, name) is not None:
             raise ValueError(
-                f"{_flag(name)} is no option of {algorithm}, which takes "
+                f"{_flag(name)} is not an option of {algorithm}, which takes "
                 f"{', '.join(map(_flag, defaults))}"
             )
     given = {name: getattr(arguments, name) for name in defaults}

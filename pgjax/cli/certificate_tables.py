@@ -206,10 +206,10 @@ def check_markers(path: Path) -> None:
     known = known_names()
     unknown = [name for name in names if name not in known]
     if not names or unknown:
-        was = f"{unknown[0]} is none" if unknown else "the page has none"
+        was = f"{unknown[0]!r} is unknown" if unknown else "the page has no such lines"
         raise ValueError(
-            f"{path}: generated tables stand between <!-- certificate:begin NAME --> and "
-            f"<!-- certificate:end -->, NAME one of {', '.join(known)}; {was}"
+            f"{path} must mark its tables by <!-- certificate:begin NAME --> and "
+            f"<!-- certificate:end -->, with NAME one of {', '.join(known)}; {was}"
         )
 
 

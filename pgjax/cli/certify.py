@@ -99,9 +99,9 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         check_file("--json", arguments.json)
     for file in arguments.update or ():
         if arguments.problem:
-            raise ValueError("--update needs the whole suite, so no --problem")
+            raise ValueError("--update writes results of the whole suite; omit --problem")
         if arguments.own:
-            raise ValueError("--update writes the registry's rows only, so no --with")
+            raise ValueError("--update writes pgjax's own rows only; omit --with")
         if not file.is_file() or not os.access(file, os.W_OK):
             raise ValueError(f"--update needs files that exist and can be written, got {file}")
 

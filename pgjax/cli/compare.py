@@ -115,7 +115,9 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.batches < 3:
         raise ValueError(f"--batches must be at least 3 for an interval, got {arguments.batches}")
     if arguments.batch_size < 2:
-        raise ValueError("--batch-size must be at least 2: leave-one-out has no others in 1")
+        raise ValueError(
+            "--batch-size must be at least 2, got 1: leave-one-out needs another trajectory"
+        )
 
 
 def _problem(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) -> dict[str, Any]:
@@ -129,7 +131,7 @@ def _problem(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
     if not is_exact:
         return _sampled(arguments, policy_key, critic_key)
     if arguments.policy is not None:
-        raise ValueError("--policy is for environments that `pgjax train` knows, not finite MDPs")
+        raise ValueError(f"--policy cannot be given for {name}, which is a finite MDP; omit it")
     return _exact(arguments, policy_key, is_mdp=is_mdp)
 
 

@@ -98,8 +98,8 @@ def estimator(own: Own, problem: "Problem | None") -> "Estimator":
         made = _made(own.candidate, problem)
         if not isinstance(made, Estimator):
             raise TypeError(
-                f"this command needs an Estimator(weights, term), or a function that gives one, got"
-                f" {type(made).__name__}; `pgjax certify` and `pgjax check` take gradients too"
+                "this command needs an Estimator(weights, term), or a function that returns one, "
+                f"got {type(made).__name__}; `pgjax certify` and `pgjax check` take gradients too"
             )
     return made
 
@@ -251,7 +251,8 @@ def _check(candidate: Any) -> None:
 
     if not (isinstance(candidate, Estimator) or callable(candidate)):
         raise TypeError(
-            f"it must be an Estimator, or a function that gives one, got {type(candidate).__name__}"
+            "it must be an Estimator, or a function that returns one, got "
+            f"{type(candidate).__name__}"
         )
 
 
@@ -268,7 +269,7 @@ def _made(candidate: Any, problem: "Problem | None") -> Any:
         signature_of(candidate).bind()
     except TypeError:
         raise TypeError(
-            "it needs arguments, and here no problem is exactly known; write a function without "
-            "arguments that gives an Estimator"
+            "it must take no argument, because no problem is known exactly here; write a "
+            "function without arguments that returns an Estimator"
         ) from None
     return candidate()

@@ -37,7 +37,7 @@ def load(target: str) -> Any:
     found = module
     for part in name.split("."):
         if not hasattr(found, part):
-            raise ValueError(f"{module_name} has no {name}")
+            raise ValueError(f"module {module_name} has no {name}; check the spelling")
         found = getattr(found, part)
     return found
 

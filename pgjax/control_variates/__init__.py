@@ -2,7 +2,7 @@
 
 Reward-to-go's estimate from one trajectory is Σ_t γ^t c_t (G_t − b_t), c_t = ∇log π(a_t|s_t). With
 b_t = φ_t·β, a combination of features of the state and the time, its second moment is quadratic in
-β; and as no such baseline moves its mean, the least second moment is the least variance:
+β. No such baseline changes the mean, so the least second moment is the least variance:
 
 > E[Φᵀ K Φ] β = E[Φᵀ K G],  K_tt' = γ^t γ^t' c_t·c_t'.
 

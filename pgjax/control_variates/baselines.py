@@ -9,7 +9,7 @@ The arrays mean the same everywhere:
 - folds: from 2 to N, of consecutive trajectories and of sizes that differ by one at most. N folds
   of one use the most trajectories for each fit.
 - gradients, scores: pytrees of [N, ...], A_i and Z_i: each trajectory's gradient without a
-  baseline, and what a baseline of one takes from it.
+  baseline, and what a baseline of 1 subtracts.
 
 A ValueError is raised if shapes do not fit, or if `folds` is outside [2, N]: a fold would be empty,
 or have nothing to fit to.
@@ -98,7 +98,7 @@ def cross_fitted(
     Raises:
         TypeError: if `folds` is not an integer.
 
-    Bias: none, for trajectories drawn independently. Their gradients are then no longer so.
+    Bias: none, if trajectories are drawn independently. Their gradients then depend on each other.
 
     References:
         As for `coefficients`; cross-fitting is that of Chernozhukov et al., Double/Debiased Machine
@@ -226,7 +226,7 @@ def _split_into_folds(folds: int, N: int) -> tuple[np.ndarray, np.ndarray]:
     if not 2 <= check_positive("folds", folds) <= N:
         raise ValueError(
             f"folds must lie in [2, N] for a batch of N = {N} trajectories, got {folds}; "
-            "each needs a trajectory, and others to fit to"
+            "each fold needs a trajectory, and other folds to fit to"
         )
     fold = np.arange(N) * folds // N
     return fold, fold[None] != np.arange(folds)[:, None]

@@ -123,7 +123,7 @@ def check_real(name: str, value: Any) -> Any:
     except ValueError:
         raise TypeError(f"{name} must be an array, got lists of different lengths") from None
     if not (jnp.issubdtype(array.dtype, np.bool_) or _is_real(array.dtype)):
-        raise TypeError(f"{name} must be real, an array of numbers, got {describe(value)}")
+        raise TypeError(f"{name} must be an array of real numbers, got {describe(value)}")
     return array
 
 
@@ -178,9 +178,11 @@ def check_number(name: str, value: Any) -> Any:
         )
     dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
     if not _is_real(dtype):
-        raise TypeError(f"{name} must be a number, real and no boolean, got {describe(value)}")
+        raise TypeError(f"{name} must be a real number and no boolean, got {describe(value)}")
     if not np.size(value):
-        raise ValueError(f"{name} must be a number, got none: an array of shape {np.shape(value)}")
+        raise ValueError(
+            f"{name} must hold a number, got an empty array of shape {np.shape(value)}"
+        )
     if isinstance(value, int | np.integer):
         return float(value)
     return value
@@ -256,7 +258,7 @@ def check_scalars(**values: Any) -> None:
         if jnp.ndim(value):
             raise ValueError(
                 f"{name} must be a single number where it is used, got shape {jnp.shape(value)}; "
-                "jax.vmap goes over the numbers of an estimator"
+                "to use several, map over the estimator with jax.vmap"
             )
 
 

@@ -78,7 +78,7 @@ def mean_squared_error(
 def estimates_needed(
     moments: Moments | Spread, truth: Float[np.ndarray, "P"], relative_error: float
 ) -> float:
-    """The smallest N whose mean has a root mean squared error of `relative_error` ‖truth‖.
+    """The smallest N whose mean has a root mean squared error of at most ε ‖truth‖.
 
     N = ⌈tr Σ / ((ε ‖truth‖)² − bias²)⌉.
 

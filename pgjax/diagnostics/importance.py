@@ -27,8 +27,7 @@ def effective_sample_size(log_weight: Float[Array, "N *rest"]) -> Float[Array, "
     Raises:
         ValueError: if N is zero.
 
-    Bias: too large if the large weights have not been drawn yet, so that a good value proves
-        nothing.
+    Bias: too large if the large weights have not been drawn yet. So a high value proves nothing.
 
     References:
         Kish, Survey Sampling (1965), section 8.2; Kong, A Note on Importance Sampling Using

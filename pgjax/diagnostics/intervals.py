@@ -87,7 +87,7 @@ def jackknife(
     """
     check_function("statistic", statistic, "moments -> scalar")
     if not isinstance(scale, tuple) or len(scale) != 2 or not all(map(callable, scale)):
-        raise TypeError(f"scale must be a pair of functions, LINEAR say, got {describe(scale)}")
+        raise TypeError(f"scale must be a pair of functions, such as LINEAR, got {describe(scale)}")
     check_between("level", level, 0, 1)
     if not samples:
         raise TypeError("samples must hold at least one pytree of [K, ...], got none")
@@ -97,7 +97,7 @@ def jackknife(
     if K < 3:
         raise ValueError(f"{names[0]} must hold at least 3 independent estimates, got {K}")
     if any(count != K for count in counts):
-        raise ValueError(f"all samples must hold as many estimates, got {counts}")
+        raise ValueError(f"samples must hold the same number of estimates each, got {counts}")
     if isinstance(statistic, Partial):
         found = _compiled_statistics(statistic, *samples)
     else:  # compiling each new function would take longer than it saves

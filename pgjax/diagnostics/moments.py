@@ -248,6 +248,7 @@ def num_samples(gradients: PyTree, name: str = "gradients") -> int:
     counts = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(gradients)}
     if len(counts) != 1 or counts & {(), (0,)}:
         raise ValueError(
-            f"{name} must be a pytree of [N, ...] with one N >= 1, got leading axes {counts}"
+            f"every array of {name} must have shape [N, ...] with the same N >= 1, got leading "
+            f"axes {counts}"
         )
     return counts.pop()[0]

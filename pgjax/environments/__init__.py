@@ -57,7 +57,7 @@ def make(name: str) -> Environment:
         near = difflib.get_close_matches(library.lower(), LIBRARIES, n=1)
         hint = f"did you mean {near[0]}/{rest}? " if near else ""
         raise ValueError(
-            f"unknown environment {name!r}; {hint}before the slash stands one of "
-            f"{', '.join(LIBRARIES)}, and gymnax's names have none"
+            f"unknown environment {name!r}; {hint}names of other libraries begin with "
+            f"{', '.join(f'{each}/' for each in LIBRARIES)}, and names of gymnax have no slash"
         )
     return LIBRARIES[library].make(rest)

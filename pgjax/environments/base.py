@@ -140,7 +140,7 @@ class Environment:
                     f"action_space must hold Discrete, MultiDiscrete or Box, got {describe(space)}"
                 )
         if self.action_space is None:
-            raise TypeError("action_space must be a space, Discrete(2) say, got None")
+            raise TypeError("action_space must be a space, such as Discrete(2), got None")
         if self.time_limit is not None:
             check_at_least("time_limit", self.time_limit, 1, "it counts steps")
         if not isinstance(self.name, str):
@@ -309,7 +309,10 @@ def _check_same_shapes(name: str, start: Any, following: Any) -> None:
     ):
         if x.shape != y.shape:
             where = ("state", "step")[path[0].idx] + jax.tree_util.keystr(path[1:])
-            raise TypeError(f"{name}: {where} has shape {x.shape} at the start, {y.shape} later")
+            raise TypeError(
+                f"{name}: {where} must keep its shape, got {x.shape} from init and {y.shape} "
+                "from step"
+            )
     for field in ("reward", "terminated", "truncated"):
         shape = getattr(start[1], field).shape
         if shape != ():

@@ -61,7 +61,7 @@ def adapt(environment: Any, *, time_limit: int | None = EPISODE_LENGTH) -> Envir
 
 
 def make(name: str) -> Environment:
-    """The brax environment of that name, "inverted_pendulum" say, with 1000 steps an episode."""
+    """The brax environment of that name, as "inverted_pendulum", with episodes of 1000 steps."""
     envs = library("brax.envs")
     known = envs._envs  # brax lists its names nowhere else
     return make_known("brax/", name, known, lambda known: adapt(envs.get_environment(known)))

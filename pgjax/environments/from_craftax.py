@@ -19,7 +19,8 @@ def adapt(environment: Any, params: Any = None) -> Environment:
     """A Craftax environment as an Environment with Discrete actions.
 
     Craftax has one flag for an episode that ends because the player dies or wins, or after
-    `max_timesteps`. Here the time truncates, and the other reasons terminate, at any time.
+    `max_timesteps`. Here the time limit truncates. The other reasons terminate, also in the last
+    step.
 
     Args:
         environment: from `craftax.craftax_env.make_craftax_env_from_name`, with or without

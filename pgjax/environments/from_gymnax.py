@@ -117,7 +117,8 @@ def _adapted_wrapper(wrapper: Any, params: Any) -> Environment:
     if kind.__module__ != "gymnax.wrappers.purerl" or kind.__name__ not in known:
         raise TypeError(
             f"environment must be of gymnax, alone or in {', '.join(known)}, got a "
-            f"{kind.__name__}; give what is in it, or write a pgjax.environments.Environment"
+            f"{kind.__name__}; give the environment inside it, or write a "
+            "pgjax.environments.Environment"
         )
     return known[kind.__name__](wrapper, adapt(wrapper._env, params))
 
@@ -202,7 +203,7 @@ def _action_space(name: str, space: Any) -> ActionSpace:
         shape = tuple(space.shape)
         return Box(_bound(space.low, shape, -np.inf), _bound(space.high, shape, np.inf), shape)
     raise TypeError(
-        f"{name} has actions in a {type(space).__name__} space; pgjax takes Discrete ones and Boxes"
+        f"{name} has actions in a {type(space).__name__} space; pgjax takes Discrete and Box"
     )
 
 

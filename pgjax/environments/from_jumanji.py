@@ -81,7 +81,7 @@ def adapt(environment: Any) -> Environment:
 
 
 def make(name: str) -> Environment:
-    """The jumanji environment of that id, "Snake-v1" say.
+    """The jumanji environment of that id, such as "Snake-v1".
 
     Raises:
         ValueError: if the environment would download a data set.

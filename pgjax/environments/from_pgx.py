@@ -79,7 +79,7 @@ def adapt(
 
 
 def make(name: str) -> Environment:
-    """The pgx game of one player of that id, "minatar-breakout" or "2048" say."""
+    """The pgx game of one player of that id, such as "minatar-breakout" or "2048"."""
     pgx = library("pgx")
     return make_known("pgx/", name, pgx.available_envs(), lambda known: adapt(pgx.make(known)))
 

@@ -1,9 +1,9 @@
 """Adapters: distributions of NumPyro, Distrax and TensorFlow Probability, and policies.
 
 An object is known by its methods, so none of these libraries is imported: `sample` takes a key as
-its first argument or as `seed`, and `log_prob` takes a draw. What else an object has is used where
-it is there: `enumerate_support`, `has_rsample` or `reparameterization_type`, and the attributes of
-a normal, a Bernoulli, a categorical or a Poisson.
+its first argument or as `seed`, and `log_prob` takes a draw. If an object has more, that is used
+too: `enumerate_support`, `has_rsample` or `reparameterization_type`, and the attributes of a
+normal, a Bernoulli, a categorical or a Poisson.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def from_object(build: Callable[[Params], Any]) -> Distribution:
     """A Distribution from a function that makes an object of another library.
 
     A batch of independent distributions counts as one draw of all of them: log-probabilities are
-    summed. An object without a word about reparameterisation, as Distrax's, counts as
+    summed. If an object does not say whether it is reparameterised, as in Distrax, it counts as
     reparameterised if its draws are floating.
 
     Args:

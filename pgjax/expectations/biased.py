@@ -1,4 +1,4 @@
-"""Biased by design: relaxations that differentiate f where x never is.
+"""Biased by design: relaxations that differentiate f at points that x never takes.
 
 They have little variance and a bias that no number of samples removes; its size, and even its sign,
 depend on f. All need an f that is differentiable between the outcomes, and a Bernoulli or a one-hot
@@ -42,7 +42,7 @@ def straight_through() -> ExpectationEstimator:
 def reinmax() -> ExpectationEstimator:
     """ReinMax: straight-through of second order, by Heun's method.
 
-    Its temperature is one.
+    Its temperature is 1.
 
     Bias: biased by design, less than `straight_through`: none if f is a quadratic of one choice.
 
@@ -66,7 +66,7 @@ def gumbel_softmax(temperature: Number = 0.5) -> ExpectationEstimator:
     Raises:
         ValueError: if λ is not positive.
 
-    Bias: biased by design: the gradient of E[f] at relaxed draws, and not of E[f(x)].
+    Bias: biased by design: it estimates the gradient of E[f] at relaxed draws, not of E[f(x)].
 
     References:
         Jang, Gu & Poole (2017); Maddison, Mnih & Teh, The Concrete Distribution (2017).

@@ -1,7 +1,8 @@
 """ARM and DisARM: a Bernoulli's gradient from two coupled draws, without a score.
 
 Both draw uniform numbers u, and evaluate f twice a sample: at b = 1[u > 1 − p] and at the opposite
-draw b' = 1[u < p], coordinate by coordinate. f's own derivative is the mean of the two.
+draw b' = 1[u < p], coordinate by coordinate. If f takes params, its own derivative is the mean of
+those at the two draws.
 """
 
 from typing import Any

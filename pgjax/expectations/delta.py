@@ -38,7 +38,7 @@ def delta_control_variate(
     Raises:
         ValueError: at use, if the distribution is not normal.
 
-    Bias: that of the estimator, which gets another f; none is added.
+    Bias: that of the estimator, applied to f less the polynomial; nothing is added to it.
 
     References:
         Paisley, Blei & Jordan, Variational Bayesian Inference with Stochastic Search (2012);

@@ -1,7 +1,7 @@
 """Distributions p(x; θ): records of pure functions of the parameters.
 
-Each maker takes a function from the parameters to the distribution's natural parameters, a network
-say; without one, `params` are the natural parameters themselves. Coordinates are independent.
+Each maker takes a function from the parameters to the distribution's natural parameters, such as a
+network; without one, `params` are the natural parameters themselves. Coordinates are independent.
 
 | maker | natural parameters | a draw x |
 | --- | --- | --- |

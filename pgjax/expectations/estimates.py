@@ -10,7 +10,7 @@ f(x) its reward, so that baselines, groups and terms are those of policy gradien
 What the arguments mean everywhere:
 
 - estimator: an `ExpectationEstimator` of this package, or any `pgjax.Estimator`.
-- f: f(x) or f(params, x), of one draw; with params, its own derivative by them is added.
+- f: f(x) or f(params, x), of one draw; with params, the derivative through them is added.
 - distribution: a `Distribution`.
 - params: a pytree of floating arrays. Gradients are pytrees like it, to ascend.
 - key: from `jax.random.key`, or a raw uint32 key.
@@ -18,8 +18,8 @@ What the arguments mean everywhere:
   estimator's docstring says how often it evaluates f for each.
 
 All raise a TypeError if an argument is of the wrong kind. They raise a ValueError if f does not
-return what is asked, if the estimator needs what the distribution has not, or more samples than
-there are, and, outside jit, if an estimate is NaN. Under jit a NaN stays a NaN.
+return what is asked, if the distribution lacks what the estimator needs, if there are too few
+samples, and, outside jit, if an estimate is NaN. Under jit a NaN stays a NaN.
 """
 
 from collections.abc import Callable
@@ -149,7 +149,7 @@ def objective(
     *,
     num_samples: int,
 ) -> Float[Array, ""]:
-    """A scalar whose derivative by params is `gradient` of the same key; its value means nothing.
+    """A scalar whose derivative is `gradient` of the same key; its value means nothing.
 
     For `jax.grad` of a larger loss, with other terms in it.
 
@@ -317,6 +317,6 @@ def _finite(found: Params, given: tuple[Any, ...], axis: int | None = None) -> P
             "values for draws of the distribution"
         )
     raise ValueError(
-        "params, f or distribution is wrong: the estimate is nan, got so from finite values of f; "
-        "is a derivative or a log-probability nan, or a parameter?"
+        "params, f or distribution must give a finite estimate, got nan although the values of f "
+        "are finite; look for nan in params, in the derivative of f and in distribution.log_prob"
     )

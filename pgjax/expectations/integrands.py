@@ -78,5 +78,5 @@ def as_integrand(f: Any) -> Integrand:
     ]
     if len(needed) not in (1, 2):
         takes = ", ".join(parameters)
-        raise TypeError(f"f must be a function {SIGNATURE}, got one of ({takes})")
+        raise TypeError(f"f must be a function {SIGNATURE}, got one with the arguments ({takes})")
     return Integrand(f, has_params=len(needed) == 2)

@@ -12,9 +12,9 @@ The arguments mean the same everywhere:
 - rng: a key. num_samples: N, at least one.
 
 Jacobians are a list with one array [N, *param.shape] for each parameter: per-sample gradients, to
-ascend. What differs from optax on purpose: a decay of one does not divide by zero; an update
-of the average divides by the weight of what it has seen, and not the stored value again at each
-call; draws from the same key are other numbers.
+ascend. What differs from optax on purpose: a decay of one does not divide by zero; the average is
+divided once by the weight of what it has seen, and not again at each call; the same key draws other
+numbers.
 """
 
 from collections.abc import Callable, Sequence

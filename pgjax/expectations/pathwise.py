@@ -90,11 +90,11 @@ def antithetic(estimator: AnyEstimator) -> ExpectationEstimator:
         estimator: `score_function(baseline=...)`, any `pgjax.Estimator`, or `pathwise()`.
 
     Raises:
-        TypeError: if the estimator is another one.
+        TypeError: if the estimator is of another kind.
         ValueError: at use, if `num_samples` is odd or the distribution has no inverse.
 
     Bias: none, if the estimator has none without a baseline from the batch. With `leave_one_out`
-    it is biased, because the other of a pair is not independent.
+    it is biased, because the two of a pair are not independent.
 
     References:
         Hammersley & Morton, A New Monte Carlo Technique: Antithetic Variates (1956).
@@ -117,7 +117,7 @@ def quasi_monte_carlo(estimator: AnyEstimator) -> ExpectationEstimator:
         estimator: as for `antithetic`.
 
     Raises:
-        TypeError: if the estimator is another one.
+        TypeError: if the estimator is of another kind.
         ValueError: at use, if the distribution has no inverse.
 
     Bias: none, if the estimator has none without a baseline from the batch. With `leave_one_out`
@@ -161,8 +161,8 @@ def _with_uniforms(draw: Any, term: Any, law: str, estimator: Any) -> Expectatio
     check_expectation_estimator(estimator)
     if not isinstance(estimator, Estimator) and estimator != pathwise():
         raise TypeError(
-            f"estimator must be score_function() or pathwise(), got {estimator!r}, whose noise is "
-            "not one uniform number a coordinate"
+            f"estimator must be score_function() or pathwise(), got {estimator!r}, whose noise "
+            "is not one uniform number for each coordinate"
         )
     return make(draw, _uniform_weights, term, law, estimator=estimator)
 

@@ -25,9 +25,10 @@ def surrogate(
     Σ_j □(W_j) c_j, with W_j the sum of the log-probabilities of the draws that c_j depends on and
     □(W) = exp(W − stop_gradient(W)). Its value is Σ_j c_j.
 
-    Differentiate it once for ∇, twice for the Hessian. A draw itself must be held constant:
-    `jax.lax.stop_gradient(x)`, unless it is reparameterised and then has no log-probability here.
-    For many samples, `jax.vmap` the program and take the mean.
+    Differentiate it once for ∇, twice for the Hessian. Hold each draw constant,
+    `jax.lax.stop_gradient(x)`. A reparameterised draw is the exception: it stays differentiable,
+    and its log-probability is not listed. For many samples, `jax.vmap` the program and take the
+    mean.
 
     Args:
         costs: pairs (c_j, log-probabilities of every draw that c_j depends on, by its value or by

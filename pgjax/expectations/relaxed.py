@@ -32,8 +32,8 @@ def rebar(temperature: Number = 0.5, *, scale: Number = 1.0) -> ExpectationEstim
     Three evaluations of f a sample. σ is the logistic function, or the softmax of a categorical.
 
     Args:
-        temperature: λ > 0; below it, the relaxed draw is nearer to the discrete one.
-        scale: η, any number; zero is the plain score function.
+        temperature: λ > 0; with a smaller λ the relaxed draw is nearer to the discrete one.
+        scale: η, any number; 0 gives the plain score function.
 
     Raises:
         ValueError: if λ is not positive; at use, if the distribution is neither a Bernoulli nor a
@@ -59,8 +59,8 @@ def rebar(temperature: Number = 0.5, *, scale: Number = 1.0) -> ExpectationEstim
 def relax(control: Callable[[Array], Array]) -> ExpectationEstimator:
     """RELAX: the control variate c of your own, such as a network of z.
 
-    One evaluation of f a sample, and two of c. To train c, differentiate the squared gradient by
-    it: give c as a record or a `jax.tree_util.Partial`, whose arrays are leaves.
+    One evaluation of f a sample, and two of c. To train c, differentiate the squared gradient with
+    respect to its arrays: give c as a record or a `jax.tree_util.Partial`, whose arrays are leaves.
 
     Args:
         control: c, of one z (of the logits' shape) -> scalar, differentiable.

@@ -162,8 +162,9 @@ def least_variance_constant(f: Any, distribution: Distribution, params: Params) 
 class MovingAverage:
     """A baseline that is a decaying mean of the values of f in earlier updates.
 
-    b = Σ_k decay^k f̄_{t−k} / Σ_k decay^k over the updates before: zero at first, and without the
-    pull to zero that a plain decaying mean has. With decay 1 it is the mean of all.
+    b = Σ_k decay^k f̄_{t−k} / Σ_k decay^k over the updates before: zero before the first update,
+    and without the bias towards zero of a plain decaying mean. With decay 1 it is the mean over all
+    updates.
 
     Attributes:
         decay: in [0, 1].

@@ -31,7 +31,7 @@ def vimco(group_size: int) -> ExpectationEstimator:
     The credit of x_k is L − L_{−k}, where L is the logarithm of the mean over the group, and
     L_{−k} has f(x_k) replaced by the mean of the others. One sample is one group of K draws: K
     evaluations of f. In variational inference f(params, x) = log p(x, data) − log q(x): L is then
-    the importance-weighted bound. The derivative of L by f's own parameters is added.
+    the importance-weighted bound. If f takes params, the derivative of L through them is added.
 
     Args:
         group_size: K, at least two.
@@ -51,7 +51,7 @@ def vimco(group_size: int) -> ExpectationEstimator:
     """
     K = check_positive("group_size", group_size)
     if K < 2:
-        raise ValueError(f"group_size must be at least 2, got {K}: a baseline is of the others")
+        raise ValueError(f"group_size must be at least 2, got {K}: a baseline needs others")
     return make(_draw_groups, _vimco_weights, _vimco, "groups", group_size=K)
 
 

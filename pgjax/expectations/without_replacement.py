@@ -35,7 +35,7 @@ def without_replacement(set_size: int) -> ExpectationEstimator:
 
     References:
         Kool, van Hoof & Welling, Estimating Gradients for Discrete Random Variables by Sampling
-        without Replacement (2020), eq. 13 and 17; of 2019, the ordered form has more variance.
+        without Replacement (2020), eq. 13 and 17. Their ordered form (2019) has more variance.
 
     Example:
         >>> without_replacement(2)

@@ -1,7 +1,7 @@
 """Critics: value functions fitted to returns, whose values are stored in a batch as plain arrays.
 
 An estimator never calls a critic. The values are computed once, before the estimate, and written
-into the batch. So what the critic was fitted to, and whether it biases, stays in sight. A value
+into the batch. So it stays visible what the critic was fitted to, and whether it adds bias. A value
 function is (params, observation) -> scalar, in units of return.
 """
 
@@ -116,7 +116,10 @@ def with_bootstrap(value: Value, params: Params, batch: Trajectory) -> Trajector
     """
     with_value = with_values(value, params, batch)
     if batch.final_observation is None:
-        raise ValueError("batch.final_observation is None, and what follows a cut is read from it")
+        raise ValueError(
+            "batch.final_observation is None, and the critic needs it for the value after a cut; "
+            "keep what rollout or windows returns"
+        )
     final = jax.vmap(lambda s: value(params, s))(batch.final_observation)
     return replace(with_value, final_value=final)
 
@@ -136,7 +139,7 @@ def fit(
         value: the value function.
         params: to start from.
         batch: [N, T]; its observations and mask are read.
-        target: [N, T] in units of return: `weights.returns_to_go(batch, discount)`, say.
+        target: [N, T] in units of return, such as `weights.returns_to_go(batch, discount)`.
         optimizer: from optax; one that searches along a line, as `optax.lbfgs` does, is given the
             loss.
         num_steps: gradient steps, each on the whole batch.
@@ -148,7 +151,8 @@ def fit(
         ValueError: if the batch is not laid out as [N, T], the target has another shape, or
             `num_steps` is below one.
 
-    Bias: as a baseline of the *same* batch the fitted critic biases; of another batch it does not.
+    Bias: as a baseline of the *same* batch the fitted critic adds bias; of another batch it adds
+    none.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, pgjax

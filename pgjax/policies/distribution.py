@@ -22,7 +22,7 @@ from pgjax.types import (
 )
 
 Output: TypeAlias = PyTree
-"""What a network gives for one observation: logits [A], say, or a mean and a log σ."""
+"""What a network gives for one observation, such as logits [A], or a mean and a log σ."""
 
 
 @record

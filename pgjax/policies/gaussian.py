@@ -35,13 +35,14 @@ def gaussian_policy(
 
     Raises:
         ValueError: by its functions, if σ is known to be zero, infinite or NaN.
-        TypeError: by its functions, if an action is an integer (a discrete environment's, say), or
+        TypeError: by its functions, if an action is an integer (as of a discrete environment), or
             the observation is masked.
 
-    Bias: none, while σ is wide against the spacing of numbers around μ, which is 1.2e-7 |μ| in
-        float32. An action is rounded to that spacing: at μ = 1, σ = 1e-8 there are two actions, and
-        E[∂ log π/∂ log σ] is −0.97 where it should be 0; at μ = 0.5, σ = 2e-9 every action is μ.
-        From σ = 1e-6 |μ| on nothing of this is seen. Bound log σ in the network, or use x64.
+    Bias: none, if σ is much larger than the spacing of floating-point numbers around μ, which is
+        1.2e-7 |μ| in float32. An action is rounded to that spacing: at μ = 1, σ = 1e-8 there are
+        two actions, and E[∂ log π/∂ log σ] is −0.97 where it should be 0; at μ = 0.5, σ = 2e-9
+        every action is μ. For σ ≥ 1e-6 |μ| no such effect was seen. Bound log σ in the network, or
+        use x64.
 
     References:
         Williams (1992), section 6.
@@ -74,7 +75,7 @@ def mean_and_log_std(output: Output) -> tuple[Float[Array, "D"], Float[Array, "D
     if not isinstance(output, tuple | list) or len(output) != 2:
         raise TypeError(
             "a Gaussian policy's network must return a pair (mean, log_std), "
-            f"got {type(output).__name__}; GaussianMLP does"
+            f"got {type(output).__name__}; GaussianMLP returns one"
         )
     mean, log_std = map(jnp.asarray, output)
     if mean.ndim != 1:

@@ -45,7 +45,7 @@ def greedy(policy: Policy) -> Policy:
                 policy.entropy,
             )
     raise TypeError(
-        f"policy must be one of a softmax or a Gaussian to be greedy, got {describe(policy)}"
+        f"policy must be a softmax or a Gaussian policy to act greedily, got {describe(policy)}"
     )
 
 

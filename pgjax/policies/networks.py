@@ -135,7 +135,7 @@ class RecurrentNetwork(linen.Module):
     """A recurrent cell, whose input is the flattened observation, and a head.
 
     Attributes:
-        cell: of Flax: `linen.GRUCell(64)`, say.
+        cell: of Flax, such as `linen.GRUCell(64)`.
         head: from the cell's output to what a distribution takes: `MLP`, `GaussianMLP`.
         num_categories: as in MLP.
 

@@ -68,7 +68,7 @@ def multi_discrete(num_actions: Sequence[int]) -> Distribution:
     """
     if not isinstance(num_actions, Sequence) or isinstance(num_actions, str):
         raise TypeError(
-            f"num_actions must be a sequence of sizes, (2, 3) say, got {describe(num_actions)}"
+            f"num_actions must be a sequence of sizes, such as (2, 3), got {describe(num_actions)}"
         )
     sizes = tuple(check_positive("num_actions", size) for size in num_actions)
     if not sizes:
@@ -83,7 +83,7 @@ def multi_discrete(num_actions: Sequence[int]) -> Distribution:
 
 
 def factored_policy(policies: PyTree[Policy]) -> Policy:
-    """Independent policies at once: a discrete choice beside a Gaussian vector, say.
+    """Independent policies at once, such as a discrete choice beside a Gaussian vector.
 
     Each sees the same observation and has its own parameters. If factors share a network, use a
     `product` of distributions in `distribution_policy` instead.

@@ -38,8 +38,8 @@ def recurrent_policy(
     Returns:
         A RecurrentPolicy.
 
-    Bias: gradients go back through the whole episode: to truncate them is to estimate another
-        gradient.
+    Bias: none: gradients go back through the whole episode. Truncating them would bias the
+    estimate.
 
     References:
         Wierstra et al., Recurrent Policy Gradients (2010).

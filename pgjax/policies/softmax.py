@@ -161,8 +161,8 @@ def _log_probabilities(logits: Array) -> Array:
         )
     if not jnp.issubdtype(jnp.result_type(logits), jnp.floating):
         raise TypeError(
-            f"a policy's logits must be floating, got {jnp.result_type(logits)}; its params may be "
-            "of another dtype"
+            f"a policy's logits must be floating, got {jnp.result_type(logits)}; look at the "
+            "dtype of its params"
         )
     check_values(
         "state has no legal action: every logit is -inf or every mask false",

@@ -64,12 +64,13 @@ def squashed_gaussian_policy(
             action lies beyond them, or for the reasons of `gaussian_policy`.
 
     Bias: log-probabilities are exact, to rounding, for the action as it is stored. An action that
-        would round onto a bound is the last number before it (|u| ≈ 8 in float32): a policy with
-        much of its mass beyond has a score that is biased, as its density there is no probability.
-        Beyond the bounds log π is −inf, and an error under `pgjax.checked`; on a bound it is that
-        of the last number before the other bound, at that distance from this one, for next to zero
-        numbers are far closer. The entropy is a quadrature with absolute error below 1e-9 for each
-        coordinate with σ ≤ 1, 1e-5 for σ ≤ 2, 1e-3 for σ ≤ 3.
+        would round onto a bound is the last number before it (|u| ≈ 8 in float32): if a policy puts
+        much of its probability beyond that number, its score is biased, because all these actions
+        are stored as one. Beyond the bounds log π is −inf, and an error under `pgjax.checked`; on a
+        bound it is finite: the distance to the bound is taken as the distance of the last number
+        before the other bound, because numbers next to zero lie far closer. The entropy is a
+        quadrature with absolute error below 1e-9 for each coordinate with σ ≤ 1, 1e-5 for σ ≤ 2,
+        1e-3 for σ ≤ 3.
 
     References:
         Haarnoja et al., Soft Actor-Critic (2018), appendix C; here with the bounds' scale. For the
@@ -182,7 +183,10 @@ def _log_density(mean: Array, log_std: Array, bounds: Bounds, action: Array) -> 
 
 def _checked_limits(low: Bound, high: Bound) -> _Limits:
     if not is_concrete(low, high):
-        raise TypeError("low and high must be known numbers, not traced ones")
+        raise TypeError(
+            "low and high must be known when JAX compiles, got traced values; pass them from "
+            "outside of jit"
+        )
     below, above = (
         np.asarray(check_number(name, bound), np.float64)
         for name, bound in (("low", low), ("high", high))
@@ -210,5 +214,8 @@ def _bounds(limits: _Limits, shape: tuple[int, ...], dtype: Any) -> Bounds:
     first = np.maximum(np.nextafter(low, high), low + tiny)
     last = np.minimum(np.nextafter(high, low), high - tiny)
     if not np.all((low < first) & (first <= last) & (last < high)):
-        raise ValueError(f"there is no {np.dtype(dtype)} between low = {below} and high = {above}")
+        raise ValueError(
+            f"low and high must have a {np.dtype(dtype)} between them, got {below} and {above}; "
+            "take a wider interval"
+        )
     return Bounds(*map(jnp.asarray, (low, high, first, last)))

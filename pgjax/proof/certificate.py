@@ -35,7 +35,7 @@ TARGET = 0.01
 
 
 class Certificate(NamedTuple):
-    """What is exactly true of one estimator on one problem.
+    """The exact properties of one estimator on one problem.
 
     Attributes:
         row: of the registry.
@@ -183,7 +183,10 @@ def _certify_problem(rows: Sequence[Row], problem: Problem) -> list[Certificate]
     problem = off_policy(problem)
     truth = flatten(exact.gradient(problem))
     if not np.any(truth):
-        raise ValueError(f"{problem.name} has ∇J = 0: no error can be relative to it")
+        raise ValueError(
+            f"problems must have a gradient other than zero, got {problem.name} with ∇J = 0: an "
+            "error relative to zero has no meaning"
+        )
     visible = with_visible_states(problem)
     estimates = [row.estimate(visible) for row in rows]
     together: dict[tuple[int, bool], list[Estimator | Function]] = {

@@ -122,7 +122,9 @@ def assert_converges(
     run = library_rollout(problem, K) if rollout is None else resolve(rollout, problem)
     truth = exact.gradient(problem)
     if not np.linalg.norm(flatten(truth)) > 1e-12:
-        raise ValueError(f"problem {problem.name} has a zero gradient, which shows no bias")
+        raise ValueError(
+            f"problem {problem.name} has a zero gradient, which shows no bias; take other params"
+        )
     test = mean_test(
         _draws(estimate, run, problem, K),
         flatten(truth),

@@ -27,7 +27,7 @@ from pgjax.types import Moments, Params
 
 
 class ExpectationCertificate(NamedTuple):
-    """What is exactly true of one estimator on one expectation.
+    """The exact properties of one estimator on one expectation.
 
     Attributes:
         row: of the registry.

@@ -51,7 +51,10 @@ def independence_test(batches: Trajectory, *, alpha: float = 1e-6) -> Independen
         check_array(f"batches.{field}", getattr(batches, field), "[B, N, T]", shape)
     B, N, _ = shape
     if B < 32 or N < 2:
-        raise ValueError(f"batches must be at least 32, of at least 2, got {B} of {N}")
+        raise ValueError(
+            "batches must hold at least 32 batches of at least 2 trajectories, got "
+            f"{B} batches of {N}"
+        )
     mask = np.asarray(batches.mask)
     features = np.stack(
         [

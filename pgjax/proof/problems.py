@@ -1,9 +1,9 @@
 """The suite: a handful of named problems that together expose the known ways to be wrong.
 
-No one MDP can: on episodes of fixed length every mistake in handling their end is exactly unbiased,
-and without γ < 1 so is a forgotten γ^t. Together these have γ < 1, stochastic transitions, episodes
-of different lengths, a non-zero terminal reward, an asymmetric start, a policy that is uniform
-nowhere, at least three steps, a time limit that truncates, a task that never ends, states that
+No single MDP can. On episodes of fixed length, a mistake in handling their end has no bias. With γ
+= 1, a forgotten γ^t has none. Together these have γ < 1, stochastic transitions, episodes of
+different lengths, a non-zero terminal reward, an asymmetric start, a policy that is not uniform in
+any state, at least three steps, a time limit that truncates, a task that never ends, states that
 look alike to a Flax network, discounts that are not round numbers, and episodes of 32 steps.
 """
 

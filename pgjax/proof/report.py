@@ -14,7 +14,7 @@ class Finding(NamedTuple):
         passed: unbiased to `tolerance`, or, if that was accepted, up to scale.
         bias: ‖E ĝ − ∇J‖ / ‖∇J‖; when sampled, of the sample mean.
         scale: the c that brings c ∇J closest to E ĝ.
-        shape_error: ‖E ĝ − c ∇J‖ / ‖∇J‖, what no scale explains.
+        shape_error: ‖E ĝ − c ∇J‖ / ‖∇J‖, the part that no scale explains.
         tolerance: the smallest relative bias that could not have been missed.
         detail: how it was shown.
         worst: where the deviation is largest, and by how much.

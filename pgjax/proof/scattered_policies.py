@@ -32,7 +32,7 @@ def scattered_params(policy: Policy, mdp: TabularMDP, key: Array) -> Params:
     """The policy's initial parameters with normal noise of deviation 0.5 added.
 
     Args:
-        policy: that initialises close to the uniform policy, say.
+        policy: usually one whose initial parameters are close to the uniform policy.
         mdp: whose observations it sees.
         key: from `jax.random.key`.
 

@@ -141,7 +141,10 @@ def mean_test(
         key, chunk_key = jax.random.split(key)
         chunk = _sums(_chunk_sums(draw, truth, directions, chunk_key))
         if not np.all(np.isfinite(chunk.deviation)):
-            raise ValueError("the estimate is not finite on some sample")
+            raise ValueError(
+                "the estimate must be finite on every sample, got nan or infinity; look for "
+                "log(0), 0/0 or an overflow in it"
+            )
         sums = chunk if sums is None else _sums(map(np.add, sums, chunk))
         target = target or max(FIRST_LOOK, int(chunk.total))
         if sums.total < target:
@@ -270,8 +273,8 @@ def _what_it_takes(sums: _Sums, level: float, margin: float, scale: float) -> st
     n, mean, _, values, vectors = _decompose(sums, scale)
     if not values.size:
         return (
-            f"inconclusive after {int(n):,} samples: the estimate never varied, so that nothing is "
-            "known of what has not been seen; enumerate, or state a bound"
+            f"inconclusive after {int(n):,} samples: the estimate never varied, so nothing is "
+            "known about rare samples; enumerate, or state a bound"
         )
     r = values.size
     to_pass = _critical(level, r, n) * values.max() / margin**2

@@ -34,7 +34,7 @@ TARGET = 0.1
 
 
 class TokenCertificate(NamedTuple):
-    """What is exactly true of one estimator on one model.
+    """The exact properties of one estimator on one model.
 
     Attributes:
         row: of the registry.

@@ -94,7 +94,8 @@ def judge_loss(
     - `rewards` [N]; `groups` [N], all zero; `value`, the exact J;
     - `advantages` [N] of GRPO, (R − mean) / (standard deviation with Bessel's correction + 1e-4).
 
-    The order of the answers in a batch must not matter: the sum runs over batches up to order.
+    The order of the answers in a batch must not matter, because each set of answers is summed in
+    one order only.
 
     Args:
         loss: a function to a scalar that JAX can differentiate; or to ∂loss/∂log_prob [N, T] as a
@@ -107,7 +108,7 @@ def judge_loss(
         Verdict against ∇J of the policy.
 
     Raises:
-        TypeError: if the loss asks for something else, or returns neither.
+        TypeError: if the loss asks for another array, or returns neither of the two.
         ValueError: if what it returns has another shape, is not finite at a live token, or depends
             on the order of the answers; if there are too many groups to sum over, or `acting` is
             another word.

@@ -74,17 +74,18 @@ def assert_unbiased(
             or an ExpectationEstimator, or a function problem -> one.
         problems: what to judge it on; the suite, `suite.problems()`, if None. `Expectation`s for
             an estimator of expectations; those of its suite that it is for, if None.
-        batch_size: K, the trajectories in a batch, and no other. If None, 2; where all batches of
-            three are few, those of 1 and 3 too, unless the candidate refuses them (a baseline that
-            leaves one out needs 2, a group estimator whole groups) or is accepted up to scale.
+        batch_size: K, the trajectories in a batch; only this size is judged. None judges batches of
+            2, and of 1 and 3 where batches of 3 are few enough to list. A size that the candidate
+            refuses is left out (a leave-one-out baseline needs 2, a group estimator whole groups),
+            and so are 1 and 3 if it is accepted up to scale.
         judge: how large a bias is refused, at which rates of error, and how much work is spent.
         rollout: (params, key) -> batch of K, your own pipeline, or problem -> such a function: the
             pipeline itself is then tested too, by sampling: its mean, the independence of its
             trajectories, every field that it writes and, if it can be enumerated, their law.
         behaviour: problem -> parameters of the policy that acts; `lambda problem: problem.params`
-            for the policy itself, and no other. If None, the policy itself acts, or the problem's
-            own `behaviour`; a candidate that reads `batch.log_prob` is then judged on trajectories
-            of another policy too.
+            lets the policy itself act, and no other. If None, the policy itself acts, or the
+            problem's own `behaviour`; a candidate that reads `batch.log_prob` is then judged on
+            trajectories of another policy too.
         key: for sampling; `jax.random.key(0)` if None.
 
     Returns:
@@ -96,8 +97,8 @@ def assert_unbiased(
         ValueError: if a gradient is not finite or has another structure than the parameters, if the
             candidate answers differently when called twice, if there is no problem, or a problem's
             ∇J is zero.
-        TypeError: if the candidate is neither an Estimator nor a function, or not one that JAX can
-            trace; if a problem is none.
+        TypeError: if the candidate is neither an Estimator nor a function, or JAX cannot trace it;
+            if a problem is not a Problem.
 
     Bias: an exact proof holds for the batch size and the problems given, not for all; the last line
         of the report says what was not looked at.
@@ -269,7 +270,9 @@ def _num_batches(problem: Problem, K: int) -> int:
 def _truth(problem: Problem) -> np.ndarray:
     truth = flatten(exact.gradient(problem))
     if not np.linalg.norm(truth) > 1e-12:
-        raise ValueError(f"problem {problem.name} has a zero gradient, which shows no bias")
+        raise ValueError(
+            f"problem {problem.name} has a zero gradient, which shows no bias; take other params"
+        )
     return truth
 
 

@@ -83,7 +83,7 @@ def _finding(
     K = three.term.settings["group_size"] if three.law == "groups" else 0
     truth = true_gradient(problem, group_size=K)
     if not np.linalg.norm(truth):
-        raise ValueError(f"problems must have a gradient, got {problem.name}, whose ∇E[f] is zero")
+        raise ValueError(f"problems must have ∇E[f] other than 0, got {problem.name}")
     try:
         return _by_listing(estimator, problem, truth, sizes, judge)
     except UnknownLawError:

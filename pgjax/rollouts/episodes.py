@@ -74,7 +74,7 @@ def rollout(
 
     Raises:
         TypeError: if `environment` is not an environment, `key` not a JAX key, or the policy's
-            actions are not the environment's (a Gaussian policy on Discrete actions, say).
+            actions are not the environment's (such as a Gaussian policy on Discrete actions).
         ValueError: if a size is below one, or N not a multiple of the mesh's devices.
 
     Bias: exact draws from P(τ), in the precision of the environment. Cutting an episode that the

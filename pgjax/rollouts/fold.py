@@ -155,8 +155,8 @@ def sampler(
     """
     if isinstance(policy, RecurrentPolicy):
         raise TypeError(
-            "policy must be a Policy or a function (params, key, observation) -> action; a "
-            "RecurrentPolicy's memory is carried by pgjax.rollout, for a score-function gradient"
+            "policy must be a Policy or a function (params, key, observation) -> action, got a "
+            "RecurrentPolicy; only pgjax.rollout and pgjax.windows carry its memory"
         )
     signature = "(params, key, observation) -> action, or a pgjax.Policy"
     if not isinstance(policy, Policy):

@@ -138,8 +138,8 @@ def check_number_of_actions(
     number = softmax_size(policy, params, observation)
     if number is not None and number > space.num_actions:
         raise TypeError(
-            f"the policy has {number} actions, and {environment.name} takes {space}; an action "
-            "beyond would act as another one and be recorded as itself"
+            f"the policy has {number} actions, and {environment.name} takes {space}; give "
+            "the policy as many actions as the environment has"
         )
 
 

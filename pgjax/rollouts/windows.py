@@ -154,8 +154,8 @@ def window(
     """The next T steps of every stream under a policy.
 
     An episode ends where the environment terminates it or its time limit truncates it; the next
-    step is the first of a new one. Two windows in a row are the window of both lengths, except for
-    the flag between them.
+    step is the first of a new one. Two windows, one after the other, hold the same steps as one
+    window of both lengths; only the flag of the cut between them differs.
 
     Args:
         policy: acts. A RecurrentPolicy's memory is carried from window to window, and is the

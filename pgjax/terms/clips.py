@@ -31,7 +31,7 @@ def ppo_clip(epsilon: Number) -> Term:
         ValueError: if ε is outside [0, 1].
 
     Bias: equal to `score` on-policy (π = μ). Off-policy biased, as `importance_ratio` is, and also
-    by the clipped steps.
+    because clipped steps are left out.
 
     References:
         Schulman et al., Proximal Policy Optimization Algorithms (2017), eq. 7.
@@ -139,7 +139,7 @@ def dual_clip(epsilon: Number, ceiling: Number) -> Term:
     Raises:
         ValueError: if ε is outside [0, 1], or if `ceiling` is below 1 + ε.
 
-    Bias: as for `ppo_clip`, but more of it, for smaller variance.
+    Bias: larger than that of `ppo_clip`, in exchange for a smaller variance.
 
     References:
         Ye et al., Mastering Complex Control in MOBA Games with Deep Reinforcement Learning (2020),

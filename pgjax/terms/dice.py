@@ -12,9 +12,9 @@ which is the same at every order, trajectory by trajectory, and takes any weight
 where the baseline now lowers the variance of every order and not only of the first; advantages from
 a critic; total returns.
 
-Take higher derivatives of `pgjax.surrogate`: its `jax.hessian` by the parameters estimates ∇²J.
-(`pgjax.gradient` differentiates once.) The second derivative of `score`'s surrogate does not
-estimate ∇²J: it is E[Σ_t w_t ∇²log π], without the products of scores.
+Take higher derivatives of `pgjax.surrogate`: its `jax.hessian` estimates ∇²J. (`pgjax.gradient`
+differentiates once.) The second derivative of `score`'s surrogate does not estimate ∇²J: it is
+E[Σ_t w_t ∇²log π], without the products of scores.
 """
 
 import jax

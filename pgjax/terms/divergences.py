@@ -2,8 +2,8 @@
 
 With π = π(a_t|s_t) and μ = μ(a_t|s_t), the two-way split "this token or another" has a total
 variation |π − μ| and a KL divergence μ log(μ/π) + (1−μ) log((1−μ)/(1−π)). Either takes the place of
-the ratio's clip, which is strict with rare tokens. A step keeps sg(min(ρ_t, ceiling)) w_t log π,
-unless it has moved too far in the direction of its weight's sign.
+the clip of the ratio, which stops rare tokens too early. A step keeps sg(min(ρ_t, ceiling)) w_t log
+π, unless it has moved too far in the direction of its weight's sign.
 
 References:
     Qi et al., Rethinking the Trust Region in LLM Reinforcement Learning (2026).
@@ -25,7 +25,7 @@ def divergence_mask(low: Number, high: Number, *, ceiling: Number = 20.0) -> Ter
 
     sg(min(ρ_t, ceiling)) w_t log π(a_t|s_t), and zero where w_t > 0 and π(a_t) − μ(a_t) > high, or
     where w_t < 0 and π(a_t) − μ(a_t) < −low: the total variation of the two-way split "this token
-    or another" takes the place of the ratio's clip, which is strict with rare tokens.
+    or another" takes the place of the clip of the ratio, which stops rare tokens too early.
 
     Args:
         low: in [0, 1], of a difference of probabilities.

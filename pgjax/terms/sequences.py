@@ -5,8 +5,8 @@ A trajectory is then one answer of a language model, and a step one token. With 
 has the ratio exp(Σ_t Δ_t), and the geometric mean of its tokens' ratios is exp(Σ_t Δ_t / L).
 
 Papers write a loss for one sequence with one weight A. Here each token has a weight w_t, A times
-the factor of the aggregation (`pgjax.tokens`), and the terms of the tokens are summed: with
-w_t = A / L a term of the whole sequence enters once, and with w_t = A it enters L times.
+the factor of the aggregation (`pgjax.tokens`), and the terms of the tokens are summed: with w_t = A
+/ L a term of the whole sequence counts once, and with w_t = A it counts L times.
 
 Where the two policies agree, every term here has the gradient of `score`, w_t ∇log π, unless its
 docstring says otherwise. If all weights of a sequence have one sign, "the sign of the weight" is

@@ -6,7 +6,7 @@ Sums and means over "the group" are over the answers to the same prompt, `batch.
 itself included. A ValueError is raised if a group is needed and `batch.group` is None, or if a
 group is known to be too small; a group of one that is only known at run time gets the weight zero.
 
-To baseline and credit as in `pgjax.weights` is the same: any of its functions may stand here.
+Any function of `pgjax.weights` may stand here too.
 """
 
 from collections.abc import Callable
@@ -139,9 +139,9 @@ def _scaled_by_batch(batch: Trajectory, log_prob: Array, *, epsilon: Number, deg
 
 
 def less_mean_by_length(batch: Trajectory, log_prob: Array) -> Array:
-    """R_i − Σ_j L_j R_j / Σ_j L_j over the group: the baseline of least variance, roughly: OPO.
+    """R_i − Σ_j L_j R_j / Σ_j L_j over the group: roughly the baseline of least variance: OPO.
 
-    Bias: biased, as the answer's own reward and length are in its baseline; it fades as 1/G.
+    Bias: biased, because the baseline includes the answer's own reward and length; it falls as 1/G.
 
     References:
         Hao et al., On-Policy RL with Optimal Reward Baseline (2025), eq. 8.
@@ -169,7 +169,7 @@ def relative_to_mean(batch: Trajectory, log_prob: Array) -> Array:
 def of_informative_groups(batch: Trajectory, log_prob: Array) -> Array:
     """α (R_i − mean) with α = answers / answers of groups whose rewards differ: GPG.
 
-    Bias: a factor (G−1)/G, and α, which depends on the batch.
+    Bias: a factor (G−1)/G, and the factor α, which depends on the batch's own rewards.
 
     References:
         Chu et al., GPG: A Simple and Strong Reinforcement Learning Baseline for Model Reasoning

@@ -5,8 +5,9 @@ Every one divides by counts of the whole batch; rows without live tokens do not 
 are numbers of live tokens, S is the number of answers and P that of prompts (`batch.group`).
 
 The policy gradient of an outcome less its baseline is Σ_t ∇log π(a_t|s_t) A: the mean over answers
-of the *sum* over tokens. Of these, `sequence_sum` alone is it, and `constant_length` up to a
-constant. The others divide by lengths, which depend on the answers themselves.
+of the *sum* over tokens. Of the functions here, `sequence_sum` alone is that mean, and
+`constant_length` is, up to a constant. The others divide by lengths, which depend on the answers
+themselves.
 """
 
 import jax.numpy as jnp
@@ -36,8 +37,8 @@ def constant_length(length: Number) -> Weights:
     """Sum over tokens over a constant, (1/S) Σ_i (1/length) Σ_t x_it.
 
     Args:
-        length: > 0, such as the longest answer allowed: a constant, and not the longest of this
-            batch, by which the estimate would be biased.
+        length: > 0, such as the longest answer allowed. It must be a constant: the longest answer
+            of this batch would bias the estimate.
 
     Raises:
         ValueError: if `length` is not above zero.

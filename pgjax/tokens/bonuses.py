@@ -91,8 +91,8 @@ def entropy_in_reward(coefficient: Number) -> RewardBonus:
 def entropy_in_loss(coefficient: Number) -> LossBonus:
     """β H_t, from the exact entropies that `tokens.surrogate` and `tokens.loss` are given.
 
-    The same mean over tokens is taken as the estimator's aggregation does. `tokens.log_probs`
-    gives the entropies with the log-probabilities.
+    It is averaged over tokens by the estimator's aggregation. `tokens.log_probs` gives the
+    entropies with the log-probabilities.
 
     Args:
         coefficient: β ≥ 0.
@@ -100,8 +100,8 @@ def entropy_in_loss(coefficient: Number) -> LossBonus:
     Raises:
         ValueError: if β is negative; at use, if the entropies are not given.
 
-    Bias: biased for ∇H of the answer: the tokens that follow are left out. No noise of the choice
-        itself.
+    Bias: biased for ∇H of the answer: the tokens that follow are left out. The choice of the token
+    itself adds no noise.
 
     Example:
         >>> import jax.numpy as jnp
@@ -123,7 +123,8 @@ def sampled_entropy_in_loss(coefficient: Number) -> LossBonus:
     Raises:
         ValueError: if β is negative.
 
-    Bias: as for `entropy_in_loss` on-policy; off-policy also by the other policy's choices.
+    Bias: as for `entropy_in_loss` on-policy; off-policy also because another policy chose the
+    tokens.
     """
     return LossBonus(_weight(coefficient), True)
 
@@ -144,7 +145,7 @@ def with_entropy(values: Any, entropy: Float[Array, "N T"] | None) -> Any:
         if entropy is not None:
             raise ValueError(
                 f"entropy must be None, got {type(entropy).__name__}: the estimator has no "
-                "bonus that reads it; entropy=tokens.entropy_in_loss(0.01), say"
+                "bonus that reads it; make it with entropy=tokens.entropy_in_loss(0.01)"
             )
         return values
     if entropy is None:

@@ -70,12 +70,12 @@ def estimator(
     if kl is not None and not isinstance(kl, RewardPenalty | LossPenalty):
         raise TypeError(
             f"kl must be a penalty of pgjax.tokens, got {describe(kl)}; "
-            "tokens.kl_in_loss(0.04), say"
+            "tokens.kl_in_loss(0.04) is one"
         )
     if entropy is not None and not isinstance(entropy, RewardBonus | LossBonus):
         raise TypeError(
             f"entropy must be a bonus of pgjax.tokens, got {describe(entropy)}; "
-            "tokens.entropy_in_loss(0.01), say"
+            "tokens.entropy_in_loss(0.01) is one"
         )
     penalty = kl if isinstance(kl, LossPenalty) else None
     bonus = entropy if isinstance(entropy, LossBonus) else None

@@ -76,7 +76,7 @@ def sequence_mask(low: Number, high: Number) -> Weights:
     Raises:
         ValueError: if `low` is negative, or `high` below it.
 
-    Bias: by the answers outside.
+    Bias: biased, because answers outside do not count.
     """
     return configured(_masked, **_bounds(low, high), ratio=_of_sequences, tested=_of_sequences)
 
@@ -91,7 +91,7 @@ def geometric_mask(low: Number, high: Number) -> Weights:
     Raises:
         ValueError: if `low` is negative, or `high` below it.
 
-    Bias: as `token_truncation`, and by the answers outside.
+    Bias: as `token_truncation`, and because answers outside do not count.
     """
     return configured(_masked, **_bounds(low, high), ratio=_of_tokens, tested=_of_means)
 

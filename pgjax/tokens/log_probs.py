@@ -52,7 +52,7 @@ def log_probs(
 
     The soft cap comes before the temperature, as in Gemma 2: the cap belongs to the model, the
     temperature to the sampler. Both results are differentiable in reverse mode by `hidden`,
-    `table`, `bias`, `temperature` and `softcap`. A token has cotangents of its own, so that any
+    `table`, `bias`, `temperature` and `softcap`. Each token has its own cotangents, so that any
     loss of the two works.
 
     Args:

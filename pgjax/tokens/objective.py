@@ -41,17 +41,18 @@ def shared_weights(
     *,
     axis_name: str | None = None,
 ) -> SharedWeights:
-    """The weights of a whole batch, once, for surrogates of its micro-batches that add up to its.
+    """The weights of a whole batch, so that the surrogates of its micro-batches add up to its own.
 
     Group means, deviations, whitening and counts of tokens look at the whole batch. A micro-batch
-    that computes its own is another estimator. Computed here once and cut along the rows with the
-    batch, they make the micro-batches' gradients *add up* (do not average them) to the gradient of
-    the batch, to rounding, for every estimator.
+    that computed its own would give another estimator. Computed here once and cut along the rows
+    with the batch, they make the micro-batches' gradients *add up* (do not average them) to the
+    gradient of the batch, to rounding, for every estimator.
 
     Inside `jax.shard_map` each device holds some rows; `axis_name` gathers the batch's arrays,
-    which are small beside a network. By parameters that all devices share, JAX adds the devices'
-    gradients up by itself; by parameters of the device's own, end with `jax.lax.psum`. Under
-    `jax.jit` with sharded arrays there is nothing to do: a batch is then whole already.
+    which are small beside a network. JAX adds up the devices' gradients with respect to parameters
+    that all devices share. If each device has its own copy of the parameters, end with
+    `jax.lax.psum`. Under `jax.jit` with sharded arrays there is nothing to do: a batch is then
+    whole already.
 
     Args:
         estimator: any.
@@ -144,7 +145,7 @@ def surrogate(
     elif not isinstance(weights, SharedWeights):
         raise TypeError(
             f"weights must be SharedWeights, got {type(weights).__name__}; "
-            "rows of tokens.shared_weights(estimator, batch)"
+            "take rows of tokens.shared_weights(estimator, batch)"
         )
     elif weights.share.shape != rows.mask.shape[:1]:
         raise ValueError(

@@ -2,8 +2,8 @@
 
 An update samples a window, evaluates the critic once, fixes every step's advantage and value
 target, and goes through the rows in minibatches. A2C is the score term and one step; PPO the
-clipped ratio and many. Both leave out γ^t, as practice does: when γ < 1 they ascend no objective's
-gradient.
+clipped ratio and many. Both leave out γ^t, as practice does: when γ < 1 they do not ascend the
+gradient of any objective.
 
 Rewards are divided by the root mean square of all returns so far. A critic whose targets are in the
 thousands learns slowly, and dominates the gradient norm that it shares with the policy. After the
@@ -94,9 +94,8 @@ def a2c(
     Bias: biased for ∇J if γ < 1, as γ^t is left out; if λ < 1, by the critic's error; and on
         purpose by the entropy's weight. A time limit bootstraps from the critic, which knows no
         time: the objective is then that of the task without its limit. The unit of the rewards
-            depends
-        on the window that it scales: that lengthens or shortens a step, but does not turn it while
-        the entropy has no weight.
+            depends on the window that it scales. That changes the length of a step, and not its
+            direction if the entropy has no weight.
 
     References:
         Mnih et al., Asynchronous Methods for Deep Reinforcement Learning (2016), synchronous, with
@@ -130,7 +129,7 @@ def ppo(
 
     Arguments, result and errors are those of `a2c`.
 
-    Bias: biased for ∇J in each of the ways of `a2c`; by the clip; and because the advantages of
+    Bias: biased for ∇J for the same reasons as `a2c`; by the clip; and because the advantages of
         each minibatch are standardized with their own mean and deviation, which only rescales the
         direction if the minibatch is large.
 

@@ -126,7 +126,7 @@ def run(
     """The whole training as one `lax.scan`.
 
     Args:
-        algorithm: from `ppo`, say.
+        algorithm: such as `ppo(environment)`.
         key: from `jax.random.key`.
         num_updates: the number of steps. For the learning rate to end at zero, it is that of the
             settings.
@@ -156,7 +156,7 @@ def begin(algorithm: Algorithm, key: KeyLike, params: Params | None = None) -> T
     """An algorithm bound to a key: its first state, and its step compiled.
 
     Args:
-        algorithm: from `ppo`, say.
+        algorithm: such as `ppo(environment)`.
         key: from `jax.random.key`.
         params: to start from; None draws them.
 

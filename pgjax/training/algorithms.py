@@ -84,15 +84,15 @@ def reinforce(
     Args:
         environment: to act in.
         settings: None is `ReinforceSettings()`.
-        policy: None is the default network's. A recurrent policy is welcome.
+        policy: None is the default network's. It may have a memory.
         estimator: weights and term; None is `pgjax.reward_to_go(discount, baseline=...)`.
         optimizer: None is Adam at a rate that falls linearly to zero.
 
     Returns:
         An Algorithm whose state is (params, optimizer state, key).
 
-    Bias: the estimator's; of the default none for the discounted objective of episodes of at most
-        `num_steps`.
+    Bias: the estimator's. The default has none for the discounted objective of episodes of at most
+    `num_steps` steps.
 
     References:
         Williams, Simple Statistical Gradient-Following Algorithms (1992).
@@ -137,7 +137,8 @@ def a2c(
         settings: None is `A2CSettings()`.
         agent: policy and critic; None is two default networks. The policy may have a memory.
         estimator: its weights see the window with the critic's values, and its term is given rows;
-            None is the score times GAE(λ) without γ^t. The critic learns the λ-return all the same.
+            None is the score times GAE(λ) without γ^t. The critic learns the λ-return in either
+            case.
         optimizer: None is Adam at a rate that falls linearly to zero, on clipped gradients.
 
     Returns:

@@ -127,7 +127,7 @@ def ascend(
         if objective is None:
             raise TypeError(
                 "optimizer must step by the gradient alone, got one that searches along a line, as "
-                "optax.lbfgs does; each batch has another objective, so take optax.adam, say"
+                "optax.lbfgs does; each batch has another objective, so take optax.adam"
             )
         return -objective(params)
 
@@ -138,7 +138,7 @@ def ascend(
     except TypeError as error:
         if value is None and "argument: 'value'" in str(error):
             raise TypeError(
-                "value must be a number for an optimizer that reads it, got None"
+                "value must be a number for this optimizer, got None; pass the estimate of J"
             ) from error
         raise
     return optax.apply_updates(params, step), optimizer_state

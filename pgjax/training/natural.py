@@ -57,7 +57,7 @@ def natural_policy_gradient(
     """Natural policy gradient: θ ← θ + α (F̂ + λI)⁻¹ ĝ.
 
     Args:
-        environment: and all that is not named here, as in the module's docstring.
+        environment: as in the module's docstring, like all arguments that are not named here.
         optimizer: is given the natural gradient; None is plain ascent at the learning rate of the
             settings, which falls linearly to zero. A rate of 0.1 is a usual start.
 
@@ -100,11 +100,12 @@ def trpo(
     """Trust region policy optimization: the longest natural step within a divergence of δ.
 
     The step of length √(2δ/gᵀF̂⁻¹g) is halved until the mean KL(π_old ‖ π_new) of the batch's steps
-    is at most δ and the importance-weighted objective rises. If none of ten does, the policy stays.
+    is at most δ and the importance-weighted objective rises. If none of ten steps is accepted,
+    the policy stays as it is.
 
     Args:
-        environment: and all that is not named here, as in the module's docstring. The settings'
-            learning rate is not read.
+        environment: as in the module's docstring, like all arguments that are not named here. The
+            settings' learning rate is not read.
         max_divergence: δ > 0, in nats a step.
 
     Returns:

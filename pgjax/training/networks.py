@@ -37,7 +37,7 @@ def default_network(environment: AnyEnvironment) -> linen.Module:
     if not isinstance(space, Discrete):
         raise TypeError(
             f"{environment.name} has actions in a {type(space).__name__} space, and a "
-            "softmax policy needs Discrete ones; CartPole-v1 and the MinAtar games have them"
+            "softmax policy needs Discrete actions; use default_gaussian_network for a Box"
         )
     return _network(space.num_actions, environment)
 

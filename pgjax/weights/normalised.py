@@ -1,4 +1,4 @@
-"""Normalised weights: less their mean, over their deviation, over the episode's length.
+"""Normalised weights: less their mean, divided by their deviation, or by the episode's length.
 
 Each takes any weights and returns weights. All of them bias the gradient.
 """
@@ -45,8 +45,8 @@ def whitened(weights: Weights, *, epsilon: Number = 1e-8, degrees: int = 0) -> W
 
     References:
         Andrychowicz et al., What Matters In On-Policy Reinforcement Learning? (2021), appendix
-        B.9, over the whole batch here, over each minibatch there; SB3 has
-        `degrees` 1.
+        B.9, here over the whole batch, there over each minibatch; Stable-Baselines3 has `degrees`
+        1.
     """
     return configured(
         _whitened,
@@ -80,8 +80,8 @@ def _whitened(
 def divided_by_length(weights: Weights) -> Weights:
     """w_it / |τ_i|, divided by the number of the row's live steps, as in a mean over tokens.
 
-    Bias: biased: each step of a long episode counts less, so long episodes are preferred among bad
-    ones.
+    Bias: biased: each step of a long episode counts less. So, among bad episodes, long ones are
+    preferred.
 
     References:
         Shao et al., DeepSeekMath (2024), eq. 3, its 1/|o_i|; Liu et al., Understanding

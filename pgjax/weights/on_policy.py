@@ -45,7 +45,7 @@ def total_return(
     Raises:
         ValueError: if rows are windows and not whole episodes, at use.
 
-    Bias: none if b_it does not depend on a_it or later, and nothing is divided by.
+    Bias: none if b_it does not depend on a_it or later, and there is no scale.
 
     References:
         Williams (1992), eq. 4 with an episode as one trial.
@@ -71,7 +71,7 @@ def reward_to_go(
 ) -> Weights:
     """w_it = γ^t (G_it − b_it) / c_it: an action is credited with what came after it.
 
-    Bias: none if b_it does not depend on a_it or later, and nothing is divided by.
+    Bias: none if b_it does not depend on a_it or later, and there is no scale.
 
     References:
         Sutton & Barto (2018), section 13.4, eq. 13.11 with its γ^t.
@@ -91,7 +91,7 @@ def mismatched_reward_to_go(
 ) -> Weights:
     """w_it = (G_it − b_it) / c_it, γ^t left out: what most code runs.
 
-    Returns are discounted, states are not: the discounting mismatch.
+    Returns are discounted and states are not. This is called the discounting mismatch.
 
     Bias: biased when γ < 1; not the gradient of any objective.
 
@@ -186,7 +186,7 @@ def generalized_advantage(discount: Number, lambda_: Number) -> Weights:
 
     λ = 0 is the one-step TD error, λ = 1 the return less the value.
 
-    Bias: none if λ = 1 or V = V^π; at λ = 1 V still counts where it is what follows a cut.
+    Bias: none if λ = 1 or V = V^π; at λ = 1 V still counts as the value after a cut.
 
     References:
         Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage

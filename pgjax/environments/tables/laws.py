@@ -62,7 +62,7 @@ def make(name: str) -> tuple[Any, Any]:
     if name not in BRIDGED:
         near = difflib.get_close_matches(name, BRIDGED, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"{name!r} has no exact table; {hint}bridged are {', '.join(BRIDGED)}")
+        raise ValueError(f"{name!r} has no exact table; {hint}known are {', '.join(BRIDGED)}")
     return gymnax.make(name)
 
 
@@ -77,7 +77,7 @@ def law_of(environment: Any) -> Law:
             return law
     raise ValueError(
         f"{getattr(environment, 'name', type(environment).__name__)} has no exact table; "
-        f"bridged are {', '.join(BRIDGED)}"
+        f"known are {', '.join(BRIDGED)}"
     )
 
 
@@ -147,12 +147,13 @@ def _catch_starts(environment: Any, params: Any) -> list[Start]:
 def _deep_sea_starts(environment: Any, params: Any) -> list[Start]:
     if not params.deterministic:
         raise ValueError(
-            "DeepSea with deterministic=False pays normal rewards, which no table holds"
+            "deterministic must be True for a table of DeepSea, got False: rewards are then normal "
+            "numbers, and a table holds finitely many"
         )
     if params.sample_action_map:
         raise ValueError(
-            f"DeepSea with sample_action_map=True starts in one of 2^{environment.size**2} states; "
-            "leave it False, as by default"
+            "sample_action_map must be False for a table of DeepSea, got True: it would need "
+            f"2^{environment.size**2} states for the start alone"
         )
     return _one_start(environment, params)
 

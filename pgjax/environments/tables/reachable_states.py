@@ -98,7 +98,10 @@ def _dense(
     for way in range(num_ways):
         entry = state, action, successor[..., way]
         if np.any(np.abs(reward[entry] - rewards[..., way])[~ended] > 0):  # NaN is neither
-            raise ValueError("one transition pays two rewards; its law must draw them")
+            raise ValueError(
+                "a transition has two different rewards, and a table holds one; list it as two "
+                "outcomes"
+            )
         reward[entry] = rewards[..., way]
         transition[entry] += probability[way]
     transition[ended] = np.eye(S)[ended][:, None]

@@ -56,7 +56,7 @@ class TabularMDP:
             object.__setattr__(self, name, value)
 
     def replace(self, **fields: Any) -> "TabularMDP":
-        """The same with other fields, validated again."""
+        """A copy with other fields, validated again."""
         return replace(self, **fields)
 
     @property
@@ -89,7 +89,7 @@ def save(mdp: TabularMDP, path: str | Path) -> None:
     """Write an MDP to a .npz file, with one array for each field.
 
     Raises:
-        TypeError: if `mdp` is none.
+        TypeError: if `mdp` is not a TabularMDP.
     """
     if not isinstance(mdp, TabularMDP):
         raise TypeError(f"mdp must be a TabularMDP, got {describe(mdp)}; the path comes second")
@@ -106,8 +106,8 @@ def load(path: str | Path) -> TabularMDP:
     """Read an MDP from a .npz file with the arrays of TabularMDP; `observation` may be missing.
 
     Raises:
-        ValueError: if an array is missing, unknown or invalid, or the file is no whole .npz.
-        FileNotFoundError: no such file.
+        ValueError: if an array is missing, unknown or invalid, or the file is incomplete.
+        FileNotFoundError: if there is no such file.
     """
     check_kind("path", path, (str, Path), "the file to read")
     try:

@@ -28,7 +28,8 @@ def two_armed_bandit(discount: float = 1.0) -> TabularMDP:
 def short_corridor(discount: float = 1.0) -> TabularMDP:
     """Three states that all look alike, the second with its actions reversed; −1 a step.
 
-    Actions: 0 left, 1 right. The best policy is stochastic, and no value-greedy one is good.
+    Actions: 0 left, 1 right. The best policy is stochastic, and no policy that is greedy in a value
+    function is good.
 
     References:
         Sutton & Barto (2018), Example 13.1.
@@ -70,8 +71,8 @@ def gridworld(
 ) -> TabularMDP:
     """A grid with a goal in the last corner: +1 on entering it, −0.04 on every other step.
 
-    Actions: 0 up, 1 right, 2 down, 3 left; into a wall stays put; a slip moves in a uniformly
-    random direction. Episodes start anywhere else, uniformly.
+    Actions: 0 up, 1 right, 2 down, 3 left; a move into a wall changes nothing; a slip moves in a
+    uniformly random direction. Episodes start anywhere else, uniformly.
 
     Args:
         height: rows.

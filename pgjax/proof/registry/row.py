@@ -45,7 +45,7 @@ class Row(NamedTuple):
         weights: the credit of an action, as a formula.
         term: the name of its term.
         bias: for ∇J, or for `truth`. It begins with "none" if and only if the bias is zero on the
-            whole suite, in batches of `batch_size`; the certificate refutes what is not so.
+            whole suite, in batches of `batch_size`; the certificate refutes a false claim.
         batch_size: K, the trajectories that one estimate takes; more than one if it couples them.
         off_policy: whether the policy of `old` acts, and the batch has its `log_prob`, while the
             gradient is that of the problem's own policy.

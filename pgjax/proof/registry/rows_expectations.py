@@ -15,7 +15,7 @@ class ExpectationRow(NamedTuple):
         code: an expression that runs after `import pgjax`, `import jax.numpy as jnp` and `from
             pgjax import expectations`; an estimator. `f`, `distribution` and `params` are the
             problem's; `average` is a MovingAverage and `seen` its state after values of one.
-        bias: begins with "none" if and only if there is none; a certificate refutes what is not so.
+        bias: begins with "none" if and only if there is none; a certificate refutes a false claim.
         problems: the names of those that it is for.
         num_samples: N of one estimate.
         evaluations: of f in one estimate, an expression in N, M (outcomes) and P (natural

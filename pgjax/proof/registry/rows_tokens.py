@@ -11,7 +11,7 @@ class TokenRow(NamedTuple):
         code: an expression that runs after `import math, pgjax` and `from pgjax import tokens,
             terms`; an Estimator.
         bias: for the estimand, if the policy itself draws the tokens. It begins with "none" if and
-            only if there is none; a certificate refutes what is not so.
+            only if there is none; a certificate refutes a false claim.
         estimand: "∇J"; "∇(J − KL)", less the divergence from the reference; "∇(J + H)", plus the
             entropy of an answer; or "∇ best of 2".
     """

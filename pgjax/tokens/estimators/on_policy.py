@@ -83,7 +83,8 @@ def gpg(
 ) -> Estimator:
     """GPG: R_i less the group's mean, larger where many groups have no signal; no ratio, no clip.
 
-    Bias: biased: own reward in the mean, the share of informative groups, the number of tokens.
+    Bias: biased by the own reward in the mean, the share of informative groups, and the number of
+    tokens.
 
     References:
         Chu et al., GPG (2025), eq. 7.

@@ -84,7 +84,7 @@ def luspo(
         clip_high: ≥ 0.
         advantage: GRPO's by default.
 
-    Bias: on-policy only the group's own deviation and mean; off-policy as `gspo`.
+    Bias: on-policy only by the group's own deviation and mean; off-policy as `gspo`.
 
     References:
         Liu et al., Length-Unbiased Sequence Policy Optimization (2026); widths as in `gspo`.

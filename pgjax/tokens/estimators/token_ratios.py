@@ -98,7 +98,7 @@ def dppo(
         ceiling: ≥ 0, of the ratio.
         advantage: the outcome less the group's mean by default.
 
-    Bias: on-policy a factor (G−1)/G, and the number of tokens.
+    Bias: on-policy a factor (G−1)/G, and by the number of tokens.
 
     References:
         Qi et al., Rethinking the Trust Region in LLM Reinforcement Learning (2026). prime-rl adds

@@ -13,7 +13,7 @@ MANY = 30
 """Updates within which a critic should explain something, and noise be told from signal."""
 
 COLLAPSED = 0.02
-"""The share of its first entropy below which a policy hardly tries anything else."""
+"""The share of its first entropy below which a policy hardly explores any more."""
 
 DROWNED = 0.1
 """The ratio of signal to noise, both squared, below which a gradient points almost anywhere."""
@@ -45,14 +45,14 @@ def advice(rows: Sequence[Row]) -> list[str]:
     spread = any(row["standard_error"] > 0 for row in known)  # NaN, of one episode, is no spread
     if len(set(returns)) == 1 and not spread:
         found.append(
-            f"no return ever differed: each episode gave {returns[0]:g}, so no action was seen to "
-            "be better than another; try --entropy-weight 0.01 with ppo or a2c, or more episodes "
+            f"no return ever differed: each episode gave {returns[0]:g}, so no action looked "
+            "better than another; try --entropy-weight 0.01 with ppo or a2c, or more episodes "
             "or steps in an update"
         )
     first, last = rows[0]["entropy"], rows[-1]["entropy"]
     if first > 0 and last < COLLAPSED * first and not _improved(returns):
         found.append(
-            f"the policy hardly tries anything else: its entropy fell from {first:.2g} to "
+            f"the policy hardly explores any more: its entropy fell from {first:.2g} to "
             f"{last:.2g} nats, and the return did not rise; try a larger --entropy-weight, or a "
             "smaller --learning-rate"
         )
@@ -68,9 +68,9 @@ def _on_values(rows: Sequence[Row]) -> list[str]:
     if len(explained) < MANY or not late or statistics.median(late) > 0:
         return []
     return [
-        f"the values explain nothing: over the last {len(late)} updates the explained variance was "
-        f"{statistics.median(late):.2g} in the median, where 1 is perfect and 0 is no help; try "
-        "more --epochs or another --learning-rate for the critic to learn, or --gae-lambda 1, "
+        f"the critic explains nothing: over the last {len(late)} updates the explained variance "
+        f"was {statistics.median(late):.2g} in the median, where 1 is perfect and 0 is no help; "
+        "try more --epochs or another --learning-rate for the critic to learn, or --gae-lambda 1, "
         "which trusts it less"
     ]
 

@@ -127,7 +127,7 @@ def restore_latest(directory: Path | str, like: Any) -> Checkpoint:
         >>> restore_latest(directory, {"weight": jnp.zeros(4)})  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ValueError: .../0000000050 does not fit: ['weight'] is float32[3] there, float32[4] here
+        ValueError: .../0000000050 does not fit: ['weight'] is float32[3], and must be float32[4]
     """
     check_kind("directory", directory, (str, Path), "of all the run's checkpoints")
     directory = Path(directory)
@@ -144,14 +144,14 @@ def restore_latest(directory: Path | str, like: Any) -> Checkpoint:
             continue
         if faults:
             warnings.warn(
-                f"in {directory}, checkpoint {path.name} is taken, for a newer one is not what was "
-                f"saved ({'; '.join(faults)})",
+                f"checkpoint {path.name} in {directory} is used, because newer ones are damaged "
+                f"({'; '.join(faults)})",
                 stacklevel=2,
             )
         return Checkpoint(path, step, state)
     raise ValueError(
-        f"{directory} holds no checkpoint that is what was saved ({'; '.join(faults)}); "
-        "remove it to start from the beginning"
+        f"every checkpoint in {directory} is damaged ({'; '.join(faults)}); "
+        "remove the directory to start from the beginning"
     )
 
 
@@ -304,8 +304,8 @@ def _check_fits(path: Path, leaves: list[Leaf], like: Any) -> None:
     for name in [*needed, *saved]:
         if saved.get(name) != needed.get(name):
             raise ValueError(
-                f"{path} does not fit: {name or 'the state'} is {saved.get(name, 'absent')} there, "
-                f"{needed.get(name, 'absent')} here"
+                f"{path} does not fit: {name or 'the state'} is {saved.get(name, 'absent')}, "
+                f"and must be {needed.get(name, 'absent')}"
             )
 
 

@@ -51,7 +51,7 @@ class Run:
         return read(self.directory / saved_runs.LOG)
 
     def num_steps(self, asked: int | None = None) -> int:
-        """Steps after which an episode of an evaluation is cut: as asked, or the own limit."""
+        """Steps after which an episode of an evaluation is cut: as asked, or by default."""
         limit = self.environment.time_limit
         chosen = asked or limit or UNLIMITED
         return chosen if limit is None else min(chosen, limit)
@@ -99,7 +99,7 @@ def load(
 
     Args:
         directory: of the run.
-        environment: the one that it was trained in, if that was no name.
+        environment: the one that it was trained in, if that was not given by a name.
         policy: the one that was trained, if that was not the default network's; an agent's is
             `agent.policy`.
 

@@ -180,7 +180,7 @@ def differences(directory: Path, config: dict, description: dict) -> list[str]:
     if changed:
         raise ValueError(
             f"{directory / CONFIG} was edited, or another version of pgjax wrote it: its options "
-            f"make {changed[0]} {made[changed[0]]}, and it says {config.get(changed[0])}"
+            f"give {changed[0]} = {made[changed[0]]}, but it records {config.get(changed[0])}"
         )
     then, now = config.get("versions", {}), _versions()
     return [
@@ -291,7 +291,7 @@ def _read_params(path: Path, digest: str | None) -> Params:
     ):
         raise ValueError(f"{path} is not a parameter file (an entry is not a floating array)")
     if digest is not None and _digest(content) != digest:
-        raise ValueError(f"{path} is not what was saved: its checksum is not the one in {CONFIG}")
+        raise ValueError(f"{path} is damaged: its checksum differs from the one in {CONFIG}")
     return params
 
 

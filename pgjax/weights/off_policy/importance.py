@@ -1,4 +1,4 @@
-"""Importance sampling as weights for the score term: whole products of ratios, held or normalised.
+"""Importance sampling as weights for the score term: products of ratios, bounded or normalised.
 
 A product of ratios turns an expectation over μ's trajectories into one over π's. Its variance grows
 exponentially with the number of steps, and every bound on it biases the estimate.
@@ -62,8 +62,8 @@ def normalised_trajectory_importance(
 ) -> Weights:
     """Self-normalised, or weighted, importance sampling, w_it = ρ_i/(1/N Σ_j ρ_j) (R_i − b_it).
 
-    The ceiling holds before ratios are normalised. If every episode of the batch has ratio zero,
-    every weight is zero.
+    The ceiling is applied before the ratios are normalised. If every episode of the batch has ratio
+    zero, every weight is zero.
 
     Raises:
         ValueError: if N = 1, at use.
@@ -94,7 +94,7 @@ def per_decision(
             `leave_one_out` is an estimate of E_π[G_t].
 
     Bias: none off-policy without a ceiling, if b_t does not depend on a_t or later and μ may take
-    every action that π may. A window's first episode is corrected from the window's start on only.
+    every action that π may. A window's first episode is corrected only from the window's start on.
 
     References:
         Precup, Sutton & Singh (2000), eq. 6, for values; for gradients Jie & Abbeel, On a
