@@ -131,7 +131,7 @@ def test_the_entry_that_is_off_is_named_where_it_is_not_the_largest():
 def test_another_structure_or_nan_is_a_clear_error():
     with pytest.raises(ValueError, match="must be a pytree like params"):
         assert_unbiased(lambda problem: lambda params, batch: params[:1], PROBLEMS["bandit"])
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="must be finite"):
         assert_unbiased(scaled(jnp.nan), PROBLEMS["bandit"])
     with pytest.raises(TypeError, match="candidate must be an Estimator"):
         assert_unbiased(5, PROBLEMS["bandit"])  # pyright: ignore[reportArgumentType]  # on purpose

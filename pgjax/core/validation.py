@@ -497,7 +497,7 @@ def check_estimator(estimator: Any) -> None:
     if isinstance(estimator, Policy | RecurrentPolicy):
         name, fix = "a policy", "the policy comes second"
     elif callable(estimator) and name is not None:
-        fix = f"call it: {name}(0.99), say"
+        fix = f"call it: {name}(0.99)"
     else:
         fix = "pgjax.reward_to_go(0.99) makes one"
     got = name or describe(estimator)
@@ -539,7 +539,7 @@ def check_estimate(estimator: Any) -> None:
         return
     makes = returned_by(estimator) is Estimator
     if makes or isinstance(estimator, type) or not callable(estimator):
-        fix = f"; call it: {estimator.__name__}(0.99), say" if makes else ""
+        fix = f"; call it: {estimator.__name__}(0.99)" if makes else ""
         raise TypeError(
             "estimator must be a pgjax.Estimator or a function (params, batch) -> gradient, got "
             f"{describe(estimator)}{fix}"

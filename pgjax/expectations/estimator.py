@@ -54,7 +54,7 @@ class ExpectationEstimator:
         check_function("draw", self.draw, "(distribution, params, key, num_samples) -> draws")
         check_function("weights", self.weights, "(f, distribution, params, draws) -> weights")
         check_function("term", self.term, "(f, distribution, params, draw, weight) -> scalar")
-        check_kind("law", self.law, str, "'outcomes', say, or '' if it has no name")
+        check_kind("law", self.law, str, "such as 'outcomes', or '' if it has no name")
 
     def __repr__(self) -> str:
         return repr(self.term)

@@ -150,8 +150,8 @@ class RecurrentNetwork(linen.Module):
 
     def __post_init__(self) -> None:
         """Refuse a cell or a head that is not a module."""
-        check_kind("cell", self.cell, linen.RNNCellBase, "linen.GRUCell(64), say")
-        check_kind("head", self.head, linen.Module, "MLP(2, hidden=()), say")
+        check_kind("cell", self.cell, linen.RNNCellBase, "such as linen.GRUCell(64)")
+        check_kind("head", self.head, linen.Module, "such as MLP(2, hidden=())")
         if self.num_categories is not None:
             check_positive("num_categories", self.num_categories)
         super().__post_init__()

@@ -59,7 +59,7 @@ class Expectation:
         as_integrand(self.f)
         check_distribution(self.distribution)
         check_params(self.params)
-        check_kind("name", self.name, str, "'coin', say")
+        check_kind("name", self.name, str, "such as 'coin'")
 
 
 def toy(t: float = 0.45) -> Callable[[Array], Array]:

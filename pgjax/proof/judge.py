@@ -58,7 +58,7 @@ class Judge:
 
 def check_judge(judge: Any) -> None:
     """Raise a TypeError if it is no Judge."""
-    check_kind("judge", judge, Judge, "pgjax.Judge(margin=0.05), say")
+    check_kind("judge", judge, Judge, "pgjax.Judge(margin=0.05) is one")
 
 
 DEFAULT_JUDGE = Judge()

@@ -201,7 +201,7 @@ def truncated_ratio(ceiling: Number, *, floor: Number = 0.0) -> Term:
         >>> jax.grad(lambda l: truncated_ratio(2.0)(l, behaviour, jnp.ones(1)).sum())(log_prob)
         Array([2.], dtype=float32)
     """
-    fix = "it bounds the ratio itself: 1.28, say, where a paper writes ε_high = 0.28"
+    fix = "it bounds the ratio itself: 1.28 where a paper writes ε_high = 0.28"
     floor = check_at_least("floor", floor, 0.0, fix)
     return configured(
         _truncated_ratio, ceiling=check_at_least("ceiling", ceiling, floor, fix), floor=floor

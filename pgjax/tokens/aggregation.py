@@ -48,7 +48,7 @@ def constant_length(length: Number) -> Weights:
     References:
         Liu et al., Understanding R1-Zero-Like Training (2025), their Dr. GRPO code.
     """
-    fix = "it is the longest answer allowed, say"
+    fix = "it may be the longest answer allowed"
     return configured(_constant_length, length=check_above_zero("length", length, fix))
 
 

@@ -53,7 +53,7 @@ def clipped_adam(
         al., The 37 Implementation Details of Proximal Policy Optimization (2022), 3, 4 and 11.
     """
     check_scalars(learning_rate=learning_rate, max_gradient_norm=max_gradient_norm)
-    check_above_zero("learning_rate", learning_rate, "1e-3, say")
+    check_above_zero("learning_rate", learning_rate, "1e-3 is usual")
     check_above_zero(
         "max_gradient_norm", max_gradient_norm, "math.inf leaves gradients as they are"
     )

@@ -343,4 +343,4 @@ def _check_number(name: str, value: Any, must_be: str) -> None:
     elif must_be in (RATE, OPEN_RATE):
         check_rate(name, value)
     else:
-        check_above_zero(name, value, "1e-3, say")
+        check_above_zero(name, value, "1e-3 is usual")

@@ -128,7 +128,7 @@ def trpo(
     """
     _check(damping, max_iterations)
     check_scalars(max_divergence=max_divergence)
-    check_above_zero("max_divergence", max_divergence, "0.01, say, in nats a step")
+    check_above_zero("max_divergence", max_divergence, "0.01 nats a step is usual")
     chosen, *parts = reinforce_parts(environment, settings, policy, estimator)
     solver = {"damping": damping, "max_iterations": max_iterations}
     none = configured(optax.identity)
