@@ -1056,6 +1056,11 @@ ROWS = [
         )
         for name in ("natural_policy_gradient", "trpo")
     ),
+    row(
+        "training.spreading.over_devices",
+        algorithm=of_type(training.a2c(MDP, A2C, agent=AGENT)),
+        skip={"devices": "of JAX, which says what is none"},
+    ),
     row("training.on_episodes.train"),
     row(
         "training.ascent.update",

@@ -30,10 +30,10 @@ def compiled_once() -> Iterator[None]:
 
     original, made = starting._make, {}
 
-    def make(environment, settings, seed, parts):
-        key = repr((environment, settings, seed, parts))
+    def make(environment, settings, seed, parts, options):
+        key = repr((environment, settings, seed, parts, options.devices))
         if key not in made:
-            made[key] = original(environment, settings, seed, parts)
+            made[key] = original(environment, settings, seed, parts, options)
         return made[key]
 
     with pytest.MonkeyPatch.context() as monkeypatch:

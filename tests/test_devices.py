@@ -13,6 +13,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -42,12 +43,14 @@ from pgjax import (
     regularization,
     tabular,
     tokens,
+    training,
     weights,
 )
 from pgjax.core import chunks
 from pgjax.estimators import score_weights
 
 DEVICES = 8
+WINDOWS: dict[str, int] = {"num_environments": 16, "num_steps": 8}
 N = 24
 SECONDS = 1800  # until a process counts as hanging; it takes some thirty on a quiet machine
 TABLE = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]], np.float32)
@@ -114,14 +117,15 @@ def test_laws_hold_on_eight_devices(subtests: pytest.Subtests) -> None:
 
 
 def test_two_processes_give_what_one_gives() -> None:
-    expected = gradient_leaves(None)
+    expected, trained = gradient_leaves(None), trained_leaves(None)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     commands = [[sys.executable, "-c", JOIN, __file__, address, str(i)] for i in range(2)]
     for printed in run_together(*commands, settings={}):
         found = json.loads(printed.splitlines()[-1])
-        assert_close(found, expected, rounding_of_gradient())
+        assert_close(found["gradient"], expected, rounding_of_gradient())
+        assert_close(found["trained"], trained, 1e-6)
 
 
 def test_a_process_that_fails_is_reported_and_stops_the_other() -> None:
@@ -165,6 +169,15 @@ def gradient_leaves(mesh: Mesh | None) -> list[list]:
     """Of the estimate on CartPole, as lists."""
     leaves = jax.tree.leaves(on_cartpole(pgjax.sampled_gradient, COUPLED, mesh=mesh))
     return [np.asarray(x).tolist() for x in leaves]
+
+
+def trained_leaves(devices: Any) -> list[list]:
+    """The parameters after two updates of A2C, on devices of all processes if there are any."""
+    agent = pgjax.agents.separate(TABULAR, linen.Dense(1))
+    learner = training.a2c(MDP, training.A2CSettings(**WINDOWS), agent=agent)
+    learner = learner if devices is None else training.over_devices(learner, devices)
+    state, _ = run_of(learner, 2)
+    return [np.asarray(x).tolist() for x in jax.tree.leaves(state.params)]
 
 
 def meshes() -> dict[str, Mesh]:
@@ -714,6 +727,74 @@ def a_network_with_other_variables_is_the_same_on_any_mesh() -> None:
         assert_close(estimate(mesh=meshes()[name]), estimate(), 1e-5)
 
 
+def run_of(algorithm: Any, updates: int) -> tuple[Any, Any]:
+    """The state and the metrics after so many updates."""
+    run = training.begin(algorithm, jax.random.key(0))
+    state, metrics = run.start, None
+    for index in range(updates, 0, -1):  # signal and noise are measured in the last
+        state, metrics = training.advance(run, state, index)
+    compiled: Any = run.step
+    assert compiled._cache_size() == 1
+    return state, metrics
+
+
+def training_is_the_same_on_all_devices_and_stays_spread() -> None:
+    agent = pgjax.agents.separate(TABULAR, linen.Dense(1))
+    learner = training.a2c(MDP, training.A2CSettings(**WINDOWS), agent=agent)
+    (one, expected), (every, found) = (
+        run_of(each, 2) for each in (learner, training.over_devices(learner))
+    )
+    assert_array_equal(every.stream.running.state, one.stream.running.state)
+    assert_array_equal(every.stream.running.time, one.stream.running.time)
+    assert_close(every.params, one.params, 1e-6)
+    for name, x, y in zip(found._fields, found, expected, strict=True):
+        if y is not None and "gradient_" not in name:  # of groups of other trajectories
+            assert_allclose(x, y, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert_allclose(found.gradient_norm, expected.gradient_norm, rtol=1e-4)
+    # Each device holds its own two environments and all parameters, after two updates too.
+    assert {x.data.shape for x in every.stream.keys.addressable_shards} == {(2, 3)}
+    assert len(every.stream.running.state.sharding.device_set) == DEVICES
+    assert all(x.is_fully_replicated for x in jax.tree.leaves(every.params))
+    # The control: a device that kept its own gradient would have other parameters.
+    other = training.a2c(MDP, training.A2CSettings(num_environments=2, num_steps=8), agent=agent)
+    with pytest.raises(AssertionError):
+        assert_close(run_of(other, 2)[0].params, one.params, 1e-6)
+
+
+def ppo_on_devices_averages_minibatches_and_refuses_uneven_parts() -> None:
+    agent = pgjax.agents.separate(TABULAR, linen.Dense(1))
+    settings = training.PPOSettings(**WINDOWS, epochs=2, num_minibatches=4)
+    learner = training.over_devices(training.ppo(MDP, settings, agent=agent))
+    state, metrics = run_of(learner, 1)
+    copies = [x.addressable_shards for x in jax.tree.leaves((state.params, state.optimizer_state))]
+    for shards in copies:
+        for shard in shards:
+            assert_array_equal(shard.data, shards[0].data)
+    assert metrics.steps == 16 * 8
+    assert np.isfinite([x for x in metrics if x is not None]).all()
+    twelve = replace(settings, num_environments=12)
+    with pytest.raises(ValueError, match="must divide the 12 environments evenly, got 8; take 16"):
+        training.over_devices(training.ppo(MDP, twelve, agent=agent))
+
+
+def a_run_is_resumed_on_another_number_of_devices() -> None:
+    def options(devices: int | str, until: float | None) -> training.RunOptions:
+        return training.RunOptions(devices=devices, until=until, quiet=True)
+
+    settings = training.A2CSettings(num_updates=2, **WINDOWS)
+    with tempfile.TemporaryDirectory() as folder:
+        parts: dict[str, Any] = {"agent": pgjax.agents.separate(TABULAR, linen.Dense(1))}
+        given = folder, MDP, settings
+        run = training.start(*given, options=options("all", -1e6), overwrite=True, **parts)
+        assert len(run.log) == 1
+        run = training.resume(folder, environment=MDP, options=options(4, None), **parts)
+        assert len(run.log) == 2
+        assert np.isfinite(np.concatenate([np.ravel(x) for x in jax.tree.leaves(run.params)])).all()
+        for devices, message in ((9, "at most 8, the devices here, got 9"), (0, "at least 1")):
+            with pytest.raises(ValueError, match=message):
+                training.start(*given, options=options(devices, None), overwrite=True, **parts)
+
+
 LAWS: list[Callable[[], None]] = [
     trajectories_are_the_same_on_any_mesh,
     trajectories_are_the_same_within_a_mesh_that_is_set,
@@ -737,6 +818,9 @@ LAWS: list[Callable[[], None]] = [
     the_same_holds_under_pmap,
     a_key_of_rbg_gives_the_same_on_any_mesh,
     a_network_with_other_variables_is_the_same_on_any_mesh,
+    training_is_the_same_on_all_devices_and_stays_spread,
+    ppo_on_devices_averages_minibatches_and_refuses_uneven_parts,
+    a_run_is_resumed_on_another_number_of_devices,
 ]
 
 
@@ -757,10 +841,11 @@ def run_laws() -> None:
 
 
 def run_as_one_of_two() -> None:
-    """One of two processes with a device each; both print the gradient."""
+    """One of two processes with a device each; both print a gradient and trained parameters."""
     assert jax.device_count() == jax.process_count() == 2
     assert jax.local_device_count() == 1
-    print(json.dumps(gradient_leaves(jax.make_mesh((2,), ("n",)))))
+    gradient = gradient_leaves(jax.make_mesh((2,), ("n",)))
+    print(json.dumps({"gradient": gradient, "trained": trained_leaves(jax.devices())}))
     jax.distributed.shutdown()
 
 

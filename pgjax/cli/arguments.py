@@ -61,6 +61,11 @@ def positive_int(text: str) -> int:
     return value
 
 
+def devices(text: str) -> int | str:
+    """A number of devices, or all."""
+    return text if text == "all" else positive_int(text)
+
+
 def seed(text: str) -> int:
     """An integer that fits 32 bits, as jax.random.key takes it."""
     value = _parsed(int, text, "an integer")

@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from pgjax.cli import algorithms
-from pgjax.cli.arguments import finite_float, nonempty_name, nonempty_path, positive_int, seed
+from pgjax.cli.arguments import (
+    devices,
+    finite_float,
+    nonempty_name,
+    nonempty_path,
+    positive_int,
+    seed,
+)
 from pgjax.settings import RunOptions, tuned_words
 
 FREE = tuple(field.name for field in fields(RunOptions))
-"""Options on when to stop, save and print. They change no update, so --resume may change them."""
+"""Options on when to stop, save and print, and on devices: what --resume may change."""
 
 PLACES = ("output", "overwrite", "resume", "config", "seeds", "untuned")
 """Options on the directory of a run, and on where its settings come from."""
@@ -68,6 +75,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="updates (default: every 30 seconds, or more rarely where saving takes over 2%% of "
         "the time); a signal and a failure save too",
+    )
+    parser.add_argument(
+        "--devices",
+        type=devices,
+        default=1,
+        metavar="N",
+        help="a2c and ppo: local devices to spread the environments over, a number or all",
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings")
     parser.add_argument(
@@ -147,6 +161,8 @@ def _check_seeds(arguments: argparse.Namespace) -> None:
         raise ValueError("--until is for one seed: several make all their updates together")
     if arguments.wandb:
         raise ValueError("--wandb is for one seed: it follows one run at a time; try --tensorboard")
+    if arguments.devices != 1:
+        raise ValueError("--devices is for one seed: several share one program on one device")
     if arguments.resume is not None:
         raise ValueError(
             "--resume goes on with one run; name the folder of a seed, as in "

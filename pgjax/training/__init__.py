@@ -38,3 +38,4 @@ from pgjax.training.runs.loop import RunFailedError as RunFailedError
 from pgjax.training.runs.seeds import start_seeds as start_seeds
 from pgjax.training.runs.starting import resume as resume
 from pgjax.training.runs.starting import start as start
+from pgjax.training.spreading import over_devices as over_devices

@@ -51,6 +51,8 @@ class Settings:
         entropy_weight: c_H, of the entropy in nats.
         value_weight: c_V, of the critic's squared error; for a separate critic it only scales
             the gradient norm that policy and critic share.
+        axis: of the mesh whose devices share an update: N is of one device, and gradients are
+            means over all. None is one device.
     """
 
     num_environments: int = static()
@@ -62,6 +64,12 @@ class Settings:
     clip: float = 0.2
     entropy_weight: float = 0.0
     value_weight: float = 0.5
+    axis: str | None = static(default=None)
+
+
+def over_devices(settings: Settings, tree: Any) -> Any:
+    """The mean of a device's numbers over all that share the update."""
+    return tree if settings.axis is None else jax.lax.pmean(tree, settings.axis)
 
 
 class Rows(NamedTuple):
@@ -259,11 +267,12 @@ def improve(
     def minibatch(carry: tuple[Any, Any], rows: Rows) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         params, optimizer_state = carry
         given = agent, term, settings
-        value, shown, gradient = objective_and_gradient(*given, params, rows)
+        found = objective_and_gradient(*given, params, rows)
+        value, shown, gradient = over_devices(settings, found)
         metrics = optax.tree.norm(gradient), shown
 
         def fixed(params: Params) -> Array:
-            return objective(*given, params, rows)[0]
+            return over_devices(settings, objective(*given, params, rows)[0])
 
         return ascend(optimizer, params, optimizer_state, gradient, value, fixed), metrics
 

@@ -19,7 +19,7 @@ from pgjax.policies.actor_critic import ActorCritic, check_agent
 from pgjax.records import configured
 from pgjax.rollouts import windows
 from pgjax.training.algorithm import Algorithm, Metrics, all_finite
-from pgjax.training.minibatches import Rows, Settings, check_settings, improve
+from pgjax.training.minibatches import Rows, Settings, check_settings, improve, over_devices
 from pgjax.training.networks import params_and_key
 from pgjax.training.noise import stated_learning_rate, with_noise
 from pgjax.types import KeyLike, Params, RecurrentPolicy, Term, Weights
@@ -159,10 +159,21 @@ def scale_rewards(
     check_kind("unit", unit, ReturnScale, "a run's State holds one")
     check_kind("window", window, windows.Window, "windows.window gives one")
     check_rate("discount", discount)
-    batch = window.batch
-    squares = unit.squares + jnp.mean(weights.returns_to_go(batch, discount) ** 2)
+    return _scaled(unit, window, _mean_square(window, discount))
+
+
+def _mean_square(window: windows.Window, discount: float) -> Float[Array, ""]:
+    """Of the window's returns."""
+    return jnp.mean(weights.returns_to_go(window.batch, discount) ** 2)
+
+
+def _scaled(
+    unit: ReturnScale, window: windows.Window, mean_square: Float[Array, ""]
+) -> tuple[ReturnScale, windows.Window]:
+    squares = unit.squares + mean_square
     unit = ReturnScale(squares.astype(unit.squares.dtype), unit.number + 1)
     scale = jnp.sqrt(jnp.where(unit.squares > 0, unit.squares / unit.number, 1))
+    batch = window.batch
     return unit, window._replace(batch=replace(batch, reward=batch.reward / scale))
 
 
@@ -201,7 +212,8 @@ def _step(
     stream, window = windows.window(
         agent.policy, acting, environment, state.stream, num_steps=settings.num_steps
     )
-    unit, scaled = scale_rewards(state.unit, window, settings.discount)
+    mean_square = over_devices(settings, _mean_square(window, settings.discount))
+    unit, scaled = _scaled(state.unit, window, mean_square)
     batch = windows.with_values(scaled, partial(agent.value, state.params))
     rows = _rows(agent, window._replace(batch=batch), settings, weigh)
     optimizer = make_optimizer()
@@ -215,7 +227,7 @@ def _step(
         rows,
         deal_key,
     )
-    finished = _latest(windows.finished(window), state.finished)
+    finished = _latest(_of_all_devices(settings, windows.finished(window)), state.finished)
     finite = all_finite(
         {
             "log-probability": rows.log_prob,
@@ -225,20 +237,23 @@ def _step(
             "optimizer step": params,
         }
     )
-    steps = jnp.int32(window.batch.reward.size)
-    unexplained = jnp.var(jnp.ravel(rows.target) - jnp.ravel(values(batch)))
+    devices = 1 if settings.axis is None else jax.lax.axis_size(settings.axis)
+    unexplained = _variance(settings, jnp.ravel(rows.target) - jnp.ravel(values(batch)))
+    explained = 1 - unexplained / jnp.maximum(_variance(settings, rows.target), 1e-12)
     metrics = Metrics(
         *finished[1:],
         norm,
-        steps=steps,
-        explained_variance=1 - unexplained / jnp.maximum(jnp.var(rows.target), 1e-12),
+        steps=jnp.int32(window.batch.reward.size * devices),
+        explained_variance=explained,
         learning_rate=stated_learning_rate(optimizer, optimizer_state),
-        finite=finite,
+        finite=jax.tree.map(lambda x: over_devices(settings, jnp.float32(x)) == 1, finite),
         **shown._asdict(),
     )
     if measure is not None:
         score_weight = _score_weights(term, rows).reshape(batch.reward.shape)
         metrics = with_noise(metrics, measure, agent.policy, acting, batch, score_weight)
+        signal, noise = over_devices(settings, (metrics.gradient_signal, metrics.gradient_noise))
+        metrics = metrics._replace(gradient_signal=signal, gradient_noise=noise / devices)
     return State(params, optimizer_state, stream, key, finished, unit), metrics
 
 
@@ -259,3 +274,27 @@ def _acting(state: State, *, agent: ActorCritic) -> Params:
 def _latest(now: windows.Finished, before: windows.Finished) -> windows.Finished:
     """The statistics of this window; if no episode ended in it, the last known ones."""
     return jax.tree.map(lambda x, y: jnp.where(now.number > 0, x, y).astype(y.dtype), now, before)
+
+
+def _variance(settings: Settings, x: Array) -> Float[Array, ""]:
+    """Of all numbers on all devices."""
+    mean = over_devices(settings, jnp.mean(x))
+    return over_devices(settings, jnp.mean((x - mean) ** 2))
+
+
+def _of_all_devices(settings: Settings, own: windows.Finished) -> windows.Finished:
+    """The statistics of the episodes of all devices, from each one's own."""
+    if settings.axis is None:
+        return own
+
+    def total(x: Array) -> Array:
+        return jax.lax.psum(jnp.nan_to_num(x), settings.axis)
+
+    number = total(own.number)
+    some = jnp.maximum(number, 1).astype(own.mean_return.dtype)
+    mean, length = total(own.number * own.mean_return), total(own.number * own.mean_length)
+    within = own.standard_error**2 * own.number * (own.number - 1)
+    squares = total(within) + total(own.number * (own.mean_return - mean / some) ** 2)
+    error = jnp.sqrt(squares / jnp.maximum(some - 1, 1) / some)
+    found = jnp.where(number > 0, mean / some, jnp.nan), jnp.where(number > 1, error, jnp.nan)
+    return windows.Finished(number, *found, jnp.where(number > 0, length / some, jnp.nan))

@@ -70,14 +70,14 @@ def start_seeds(
             those tuned for the environment, or the defaults of REINFORCE if there are none.
         seeds: different ones.
         overwrite: replace runs that are already in the directories.
-        options: None is `RunOptions()`; `until` and `wandb` are for a run alone.
+        options: None is `RunOptions()`; `until`, `wandb` and `devices` are for a run alone.
 
     Returns:
         The runs, the return of each, and the aggregate.
 
     Raises:
         ValueError: if there is a run already, and `overwrite` is false; if seeds repeat; or if
-            `options.until` or `options.wandb` is given.
+            `options.until`, `options.wandb` or `options.devices` is given.
         RunFailedError: if an update of any seed is not finite, or the device fails; all seeds are
             saved, and each can be resumed alone.
 
@@ -95,6 +95,10 @@ def start_seeds(
     options, seeds = checked_options(options), _checked_seeds(seeds)
     if options.until is not None:
         raise ValueError("options.until is for a run alone: seeds make their updates together")
+    if options.devices != 1:
+        raise ValueError(
+            "options.devices is for a run alone: seeds share one program on one device"
+        )
     if options.wandb:
         raise ValueError("options.wandb is for a run alone: it follows one run at a time")
     settings = making.settings_or_tuned(environment, settings, options)

@@ -29,10 +29,11 @@ import numpy as np
 from pgjax.core.validation import check_kind, check_number, check_positive
 from pgjax.environments.conversion import AnyEnvironment
 from pgjax.settings import RunOptions, Settings
-from pgjax.training.algorithm import Training, begin
+from pgjax.training.algorithm import Algorithm, Training, begin
 from pgjax.training.runs import checkpoints, loop, making, saved_runs, trackers
 from pgjax.training.runs.loading import Run, load
 from pgjax.training.runs.log import Row, RunLog, read_until
+from pgjax.training.spreading import over_devices
 from pgjax.types import describe
 
 Directory: TypeAlias = Path | str
@@ -79,7 +80,7 @@ def start(
     directory = _checked_directory(directory)
     seed, options = checked_seed(seed), checked_options(options)
     settings = making.settings_or_tuned(environment, settings, options)
-    made, training = _make(environment, settings, seed, parts)
+    made, training = _make(environment, settings, seed, parts, options)
     own_name = environment if isinstance(environment, str) else made.environment.name
     config = saved_runs.describe(own_name, seed, made.description)
     began = {making.ENVIRONMENT: own_name, "algorithm": config["algorithm"], "seed": seed}
@@ -141,7 +142,7 @@ def resume(
         return load(directory, environment=environment, policy=policy)
     where = config["environment"] if environment is None else environment
     with saved_runs.locked(directory):
-        made, training = _make(where, settings, config["seed"], parts)
+        made, training = _make(where, settings, config["seed"], parts, options)
         for difference in saved_runs.differences(directory, config, made.description):
             loop.print_message(f"warning: {difference}; what follows may differ in its last bits")
         progress = _last_progress(directory, loop.Progress(training.start, 0, 0))
@@ -156,10 +157,27 @@ def resume(
 
 
 def _make(
-    environment: "AnyEnvironment | str", settings: Settings, seed: int, parts: dict[str, Any]
+    environment: "AnyEnvironment | str",
+    settings: Settings,
+    seed: int,
+    parts: dict[str, Any],
+    options: RunOptions,
 ) -> tuple[making.Made, Training]:
     made = making.make(environment, settings, parts)
-    return made, begin(made.algorithm, jax.random.key(seed))
+    return made, begin(_spread(made.algorithm, options), jax.random.key(seed))
+
+
+def _spread(algorithm: Algorithm, options: RunOptions) -> Algorithm:
+    """On the devices that the options ask for."""
+    if options.devices == 1:
+        return algorithm
+    local = jax.local_devices()
+    number = len(local) if options.devices == "all" else int(options.devices)
+    if number > len(local):
+        raise ValueError(
+            f"options.devices must be at most {len(local)}, the devices here, got {number}"
+        )
+    return over_devices(algorithm, local[:number]) if number > 1 else algorithm
 
 
 def _train(
@@ -231,5 +249,7 @@ def checked_options(options: Any) -> RunOptions:
         check_number("options.until", options.until)
     if options.checkpoint_every is not None:
         check_positive("options.checkpoint_every", options.checkpoint_every)
+    if options.devices != "all":
+        check_positive("options.devices", options.devices)
     trackers.check_installed(options)
     return options
