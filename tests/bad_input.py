@@ -1108,7 +1108,7 @@ ROWS = [
             ("resume", {"environment": "read if a run had one"}),
         )
     ),
-    row("settings.tuned.tuned", name=Kind("CartPole-v1", {"None": None, "a number": 3})),
+    row("settings.tuned_table.tuned", name=Kind("CartPole-v1", {"None": None, "a number": 3})),
     row(
         "training.runs.seeds.start_seeds",
         skip={"settings: None": DEFAULT},

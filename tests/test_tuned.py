@@ -11,7 +11,8 @@ import pgjax
 from pgjax import environments, training
 from pgjax.cli import algorithms, main
 from pgjax.environments.import_gymnax import registered_envs
-from pgjax.settings import SETTINGS, options, tuned, tuned_rows, tuned_words
+from pgjax.settings import SETTINGS, options, tuned
+from pgjax.settings.tuned_table import tuned_rows, tuned_words
 from pgjax.training.runs import seeds, starting
 from tests import child_runs
 
@@ -54,8 +55,8 @@ def test_each_row_has_settings_of_its_algorithm_and_five_returns_at_its_goal(nam
 def test_a_row_with_a_flaw_is_seen():
     good = ROWS["CartPole-v1"]
     for change, words in (
-        ({"options": good.options | {"clip": 2.0}}, "needs a number between 0 and 1"),
-        ({"options": good.options | {"baseline": "none"}}, "--baseline is no option of ppo"),
+        ({"options": good.options | {"clip": 2.0}}, "between 0 and 1"),
+        ({"options": good.options | {"baseline": "none"}}, "--baseline is not an option of ppo"),
         ({"options": good.options | {"discount": 0.99}}, "discount is a default"),
         ({"steps": good.steps + 1}, "steps differ"),
         ({"returns": (*good.returns[:4], good.goal - 1)}, "fewer than five"),
@@ -97,7 +98,7 @@ def test_the_row_is_taken_where_no_other_setting_is_given(asked, capsys):
     assert capsys.readouterr().out == ""
     assert main(["train", "CartPole-v1", "--num-trajectories", "8"]) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "--num-trajectories is no option of ppo" in error
+    assert "--num-trajectories is not an option of ppo" in error
     assert "ppo is tuned for CartPole-v1" in error
 
 

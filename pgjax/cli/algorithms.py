@@ -26,8 +26,8 @@ from pgjax.settings import (
     SETTINGS,
     Settings,
     options,
-    tuned_rows,
 )
+from pgjax.settings.tuned_table import tuned_rows
 
 if TYPE_CHECKING:
     from jax import Array

@@ -16,7 +16,8 @@ from pgjax.cli.arguments import (
     positive_int,
     seed,
 )
-from pgjax.settings import RunOptions, tuned_words
+from pgjax.settings import RunOptions
+from pgjax.settings.tuned_table import tuned_words
 
 FREE = tuple(field.name for field in fields(RunOptions))
 """Options on when to stop, save and print, and on devices: what --resume may change."""

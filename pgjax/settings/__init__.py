@@ -20,7 +20,4 @@ from pgjax.settings.algorithms import option_name as option_name
 from pgjax.settings.algorithms import options as options
 from pgjax.settings.algorithms import setting as setting
 from pgjax.settings.runs import RunOptions as RunOptions
-from pgjax.settings.tuned import TunedRow as TunedRow
-from pgjax.settings.tuned import tuned as tuned
-from pgjax.settings.tuned import tuned_rows as tuned_rows
-from pgjax.settings.tuned import tuned_words as tuned_words
+from pgjax.settings.tuned_table import tuned as tuned

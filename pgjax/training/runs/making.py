@@ -17,8 +17,8 @@ from pgjax.settings import (
     option_name,
     options,
     tuned,
-    tuned_words,
 )
+from pgjax.settings.tuned_table import tuned_words
 from pgjax.training.algorithm import Algorithm
 from pgjax.training.algorithms import ALGORITHMS, default_num_steps
 from pgjax.training.networks import default_critic, network_description, network_for
