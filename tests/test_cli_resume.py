@@ -332,7 +332,7 @@ def test_nothing_to_resume_and_nothing_to_train_are_told(tmp_path, capsys):
     assert resume(tmp_path / "nowhere") == 2
     assert "nowhere holds no run to resume: config.json missing" in errors(capsys)[0]
     assert main(["train"]) == 2
-    assert "name an environment, e.g. CartPole-v1, or a run to --resume" in errors(capsys)[0]
+    assert "an environment is needed, such as CartPole-v1, or --resume RUN" in errors(capsys)[0]
 
 
 def test_two_processes_never_train_in_one_directory(stopped, capsys):

@@ -178,7 +178,7 @@ def test_the_runs_of_seeds_are_returned_and_bad_seeds_refused(tmp_path):
         training.start_seeds(tmp_path, NAME, SETTINGS, [1, 2, 1])
     with pytest.raises(ValueError, match="seeds must hold at least one seed"):
         training.start_seeds(tmp_path, NAME, SETTINGS, [])
-    with pytest.raises(ValueError, match=r"options\.until is for a run alone"):
+    with pytest.raises(ValueError, match=r"options\.until must be None for several seeds"):
         training.start_seeds(tmp_path, NAME, SETTINGS, [0], options=training.RunOptions(until=1.0))
     assert issubclass(loop.RunFailedError, RuntimeError)
     assert not list(tmp_path.iterdir())

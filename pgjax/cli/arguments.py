@@ -27,7 +27,7 @@ class Once(argparse.Action):
         """Store the value."""
         given = vars(namespace).setdefault("given", set())
         if option_string is not None and self.dest in given:
-            parser.error(f"argument {option_string}: given twice, which is to hold?")
+            parser.error(f"argument {option_string}: given twice; give it once")
         given.add(self.dest)
         setattr(namespace, self.dest, values)
 
@@ -136,7 +136,7 @@ def check_file(option: str, path: Path) -> None:
     if path.is_dir():
         raise ValueError(f"{option} must be a file, got the folder {path}")
     if not path.parent.is_dir():
-        raise ValueError(f"{option} must lie in a folder that exists, got {path}")
+        raise ValueError(f"{option} must lie in a folder that exists, got {path}; make the folder")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ValueError(f"{option} must be a file that can be written, got {path}")
 

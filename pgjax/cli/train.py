@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.resume is None and not arguments.untuned:
         arguments = algorithms.with_tuned(arguments)
     if arguments.environment is None and arguments.resume is None:
-        raise ValueError("name an environment, e.g. CartPole-v1, or a run to --resume")
+        raise ValueError("an environment is needed, such as CartPole-v1, or --resume RUN")
     if arguments.seeds is not None:
         _check_seeds(arguments)
     from pgjax.training.runs import loop
@@ -157,20 +157,28 @@ def _check_seeds(arguments: argparse.Namespace) -> None:
     """Refuse what goes with one seed only."""
     given = _given_options(arguments.argv)
     if "seed" in given:
-        raise ValueError("--seeds trains several seeds and --seed one: give one of them")
+        raise ValueError("--seed cannot be given with --seeds; omit one of them")
     if arguments.until is not None:
-        raise ValueError("--until is for one seed: several make all their updates together")
+        raise ValueError(
+            "--until cannot be given with --seeds, whose seeds all make the same updates; omit it"
+        )
     if arguments.wandb:
-        raise ValueError("--wandb is for one seed: it follows one run at a time; try --tensorboard")
+        raise ValueError(
+            "--wandb cannot be given with --seeds, for it logs one run; try --tensorboard"
+        )
     if arguments.devices != 1:
-        raise ValueError("--devices is for one seed: several share one program on one device")
+        raise ValueError(
+            "--devices cannot be given with --seeds, whose seeds share one program on one device"
+        )
     if arguments.resume is not None:
         raise ValueError(
             "--resume goes on with one run; name the folder of a seed, as in "
             f"--resume {arguments.resume / 'seed-0'}, and omit --seeds"
         )
     if len(set(arguments.seeds)) < len(arguments.seeds):
-        raise ValueError(f"--seeds must differ, got {' '.join(map(str, arguments.seeds))}")
+        raise ValueError(
+            f"--seeds must be different numbers, got {' '.join(map(str, arguments.seeds))}"
+        )
 
 
 def _free(arguments: dict[str, Any]) -> RunOptions:
@@ -195,11 +203,11 @@ def _with_config(asked: argparse.Namespace) -> argparse.Namespace:
     if given.get("algorithm", words.get("algorithm")) != words.get("algorithm"):
         raise ValueError(
             f"--algorithm {given['algorithm']} differs from {words.get('algorithm')} in {path}, "
-            "whose options are that algorithm's; omit it or omit --config"
+            "and the other options there belong to it; omit --algorithm or --config"
         )
     unknown = words.keys() - vars(_parser().parse_args([])).keys()
     if unknown:
-        raise ValueError(f"--config {path} has options that are unknown: {', '.join(unknown)}")
+        raise ValueError(f"--config {path} has unknown options: {', '.join(unknown)}; remove them")
     name = words.pop("environment", None)
     argv = [
         part

@@ -70,7 +70,7 @@ def start_seeds(
             those tuned for the environment, or the defaults of REINFORCE if there are none.
         seeds: different ones.
         overwrite: replace runs that are already in the directories.
-        options: None is `RunOptions()`; `until`, `wandb` and `devices` are for a run alone.
+        options: None is `RunOptions()`; `until`, `wandb` and `devices` must not be given.
 
     Returns:
         The runs, the return of each, and the aggregate.
@@ -94,13 +94,20 @@ def start_seeds(
     check_kind("environment", environment, str, "pgjax.environments.make knows it by this")
     options, seeds = checked_options(options), _checked_seeds(seeds)
     if options.until is not None:
-        raise ValueError("options.until is for a run alone: seeds make their updates together")
+        raise ValueError(
+            f"options.until must be None for several seeds, got {options.until}: all make the same "
+            "updates"
+        )
     if options.devices != 1:
         raise ValueError(
-            "options.devices is for a run alone: seeds share one program on one device"
+            f"options.devices must be 1 for several seeds, got {options.devices}: they share one "
+            "program on one device"
         )
     if options.wandb:
-        raise ValueError("options.wandb is for a run alone: it follows one run at a time")
+        raise ValueError(
+            "options.wandb must be False for several seeds, got True: it logs one run; try "
+            "tensorboard"
+        )
     settings = making.settings_or_tuned(environment, settings, options)
     made = making.make(environment, settings, {})
     folders = [directory / f"seed-{seed}" for seed in seeds]

@@ -1,13 +1,13 @@
 """Runs in a directory: started and resumed, from Python and by the command line alike.
 
-A run may be stopped by a signal, killed, or short of disk; it is resumed as if nothing had
-happened. Its directory holds the settings, the log, checkpoints, the parameters and the learning
-curve; `docs/long-runs.md` describes them. What holds for both functions stands here.
+A run may be stopped by a signal, be killed, or find the disk full. It can be resumed as if nothing
+had happened. Its directory holds the settings, the log, checkpoints, the parameters and the
+learning curve; `docs/long-runs.md` describes them. What holds for both functions stands here.
 
 Args:
     directory: of the run. One process at a time may train in it.
     options: when it stops, saves and prints.
-    parts: of the run's own, in place of the defaults: `policy` (REINFORCE) or `agent` (A2C, PPO),
+    parts: your own parts, in place of the defaults: `policy` (REINFORCE) or `agent` (A2C, PPO),
         `estimator` and `optimizer`, as `pgjax.training.reinforce`, `a2c` and `ppo` take them. They
         cannot be written to a file, so they are given again to resume the run or to load it.
 
@@ -102,7 +102,7 @@ def resume(
 
     Args:
         directory: of the run.
-        environment: the one that it began with, if that was no name.
+        environment: the one that it began with, if that was not given by a name.
         options: None is those that it began with.
         parts: those that it began with.
 
