@@ -110,11 +110,11 @@ def test_a_run_with_its_own_parts_goes_on_as_if_it_had_not_stopped(first_batch, 
 
 def test_parts_that_are_missing_or_that_it_never_had_are_named(first_batch, tmp_path, capsys):
     directory = shutil.copytree(first_batch, tmp_path / "run")
-    with pytest.raises(ValueError, match=r"began with its own environment and estimator and pol"):
+    with pytest.raises(ValueError, match=r"began with your own environment and estimator and pol"):
         training.resume(directory)
-    with pytest.raises(ValueError, match=r"with its own estimator, .* environment=..., estimator"):
+    with pytest.raises(ValueError, match=r"with your own estimator, .* environment=..., estimator"):
         training.resume(directory, environment=MDP, policy=OWN["policy"])
-    with pytest.raises(ValueError, match="began without its own optimizer; omit it"):
+    with pytest.raises(ValueError, match="began without your own optimizer; omit it"):
         training.resume(directory, environment=MDP, **OWN, optimizer=None)
     with pytest.raises(ValueError, match=r"was trained with environment=... of its own"):
         pgjax.load(directory)
@@ -124,7 +124,7 @@ def test_parts_that_are_missing_or_that_it_never_had_are_named(first_batch, tmp_
         training.start(tmp_path / "new", MDP, SMALL, agent=None)
     assert not (tmp_path / "new").exists()
     assert main(["train", "--resume", str(directory)]) == 2
-    assert "began with its own environment" in the_error(capsys)
+    assert "began with your own environment" in the_error(capsys)
     assert main(["evaluate", str(directory)]) == 2
     assert "load it in Python" in the_error(capsys)
 

@@ -42,7 +42,7 @@ def all_action_gradient(
             states are weighted as in most code, with the same bias.
 
     Returns:
-        A pytree like params. For each trajectory by itself, `jax.vmap` it over batches of one.
+        A pytree like params. For each trajectory's gradient, `jax.vmap` it over batches of one.
 
     Raises:
         ValueError: if values are not [N, T, A]; under `pgjax.checked`, if the policy is over

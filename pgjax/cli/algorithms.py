@@ -141,8 +141,8 @@ def with_tuned(arguments: argparse.Namespace) -> argparse.Namespace:
         complete(filled)
     except ValueError as error:
         if arguments.algorithm is None:
-            reason = f"{error}; {row.algorithm} is tuned for {arguments.environment}, and "
-            raise ValueError(f"{reason}--algorithm reinforce, say, names another") from None
+            reason = f"{error}; {row.algorithm} is tuned for {arguments.environment}; "
+            raise ValueError(f"{reason}--algorithm reinforce is another choice") from None
         raise
     return filled
 

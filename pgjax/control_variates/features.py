@@ -51,7 +51,7 @@ def score_products(
     """Products of a trajectory's scores, K_tt' = γ^t γ^t' ∇log π(a_t|s_t) · ∇log π(a_t'|s_t').
 
     One trajectory's scores, T·P numbers, are held at a time. For a recurrent policy each step is
-    unrolled by itself, at T times the work.
+    unrolled separately, at T times the work.
 
     Args:
         discount: γ of the weights' γ^t: that of `reward_to_go`, and 1 for the total return and

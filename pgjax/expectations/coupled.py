@@ -24,7 +24,7 @@ def arm() -> ExpectationEstimator:
     Two evaluations of f a sample.
 
     Raises:
-        ValueError: at use, if the distribution is no Bernoulli.
+        ValueError: at use, if the distribution is not a Bernoulli.
 
     Bias: none.
 
@@ -46,7 +46,7 @@ def disarm() -> ExpectationEstimator:
     a sample.
 
     Raises:
-        ValueError: at use, if the distribution is no Bernoulli.
+        ValueError: at use, if the distribution is not a Bernoulli.
 
     Bias: none. Its variance is at most ARM's.
 

@@ -23,7 +23,7 @@ Draws = Any
 class ExpectationEstimator:
     """An estimator of ∇E[f(x)] as draws, weights and a term, like an `Estimator` of episodes.
 
-    A record of its own because an estimator need not be a weight on a score: pathwise and
+    It is a separate record because an estimator need not be a weight on a score: pathwise and
     measure-valued ones have no log-probability.
 
     Attributes:

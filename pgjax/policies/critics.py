@@ -46,7 +46,7 @@ def flax_value(module: Any) -> Value:
         a linen module without other variables they are `module.init(key, observation)`.
 
     Raises:
-        TypeError: if `module` is no Flax module.
+        TypeError: if `module` is not a Flax module.
         ValueError: by the function, if the module returns more than one number, or draws or changes
             something when it is called.
 

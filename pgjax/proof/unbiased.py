@@ -1,4 +1,4 @@
-"""`assert_unbiased`: anyone's estimator, proved or refuted, and the report that says how.
+"""`assert_unbiased`: any estimator, proved or refuted, and the report that says how.
 
 Tier 1 enumerates: the expectation over all batches, exactly, in float64. Tier 3 samples: a
 sequential test with stated rates of error, for problems too large to enumerate and for whole

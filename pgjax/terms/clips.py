@@ -86,7 +86,7 @@ def asymmetric_clip(clip_low: Number, clip_high: Number, *, ceiling: Number = ma
         [0.]
         [1.25]
     """
-    fix = "it is a width, 0.28 say, not the bound itself"
+    fix = "it is a width, such as 0.28, and not the bound itself"
     clip_low = check_unit_interval("clip_low", clip_low)
     clip_high = check_at_least("clip_high", clip_high, 0.0, fix)
     widths = {"clip_low": clip_low, "clip_high": clip_high}

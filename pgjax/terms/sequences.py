@@ -292,7 +292,7 @@ def _gamma_gate(
 
 
 def _widths(clip_low: Number, clip_high: Number) -> dict[str, Number]:
-    fix = "it is a width, 0.28 say, not the bound itself"
+    fix = "it is a width, such as 0.28, and not the bound itself"
     return {
         "clip_low": check_unit_interval("clip_low", clip_low),
         "clip_high": check_at_least("clip_high", clip_high, 0.0, fix),

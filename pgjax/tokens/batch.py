@@ -90,7 +90,7 @@ def check_batch(batch: Any) -> None:
     Known values are read at once, traced ones under `pgjax.checked`.
 
     Raises:
-        TypeError: if it is no Batch, or a field has another dtype.
+        TypeError: if it is not a Batch, or a field has another dtype.
         ValueError: if a field has another shape, no token is live, or a log-probability of a live
             token is above zero or NaN.
     """

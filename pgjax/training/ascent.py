@@ -114,7 +114,7 @@ def ascend(
         Parameters and optimizer state after the step.
 
     Raises:
-        TypeError: if the optimizer reads the value, or searches along a line, and there is none.
+        TypeError: if the optimizer reads the value or searches along a line, and that is None.
     """
     check_optimizer(optimizer)
     check_params(params)

@@ -159,12 +159,12 @@ def check_own(directory: Path, config: dict, given: Iterable[str]) -> None:
     if missing := [name for name in own if name not in given]:
         words = ", ".join(f"{name}=..." for name in own)
         raise ValueError(
-            f"the run in {directory} began with its own {' and '.join(missing)}, which cannot be "
+            f"the run in {directory} began with your own {' and '.join(missing)}, which cannot be "
             f"written to a file; give in Python what it began with: {words}"
         )
     if added := [name for name in given if name not in own]:
         raise ValueError(
-            f"the run in {directory} began without its own {' and '.join(added)}; omit it, or "
+            f"the run in {directory} began without your own {' and '.join(added)}; omit it, or "
             "start another run in another directory"
         )
 
@@ -257,7 +257,7 @@ def load(
 def _refuse_without(directory: Path, config: dict, part: str, is_own: bool) -> None:
     if is_own:
         raise ValueError(
-            f"the run in {directory} was trained with {part}=... of its own; load it in Python: "
+            f"the run in {directory} was trained with your own {part}; load it in Python: "
             f"pgjax.load({str(directory)!r}, {part}=...)"
         )
 
