@@ -21,6 +21,7 @@ BAD: dict[Callable[[str], Any] | None, tuple[str, ...]] = {
     arguments.finite_float: ("x", "", "nan", "inf"),
     arguments.nonnegative_float: ("-1", "x", "", "nan", "inf"),
     arguments.positive_float: ("0", "-1", "x", "", "nan", "inf"),
+    arguments.devices: ("0", "-1", "1.5", "x", ""),
     arguments.nonempty_path: ("", " "),
     arguments.nonempty_name: ("", " "),
 }

@@ -116,9 +116,9 @@ def test_parts_that_are_missing_or_that_it_never_had_are_named(first_batch, tmp_
         training.resume(directory, environment=MDP, policy=OWN["policy"])
     with pytest.raises(ValueError, match="began without your own optimizer; omit it"):
         training.resume(directory, environment=MDP, **OWN, optimizer=None)
-    with pytest.raises(ValueError, match=r"was trained with environment=... of its own"):
+    with pytest.raises(ValueError, match=r"was trained with your own environment"):
         pgjax.load(directory)
-    with pytest.raises(ValueError, match=r"was trained with policy=... of its own"):
+    with pytest.raises(ValueError, match=r"was trained with your own policy"):
         pgjax.load(directory, environment=MDP)
     with pytest.raises(TypeError, match=r"reinforce takes the parts policy, .* got agent"):
         training.start(tmp_path / "new", MDP, SMALL, agent=None)
