@@ -68,7 +68,7 @@ def log_probs(
     check_batch(batch)
     if chunk_size is not None:
         check_positive("chunk_size", chunk_size)
-    found = _log_probs(policy, params, batch, chunk_size)
+    found = _log_probs(policy, params, batch, chunk_size or chunks.rows_per_chunk())
     return explained(found, policy, params, batch)
 
 
@@ -98,7 +98,7 @@ def _raise_of_policy(policy: Policy | RecurrentPolicy, params: Params, batch: Tr
     """Ask the policy about the first action whose log-probability is NaN: it may well say why."""
     if isinstance(policy, RecurrentPolicy):
         return
-    log_prob = np.asarray(_log_probs(policy, params, batch, None))
+    log_prob = np.asarray(_log_probs(policy, params, batch, chunks.rows_per_chunk()))
     bad = np.argwhere(np.isnan(log_prob) & np.asarray(batch.mask))
     if not len(bad):
         return
@@ -111,8 +111,10 @@ def _raise_of_policy(policy: Policy | RecurrentPolicy, params: Params, batch: Tr
         raise type(error)(f"{place}: {error}") from None
 
 
+# These passes are compiled functions, so that a program of several estimators traces each once.
+@partial(jax.jit, static_argnames="chunk_size")
 def _log_probs(
-    policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory, chunk_size: int | None
+    policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory, chunk_size: int
 ) -> Float[Array, "N T"]:
     if batch.mask.size == 0:  # a check inside the policy cannot be mapped over no rows
         return jnp.zeros_like(batch.log_prob)
@@ -139,6 +141,18 @@ def weighted_score(
     chunk_size: int | None = None,
 ) -> PyTree[Float[Array, "..."]]:
     """The weighted score Σ_it c_it ∇log π(a_it|s_it), a pytree like params."""
+    size = chunk_size or chunks.rows_per_chunk()
+    return _weighted_score(policy, params, batch, score_weight, size)
+
+
+@partial(jax.jit, static_argnames="chunk_size")
+def _weighted_score(
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    batch: Trajectory,
+    score_weight: Float[Array, "N T"],
+    chunk_size: int,
+) -> PyTree[Float[Array, "..."]]:
     score, _ = weighted_score_and_sum(policy, params, batch, score_weight, chunk_size=chunk_size)
     return score
 
@@ -217,10 +231,22 @@ def weighted_score_per_trajectory(
     Returns:
         A pytree like params with a leading N.
     """
+    size = chunk_size or chunks.rows_per_chunk()
+    return _each_weighted_score(policy, params, batch, score_weight, size, chunk_shape)
+
+
+@partial(jax.jit, static_argnames=("chunk_size", "chunk_shape"))
+def _each_weighted_score(
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    batch: Trajectory,
+    score_weight: Float[Array, "N T"],
+    chunk_size: int,
+    chunk_shape: tuple[int, int],
+) -> PyTree[Float[Array, "N ..."]]:
     N, T = batch.mask.shape
     if N * T == 0:
         return jax.tree.map(lambda x: jnp.zeros((N, *x.shape), x.dtype), params)
-    chunk_size = chunk_size or chunks.rows_per_chunk()
     trajectories, steps = min(N, chunk_shape[0]), chunks.even_size(T, chunk_shape[1])
     if isinstance(policy, RecurrentPolicy):
         trajectories, steps = min(trajectories, max(1, chunk_size // T)), T
