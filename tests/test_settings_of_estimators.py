@@ -28,6 +28,7 @@ from pgjax import (
 )
 from pgjax.core import chunks
 from pgjax.types import Baseline, Term, Weights
+from tests import shared
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -56,7 +57,8 @@ class Row(NamedTuple):
 BASELINES: dict[str, Row] = {
     "constant b": Row(baselines.constant, (0.5, 1.0, 2.0)),
     "per_time_step b": Row(
-        lambda b: baselines.per_time_step(jnp.stack([b, 2 * b, 3 * b, b], -1)), (0.5, 1.0, 2.0)
+        lambda b: baselines.per_time_step(jnp.stack([b, 2 * b, 3 * b, b], -1)),
+        (0.5, 1.0, 2.0),
     ),
     "group_deviation ε": Row(lambda ε: baselines.group_deviation(IDS, epsilon=ε), WIDTHS),
 }
@@ -148,7 +150,7 @@ each_row = pytest.mark.parametrize("name", ROWS)
 
 def all_made(which: Callable[[tuple[float, ...]], Any]) -> dict[str, Any]:
     """Every row's part, from the number, or the array of numbers, that is chosen of its three."""
-    return {name: row.make(jnp.asarray(which(row.numbers))) for name, row in ROWS.items()}
+    return {name: row.make(np.asarray(which(row.numbers))) for name, row in ROWS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +221,7 @@ def compiled(batch: Trajectory, log_prob: Any) -> tuple[Run, list[int]]:
 @pytest.fixture(scope="module")
 def one_by_one(compiled: tuple[Run, list[int]]) -> list[dict[str, Any]]:
     """The values of all rows at each of their three numbers, each made anew."""
-    return [compiled[0](all_made(lambda x, i=i: x[i])) for i in range(3)]
+    return [jax.device_get(compiled[0](all_made(lambda x, i=i: x[i]))) for i in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +234,8 @@ def mapped(batch: Trajectory, log_prob: Any) -> tuple[dict[str, Any], dict[str, 
         return jax.vmap(evaluate, (axes, None, None))(several, batch, log_prob)
 
     numbers = {name: jnp.asarray(row.numbers) for name, row in ROWS.items()}
-    return jax.jit(lambda x: jax.jvp(values, (x,), (jax.tree.map(jnp.ones_like, x),)))(numbers)
+    run = jax.jit(lambda x: jax.jvp(values, (x,), (jax.tree.map(jnp.ones_like, x),)))
+    return jax.device_get(run(numbers))
 
 
 def public(module: Any) -> set[str]:
@@ -258,7 +261,7 @@ def test_every_factory_has_a_row() -> None:
 @each_row
 def test_what_is_made_twice_is_equal_and_what_differs_in_its_number_is_not(name: str) -> None:
     make, numbers = ROWS[name]
-    one, same, other = (make(jnp.asarray(x)) for x in (numbers[0], numbers[0], numbers[1]))
+    one, same, other = (make(np.asarray(x)) for x in (numbers[0], numbers[0], numbers[1]))
     assert one == same
     assert hash(one) == hash(same)
     assert one != other
@@ -276,7 +279,7 @@ def test_parts_made_anew_in_a_loop_compile_once(
 def test_mapping_over_three_numbers_is_three_calls(
     name: str, mapped: Any, one_by_one: list[dict[str, Any]]
 ) -> None:
-    expected = jnp.stack([values[name] for values in one_by_one])
+    expected = np.stack([values[name] for values in one_by_one])
     np.testing.assert_allclose(mapped[0][name], expected, rtol=1e-13, atol=1e-13)
     if name != "loaded_dice λ":  # whose value is zero: see tests/test_dice.py
         assert np.max(np.abs(expected[0] - expected[2])) > 1e-3
@@ -307,8 +310,7 @@ def test_the_derivative_by_every_number_is_the_central_difference(
 
 def long_batch(batch: Trajectory) -> Trajectory:
     """More steps than one chunk of the pass over the network."""
-    index = np.arange(chunks.rows_per_chunk() // T + N) % N
-    return jax.tree.map(lambda x: x[index], batch)
+    return shared.rows(batch, np.arange(chunks.rows_per_chunk() // T + N) % N)
 
 
 def as_windows(batch: Trajectory) -> Trajectory:
@@ -350,8 +352,15 @@ def totals_and_slopes(
     return run
 
 
-@pytest.mark.parametrize("change", [lambda batch: batch, as_windows, long_batch])
-@pytest.mark.parametrize("derive", [pgjax.gradient, pgjax.per_trajectory_gradients])
+@pytest.mark.parametrize(
+    ("derive", "change"),
+    [
+        (pgjax.gradient, as_windows),
+        (pgjax.gradient, long_batch),
+        (pgjax.per_trajectory_gradients, lambda batch: batch),
+        (pgjax.per_trajectory_gradients, long_batch),
+    ],
+)
 def test_the_derivative_of_the_estimate_by_the_discount_is_the_central_difference(
     derive: Callable, change: Callable, params: Any, batch: Trajectory
 ) -> None:
@@ -406,12 +415,13 @@ def test_weights_whose_result_is_stopped_have_no_derivative_by_the_discount(
 
 
 def test_mapping_over_an_estimator_maps_over_its_discounts(params: Any, batch: Trajectory) -> None:
+    @jax.jit
     def estimate(estimator: Estimator) -> Any:
         return pgjax.gradient(estimator, POLICY, params, batch)
 
     several = pgjax.reward_to_go(jnp.asarray(GAMMAS), baseline=LOO)
     expected = [estimate(pgjax.reward_to_go(γ, baseline=LOO)) for γ in GAMMAS]
-    np.testing.assert_allclose(jax.vmap(estimate)(several), jnp.stack(expected), atol=1e-14)
+    np.testing.assert_allclose(jax.jit(jax.vmap(estimate))(several), expected, atol=1e-14)
     assert not np.allclose(expected[0], expected[2], atol=1e-3)
 
 
@@ -439,8 +449,9 @@ def test_an_estimator_made_anew_in_a_loop_compiles_once(
     first, *later = traces(lambda: pgjax.rloo(next(discounts), groups=groups.consecutive(2)))
     assert first > 0
     assert later == [0, 0]
-    first, *later = traces(lambda: Estimator(lambda b, log_prob: log_prob, terms.score))
-    assert min(later) > 0  # the control: a new function is another program
+    # The control: a new function is another program, and is traced in it.
+    new = traces(lambda: Estimator(lambda b, log_prob: traced.append(1) or log_prob, terms.score))
+    assert min(new) > 0
 
 
 # What they look like

@@ -366,7 +366,7 @@ def test_a_token_out_of_range_is_an_error_or_nan() -> None:
     checked, compiled = pgjax.checked(log_probs), jax.jit(log_probs)
     slope = jax.jit(jax.grad(lambda t, token: log_probs(hidden, t, token)[0].sum()))
     for wrong in (-1, V):
-        token = np.array(TOKEN)
+        token: Any = np.array(TOKEN)
         token[1, 2] = wrong
         with pytest.raises(ValueError, match=rf"token .* got {wrong} at index 8 "):
             log_probs(hidden, table, token)
@@ -414,7 +414,7 @@ def test_a_bad_argument_is_named(change: dict[str, Any], error: Any, words: str)
 
 
 def test_a_traced_temperature_is_checked_where_asked_for() -> None:
-    arrays = np.zeros((*SHAPE, D)), np.zeros((D, V)), TOKEN
+    arrays: Any = np.zeros((*SHAPE, D)), np.zeros((D, V)), TOKEN
     run = pgjax.checked(lambda t: log_probs(*arrays, temperature=t))
     run(np.float64(1.0))
     with pytest.raises(ValueError, match="temperature must be positive, got -1"):
