@@ -19,6 +19,9 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
     + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
 )
+# The matrices are small: threads of a product would wait for each other longer than they compute,
+# thirty times as long where another worker keeps the cores busy.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # A second run finds the programs of the first one. JAX's key holds versions and flags.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-import pgjax
-from pgjax import Estimator, Trajectory, enumeration
+from pgjax import Estimator, Trajectory, enumeration, log_probs
+from pgjax.estimators import score_weights
 from tests.museum import samplers
 from tests.museum.cases import Case, case
 from tests.museum.exhibits import EXHIBITS, Exhibit, Surrogate
@@ -73,17 +73,17 @@ def _means(shown: Case, group: list[Exhibit], acting: str, batch_size: int) -> n
     policy = shown.tempered if acting == "tempered" else shown.policy
     acts = shown.stale if acting == "stale" else problem.params
 
-    def surrogates(params: Any, batch: Trajectory) -> Any:
-        log_prob = pgjax.log_probs(shown.policy, params, batch)
-        return jnp.stack(
-            [_surrogate(exhibit.make(shown), params, batch, log_prob) for exhibit in group]
-        )
-
     def gradients(params: Any, batch: Trajectory) -> Any:
         # Who acts is enumerated over; who learns has the problem's own parameters.
         learns = params if acting == "itself" else problem.params
-        flat, unravel = ravel_pytree(learns)
-        return jax.jacrev(lambda flat: surrogates(unravel(flat), batch))(flat)
+        log_prob, scores = jax.vjp(lambda params: log_probs(shown.policy, params, batch), learns)
+        direct, score_weight = zip(
+            *(_slopes(exhibit.make(shown), learns, batch, log_prob) for exhibit in group),
+            strict=True,
+        )
+        (through,) = jax.vmap(scores)(jnp.stack(score_weight))
+        stacked = jax.tree.map(lambda x, *own: x + jnp.stack(own), through, *direct)
+        return jax.vmap(lambda tree: ravel_pytree(tree)[0])(stacked)
 
     moments = enumeration.moments(
         gradients, replace(problem, policy=policy, params=acts), batch_size=batch_size
@@ -91,10 +91,13 @@ def _means(shown: Case, group: list[Exhibit], acting: str, batch_size: int) -> n
     return moments.mean.reshape(len(group), -1)
 
 
-def _surrogate(made: Estimator | Surrogate, params: Any, batch: Trajectory, log_prob: Any) -> Any:
-    """`pgjax.surrogate`, from log-probabilities that all exhibits share."""
-    if not isinstance(made, Estimator):
-        return made(params, batch, log_prob)
-    weight = jax.lax.stop_gradient(made.weights(batch, jax.lax.stop_gradient(log_prob)))
-    term = jax.vmap(made.term)(log_prob, batch.log_prob, weight, batch.mask)
-    return jnp.mean(jnp.sum(jnp.where(batch.mask, term, 0), axis=1))
+def _slopes(
+    made: Estimator | Surrogate, params: Any, batch: Trajectory, log_prob: Any
+) -> tuple[Any, Any]:
+    """The derivatives of what is ascended by the parameters, log-probabilities held, and by these.
+
+    So that one pass over the policy serves all exhibits.
+    """
+    if isinstance(made, Estimator):
+        return jax.tree.map(jnp.zeros_like, params), score_weights(made, batch, log_prob)
+    return jax.grad(made, (0, 2))(params, batch, log_prob)
