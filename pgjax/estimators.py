@@ -133,6 +133,8 @@ def score_weights(
     check_estimator(estimator)
     log_prob = check_log_prob(batch, log_prob)
     weight = evaluate_weights(estimator, batch, log_prob)
+    if estimator.term is terms.score and isinstance(weight, jax.Array):
+        return (weight * (1 / len(batch.mask))).astype(log_prob.dtype)
     own = varying(log_prob, (log_prob, weight, batch.log_prob))  # or devices' would be summed
 
     def mean_term(log_prob: Array) -> Array:

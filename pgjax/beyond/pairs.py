@@ -6,7 +6,6 @@ On a small MDP it is a product over time, and is enumerated: M trajectories make
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
@@ -96,7 +95,7 @@ def antithetic_moments(estimator: Estimator | enumeration.Function, problem: Pro
     check_estimate(estimator)
     batch, joint = antithetic_pairs(problem)
     params = jax.tree.map(as_float64, problem.params)
-    batch = jax.tree.map(jnp.asarray, batch)
+    batch = jax.device_put(batch)
     if isinstance(estimator, Estimator):
         estimate = partial(gradient, estimator, problem.policy)
     else:
@@ -114,7 +113,7 @@ def antithetic_moments(estimator: Estimator | enumeration.Function, problem: Pro
     missing = -len(members) % min(PAIRS_AT_ONCE, len(members))
     padded = np.pad(members, ((0, missing), (0, 0)))
     chunks = np.split(padded, max(len(padded) // PAIRS_AT_ONCE, 1))
-    values = np.concatenate([np.asarray(estimates(jnp.asarray(x))) for x in chunks])[: len(members)]
+    values = np.concatenate([np.asarray(estimates(x)) for x in chunks])[: len(members)]
     if not np.all(np.isfinite(values)):
         raise ValueError(
             "the estimate must be finite on every pair of positive probability, got nan or "

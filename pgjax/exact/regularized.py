@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 
+from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import in_float64, to_numpy
 from pgjax.core.validation import check_at_least, check_real, check_scalars
 from pgjax.exact.dynamics import (
@@ -86,8 +87,7 @@ def kl_regularized_gradient(
     """
     check_real("reference", reference)
     model, params, *rest = _regularized(problem, reference, coefficient)
-    objective = partial(_objective, problem.policy, problem.horizon, model)
-    return to_numpy(jax.grad(objective)(params, *rest))
+    return to_numpy(_slope(problem.policy, problem.horizon, model, params, *rest))
 
 
 @in_float64
@@ -127,8 +127,7 @@ def entropy_regularized_gradient(
     Bias: exact.
     """
     model, params, *rest = _regularized(problem, None, coefficient)
-    objective = partial(_objective, problem.policy, problem.horizon, model)
-    return to_numpy(jax.grad(objective)(params, *rest))
+    return to_numpy(_slope(problem.policy, problem.horizon, model, params, *rest))
 
 
 @in_float64
@@ -151,8 +150,9 @@ def local_kl_gradient(
     """
     check_real("reference", reference)
     model, params, alive, _, log_reference = _regularized(problem, reference, 0.0)
-    visits = _visits(problem, params, model, alive)
-    return to_numpy(jax.grad(_visited)(params, problem.policy, model, visits, log_reference))
+    return to_numpy(
+        _local_slope(problem.policy, problem.horizon, model, params, alive, log_reference)
+    )
 
 
 @in_float64
@@ -164,8 +164,8 @@ def local_entropy_gradient(problem: Problem) -> PyTree[Float[np.ndarray, "..."]]
     Bias: exact. It is not the gradient of E[Σ_t γ^t H(s_t)], which also moves d.
     """
     model, params, alive, _, nothing = _regularized(problem, None, 0.0)
-    visits = -_visits(problem, params, model, alive)  # H is −KL to a measure that is one
-    return to_numpy(jax.grad(_visited)(params, problem.policy, model, visits, nothing))
+    found = to_numpy(_local_slope(problem.policy, problem.horizon, model, params, alive, nothing))
+    return jax.tree.map(np.negative, found)  # H is −KL to a measure that is one
 
 
 def _regularized(
@@ -231,14 +231,24 @@ def _objective(
     return model.initial @ backward(kernel, stationary, horizon)[0]
 
 
-def _visited(
-    params: Params, policy: Policy, model: Model, visits: Array, log_reference: Array
-) -> Array:
-    return jnp.sum(visits * _divergence(policy, params, model, log_reference))
+_slope = jit_once(jax.grad(_objective, argnums=3), static_argnums=(0, 1))
 
 
-def _visits(problem: Problem, params: Params, model: Model, alive: Array) -> Array:
-    """[S] d(s), zero in terminal states."""
-    probabilities = probabilities_under(problem.policy, params, model)
-    visits = visits_over_time(probabilities, model, model.discount, problem.horizon)
-    return jnp.where(alive, jnp.sum(visits, axis=0), 0)
+@partial(jit_once, static_argnums=(0, 1))
+def _local_slope(
+    policy: Policy,
+    horizon: int | None,
+    model: Model,
+    params: Params,
+    alive: Array,
+    log_reference: Array,
+) -> Params:
+    """Σ_s d(s) ∇KL(π(·|s) ‖ ref(·|s)), with d(s) zero in terminal states."""
+    probabilities = probabilities_under(policy, params, model)
+    every = visits_over_time(probabilities, model, model.discount, horizon)
+    visits = jnp.where(alive, jnp.sum(every, axis=0), 0)
+
+    def visited(params: Params) -> Array:
+        return jnp.sum(visits * _divergence(policy, params, model, log_reference))
+
+    return jax.grad(visited)(params)

@@ -1,11 +1,15 @@
 """J, V, Q and discounted visitation, by dynamic programming."""
 
+from functools import partial
+
+import jax
 import numpy as np
 from jax import Array
 from jaxtyping import Float
 
 from pgjax.core.float64 import in_float64, to_numpy
 from pgjax.exact.dynamics import (
+    Model,
     action_values_over_time,
     objective_under,
     prepare,
@@ -15,6 +19,7 @@ from pgjax.exact.dynamics import (
     visits_over_time,
 )
 from pgjax.exact.problem import Problem
+from pgjax.types import Params, Policy
 
 
 @in_float64
@@ -35,7 +40,8 @@ def objective(problem: Problem) -> np.float64:
         Sutton & Barto (2018), section 13.2.
 
     Example:
-        >>>         >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> import jax.numpy as jnp
+        >>> from pgjax import Problem, tabular, tabular_softmax
         >>> bandit = tabular.two_armed_bandit()
         >>> problem = Problem(bandit, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)
         >>> round(float(objective(problem)), 6)
@@ -63,8 +69,7 @@ def state_values(problem: Problem) -> Float[np.ndarray, "... S"]:
         Sutton & Barto (2018), eq. 4.4.
     """
     model, params = prepare(problem)
-    probabilities = probabilities_under(problem.policy, params, model)
-    return _reported(values_over_time(probabilities, model, problem.horizon), problem)
+    return _reported(_state_values(problem.policy, problem.horizon, params, model), problem)
 
 
 @in_float64
@@ -83,8 +88,7 @@ def action_values(problem: Problem) -> Float[np.ndarray, "... S A"]:
         Sutton & Barto (2018), eq. 4.6.
     """
     model, params = prepare(problem)
-    probabilities = probabilities_under(problem.policy, params, model)
-    return _reported(action_values_over_time(probabilities, model, problem.horizon), problem)
+    return _reported(_action_values(problem.policy, problem.horizon, params, model), problem)
 
 
 @in_float64
@@ -104,13 +108,28 @@ def visitation(problem: Problem) -> Float[np.ndarray, "... S"]:
         Sutton et al. (2000), below eq. 2.
     """
     model, params = prepare(problem)
-    probabilities = probabilities_under(problem.policy, params, model)
-    visits = to_numpy(visits_over_time(probabilities, model, model.discount, problem.horizon))
-    return visits[0] if problem.horizon is None else visits
+    found = np.asarray(_visits(problem.policy, problem.horizon, params, model))
+    return found[0] if problem.horizon is None else found
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _state_values(policy: Policy, horizon: int | None, params: Params, model: Model) -> Array:
+    return values_over_time(probabilities_under(policy, params, model), model, horizon)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _action_values(policy: Policy, horizon: int | None, params: Params, model: Model) -> Array:
+    return action_values_over_time(probabilities_under(policy, params, model), model, horizon)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _visits(policy: Policy, horizon: int | None, params: Params, model: Model) -> Array:
+    probabilities = probabilities_under(policy, params, model)
+    return visits_over_time(probabilities, model, model.discount, horizon)
 
 
 def _reported(values: Array, problem: Problem) -> np.ndarray:
     """[K, S, ...] as users see it: no K if the horizon is infinite, NaN in improper states."""
     shape = (1, -1) + (1,) * (values.ndim - 2)
-    found = np.where(proper_states(problem).reshape(shape), to_numpy(values), np.nan)
+    found = np.where(proper_states(problem).reshape(shape), np.asarray(values), np.nan)
     return found[0] if problem.horizon is None else found

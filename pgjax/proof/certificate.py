@@ -197,14 +197,15 @@ def _certify_problem(rows: Sequence[Row], problem: Problem) -> list[Certificate]
             together.setdefault((row.batch_size, row.off_policy), []).append(estimate)
     found = {kind: iter(_moments(each, visible, *kind)) for kind, each in together.items()}
     yardstick = float(next(found[1, False]).total_variance)
+    estimands = {code: flatten(evaluate(code, problem)) for code in {row.truth for row in rows}}
     certificates = []
     for row, estimate in zip(rows, estimates, strict=True):
         if isinstance(estimate, Moments):
             moments = estimate
         else:
             moments = next(found[row.batch_size, row.off_policy])
-        estimand = flatten(evaluate(row.truth, problem))
-        certificates.append(Certificate(row, problem.name, estimand, moments, yardstick))
+        found_here = Certificate(row, problem.name, estimands[row.truth], moments, yardstick)
+        certificates.append(found_here)
     return certificates
 
 
