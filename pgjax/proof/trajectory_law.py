@@ -1,15 +1,18 @@
 """A test that sampled trajectories follow the exact law P(τ)."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import scipy
+from jax import Array
 
 from pgjax import enumeration
+from pgjax.core.compilation import jit_once
 from pgjax.core.validation import check_between, check_layout
 from pgjax.exact.problem import Problem, check_problem
-from pgjax.types import Trajectory
+from pgjax.types import Params, Policy, Trajectory
 
 
 class LawTest(NamedTuple):
@@ -95,8 +98,8 @@ def wrong_fields(batch: Trajectory, problem: Problem) -> dict[str, str]:
     ends = np.asarray(batch.terminated) & mask
     wrong = {}
 
-    over_steps = jax.vmap(jax.vmap(problem.policy.log_prob, (None, 0, 0)), (None, 0, 0))
-    log_prob = np.asarray(over_steps(problem.acting_params, batch.observation, batch.action))
+    acted = problem.policy, problem.acting_params, batch.observation, batch.action
+    log_prob = np.asarray(_log_probs(*acted))
     recorded = np.asarray(batch.log_prob)
     off = ~(np.abs(recorded - log_prob) <= 1e-3 * (1 + np.abs(log_prob))) & mask
     if off.any():
@@ -120,6 +123,13 @@ def wrong_fields(batch: Trajectory, problem: Problem) -> dict[str, str]:
     if batch.time is not None and (mask & (np.asarray(batch.time) != np.arange(T))).any():
         wrong["time"] = "it must count the steps of the episode from 0"
     return wrong
+
+
+@partial(jit_once, static_argnums=0)
+def _log_probs(policy: Policy, params: Params, observation: Any, action: Any) -> Array:
+    """[N, T] log π(a|s), after an episode's end too."""
+    over_steps = jax.vmap(jax.vmap(policy.log_prob, (None, 0, 0)), (None, 0, 0))
+    return over_steps(params, observation, action)
 
 
 def wrong_final_observation(batch: Trajectory, problem: Problem) -> str:

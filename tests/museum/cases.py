@@ -75,6 +75,7 @@ def case(name: str) -> Case:
     endless = exact.action_values(replace(problem, horizon=None))
     probabilities = exact.action_probabilities(problem)
     visits = exact.visitation(replace(problem, mdp=replace(mdp, discount=1.0))).sum(0)
+    scores = _scores(problem)
     random = np.random.default_rng(7)
     reference, stale = _near(problem.params, random), _near(problem.params, random)
     return Case(
@@ -88,9 +89,17 @@ def case(name: str) -> Case:
         reference=reference,
         truth={
             "∇J": _flat(exact.gradient(problem)),
-            "∇J of the uncut task": _uncut_gradient(problem, endless),
+            # Σ_{t<H} Σ_s γ^t P(s_t = s) Σ_a ∇π(a|s) Q(s, a), with Q of the task that goes on after
+            # H: what the first H steps' actions contribute to ∇J of the endless task. It is all
+            # that a sampler which cuts at H can know, and what a right bootstrap makes it estimate.
+            "∇J of the uncut task": np.einsum(
+                "s,sa,sap->p",
+                exact.visitation(problem).sum(0),
+                probabilities * endless,
+                scores,
+            ),
         }
-        | _information_gradients(problem, reference, visits),
+        | _information_gradients(problem, reference, visits, scores),
     )
 
 
@@ -102,66 +111,48 @@ def _flat(tree: Any) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-def _probabilities(problem: Problem, params: Any) -> Any:
-    """[S, A], differentiable."""
-    over_actions = jax.vmap(problem.policy.log_prob, (None, None, 0))
-    log_prob = jax.vmap(over_actions, (None, 0, None))(
-        params, jnp.asarray(problem.mdp.observation), jnp.arange(problem.mdp.num_actions)
-    )
-    return jnp.exp(log_prob)
+def _scores(problem: Problem) -> np.ndarray:
+    """[S, A, P] ∇log π(a|s)."""
+    actions = jnp.arange(problem.mdp.num_actions)
 
+    def log_prob(params: Any, observation: Any) -> Any:
+        return jax.vmap(problem.policy.log_prob, (None, None, 0))(params, observation, actions)
 
-def _uncut_gradient(problem: Problem, endless: np.ndarray) -> np.ndarray:
-    """Σ_{t<H} Σ_s γ^t P(s_t = s) Σ_a ∇π(a|s) Q(s, a), with Q of the task that goes on after H.
-
-    What the first H steps' actions contribute to ∇J of the endless task: all that a sampler which
-    cuts at H can know, and what a right bootstrap makes it estimate without bias.
-    """
-    visits = exact.visitation(problem).sum(0)
-    credit = visits[:, None] * endless
     with jax.enable_x64(True):
-        slope = jax.grad(lambda params: jnp.sum(credit * _probabilities(problem, params)))
-        return _flat(jax.jit(slope)(problem.params))
+        over_states = jax.jit(jax.vmap(jax.jacobian(log_prob), (None, 0)))
+        found = jax.tree.leaves(over_states(problem.params, problem.mdp.observation))
+    shape = (problem.mdp.num_states, problem.mdp.num_actions, -1)
+    return np.concatenate([np.reshape(leaf, shape) for leaf in found], axis=-1)
 
 
 def _information_gradients(
-    problem: Problem, reference: Any, visits: np.ndarray
+    problem: Problem, reference: Any, visits: np.ndarray, scores: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Gradients of KL(π‖reference) and of the entropy, from listed trajectories alone.
 
-    The trajectories' probabilities are differentiated themselves: no score function is used.
+    The sums of P(τ) log P(τ) are differentiated, with ∇P(τ) = P(τ) ∇log P(τ).
     """
     batch, probability = enumeration.trajectories(problem)
+    now, then = (
+        np.log(exact.action_probabilities(replace(problem, params=params)))
+        for params in (problem.params, reference)
+    )
+    # States that look alike have the same probabilities.
+    looks = batch.observation[:, :, None] == problem.mdp.observation
+    at = np.argmax(np.all(looks, axis=-1), axis=-1), batch.action
 
-    def of_trajectories(params: Any) -> Any:
-        both = jax.vmap(jax.vmap(problem.policy.log_prob, (None, 0, 0)), (None, 0, 0))
-        log_prob = both(params, batch.observation, batch.action)
-        return jnp.sum(jnp.where(batch.mask, log_prob, 0), axis=1)
+    def of_trajectories(table: np.ndarray) -> np.ndarray:
+        steps = table[at]
+        return np.sum(np.where(batch.mask.reshape(batch.mask.shape + (1,) * (steps.ndim - 2)),
+                               steps, 0), axis=1)  # fmt: skip
 
-    @jax.jit
-    def gradients(start: Any) -> list:
-        def reweighted(params: Any) -> Any:
-            log_prob = of_trajectories(params)
-            return log_prob, probability * jnp.exp(log_prob - of_trajectories(start))
-
-        def divergence(params: Any) -> Any:
-            log_prob, weight = reweighted(params)
-            return jnp.sum(weight * (log_prob - of_trajectories(reference)))
-
-        def divergence_at_visits(params: Any) -> Any:
-            now, then = _probabilities(problem, params), _probabilities(problem, reference)
-            return jnp.sum(visits[:, None] * now * jnp.log(now / then))
-
-        def entropy(params: Any) -> Any:
-            log_prob, weight = reweighted(params)
-            return -jnp.sum(weight * log_prob)
-
-        return [jax.grad(f)(start) for f in (divergence, divergence_at_visits, entropy)]
-
-    with jax.enable_x64(True):
-        found = gradients(problem.params)
-    names = ("∇KL", "∇KL, states held", "∇entropy")
-    return {name: _flat(gradient) for name, gradient in zip(names, found, strict=True)}
+    slope = probability[:, None] * of_trajectories(scores)
+    of_visits = visits[:, None] * np.exp(now)
+    return {
+        "∇KL": (of_trajectories(now - then) + 1) @ slope,
+        "∇KL, states held": np.einsum("sa,sap->p", of_visits * (now - then + 1), scores),
+        "∇entropy": -(of_trajectories(now) + 1) @ slope,
+    }
 
 
 def stream_of(batch: Trajectory) -> tuple[Trajectory, Any]:

@@ -29,12 +29,12 @@ def positions(name: str) -> dict[str, tuple[float, float]]:
     """
     shown = case(name)
     found = {exhibit.name: (float("nan"), float("nan")) for exhibit in EXHIBITS}
-    groups: dict[tuple[str, int], list[Exhibit]] = {}
+    groups: dict[tuple[bool, int], list[Exhibit]] = {}
     for exhibit in EXHIBITS:
         if shown.tells_states or not exhibit.needs_values:
-            groups.setdefault((exhibit.acting, exhibit.batch_size), []).append(exhibit)
-    for (acting, batch_size), group in groups.items():
-        for exhibit, mean in zip(group, _means(shown, group, acting, batch_size), strict=True):
+            groups.setdefault((exhibit.acting == "stale", exhibit.batch_size), []).append(exhibit)
+    for (is_stale, batch_size), group in groups.items():
+        for exhibit, mean in zip(group, _means(shown, group, is_stale, batch_size), strict=True):
             truth = shown.truth[exhibit.estimand]
             excess = (mean - truth) / np.linalg.norm(truth)
             along = float(excess @ truth / np.linalg.norm(truth))
@@ -67,26 +67,29 @@ def _percentage(bias: float) -> str:
     return f"{float(f'{100 * bias * (1 + 1e-9):.2g}'):g}%"
 
 
-def _means(shown: Case, group: list[Exhibit], acting: str, batch_size: int) -> np.ndarray:
+def _means(shown: Case, group: list[Exhibit], is_stale: bool, batch_size: int) -> np.ndarray:
     """[exhibits, P] the exact expectation of each."""
     problem = shown.problem
-    policy = shown.tempered if acting == "tempered" else shown.policy
-    acts = shown.stale if acting == "stale" else problem.params
 
     def gradients(params: Any, batch: Trajectory) -> Any:
         # Who acts is enumerated over; who learns has the problem's own parameters.
-        learns = params if acting == "itself" else problem.params
+        learns = problem.params if is_stale else params
         log_prob, scores = jax.vjp(lambda params: log_probs(shown.policy, params, batch), learns)
-        direct, score_weight = zip(
-            *(_slopes(exhibit.make(shown), learns, batch, log_prob) for exhibit in group),
-            strict=True,
-        )
+        slopes = [_slopes(exhibit.make(shown), learns, batch, log_prob) for exhibit in group]
+        direct, score_weight = zip(*slopes, strict=True)
         (through,) = jax.vmap(scores)(jnp.stack(score_weight))
         stacked = jax.tree.map(lambda x, *own: x + jnp.stack(own), through, *direct)
-        return jax.vmap(lambda tree: ravel_pytree(tree)[0])(stacked)
+        flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(stacked)
+        if not (tempered := np.array([exhibit.acting == "tempered" for exhibit in group])).any():
+            return flat
+        # How much likelier the batch is under the tempered policy than under the one that acts.
+        log_ratio = log_probs(shown.tempered, learns, batch) - log_prob
+        return flat * jnp.where(tempered, jnp.exp(jnp.sum(log_ratio)), 1)[:, None]
 
     moments = enumeration.moments(
-        gradients, replace(problem, policy=policy, params=acts), batch_size=batch_size
+        gradients,
+        replace(problem, params=shown.stale) if is_stale else problem,
+        batch_size=batch_size,
     )
     return moments.mean.reshape(len(group), -1)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax import Trajectory, sampling
+from pgjax import Trajectory, exact, sampling, tabular_softmax
 from pgjax.exact.problem import Problem
 
 NUM_BATCHES, BATCH = 256, 16
@@ -25,14 +25,12 @@ class Keys(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """An MDP's arrays and a policy's parameters, in the precision that sampling runs in."""
+    """An MDP and a policy as arrays, in single precision: problems of one size share a program."""
 
-    transition: Any
-    reward: Any
-    initial: Any
-    terminal: Any
-    observation: Any
-    params: Any
+    transition: np.ndarray  # [S, A, S]
+    initial: np.ndarray  # [S]
+    log_prob: np.ndarray  # [S, A]
+    horizon: int
 
 
 Plan = Callable[..., Keys]
@@ -99,21 +97,11 @@ def verdicts(problem: Problem) -> dict[str, str]:
 
     α = 1e-6 each; the sample of single trajectories is the first of every batch.
     """
-    mdp = problem.mdp
-    # Copies in single precision; the MDP's own arrays stay out of what is traced.
-    tables = Tables(
-        jnp.array(mdp.transition),
-        jnp.array(mdp.reward),
-        jnp.array(mdp.initial),
-        jnp.array(mdp.terminal),
-        jnp.array(mdp.observation),
-        jax.tree.map(jnp.array, problem.params),
-    )
-    draw = jax.jit(jax.vmap(jax.vmap(partial(_episode, problem, tables))))
+    paths = jax.device_get(_draw(_tables(problem), _keys()))
+    every = [_recorded(problem, *(x[i] for x in paths)) for i in range(len(MUTANTS + CONTROLS))]
     found: dict[str, str] = {}
     batch: Any = None
-    for plan, keys in zip((*MUTANTS, *CONTROLS), _keys(problem.horizon), strict=True):
-        batches = jax.tree.map(np.asarray, draw(keys))
+    for plan, batches in zip((*MUTANTS, *CONTROLS), every, strict=True):
         batch = everything = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
         first = jax.tree.map(lambda x: x[:, 0], batches)
         independent = sampling.independence_test(batches).passed
@@ -134,38 +122,64 @@ def _verdict_on_record(batch: Trajectory, problem: Problem) -> str:
     return "record" if fields or sampling.wrong_final_observation(batch, problem) else ALIVE
 
 
+STEPS = 32
+"""Of the longest problem."""
+
+
+def _tables(problem: Problem) -> Tables:
+    mdp, log_prob = problem.mdp, np.log(exact.action_probabilities(problem))
+    single = (x.astype(np.float32) for x in (mdp.transition, mdp.initial, log_prob))
+    return Tables(*single, problem.finite_horizon)
+
+
 @cache
-def _keys(horizon: int) -> list[Keys]:
-    """Every plan's keys, [B, N, ...]; compiled in one piece, because threefry compiles slowly."""
+def _keys() -> Keys:
+    """Every plan's keys, [plans, B, N, ...]; in one program, because threefry compiles slowly."""
 
     @jax.jit
-    def every(keys: Any) -> list[Keys]:
-        return [jax.vmap(partial(plan, N=BATCH, T=horizon))(keys) for plan in (*MUTANTS, *CONTROLS)]
+    def every(keys: Any) -> Keys:
+        plans = [jax.vmap(partial(plan, N=BATCH, T=STEPS))(keys) for plan in (*MUTANTS, *CONTROLS)]
+        return jax.tree.map(lambda *x: jnp.stack(x), *plans)
 
     return every(jax.random.split(jax.random.key(11), NUM_BATCHES))
 
 
-def _episode(problem: Problem, tables: Tables, keys: Keys) -> Trajectory:
-    transition, reward, initial, terminal, observation, params = tables
+@jax.jit
+def _draw(tables: Tables, keys: Keys) -> tuple[Any, Any]:
+    """[plans, B, N, STEPS + 1] states and [plans, B, N, STEPS] actions; zeros after the horizon."""
+    S, A = tables.log_prob.shape
+    policy = tabular_softmax(S, A)
 
-    def step(state: Any, keys: tuple[Any, Any]) -> tuple[Any, dict[str, Any]]:
-        alive = ~terminal[state]
-        action, log_prob = problem.policy.sample(params, keys[0], observation[state])
-        successor = jax.random.categorical(keys[1], jnp.log(transition[state, action]))
-        following = jnp.where(alive, successor, state)
-        record = {
-            "observation": observation[state],
-            "action": action,
-            "reward": jnp.where(alive, reward[state, action, following], 0),
-            "log_prob": jnp.where(alive, log_prob, 0),
-            "terminated": alive & terminal[following],
-            "mask": alive,
-        }
-        return following, record
+    def episode(keys: Keys) -> tuple[Any, Any]:
+        def step(t: Any, paths: tuple[Any, Any]) -> tuple[Any, Any]:
+            states, actions = paths
+            state = states[t]
+            action, _ = policy.sample(tables.log_prob, keys.action[t], jnp.eye(S)[state])
+            odds = jnp.log(tables.transition[state, action])
+            following = jax.random.categorical(keys.environment[t], odds)
+            return states.at[t + 1].set(following), actions.at[t].set(action)
 
-    start = jax.random.categorical(keys.reset, jnp.log(initial))
-    final, record = jax.lax.scan(step, start, (keys.action, keys.environment))
-    last = jnp.arange(problem.horizon) == problem.finite_horizon - 1
+        start = jax.random.categorical(keys.reset, jnp.log(tables.initial))
+        empty = jnp.zeros(STEPS + 1, int).at[0].set(start), jnp.zeros(STEPS, int)
+        return jax.lax.fori_loop(0, tables.horizon, step, empty)
+
+    tables = jax.tree.map(jnp.asarray, tables)
+    return jax.vmap(jax.vmap(jax.vmap(episode)))(keys)
+
+
+def _recorded(problem: Problem, states: np.ndarray, actions: np.ndarray) -> Trajectory:
+    """What a rollout writes of such paths: a terminal state is never left, as in the MDP."""
+    mdp, H = problem.mdp, problem.finite_horizon
+    now, following, action = states[..., :H], states[..., 1 : H + 1], actions[..., :H]
+    mask = ~mdp.terminal[now]
+    log_prob = np.log(exact.action_probabilities(problem))
     return Trajectory(
-        **record, truncated=record["mask"] & last, final_observation=observation[final]
+        observation=mdp.observation[now].astype(np.float32),
+        action=action,
+        reward=np.where(mask, mdp.reward[now, action, following], 0).astype(np.float32),
+        log_prob=np.where(mask, log_prob[now, action], 0).astype(np.float32),
+        terminated=mask & mdp.terminal[following],
+        truncated=mask & (np.arange(H) == H - 1),
+        mask=mask,
+        final_observation=mdp.observation[states[..., H]].astype(np.float32),
     )
