@@ -15,6 +15,8 @@ from pgjax.proof.unbiased import assert_unbiased
 
 PROBLEMS = {problem.name: problem for problem in suite.problems()}
 RANDOM = PROBLEMS["random"]
+SHORT = replace(RANDOM, horizon=3)
+"""99 trajectories, of one to three steps."""
 
 
 def reward_to_go(problem, changed=lambda batch: batch.reward):
@@ -43,8 +45,9 @@ def masked(batch):
 
 def test_an_estimator_that_ignores_the_mask_is_refuted():
     with pytest.raises(AssertionError, match=r"where batch\.mask is false.*\n.*jnp\.where"):
-        assert_unbiased(reward_to_go, RANDOM)
-    assert assert_unbiased(lambda problem: reward_to_go(problem, masked), RANDOM).passed
+        assert_unbiased(reward_to_go, SHORT, batch_size=1)
+    right = assert_unbiased(lambda problem: reward_to_go(problem, masked), SHORT, batch_size=1)
+    assert right.passed
 
 
 AFTER_THE_END = {
@@ -72,7 +75,7 @@ def test_an_estimate_that_is_right_only_if_a_field_is_quiet_after_the_end_is_ref
         return estimate
 
     with pytest.raises(AssertionError, match="wrong on 1 of 1"):
-        assert_unbiased(candidate, RANDOM, batch_size=1)
+        assert_unbiased(candidate, SHORT, batch_size=1)
 
 
 def test_what_only_nan_would_show_is_refuted():
@@ -81,11 +84,11 @@ def test_what_only_nan_would_show_is_refuted():
             problem, lambda batch: batch.reward - jnp.where(batch.mask, 0, batch.reward)
         )
 
-    found = enumeration.examine(difference(RANDOM), RANDOM)
-    truth = np.ravel(pgjax.exact.gradient(RANDOM))
+    found = enumeration.examine(difference(SHORT), SHORT)
+    truth = np.ravel(pgjax.exact.gradient(SHORT))
     np.testing.assert_allclose(found.moments.mean, truth, rtol=0, atol=1e-12)
     with pytest.raises(AssertionError, match="a product with the mask can keep a NaN"):
-        assert_unbiased(difference, RANDOM)
+        assert_unbiased(difference, SHORT, batch_size=1)
 
 
 @pytest.mark.parametrize("name", ["log_prob", "terminated", "truncated"])
@@ -93,7 +96,7 @@ def test_garbage_stands_in_every_field_that_may_hold_it(name):
     def after_the_end(params, batch):
         return jnp.sum(jnp.where(batch.mask, 0.0, getattr(batch, name)))
 
-    assert float(enumeration.moments(after_the_end, RANDOM).mean[0]) != 0
+    assert float(enumeration.moments(after_the_end, SHORT).mean[0]) != 0
 
 
 # Who acts.
@@ -113,7 +116,7 @@ def trimmed(problem):
 
 def test_what_reads_log_prob_is_judged_off_policy_unasked():
     with pytest.raises(AssertionError) as failure:
-        assert_unbiased(trimmed, RANDOM)
+        assert_unbiased(trimmed, SHORT, batch_size=1)
     lines = str(failure.value).splitlines()
     assert (
         "when the policy itself acts and when another policy, of parameters θ/2, acts" in lines[0]
@@ -123,11 +126,13 @@ def test_what_reads_log_prob_is_judged_off_policy_unasked():
 
 
 def test_behaviour_chooses_who_acts_and_the_first_line_says_so():
-    itself = assert_unbiased(trimmed, RANDOM, behaviour=lambda problem: problem.params)
+    itself = assert_unbiased(trimmed, SHORT, batch_size=1, behaviour=lambda problem: problem.params)
     assert str(itself).splitlines()[0].endswith("when the policy itself acts")
     with pytest.raises(AssertionError, match="when the behaviour policy given acts"):
-        assert_unbiased(trimmed, RANDOM, behaviour=lambda problem: -np.asarray(problem.params))
-    whole = assert_unbiased(lambda problem: importance_weighted, RANDOM)
+        assert_unbiased(
+            trimmed, SHORT, batch_size=1, behaviour=lambda problem: -np.asarray(problem.params)
+        )
+    whole = assert_unbiased(lambda problem: importance_weighted, SHORT, batch_size=1)
     assert len(whole.findings) == 2
 
 
@@ -144,7 +149,16 @@ def test_the_command_takes_who_acts(who, status, acting, tmp_path, capsys):
         "    return pgjax.Estimator(weights, pgjax.terms.importance_ratio)\n",
         encoding="utf-8",
     )
-    asked = ["check", f"{file}:f", "--problem", "random", "--behaviour", who]
+    asked = [
+        "check",
+        f"{file}:f",
+        "--problem",
+        "continuing",
+        "--batch-size",
+        "1",
+        "--behaviour",
+        who,
+    ]
     assert main(asked) == status
     assert f"when {acting} acts" in capsys.readouterr().out
 
@@ -179,9 +193,11 @@ def test_one_pair_in_one_order_is_found_by_the_sum_over_tuples():
         return right(params, batch) + 50 * sprung
 
     with pytest.raises(AssertionError, match="ordered batches of 2"):
-        assert_unbiased(trap, RANDOM)
+        assert_unbiased(trap, RANDOM, batch_size=2)
     few = pgjax.Judge(limit=40_000)  # multisets fit, tuples do not
-    report = assert_unbiased(trap, RANDOM, judge=few)  # not seen, and the report says so
+    report = assert_unbiased(
+        trap, RANDOM, batch_size=2, judge=few
+    )  # not seen, and the report says so
     assert "their orders were sampled" in str(report)
     assert "would have been seen" not in str(report)
     assert "some orders within a batch" in str(report).splitlines()[-1]
@@ -219,7 +235,7 @@ def rounded(digits):
 )
 def test_round_discounts_and_short_horizons_are_not_the_whole_suite(trap, shown_on):
     with pytest.raises(AssertionError) as failure:
-        assert_unbiased(trap)
+        assert_unbiased(trap, batch_size=1)
     red = [line.split()[1] for line in str(failure.value).splitlines() if line.startswith("✗")]
     assert red == shown_on  # the problems of the tables let it pass
 
@@ -233,8 +249,8 @@ def test_what_is_right_in_batches_of_two_only_is_refuted():
         AssertionError,
         match=r"(batches of 3|trajectories); right in batches of 2",
     ):
-        assert_unbiased(trap, PROBLEMS["hazard"])
-    report = assert_unbiased(trap, PROBLEMS["hazard"], batch_size=2)
+        assert_unbiased(trap, PROBLEMS["bandit"])
+    report = assert_unbiased(trap, PROBLEMS["bandit"], batch_size=2)
     assert "batches of another size than 2" in str(report).splitlines()[-1]
 
 
@@ -302,20 +318,20 @@ def test_a_value_that_a_function_closes_over_is_read_anew_at_each_call():
     def estimate(params, batch):
         return factor[0] * jnp.sum(jnp.where(batch.mask, batch.reward, 0))
 
-    once = enumeration.moments(estimate, RANDOM).mean
+    once = enumeration.moments(estimate, SHORT).mean
     factor[0] = 3.0
-    np.testing.assert_allclose(enumeration.moments(estimate, RANDOM).mean, 3 * once, rtol=1e-12)
+    np.testing.assert_allclose(enumeration.moments(estimate, SHORT).mean, 3 * once, rtol=1e-12)
 
 
 def test_an_optional_second_argument_makes_no_factory_and_no_estimator():
     def estimate(params, batch=None):
-        return reward_to_go(RANDOM, masked)(params, batch)
+        return reward_to_go(SHORT, masked)(params, batch)
 
     def factory(problem, factor=1.0):
         return reward_to_go(problem, lambda batch: factor * masked(batch))
 
-    assert assert_unbiased(estimate, RANDOM).passed
-    assert assert_unbiased(factory, RANDOM).passed
+    assert assert_unbiased(estimate, SHORT, batch_size=1).passed
+    assert assert_unbiased(factory, SHORT, batch_size=1).passed
 
 
 @pytest.mark.parametrize(
@@ -363,15 +379,29 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_field_that_the_sampler_writes_wrongly_is_named(name):
-    problem = PROBLEMS["time limit"]
-
+def test_the_fields_that_the_sampler_writes_wrongly_are_named():
     def candidate(problem):
         return pgjax.reward_to_go(problem.mdp.discount)
 
-    with pytest.raises(AssertionError, match=rf"batch\.{name} is wrong"):
-        assert_unbiased(candidate, problem, rollout=written(problem, **{name: WRONG[name]}))
+    with pytest.raises(AssertionError) as failure:
+        assert_unbiased(candidate, SHORT, batch_size=2, rollout=written(SHORT, **WRONG))
+    for name in WRONG:
+        assert f"batch.{name} is wrong" in str(failure.value)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_of_one_wrong_field_that_one_is_named(name, sampled):
+    wrong = replace(sampled, **{name: WRONG[name](sampled)})
+    found = set(statistics.wrong_fields(wrong, SHORT))
+    if statistics.wrong_final_observation(wrong, SHORT):
+        found.add("final_observation")
+    # What stands after the end counts as acted where the mask says so.
+    assert found - ({"log_prob", "truncated"} if name == "mask" else set()) == {name}
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    return jax.device_get(library_rollout(SHORT, 500)(SHORT.params, jax.random.key(0)))
 
 
 def test_the_librarys_own_records_are_right_in_every_field():

@@ -1,17 +1,21 @@
 """assert_unbiased: right estimators are proved, wrong ones refuted, with a message to act on."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import pgjax
-from pgjax import Judge, Problem, baselines, exact, sampling, suite, tabular
+from pgjax import Judge, baselines, exact, sampling, suite
 from pgjax.cli import main
 from pgjax.proof.unbiased import assert_unbiased
 
 PROBLEMS = {problem.name: problem for problem in suite.problems()}
 SMALL = [PROBLEMS["bandit"], PROBLEMS["look-alikes"]]
+SHORT = replace(PROBLEMS["random"], horizon=3)
+"""99 trajectories of lengths 1 to 3, some truncated; a relative variance of 1.5."""
 
 
 def by_hand(problem):
@@ -70,22 +74,22 @@ def test_a_forgotten_discount_is_refuted_and_recognised():
 )
 def test_a_wrong_scale_is_named(factor, hint):
     with pytest.raises(AssertionError, match=r"wrong on 2 of 2") as failure:
-        assert_unbiased(scaled(factor), SMALL)
+        assert_unbiased(scaled(factor), SMALL, batch_size=1)
     assert hint in str(failure.value)
 
 
 def test_a_positive_scale_is_accepted_only_knowingly():
-    report = assert_unbiased(scaled(0.5), SMALL, judge=Judge(up_to_scale=True))
+    report = assert_unbiased(scaled(0.5), SMALL, batch_size=1, judge=Judge(up_to_scale=True))
     assert str(report).startswith("unbiased up to scale")
     with pytest.raises(AssertionError):
-        assert_unbiased(scaled(-0.5), SMALL, judge=Judge(up_to_scale=True))
+        assert_unbiased(scaled(-0.5), SMALL[:1], batch_size=1, judge=Judge(up_to_scale=True))
 
 
 def test_up_to_scale_does_not_excuse_a_wrong_direction():
     with pytest.raises(AssertionError, match="bias"):
         assert_unbiased(
             lambda problem: pgjax.mismatched_reward_to_go(problem.mdp.discount),
-            PROBLEMS["random"],
+            SHORT,
             judge=Judge(up_to_scale=True),
         )
 
@@ -107,7 +111,7 @@ def test_the_leaf_that_is_off_is_named():
         return gradient
 
     with pytest.raises(AssertionError, match=r"params\['params'\]\['Dense_0'\]\['bias'\]\["):
-        assert_unbiased(only_one_leaf, PROBLEMS["look-alikes"])
+        assert_unbiased(only_one_leaf, PROBLEMS["look-alikes"], batch_size=1)
 
 
 def test_the_entry_that_is_off_is_named_where_it_is_not_the_largest():
@@ -132,7 +136,7 @@ def test_another_structure_or_nan_is_a_clear_error():
     with pytest.raises(ValueError, match="must be a pytree like params"):
         assert_unbiased(lambda problem: lambda params, batch: params[:1], PROBLEMS["bandit"])
     with pytest.raises(ValueError, match="must be finite"):
-        assert_unbiased(scaled(jnp.nan), PROBLEMS["bandit"])
+        assert_unbiased(scaled(jnp.nan), PROBLEMS["bandit"], batch_size=1)
     with pytest.raises(TypeError, match="candidate must be an Estimator"):
         assert_unbiased(5, PROBLEMS["bandit"])  # pyright: ignore[reportArgumentType]  # on purpose
 
@@ -150,7 +154,7 @@ def pipeline(problem, num_trajectories=2, temperature=1.0):
 
 def test_a_right_pipeline_passes_every_test_of_it():
     # False alarms: 3 tests × 1e-6. A bias above the margin of 5% passes with probability 1e-6.
-    problem = PROBLEMS["time limit"]
+    problem = SHORT
     report = assert_unbiased(
         pgjax.reward_to_go(problem.mdp.discount),
         problem,
@@ -163,7 +167,7 @@ def test_a_right_pipeline_passes_every_test_of_it():
 
 
 def test_one_key_for_the_whole_batch_is_refuted_though_its_mean_is_right():
-    problem = PROBLEMS["time limit"]
+    problem = SHORT
 
     def one_key(params, key):
         batch = pipeline(problem, num_trajectories=1)(params, key)
@@ -174,7 +178,7 @@ def test_one_key_for_the_whole_batch_is_refuted_though_its_mean_is_right():
 
 
 def test_a_sampler_at_another_temperature_is_refuted():
-    problem = PROBLEMS["time limit"]
+    problem = SHORT
     with pytest.raises(AssertionError, match=r"do not follow P\(τ\)|bias"):
         assert_unbiased(
             pgjax.reward_to_go(problem.mdp.discount),
@@ -184,27 +188,25 @@ def test_a_sampler_at_another_temperature_is_refuted():
 
 
 def test_what_cannot_be_enumerated_is_sampled():
-    mdp = tabular.chain(4)
-    policy, params = pgjax.tabular_softmax(6, 2), np.zeros((6, 2))
-    problem = Problem(mdp, policy, params, horizon=10, name="long chain")  # 197,836 trajectories
+    problem = PROBLEMS["continuing"]  # 66 trajectories, more than the limit
     report = assert_unbiased(
-        pgjax.reward_to_go(mdp.discount),
+        pgjax.reward_to_go(problem.mdp.discount),
         problem,
         batch_size=16,
-        judge=Judge(margin=0.2, limit=1_000),
+        judge=Judge(margin=0.2, limit=50),
     )
     assert [finding.tier for finding in report.findings] == ["independence", "sampling"]
     with pytest.raises(AssertionError, match="bias"):
         assert_unbiased(
-            pgjax.mismatched_reward_to_go(mdp.discount),
+            pgjax.mismatched_reward_to_go(problem.mdp.discount),
             problem,
             batch_size=8,
-            judge=Judge(margin=0.1, limit=1_000),
+            judge=Judge(margin=0.1, limit=50),
         )
 
 
 def test_a_spent_budget_names_the_number_needed():
-    problem = PROBLEMS["time limit"]
+    problem = SHORT
     with pytest.raises(sampling.InconclusiveError, match=r"about [\d,]+ samples would pass it"):
         assert_unbiased(
             pgjax.reward_to_go(problem.mdp.discount),

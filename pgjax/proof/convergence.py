@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy
 from jax import Array
@@ -159,7 +158,7 @@ def assert_converges(
 def _draws(estimate: Function, rollout: Rollout, problem: Problem, K: int) -> Any:
     """Key -> [n, P] estimates from n independent batches."""
     acting, params = (
-        jax.tree.map(lambda x: jnp.asarray(x, float), tree)
+        jax.tree.map(lambda x: jax.device_put(np.asarray(x, float)), tree)
         for tree in (problem.acting_params, problem.params)
     )
     numbers = flatten(problem.params).size + 4 * K * problem.finite_horizon

@@ -10,6 +10,7 @@ A batch is one group: G answers to one prompt, and the prompt is drawn too.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from jaxtyping import Float
 
 import pgjax
 from pgjax import enumeration, exact, terms, tokens
+from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import in_float64
 from pgjax.core.scores import log_probs
 from pgjax.core.validation import check_members, check_positive
@@ -27,7 +29,7 @@ from pgjax.exact.problem import Problem
 from pgjax.proof.language_models import LanguageModel, models
 from pgjax.proof.registry.rows_tokens import TOKENS, TokenRow
 from pgjax.proof.token_moments import ACTING, bias_scale_residue, by_prompt, mixed
-from pgjax.types import Estimator, Moments, Params, Trajectory, describe
+from pgjax.types import Estimator, Moments, Params, Policy, Trajectory, describe
 
 TARGET = 0.1
 """The relative error whose price in answers is reported."""
@@ -252,24 +254,17 @@ def _answers(model: LanguageModel, asked: Problem, held: Params) -> _Answers:
     values = exact.state_values(asked)  # [H, S], of the policy's own H tokens
     batch = replace(batch, value=np.einsum("mts,ts->mt", batch.observation, values))
 
-    def under(params: Params) -> np.ndarray:
-        return np.asarray(log_probs(asked.policy, jnp.asarray(params), batch))
-
-    present, drawn = under(asked.params), under(asked.acting_params)
+    others = np.stack([asked.acting_params, held, model.reference])
+    found = _log_probs_and_score(asked.policy, asked.params, others, batch)
+    present, (drawn, by_held, by_reference), score = jax.device_get(found)
     batch = replace(
-        batch,
-        log_prob=under(held),
-        sampler_log_prob=drawn,
-        reference_log_prob=under(model.reference),
-    )
-    score = jax.jacrev(lambda params: log_probs(asked.policy, params, batch))(
-        jnp.asarray(asked.params)
+        batch, log_prob=by_held, sampler_log_prob=drawn, reference_log_prob=by_reference
     )
     written = probability / np.exp(present.sum(axis=1))
     likeliest = np.argmax(asked.params, axis=1)
     is_greedy = ~batch.mask | (batch.action == batch.observation @ likeliest)
     greedy = np.sum((written * _outcomes(batch))[np.all(is_greedy, axis=1)])
-    score = np.asarray(score).reshape(*batch.mask.shape, -1)
+    score = score.reshape(*batch.mask.shape, -1)
     nothing = np.zeros((*batch.mask.shape, 0))  # one program for all models of as many answers
     return _Answers(
         model.laid_out(replace(batch, observation=nothing, final_observation=nothing[:, 0])),
@@ -279,6 +274,18 @@ def _answers(model: LanguageModel, asked: Problem, held: Params) -> _Answers:
         written,
         float(greedy),
     )
+
+
+@partial(jit_once, static_argnums=0)
+def _log_probs_and_score(
+    policy: Policy, params: Params, others: jax.Array, batch: Trajectory
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log π [M, T] under the parameters and, stacked, under others; and the score [M, T, ...]."""
+
+    def under(params: Params) -> jax.Array:
+        return log_probs(policy, params, batch)
+
+    return under(params), jax.vmap(under)(others), jax.jacrev(under)(params)
 
 
 @jax.jit

@@ -254,10 +254,11 @@ def _judged(
 
 
 def _reads_log_prob(trial: _Trial, rollout: Rollout, key: Key[Array, ""]) -> bool:
-    batch = rollout(trial.problem.acting_params, key)
-    noise = jnp.sin(1.0 + jnp.arange(batch.log_prob.size, dtype=batch.log_prob.dtype))
+    batch = jax.device_get(rollout(trial.problem.acting_params, key))
+    noise = np.sin(1.0 + np.arange(batch.log_prob.size, dtype=batch.log_prob.dtype))
     other = replace(batch, log_prob=batch.log_prob + noise.reshape(batch.log_prob.shape))
-    found = (jax.jit(trial.estimate)(trial.problem.params, each) for each in (batch, other))
+    estimate = jax.jit(trial.estimate)
+    found = (estimate(trial.problem.params, each) for each in (batch, other))
     pairs = zip(*map(jax.tree.leaves, found), strict=True)
     return not all(np.array_equal(x, y, equal_nan=True) for x, y in pairs)
 
@@ -329,10 +330,11 @@ def _by_sampling(trial: _Trial, rollout: Rollout, key: Key[Array, ""]) -> list[F
     problem, judge = trial.problem, trial.judge
     mean_key, batches_key = jax.random.split(key)
     acting, params = (
-        jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+        jax.tree.map(lambda x: jax.device_put(np.asarray(x, np.float32)), tree)
         for tree in (problem.acting_params, problem.params)
     )
-    batches = jax.jit(jax.vmap(partial(rollout, acting)))(jax.random.split(batches_key, 4096))
+    draws = jax.jit(jax.vmap(partial(rollout, acting)))
+    batches = jax.device_get(draws(jax.random.split(batches_key, 4096)))
     findings = [
         finding._replace(acting=trial.acting)
         for finding in _pipeline_findings(problem, batches, judge)

@@ -128,8 +128,10 @@ STEPS = 32
 
 def _tables(problem: Problem) -> Tables:
     mdp, log_prob = problem.mdp, np.log(exact.action_probabilities(problem))
-    single = (x.astype(np.float32) for x in (mdp.transition, mdp.initial, log_prob))
-    return Tables(*single, problem.finite_horizon)
+    transition, initial, log_prob = (
+        x.astype(np.float32) for x in (mdp.transition, mdp.initial, log_prob)
+    )
+    return Tables(transition, initial, log_prob, problem.finite_horizon)
 
 
 @cache
@@ -173,13 +175,14 @@ def _recorded(problem: Problem, states: np.ndarray, actions: np.ndarray) -> Traj
     now, following, action = states[..., :H], states[..., 1 : H + 1], actions[..., :H]
     mask = ~mdp.terminal[now]
     log_prob = np.log(exact.action_probabilities(problem))
-    return Trajectory(
-        observation=mdp.observation[now].astype(np.float32),
-        action=action,
-        reward=np.where(mask, mdp.reward[now, action, following], 0).astype(np.float32),
-        log_prob=np.where(mask, log_prob[now, action], 0).astype(np.float32),
-        terminated=mask & mdp.terminal[following],
-        truncated=mask & (np.arange(H) == H - 1),
-        mask=mask,
-        final_observation=mdp.observation[states[..., H]].astype(np.float32),
-    )
+    fields: dict[str, Any] = {
+        "observation": mdp.observation[now].astype(np.float32),
+        "action": action,
+        "reward": np.where(mask, mdp.reward[now, action, following], 0).astype(np.float32),
+        "log_prob": np.where(mask, log_prob[now, action], 0).astype(np.float32),
+        "terminated": mask & mdp.terminal[following],
+        "truncated": mask & (np.arange(H) == H - 1),
+        "mask": mask,
+        "final_observation": mdp.observation[states[..., H]].astype(np.float32),
+    }
+    return Trajectory(**fields)
