@@ -607,12 +607,14 @@ ROWS = [
     row(
         "policies.networks.MLP",
         hidden=Kind((4,), NOTHING | {"a number": 4, "zero": (0,), "half": (2.5,)}),
+        standardized=Kind(False, {}),
         num_categories=COUNT,
         skip={"parent": "of Flax", "name": "of Flax"},
     ),
     row(
         "policies.networks.GaussianMLP",
         hidden=Kind((4,), NOTHING | {"a number": 4, "zero": (0,), "half": (2.5,)}),
+        standardized=Kind(False, {}),
         initial_log_std=single(numbers(0.0)),
         skip={"parent": "of Flax", "name": "of Flax"},
     ),

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,3 +139,14 @@ def test_python_takes_the_row_too_and_one_update_of_it_trains(tmp_path, monkeypa
     with pytest.raises(TypeError, match="reinforce takes the parts policy"):
         training.start(tmp_path / "none", mdp, agent=3)
     assert capsys.readouterr().out.count("tuned for") == 0
+
+
+def test_the_page_has_each_row_as_the_file_has_it():
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text("utf-8")
+    for name, row in ROWS.items():
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| {name} |")]
+        _, _, options, steps, returns, _ = map(str.strip, line.split("|"))
+        chosen = {"algorithm": row.algorithm} | row.options
+        assert options == f"`{' '.join(f'{flag(key)} {x}' for key, x in chosen.items())}`"
+        assert steps == f"{row.steps:,}"
+        assert returns == ", ".join(f"{x:g}".replace("-", "−") for x in row.returns)

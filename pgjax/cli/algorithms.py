@@ -16,7 +16,6 @@ from pgjax.cli.arguments import (
     unit_interval,
 )
 from pgjax.settings import (
-    BASELINES,
     CHOICE,
     COUNT,
     NONNEGATIVE,
@@ -98,7 +97,7 @@ def _default(name: str) -> str:
 def _kind(field: "Field") -> dict[str, Any]:
     must_be = field.metadata["must_be"]
     if must_be == CHOICE:
-        return {"choices": BASELINES}
+        return {"choices": field.metadata["choices"]}
     metavar = "N" if must_be == COUNT else "X"
     return {"type": TYPES[must_be], "metavar": metavar}
 

@@ -20,11 +20,13 @@ class MLP(linen.Module):
         hidden: width of each hidden layer.
         num_categories: for an integer observation, its number of values: it is then one-hot
             encoded. If None, it is taken as a number.
+        standardized: whether the observation is standardized first; see `OBSERVATION_MEAN`.
     """
 
     num_actions: int
     hidden: Sequence[int] = (64, 64)
     num_categories: int | None = None
+    standardized: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a network without outputs, or with layers of no width."""
@@ -32,12 +34,15 @@ class MLP(linen.Module):
         _check_widths(self.hidden)
         if self.num_categories is not None:
             check_positive("num_categories", self.num_categories)
+            if self.standardized:
+                raise ValueError("standardized must be false for a category, got true")
         super().__post_init__()
 
     @linen.compact
     def __call__(self, observation: Observation) -> Array:
         """Observation -> logits [A]."""
-        x = _tanh_layers(_features(observation, self.num_categories), self.hidden)
+        x = _features(observation, self.num_categories)
+        x = _tanh_layers(_standardized(self, x) if self.standardized else x, self.hidden)
         return _last_layer(x, self.num_actions)
 
 
@@ -51,6 +56,7 @@ class GaussianMLP(linen.Module):
         num_dimensions: D.
         hidden: width of each hidden layer.
         initial_log_std: the first value of log σ, a parameter.
+        standardized: whether the observation is standardized first; see `OBSERVATION_MEAN`.
 
     References:
         Schulman et al., Trust Region Policy Optimization (2015), appendix D; Andrychowicz et al.,
@@ -61,6 +67,7 @@ class GaussianMLP(linen.Module):
     num_dimensions: int
     hidden: Sequence[int] = (64, 64)
     initial_log_std: float = 0.0
+    standardized: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a network without outputs, or with layers of no width."""
@@ -72,7 +79,8 @@ class GaussianMLP(linen.Module):
     @linen.compact
     def __call__(self, observation: Observation) -> tuple[Array, Array]:
         """Observation -> μ [D], log σ [D]."""
-        x = _tanh_layers(_features(observation, None), self.hidden)
+        x = features(observation)
+        x = _tanh_layers(_standardized(self, x) if self.standardized else x, self.hidden)
         start = linen.initializers.constant(self.initial_log_std)
         log_std = self.param("log_std", start, (self.num_dimensions,))
         return _last_layer(x, self.num_dimensions), jnp.asarray(log_std)
@@ -167,6 +175,26 @@ class RecurrentNetwork(linen.Module):
         return self.cell.initialize_carry(jax.random.key(0), (1,))
 
 
+OBSERVATION_MEAN, OBSERVATION_SPREAD = "observation_mean", "observation_spread"
+"""The names of two parameters [D] of a network that standardizes its observation.
+
+They have no gradient. At first they are 0 and 1; A2C and PPO replace them after each window by the
+mean and the standard deviation of all observations so far. They are parameters so that a saved
+policy has them.
+"""
+
+FARTHEST = 10.0
+"""A standardized number is clipped to ± this, as a rare observation may lie far from the mean."""
+
+
+def _standardized(network: linen.Module, x: Array) -> Array:
+    """An observation [D] less the mean, over the spread."""
+    mean = network.param(OBSERVATION_MEAN, linen.initializers.zeros, x.shape)
+    spread = network.param(OBSERVATION_SPREAD, linen.initializers.ones, x.shape)
+    mean, spread = jax.lax.stop_gradient((jnp.asarray(mean), jnp.asarray(spread)))
+    return jnp.clip((x - mean) / spread, -FARTHEST, FARTHEST)
+
+
 def _check_widths(hidden: Any) -> None:
     """Raise if the widths of hidden layers are not a sequence of positive integers."""
     if not isinstance(hidden, Sequence) or isinstance(hidden, str):
@@ -200,6 +228,11 @@ def _orthogonal(scale: float) -> Callable[..., Array]:
         )
 
     return initial
+
+
+def features(observation: Observation) -> Array:
+    """The numbers of an observation as one vector [D]."""
+    return _features(observation, None)
 
 
 def _features(observation: Observation, num_categories: int | None) -> Array:

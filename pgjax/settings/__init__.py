@@ -12,6 +12,7 @@ from pgjax.settings.algorithms import OPEN_RATE as OPEN_RATE
 from pgjax.settings.algorithms import POSITIVE as POSITIVE
 from pgjax.settings.algorithms import RATE as RATE
 from pgjax.settings.algorithms import SETTINGS as SETTINGS
+from pgjax.settings.algorithms import STANDARDIZED as STANDARDIZED
 from pgjax.settings.algorithms import A2CSettings as A2CSettings
 from pgjax.settings.algorithms import PPOSettings as PPOSettings
 from pgjax.settings.algorithms import ReinforceSettings as ReinforceSettings

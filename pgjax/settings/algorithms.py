@@ -14,12 +14,21 @@ MAX_DEFAULT_STEPS = 500
 
 BASELINES = ("leave-one-out", "batch-mean", "none")
 
+RAW, STANDARDIZED = "raw", "standardized"
+"""How the default networks of A2C and PPO see observations."""
+
 COUNT, RATE, OPEN_RATE = "count", "in [0, 1]", "in (0, 1)"
 POSITIVE, NONNEGATIVE, CHOICE = "positive", "at least 0", "choice"
 
 
 def setting(
-    default: Any, group: str, must_be: str, meaning: str, *, option: str | None = None
+    default: Any,
+    group: str,
+    must_be: str,
+    meaning: str,
+    *,
+    option: str | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """A field of settings.
 
@@ -29,9 +38,10 @@ def setting(
         must_be: COUNT, RATE, OPEN_RATE, POSITIVE, NONNEGATIVE or CHOICE.
         meaning: with the unit, for the help.
         option: its name on the command line, where that is not the field's.
+        choices: of a CHOICE.
     """
-    about = {"group": group, "must_be": must_be, "meaning": meaning, "option": option}
-    return field(default=default, metadata=about)
+    about = {"group": group, "must_be": must_be, "meaning": meaning}
+    return field(default=default, metadata=about | {"option": option, "choices": choices})
 
 
 def _updates(default: int) -> Any:
@@ -79,6 +89,7 @@ class ReinforceSettings:
         "objective",
         CHOICE,
         "subtracted from the return at each time step; leave-one-out and none are unbiased",
+        choices=BASELINES,
     )
     # Twice that learns CartPole sooner, and freezes on FrozenLake.
     learning_rate: float = _learning_rate(0.005)
@@ -98,6 +109,8 @@ class A2CSettings:
         value_weight: c_V, of the critic's squared error.
         learning_rate: of Adam, at the start.
         max_gradient_norm: a longer gradient is shortened to it.
+        observations: "raw", or "standardized": the default networks see them less their mean so
+            far, over their standard deviation so far.
     """
 
     num_updates: int = _updates(1000)
@@ -120,6 +133,14 @@ class A2CSettings:
     learning_rate: float = _learning_rate(0.002)
     max_gradient_norm: float = setting(
         0.5, "optimizer", POSITIVE, "a longer gradient is shortened to it"
+    )
+    observations: str = setting(
+        RAW,
+        "batch",
+        CHOICE,
+        "as the networks see them: standardized is less their mean so far, over their standard "
+        "deviation so far",
+        choices=(RAW, STANDARDIZED),
     )
 
 

@@ -41,7 +41,6 @@ from pgjax.estimators import reward_to_go
 from pgjax.policies.actor_critic import ActorCritic, check_agent, separate
 from pgjax.records import configured
 from pgjax.settings import (
-    BASELINES,
     CHOICE,
     COUNT,
     MAX_DEFAULT_STEPS,
@@ -57,7 +56,7 @@ from pgjax.training.actor_critic import clipped_adam, standardized_clip
 from pgjax.training.algorithm import Algorithm, given_optimizer
 from pgjax.training.ascent import with_schedule
 from pgjax.training.minibatches import Settings, check_settings
-from pgjax.training.networks import default_critic, network_for, policy_of
+from pgjax.training.networks import default_networks, network_for, policy_of
 from pgjax.training.on_episodes import on_episodes
 from pgjax.training.on_windows import on_windows
 from pgjax.types import Estimator, Policy, RecurrentPolicy
@@ -277,7 +276,8 @@ def _actor_critic(
 ) -> Algorithm:
     record = _named(environment)
     if agent is None:
-        agent = separate(policy_of(network_for(record)), default_critic(record))
+        policy, critic = default_networks(record, settings)
+        agent = separate(policy_of(policy), critic)
     check_agent(agent)
     if estimator is not None:
         check_kind("estimator", estimator, Estimator, "Estimator(weights, term) makes one")
@@ -329,8 +329,8 @@ def _checked(settings: Any, kind: type[Any]) -> Any:
             if value is not None or each.default is not None:
                 check_positive(each.name, value)
         elif must_be == CHOICE:
-            if value not in BASELINES:
-                raise ValueError(f"{each.name} must be one of {BASELINES}, got {value!r}")
+            if value not in (choices := each.metadata["choices"]):
+                raise ValueError(f"{each.name} must be one of {choices}, got {value!r}")
         else:
             _check_number(each.name, value, must_be)
     return settings

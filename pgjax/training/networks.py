@@ -14,6 +14,7 @@ from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.policies import MLP, ConvNet, GaussianMLP, flax_gaussian_policy, flax_policy
 from pgjax.policies.actor_critic import ActorCritic
 from pgjax.policies.distribution import unmasked
+from pgjax.settings import STANDARDIZED, Settings
 from pgjax.types import KeyLike, Params, Policy, RecurrentPolicy
 
 
@@ -94,6 +95,27 @@ def network_for(environment: AnyEnvironment) -> linen.Module:
     """The default network for an environment: a GaussianMLP for a Box of actions, else logits."""
     is_box = isinstance(as_environment(environment).action_space, Box)
     return (default_gaussian_network if is_box else default_network)(environment)
+
+
+def default_networks(
+    environment: AnyEnvironment, settings: Settings
+) -> tuple[linen.Module, linen.Module]:
+    """The policy's network and the critic that the settings ask for.
+
+    Raises:
+        ValueError: if observations are to be standardized, and are images or categories.
+    """
+    networks = network_for(environment), default_critic(environment)
+    if getattr(settings, "observations", None) != STANDARDIZED:
+        return networks
+    is_vector = all(isinstance(each, MLP | GaussianMLP) for each in networks)
+    if not is_vector or as_environment(environment).num_categories is not None:
+        raise ValueError(
+            "observations must be vectors of numbers to be standardized, and those of "
+            f"{as_environment(environment).name} are images or categories; use 'raw'"
+        )
+    policy, critic = (each.clone(standardized=True) for each in networks)
+    return policy, critic
 
 
 def network_description(network: linen.Module) -> dict:

@@ -22,6 +22,12 @@ from pgjax.training.algorithm import Algorithm, Metrics, all_finite
 from pgjax.training.minibatches import Rows, Settings, check_settings, improve, over_devices
 from pgjax.training.networks import params_and_key
 from pgjax.training.noise import stated_learning_rate, with_noise
+from pgjax.training.standardization import (
+    ObservationMoments,
+    no_observations,
+    standardizing,
+    with_observations,
+)
 from pgjax.types import KeyLike, Params, RecurrentPolicy, Term, Weights
 
 
@@ -47,6 +53,7 @@ class State(NamedTuple):
         key: of the minibatches to come.
         finished: the last statistics of episodes; NaN before the first has ended.
         unit: of the rewards that the agent is trained on.
+        moments: of the observations so far; () if no network standardizes them.
     """
 
     params: Params
@@ -55,6 +62,7 @@ class State(NamedTuple):
     key: Key[Array, ""]
     finished: windows.Finished
     unit: ReturnScale
+    moments: ObservationMoments | tuple[()] = ()
 
 
 def on_windows(
@@ -193,7 +201,9 @@ def _first_state(
     stream = windows.start(environment, stream_key, settings.num_environments, memory)
     unknown = windows.Finished(jnp.int32(0), *jnp.full(3, jnp.nan, jnp.zeros(()).dtype))
     unit = ReturnScale(jnp.zeros(()), jnp.zeros(()))
-    return State(params, jax.jit(make_optimizer().init)(params), stream, key, unknown, unit)
+    moments = no_observations(params)
+    optimizer_state = jax.jit(make_optimizer().init)(params)
+    return State(params, optimizer_state, stream, key, unknown, unit, moments)
 
 
 def _step(
@@ -254,7 +264,13 @@ def _step(
         metrics = with_noise(metrics, measure, agent.policy, acting, batch, score_weight)
         signal, noise = over_devices(settings, (metrics.gradient_signal, metrics.gradient_noise))
         metrics = metrics._replace(gradient_signal=signal, gradient_noise=noise / devices)
-    return State(params, optimizer_state, stream, key, finished, unit), metrics
+    moments = state.moments
+    if isinstance(moments, ObservationMoments):
+        # Only now: in an update the networks that acted and those that learn see the same.
+        average = partial(over_devices, settings)
+        moments = with_observations(moments, window.batch.observation, average, devices)
+        params = standardizing(params, moments)
+    return State(params, optimizer_state, stream, key, finished, unit, moments), metrics
 
 
 def _score_weights(term: Term, rows: Rows) -> Array:

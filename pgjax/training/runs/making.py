@@ -21,7 +21,7 @@ from pgjax.settings import (
 from pgjax.settings.tuned_table import tuned_words
 from pgjax.training.algorithm import Algorithm
 from pgjax.training.algorithms import ALGORITHMS, default_num_steps
-from pgjax.training.networks import default_critic, network_description, network_for
+from pgjax.training.networks import default_networks, network_description
 from pgjax.training.runs.loop import say
 from pgjax.types import describe
 
@@ -66,9 +66,10 @@ def make(environment: "AnyEnvironment | str", settings: Settings, parts: dict[st
     algorithm = ALGORITHMS[name](record, settings, **parts)
     description: dict[str, Any] = {"algorithm": name}
     if network_part(name) not in parts:
-        description["network"] = network_description(network_for(record))
+        policy, critic = default_networks(record, settings)
+        description["network"] = network_description(policy)
         if name != "reinforce":
-            description["critic"] = network_description(default_critic(record))
+            description["critic"] = network_description(critic)
     description["settings"] = by_option(settings)
     own = [*([] if is_name else [ENVIRONMENT]), *sorted(parts)]
     return Made(record, algorithm, settings, description | ({"own": own} if own else {}))
@@ -131,7 +132,8 @@ def settings_of(config: dict) -> Settings:
     """The settings that a run began with, from its `config.json`."""
     began = config["options"]
     kind = SETTINGS[began["algorithm"]]
-    return kind(**{field.name: began[option_name(field)] for field in fields(kind)})
+    every = fields(kind)
+    return kind(**{each.name: began.get(option_name(each), each.default) for each in every})
 
 
 def run_options_of(config: dict) -> RunOptions:

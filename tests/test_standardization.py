@@ -1,0 +1,102 @@
+"""Standardized observations: exact moments without a gradient, which change between updates."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pgjax
+from pgjax import training
+from pgjax.policies.networks import OBSERVATION_MEAN, OBSERVATION_SPREAD
+from pgjax.training.standardization import no_observations, standardizing, with_observations
+from tests import child_runs
+
+D = 3
+NETWORK: Any = pgjax.MLP(2, (4,), standardized=True)
+PLAIN: Any = pgjax.MLP(2, (4,))
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def params(x64):
+    return NETWORK.init(jax.random.key(0), jnp.zeros(D))
+
+
+def observed(windows, params):
+    moments: Any = no_observations(params)
+    for window in windows:
+        moments = with_observations(moments, jnp.asarray(window))
+    return standardizing(params, moments)["params"]
+
+
+def test_mean_and_spread_are_those_of_all_windows(params):
+    draws = np.random.default_rng(0).normal(size=(3, 2, 5, D)) * [1e-2, 1, 0] + [1e3, 0, 7]
+    found, every = observed(draws, params), draws.reshape(-1, D)
+    np.testing.assert_allclose(found[OBSERVATION_MEAN], every.mean(0), rtol=1e-12, atol=1e-10)
+    # A coordinate that never changes keeps the unit 1.
+    expected = [*every.std(0)[:2], 1.0]
+    np.testing.assert_allclose(found[OBSERVATION_SPREAD], expected, rtol=1e-10)
+    fewer = observed(draws[:2], params)
+    assert not np.allclose(fewer[OBSERVATION_SPREAD][:2], expected[:2], rtol=1e-3)
+
+
+def test_the_network_sees_the_standardized_observation_and_has_no_gradient_by_its_moments(params):
+    mean, spread = jnp.array([1.0, -2.0, 3.0]), jnp.array([0.5, 2.0, 10.0])
+    moved = {"params": params["params"] | {OBSERVATION_MEAN: mean, OBSERVATION_SPREAD: spread}}
+    layers = {name: x for name, x in moved["params"].items() if not name.startswith("observation_")}
+    x = jnp.array([2.0, 1.0, -4.0])
+
+    def raw(x):
+        return PLAIN.apply({"params": layers}, x)
+
+    def apply(params, x=x):
+        return NETWORK.apply(params, x)
+
+    np.testing.assert_allclose(apply(moved), raw((x - mean) / spread), rtol=1e-12)
+    assert not np.allclose(apply(moved), raw(x))
+    np.testing.assert_allclose(apply(params), raw(x), rtol=1e-12)  # at first it changes nothing
+    far = mean + 1e6 * spread
+    np.testing.assert_allclose(apply(moved, far), raw(jnp.full(D, 10.0, x.dtype)), rtol=1e-12)
+    gradient = jax.grad(lambda params: jnp.sum(apply(params) ** 2))(moved)["params"]
+    assert not np.any(gradient[OBSERVATION_MEAN])
+    assert not np.any(gradient[OBSERVATION_SPREAD])
+    assert np.any(gradient["Dense_0"]["kernel"])
+
+
+def test_a_run_keeps_the_moments_and_its_updates_begin_with_the_policy_that_acted(tmp_path):
+    settings = training.A2CSettings(
+        num_updates=2, num_environments=2, num_steps=4, observations="standardized"
+    )
+    quiet = training.RunOptions(quiet=True)
+    with child_runs.compiled_once(), child_runs.sketches():
+        training.start(tmp_path, "Pendulum-v1", settings, options=quiet)
+    run = pgjax.load(tmp_path)
+    assert run.config["network"]["standardized"]
+    assert run.config["critic"]["standardized"]
+    mean = run.params["params"][OBSERVATION_MEAN]
+    assert np.all(np.asarray(mean) != 0)
+    assert np.all(np.abs(mean[:2]) <= 1)  # cosine and sine of the angle
+    # One step on each window: the KL divergence before it is of the acting policy from itself.
+    # With the moments of the second window in it already, it would not be zero.
+    assert [abs(row["approximate_kl"]) < 1e-6 for row in run.log] == [True, True]
+    policy: Any = run.policy
+    assert policy.sample(run.params, jax.random.key(0), jnp.ones(3))[0].shape == (1,)
+
+
+def test_images_and_categories_are_not_standardized():
+    settings = training.PPOSettings(observations="standardized")
+    for name in ("Breakout-MinAtar", "FrozenLake-misc"):
+        with pytest.raises(ValueError, match=f"observations must be vectors .* {name}"):
+            training.ppo(name, settings)
+    with pytest.raises(ValueError, match="standardized must be false for a category"):
+        pgjax.MLP(2, num_categories=3, standardized=True)
+    with pytest.raises(ValueError, match=r"observations must be one of .*, got 'scaled'"):
+        training.ppo("CartPole-v1", training.PPOSettings(observations="scaled"))
+    assert no_observations(pgjax.MLP(2).init(jax.random.key(0), jnp.zeros(D))) == ()
