@@ -50,7 +50,7 @@ from pgjax.core import chunks
 from pgjax.estimators import score_weights
 
 DEVICES = 8
-WINDOWS: dict[str, int] = {"num_environments": 16, "num_steps": 8}
+WINDOWS: dict[str, Any] = {"num_environments": 16, "num_steps": 8}
 N = 24
 SECONDS = 1800  # until a process counts as hanging; it takes some thirty on a quiet machine
 TABLE = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]], np.float32)

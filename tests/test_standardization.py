@@ -47,6 +47,26 @@ def test_mean_and_spread_are_those_of_all_windows(params):
     assert not np.allclose(fewer[OBSERVATION_SPREAD][:2], expected[:2], rtol=1e-3)
 
 
+def test_devices_that_share_an_update_have_the_moments_of_all_observations(params):
+    draws = np.random.default_rng(1).normal(size=(2, 4, 5, D)) + [3.0, 0, -1]
+
+    def on_devices(window, average=lambda x: jax.lax.pmean(x, "n")):
+        moments: Any = no_observations(params)
+        for own in window:
+            moments = with_observations(moments, own, average, 2)
+        return moments
+
+    spread = draws.reshape(2, 2, 2, 5, D)  # windows, devices, rows
+    found = jax.vmap(on_devices, 1, axis_name="n")(jnp.asarray(spread))
+    expected: Any = no_observations(params)
+    for window in draws:
+        expected = with_observations(expected, jnp.asarray(window))
+    for x, y in zip(found, expected, strict=True):
+        np.testing.assert_allclose(x, np.broadcast_to(y, x.shape), rtol=1e-12, atol=1e-12)
+    alone = jax.vmap(lambda w: on_devices(w, lambda x: x), 1)(jnp.asarray(spread))
+    assert not np.allclose(alone.mean, found.mean, rtol=1e-3)
+
+
 def test_the_network_sees_the_standardized_observation_and_has_no_gradient_by_its_moments(params):
     mean, spread = jnp.array([1.0, -2.0, 3.0]), jnp.array([0.5, 2.0, 10.0])
     moved = {"params": params["params"] | {OBSERVATION_MEAN: mean, OBSERVATION_SPREAD: spread}}
