@@ -48,7 +48,7 @@ def test_mean_and_spread_are_those_of_all_windows(params):
 
 
 def test_devices_that_share_an_update_have_the_moments_of_all_observations(params):
-    draws = np.random.default_rng(1).normal(size=(2, 4, 5, D)) + [3.0, 0, -1]
+    draws = np.random.default_rng(1).normal([3.0, 0, -1], size=(2, 4, 5, D))
 
     def on_devices(window, average=lambda x: jax.lax.pmean(x, "n")):
         moments: Any = no_observations(params)
