@@ -385,7 +385,7 @@ def test_fits_call_no_library_that_could_wait_for_itself():
     ("folds", "N", "error", "words"),
     [
         (1, 4, ValueError, r"folds must lie in \[2, N\] for a batch of N = 4 trajectories, got 1"),
-        (5, 4, ValueError, r"got 5; each needs a trajectory"),
+        (5, 4, ValueError, r"got 5; each fold needs a trajectory"),
         (2, 1, ValueError, r"N = 1 trajectories, got 2"),
         (0, 4, ValueError, "folds must be at least 1, got 0"),
         (2.0, 4, TypeError, "folds must be an integer, got 2.0"),

@@ -122,7 +122,9 @@ class Unknown(GymnaxWrapper):
 
 
 def test_another_wrapper_is_refused_by_its_name() -> None:
-    with pytest.raises(TypeError, match=r"alone or in LogWrapper.*got a Unknown; give what is in"):
+    with pytest.raises(
+        TypeError, match=r"alone or in LogWrapper.*got a Unknown; give the environment in"
+    ):
         roll(Unknown(Counter()))
     with pytest.raises(TypeError, match=r"environment must be .* got a LegacyStepAPIWrapper"):
         roll(LegacyStepAPIWrapper(Counter()))

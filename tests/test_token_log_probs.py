@@ -398,7 +398,7 @@ def test_a_token_out_of_range_is_an_error_or_nan() -> None:
         ({"temperature": -1.0}, ValueError, "temperature must be positive, got -1"),
         ({"temperature": float("nan")}, ValueError, "temperature must be positive, got nan"),
         ({"temperature": np.ones(6)}, ValueError, r"temperature must .* shape \(6,\)"),
-        ({"temperature": "cold"}, TypeError, "temperature must be a number"),
+        ({"temperature": "cold"}, TypeError, "temperature must be a real number"),
         ({"softcap": 0.0}, ValueError, "softcap must be positive, got 0"),
         ({"softcap": np.ones(2)}, ValueError, "softcap must be a single number"),
         ({"chunk": 0}, ValueError, "chunk must be at least 1, got 0"),
