@@ -1,12 +1,17 @@
-"""PPO's environment steps per second beside PureJaxRL's own file, at the same settings.
+"""PPO's environment steps per second beside PureJaxRL's own file and Stable-Baselines3's PPO.
 
     python -m benchmarks.ppo_steps --purejaxrl folder/of/its/ppo.py --python its/bin/python
+    python -m benchmarks.ppo_steps --sb3 its/bin/python --environments 4 64
+    python -m benchmarks.ppo_steps --seeds 32 --environments 4
     python -m benchmarks.ppo_steps       # ours alone
 
 PureJaxRL needs gymnax 0, so it runs under an interpreter of its own: in a fresh environment,
 `pip install "gymnax==0.0.8" flax optax distrax chex brax jax`; then clone the repository and name
 the folder that holds its `ppo.py`. Its file runs as it is published, `jax.tree_map` and the import
 of navix apart, which newer versions lack and CartPole does not need.
+
+Stable-Baselines3 steps its environments in Python, so leave 2,048 of them out; it trains several
+seeds one after the other, where the others train them in one program.
 
 Each library is one process that stays; both run in turn, and each keeps its best of all rounds,
 compilation timed apart. CartPole-v1, N environments × 128 steps, 4 epochs of 4 minibatches, two
@@ -44,12 +49,12 @@ class Worker:
             encoding="utf-8",
         )
 
-    def timed(self, num_environments: int, num_updates: int) -> dict[str, Any]:
+    def timed(self, num_environments: int, num_updates: int, seeds: int) -> dict[str, Any]:
         """Seconds of a run, and of its compilation if it is the first of its size."""
         assert self.process.stdin
         assert self.process.stdout
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(f"{num_environments} {num_updates}\n")
+            self.process.stdin.write(f"{num_environments} {num_updates} {seeds}\n")
             self.process.stdin.flush()
         for line in self.process.stdout:
             if line.startswith("{"):
@@ -70,6 +75,8 @@ def main() -> None:
     parser.add_argument("--updates", type=int, help="of a run; by default a few seconds' worth")
     parser.add_argument("--purejaxrl", type=Path, help="the folder that holds PureJaxRL's ppo.py")
     parser.add_argument("--python", default=sys.executable, help="the interpreter for PureJaxRL")
+    parser.add_argument("--sb3", help="an interpreter that has stable-baselines3")
+    parser.add_argument("--seeds", type=int, default=1, help="of each run")
     parser.add_argument("--output", type=Path, help="a JSON file for every sample")
     arguments = parser.parse_args()
     worker = str(Path(__file__).with_name("ppo_worker.py"))
@@ -77,6 +84,8 @@ def main() -> None:
     if arguments.purejaxrl:
         folder = str(arguments.purejaxrl.resolve())
         workers["PureJaxRL"] = Worker(arguments.python, worker, "purejaxrl", folder)
+    if arguments.sb3:
+        workers["SB3"] = Worker(arguments.sb3, worker, "sb3")
     samples: dict[str, dict[str, list[dict[str, Any]]]] = {}
     print(f"{device()}; seconds of the best of {arguments.rounds} rounds")
     try:
@@ -85,13 +94,14 @@ def main() -> None:
             found = samples[str(N)] = {name: [] for name in workers}
             for _ in range(arguments.rounds):
                 for name, each in workers.items():
-                    found[name].append(each.timed(N, updates))
-            print(shown(N, N * STEPS * updates, found), flush=True)
+                    found[name].append(each.timed(N, updates, arguments.seeds))
+            print(shown(N, N * STEPS * updates * arguments.seeds, found), flush=True)
     finally:
         for each in workers.values():
             each.stop()
     if arguments.output:
-        report = {"device": device(), "versions": versions(), "steps": STEPS, "samples": samples}
+        about = {"device": device(), "versions": versions(), "steps": STEPS}
+        report = {**about, "seeds": arguments.seeds, "samples": samples}
         arguments.output.write_text(json.dumps(report, indent=1), "utf-8")
 
 
@@ -104,9 +114,11 @@ def shown(N: int, num_steps: int, found: dict[str, list[dict[str, Any]]]) -> str
         for name, runs in found.items()
     ]
     ours, *others = found
-    for name in others:
-        compilation = found[name][0]["compilation"] / found[ours][0]["compilation"]
-        lines[-1] += f"; ours is {best[name] / best[ours]:.2f}x, its compilation {compilation:.2f}x"
+    for index, name in enumerate(others, 1):
+        lines[index] += f"; ours is {best[name] / best[ours]:.2f}x"
+        if name != "SB3":  # which compiles nothing
+            compilation = found[name][0]["compilation"] / found[ours][0]["compilation"]
+            lines[index] += f", its compilation {compilation:.2f}x"
     return "\n".join(lines)
 
 

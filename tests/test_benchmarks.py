@@ -450,7 +450,7 @@ def test_steps_of_ppo_are_compared_by_the_best_rounds_and_a_worker_that_ends_is_
     assert theirs.endswith("ours is 2.50x, its compilation 1.50x")
     worker = ppo_steps.Worker(sys.executable, "-c", "")
     with pytest.raises(SystemExit, match="has ended"):
-        worker.timed(4, 1)
+        worker.timed(4, 1, 1)
     worker.stop()
 
 
