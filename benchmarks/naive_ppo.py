@@ -60,8 +60,8 @@ def values(params: Any, observation: Array) -> Array:
     return found[..., 0]
 
 
-def train(key: Array, num_environments: int, num_updates: int) -> tuple[Array, Array]:
-    """The mean and the standard error of the returns of the last window's episodes."""
+def train(key: Array, num_environments: int, num_updates: int) -> tuple[Array, Array, Any]:
+    """The mean and the standard error of the returns of the last window's episodes; the params."""
     environment, environment_params = gymnax.make("CartPole-v1")
     N, R = num_environments, num_environments * STEPS
     reset, step = (
@@ -148,5 +148,5 @@ def train(key: Array, num_environments: int, num_updates: int) -> tuple[Array, A
         return (params, optimizer_state, observation, state, total, key), (mean, error)
 
     start = params, optimizer.init(params), observation, state, jnp.zeros(N), key
-    _, (means, errors) = jax.lax.scan(update, start, None, num_updates)
-    return means[-1], errors[-1]
+    (params, *_), (means, errors) = jax.lax.scan(update, start, None, num_updates)
+    return means[-1], errors[-1], params

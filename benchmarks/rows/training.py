@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import naive_ppo
-from benchmarks.harness import Case, Contender, Goal, Row, Scale, rounding
+from benchmarks.harness import Case, Contender, Goal, Missing, Role, Row, Scale, rounding
 from benchmarks.naive_ppo import STEPS
 from benchmarks.rows.large import Contenders, sweep
 from pgjax import MLP, agents, flax_policy, terms, training
@@ -17,6 +17,7 @@ from pgjax.training.minibatches import Rows, Settings, objective, objective_and_
 LARGEST, LARGEST_ON_CPU = 2**16, 2**12
 """Environments: more than this would take longer than the rest of the table."""
 
+ONE_DEVICE = "pgjax, one device"
 SEEDS_IN_TURN = "one run after the other"
 SORTED, WHOLE = "sorted, jax.random.permutation", "all rows at once"
 
@@ -45,11 +46,15 @@ def learner(num_environments: int, num_updates: int) -> training.Algorithm:
     return training.ppo("CartPole-v1", settings, agent=agent())
 
 
-def ours(num_environments: int, num_updates: int, key: Any) -> tuple[Any, Any]:
-    """The mean return of the last window's episodes, and its standard error."""
+def ours(num_environments: int, num_updates: int, key: Any) -> tuple[Any, Any, Any]:
+    """The mean return of the last window's episodes, its standard error, and the parameters.
+
+    If nothing read the parameters, XLA would leave out the learning of a single update.
+    """
     algorithm = learner(num_environments, num_updates)
-    metrics: Any = training.run(algorithm, key, num_updates)[1]
-    return metrics.mean_return[-1], metrics.standard_error[-1]
+    state, found = training.run(algorithm, key, num_updates)
+    metrics: Any = found
+    return metrics.mean_return[-1], metrics.standard_error[-1], state.params
 
 
 def over_environments(scale: Scale) -> Case:
@@ -71,7 +76,7 @@ def over_environments(scale: Scale) -> Case:
 
     def check() -> None:
         """Before the first step both act by a policy that is nearly uniform."""
-        (mean, error), (other, its) = (
+        (mean, error, _), (other, its, _) = (
             run(key) for run in programs(max(scale.batch_sizes[0], 64), 1)
         )
         if abs(mean - other) > 5 * (error**2 + its**2) ** 0.5 + 2:
@@ -112,6 +117,33 @@ def over_seeds(scale: Scale) -> Case:
         tolerance=rounding(STEPS),
         note=f"PPO on CartPole-v1, {num_seeds} seeds of {updates} updates, {N} environments",
         goals=[Goal(SEEDS_IN_TURN, 8.0)],
+    )
+
+
+def over_devices(scale: Scale) -> Case:
+    N, updates = scale.many_trajectories // 2, 2
+
+    def contender(algorithm: training.Algorithm, role: Role, note: str = "") -> Contender:
+        run = training.begin(algorithm, jax.random.key(8))
+
+        def update() -> Any:
+            state = run.start
+            for _ in range(updates):
+                state, *_ = run.step(state)
+            return state.params
+
+        return Contender(update, N * STEPS * updates, role=role, note=note)
+
+    one = learner(N, updates)
+    several: Contender | Missing = Missing("JAX sees one device", role="ours")
+    if jax.local_device_count() > 1:
+        note = f"{jax.local_device_count()} devices"
+        several = contender(training.over_devices(one), "ours", note)
+    return Case(
+        {"pgjax, several devices": several, ONE_DEVICE: contender(one, "rival")},
+        unit="steps",
+        note=f"PPO on CartPole-v1, {N} environments × {STEPS} steps; one device has all cores too",
+        goals=[Goal(ONE_DEVICE, 1.0)],
     )
 
 
@@ -165,6 +197,7 @@ def minibatch_gradient(scale: Scale) -> Case:
 ROWS = (
     Row("ppo-scale", "PPO over the number of environments", over_environments, 3),
     Row("ppo-seeds", "many seeds of PPO under vmap beside as many runs in turn", over_seeds, 5),
+    Row("ppo-devices", "PPO on several devices beside one", over_devices, 5),
     Row("ppo-order", "the random order of an epoch's rows", order, 11),
     Row("ppo-minibatch", "the gradient of one minibatch", minibatch_gradient, 11),
 )
