@@ -1,6 +1,6 @@
 """Algorithms that `pgjax train` runs: their options, their defaults, and what they are made of.
 
-An option left out takes its algorithm's default; one that the algorithm has no use for is refused.
+An option left out takes its algorithm's default. An option that the algorithm lacks is an error.
 Only `make` imports JAX.
 """
 
@@ -56,7 +56,7 @@ OPTIONS: dict[str, Field] = {
 GROUPS = {
     "length": "length of the training",
     "batch": "batch: what an update is made of",
-    "objective": "objective: what is climbed",
+    "objective": "objective: what is maximized",
     "optimizer": "optimizer",
 }
 TYPES = {
@@ -124,7 +124,7 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
 def with_tuned(arguments: argparse.Namespace) -> argparse.Namespace:
     """The arguments with the settings tuned for the environment where none are given.
 
-    An algorithm that is given holds: settings tuned for another one are left out.
+    If an algorithm is given, settings tuned for another algorithm are left out.
 
     Raises:
         ValueError: if an option does not belong to the tuned algorithm.

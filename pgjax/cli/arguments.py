@@ -33,7 +33,7 @@ class Once(argparse.Action):
 
 
 def nonempty_path(text: str) -> Path:
-    """A path; the empty one would be the present folder."""
+    """A path that is not empty: an empty one would mean the present folder."""
     _require(bool(text.strip()), "a path", repr(text))
     return Path(text)
 
@@ -118,10 +118,10 @@ def declare_acting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-steps",
         type=positive_int,
-        help="cut episodes after so many; by default the environment's own limit, or 1000 where "
+        help="cut episodes after N steps; by default the environment's own limit, or 1000 where "
         "it has none",
     )
-    parser.add_argument("--seed", type=seed, default=0, help="of the episodes")
+    parser.add_argument("--seed", type=seed, default=0, help="the seed of the episodes")
 
 
 def check_picture_path(output: Path) -> None:
@@ -138,7 +138,10 @@ def check_file(option: str, path: Path) -> None:
     if not path.parent.is_dir():
         raise ValueError(f"{option} must lie in a folder that exists, got {path}; make the folder")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ValueError(f"{option} must be a file that can be written, got {path}")
+        raise ValueError(
+            f"{option} must be a file that can be written, got {path}; change its permissions, or "
+            "give another path"
+        )
 
 
 def _parsed(kind: Callable[[str], Number], text: str, need: str) -> Number:

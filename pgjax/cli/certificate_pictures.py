@@ -1,6 +1,6 @@
 """Pictures of the certificate: one for each family of estimators, exact bias beside exact variance.
 
-A round blue mark is an estimator without bias on a problem, a square red one an estimator with it.
+A round blue mark is an estimator without bias on a problem; a square red mark is one with bias.
 """
 
 from collections.abc import Sequence

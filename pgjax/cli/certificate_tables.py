@@ -1,7 +1,7 @@
 """The certificate's tables, for the terminal and for the pages that are generated from it.
 
-Numbers are printed to two or three digits: exact ones agree far beyond that on every machine, so a
-page that differs from what is printed here is out of date, never unlucky.
+Numbers are printed to two or three digits. Exact numbers agree on every machine to more digits than
+these, so a page that differs from this output is out of date.
 """
 
 import json
@@ -36,7 +36,7 @@ class Table(NamedTuple):
 
 
 def summary(certificates: Sequence[Certificate], title: str = "on the whole suite") -> Table:
-    """One line an estimator, each number's range over the problems, the cosine's lowest."""
+    """A line for each estimator: each number's range over the problems, and the lowest cosine."""
     rows = [
         (
             found[0].row.name,
@@ -53,7 +53,7 @@ def summary(certificates: Sequence[Certificate], title: str = "on the whole suit
 
 
 def on_problem(certificates: Sequence[Certificate], problem: Problem) -> Table:
-    """One line an estimator, on one problem."""
+    """A line for each estimator, on one problem."""
     rows = [
         (
             found.row.name,
@@ -75,7 +75,7 @@ def on_problem(certificates: Sequence[Certificate], problem: Problem) -> Table:
 
 
 def compositions(certificates: Sequence[Certificate]) -> Table:
-    """One line an estimator: how it is composed, what is said of it, and what is so."""
+    """A line for each estimator: its composition, its stated bias, and its exact bias."""
     rows = [
         (
             f"`{found[0].row.code}`",
@@ -132,7 +132,7 @@ def known_names() -> list[str]:
 
 
 def _names(section: str) -> tuple[str, str]:
-    """Of the two tables that a section has."""
+    """The names of the two tables of a section."""
     slug = section.replace(" ", "-")
     return f"compositions-{slug}", f"summary-{slug}"
 
@@ -154,13 +154,13 @@ def updated(page: str, texts: Mapping[str, str]) -> str:
         texts: from `generated`.
 
     Raises:
-        KeyError: a NAME that nothing is generated for; `check_markers` explains it beforehand.
+        KeyError: if nothing is generated for a NAME; `check_markers` raises a clearer error before.
     """
     return _GENERATED.sub(lambda match: f"{match[1]}\n{texts[match['name']]}\n{match[3]}", page)
 
 
 def merged(page: str, texts: Mapping[str, str]) -> str:
-    """A page whose generated tables keep their rows, but for those that are in `texts`.
+    """A page whose generated tables get the rows in `texts`, and keep all their other rows.
 
     Rows stand in the order of the registry, so a new one takes its place; one that is no longer in
     the registry goes.
@@ -201,7 +201,7 @@ def update(path: Path, texts: Mapping[str, str], *, is_whole: bool = True) -> No
 
 
 def check_markers(path: Path) -> None:
-    """ValueError if a file's page has no markers, or a NAME that nothing is generated for."""
+    """Raise a ValueError if a page has no markers, or if nothing is generated for a NAME."""
     names = [match["name"] for match in _GENERATED.finditer(path.read_text("utf-8"))]
     known = known_names()
     unknown = [name for name in names if name not in known]
@@ -214,7 +214,7 @@ def check_markers(path: Path) -> None:
 
 
 def save_json(certificates: Sequence[Certificate], path: Path) -> None:
-    """Every number in full; `needed` is null where it is never."""
+    """Write every number in full; `needed` is null if no number of trajectories is enough."""
     records: list[dict[str, Any]] = [
         {
             "estimator": found.row.name,

@@ -42,7 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=nonempty_path,
         default=Path("certificate.png"),
-        help="where the picture goes; of several families, each has one, its name added",
+        help="the file of the picture; with several families of estimators, one file for each, "
+        "with the family's name added",
     )
     parser.add_argument(
         "--json", type=nonempty_path, metavar="FILE", help="write every number in full"

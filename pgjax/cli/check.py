@@ -17,19 +17,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size",
         type=positive_int,
-        help="trajectories a batch, K; by default 2, and 1 and 3 where all batches of 3 are few",
+        help="trajectories in a batch, K; by default 2, and also 1 and 3 if the batches of 3 are "
+        "few enough to list",
     )
     parser.add_argument(
         "--problem", action="append", help="judge on this problem only; repeat for several"
     )
     parser.add_argument(
-        "--up-to-scale", action="store_true", help="accept c ∇J with c > 0, knowingly"
+        "--up-to-scale", action="store_true", help="accept a mean of c ∇J for any c > 0"
     )
     parser.add_argument(
         "--behaviour",
         choices=["policy", "other"],
-        help="who acts: the policy itself, or another one; by default the policy itself, and the "
-        "other too if batch.log_prob is read",
+        help="the policy that acts: the policy itself, or another one; by default the policy "
+        "itself, and also the other one if batch.log_prob is read",
     )
     parser.add_argument(
         "--tolerance",

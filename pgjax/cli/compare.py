@@ -44,16 +44,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--policy",
         type=nonempty_path,
         metavar="DIRECTORY",
-        help="compare on the policy that a `pgjax train` left there; by default on a fresh one",
+        help="the directory of a `pgjax train`, to compare on its policy; by default a fresh one",
     )
     parser.add_argument("--batches", type=positive_int, default=32, help="independent estimates, K")
     parser.add_argument(
-        "--batch-size", type=positive_int, default=64, help="trajectories N in each"
+        "--batch-size", type=positive_int, default=64, help="trajectories in each batch, N"
     )
     parser.add_argument(
         "--num-steps",
         type=positive_int,
-        help="cut episodes after so many steps (default: as the run was trained; for a fresh "
+        help="cut episodes after N steps (default: as the run was trained; for a fresh "
         f"policy the limit, at most {MAX_DEFAULT_STEPS})",
     )
     parser.add_argument(
@@ -66,16 +66,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=finite_float,
         default=1.0,
         metavar="X",
-        help="act with X times the parameters: off-policy, importance sampling joins the table",
+        help="act with X times the parameters, off-policy; adds a row with importance sampling",
     )
     parser.add_argument("--hidden", type=positive_int, default=8, help="width of a fresh policy")
     own_estimators.configure(parser)
-    parser.add_argument("--seed", type=seed, default=0, help="of policy, critic and rollouts")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of all draws")
     parser.add_argument(
         "--output",
         type=nonempty_path,
         default=Path("comparison.png"),
-        help="where the picture goes",
+        help="the file of the picture",
     )
 
 
@@ -116,12 +116,12 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--batches must be at least 3 for an interval, got {arguments.batches}")
     if arguments.batch_size < 2:
         raise ValueError(
-            "--batch-size must be at least 2, got 1: leave-one-out needs another trajectory"
+            "--batch-size must be at least 2, got 1: leave-one-out needs two trajectories"
         )
 
 
 def _problem(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) -> dict[str, Any]:
-    """What `comparison.compare` takes, and a line of words; exact where the name has a table."""
+    """Arguments of `comparison.compare`, and a line of words; exact if the name has a table."""
     from pgjax.environments import tables
     from pgjax.exact import tabular
 
@@ -136,7 +136,7 @@ def _problem(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
 
 
 def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> dict[str, Any]:
-    """Exact values by dynamic programming, V too."""
+    """Exact values by dynamic programming, including V."""
     from pgjax import exact
     from pgjax.cli import exact_problems
     from pgjax.proof import error_curves

@@ -1,4 +1,4 @@
-"""Draw the error of sample gradients against N, and hold each estimator to its exact bias."""
+"""Draw the error of sample gradients against N, and compare it with the exact bias."""
 
 import argparse
 import math
@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--env",
         type=nonempty_name,
         metavar="NAME",
-        help="instead: a gymnax environment with an exact table, such as FrozenLake-misc",
+        help="instead of --mdp: a gymnax environment with an exact table, e.g. FrozenLake-misc",
     )
     parser.add_argument(
         "--horizon", type=positive_int, help="steps H (default: the MDP's or environment's own)"
@@ -53,16 +53,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trajectories",
         type=positive_int,
-        help=f"the last N, a power of two (default: {2**18}, or {2**16} for an environment)",
+        help=f"the largest N, a power of two (default: {2**18}, or {2**16} for an environment)",
     )
     parser.add_argument("--hidden", type=positive_int, default=8, help="width of the Flax policy")
     own_estimators.configure(parser)
-    parser.add_argument("--seed", type=seed, default=0, help="of the policy and the rollouts")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of policy and rollouts")
     parser.add_argument(
         "--output",
         type=nonempty_path,
         default=Path("convergence.png"),
-        help="where the picture goes",
+        help="the file of the picture",
     )
 
 
@@ -118,7 +118,8 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     trajectories = arguments.trajectories
     if trajectories and (trajectories & (trajectories - 1) or trajectories < 256):
         raise ValueError(
-            f"--trajectories must be a power of two of at least 256, got {trajectories}"
+            f"--trajectories must be a power of two of at least 256, got {trajectories}; "
+            f"{2**18} is the default for an MDP"
         )
     check_picture_path(arguments.output)
 
@@ -205,7 +206,7 @@ def _word(verdict: "Verdict", *, is_known: bool) -> str:
 
 
 def _in_words(points: "dict[str, Point]", verdicts: "dict[str, Verdict]") -> str:
-    """The finding in plain words, for those who skip the table."""
+    """The finding in plain words, below the table."""
     known = {name: each for name, each in verdicts.items() if not math.isnan(points[name].bias)}
     right = [name for name, verdict in known.items() if not verdict.is_biased and verdict.within]
     found = [f"{len(right)} of {len(known)} estimators come as close to ∇J as theory says."]

@@ -1,7 +1,7 @@
 """Pictures of environments, one Matplotlib figure that is redrawn for each state.
 
-The control tasks are drawn here, since gymnax draws them with pygame, at a third of a second for
-each frame. Imported by the command line only.
+The control tasks are drawn here, because gymnax draws them with pygame, which takes a third of a
+second for each frame. Only the command line imports this module.
 """
 
 from collections.abc import Callable

@@ -52,7 +52,7 @@ def _mdp(name: str, horizon: int | None, discount: float | None) -> tuple[Tabula
             known_name("--mdp", name, [*tabular.NAMED, "a path that ends in .npz"])
         mdp = tabular.load(name)
     if horizon is None:
-        raise ValueError("--horizon is needed for an MDP from a file")
+        raise ValueError("--horizon is needed for an MDP from a file, which states none, e.g. 10")
     if discount is not None:
         mdp = replace(mdp, discount=discount)
     return mdp, horizon

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: a library that swallows the exception does not hide that it was pressed."""
+"""Ctrl-C at any moment: it is recorded even if a library catches the KeyboardInterrupt."""
 
 import contextlib
 import signal
@@ -9,10 +9,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def noted_interrupts() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C raises a KeyboardInterrupt as usual, and is noted besides.
+    """A context in which Ctrl-C raises a KeyboardInterrupt as usual, and is also recorded.
 
-    Importing JAX and its libraries takes seconds. Code there that turns a KeyboardInterrupt into an
-    ImportError would make an error of it that the user never made.
+    Importing JAX and its libraries takes seconds. Some libraries turn a KeyboardInterrupt during
+    their import into an ImportError, which the command would otherwise report as an error.
 
     Yields:
         A function that tells whether Ctrl-C was pressed.

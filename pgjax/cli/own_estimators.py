@@ -1,7 +1,7 @@
 """`--with FILE.py:name`: a user's own estimators, beside those of the library.
 
-What a name stands for may be an Estimator, a function without arguments that gives one, or a
-function of a Problem that gives one. Only `certify` also takes a gradient (params, batch).
+The name may stand for an Estimator, for a function without arguments that returns one, or for a
+function of a Problem that returns one. `certify` alone also takes a gradient (params, batch).
 """
 
 import argparse
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pgjax.types import Estimator
 
 DRAWN = 64
-"""Trajectories that show whether an estimator compares them."""
+"""The number of trajectories on which it is tested whether an estimator compares trajectories."""
 COUPLED = 2
 """Trajectories in a batch of the certificate, for an estimator that compares them."""
 NO_CLAIM = "not claimed"
@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser, *, also: str = "") -> None:
 
     Args:
         parser: of the command.
-        also: what else than an Estimator or a function that makes one it takes.
+        also: words for what the option takes besides an Estimator or a function that makes one.
     """
     parser.add_argument(
         "--with",
@@ -86,11 +86,11 @@ def estimator(own: Own, problem: "Problem | None") -> "Estimator":
     """What the user wrote, as an Estimator.
 
     Args:
-        own: of the user.
-        problem: given to a function of one; None if none is known.
+        own: the user's estimator.
+        problem: the argument of a user's function that takes one; None if none is known.
 
     Raises:
-        ValueError: if it is none, or its code raises.
+        ValueError: if the code raises, or makes no Estimator.
     """
     from pgjax.types import Estimator
 
@@ -151,7 +151,7 @@ def row(own: Own, problems: "Sequence[Problem]") -> "Row":
     """The estimator for `pgjax certify`.
 
     Args:
-        own: of the user.
+        own: the user's estimator.
         problems: to certify it on; the batch size is `COUPLED` if it compares trajectories on any.
     """
     from pgjax.proof.candidates import check_repeats
@@ -180,7 +180,7 @@ def row(own: Own, problems: "Sequence[Problem]") -> "Row":
 
 
 def couples(estimate: "Function", params: Any, batch: Any) -> bool:
-    """Whether an estimate is another than the mean of the estimates of its trajectories.
+    """Whether a batch's estimate differs from the mean of the estimates of its trajectories.
 
     Args:
         estimate: (params, batch) -> gradient.
@@ -233,7 +233,7 @@ def _with_values(batch: Any, problem: "Problem") -> Any:
 
 
 def _function(own: Own, problem: "Problem") -> "Function":
-    """(params, batch) -> gradient; what the user's code raises names the target."""
+    """(params, batch) -> gradient; errors of the user's code name the target."""
     from pgjax.proof.candidates import estimate_on
 
     with user_code.named(f"--with {own.target}"):

@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=nonempty_path,
         metavar="FILE",
-        help="begin with the options in the config.json of another run; options given here hold",
+        help="take the options in the config.json of another run, unless they are given here too",
     )
     algorithms.configure(parser)
     parser.add_argument(
@@ -54,18 +54,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="stop at the first batch whose mean return is at least this",
     )
     parser.add_argument(
-        "--seed", type=seed, default=0, help="same seed and machine, same parameters"
+        "--seed", type=seed, default=0, help="the same seed gives the same parameters"
     )
     parser.add_argument(
         "--seeds",
         type=seed,
         nargs="+",
         metavar="N",
-        help="instead of --seed: train all of them in one program, each in a run directory of its "
-        "own, seed-N in --output",
+        help="instead of --seed: train all of these seeds in one program, each in its own run "
+        "directory, seed-N in --output",
     )
     parser.add_argument(
-        "--output", type=nonempty_path, help="directory (default: runs/ENVIRONMENT)"
+        "--output", type=nonempty_path, help="directory of the run (default: runs/ENVIRONMENT)"
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a run already in the directory"
@@ -74,8 +74,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--checkpoint-every",
         type=positive_int,
         metavar="N",
-        help="updates (default: every 30 seconds, or more rarely where saving takes over 2%% of "
-        "the time); a signal and a failure save too",
+        help="save every N updates (default: every 30 seconds, or less often if saving takes over "
+        "2%% of the time); also saved at a signal and at a failure",
     )
     parser.add_argument(
         "--devices",
@@ -99,7 +99,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--resume",
         type=nonempty_path,
         metavar="DIRECTORY",
-        help="go on with the run in it, from its last checkpoint, as if it had never stopped",
+        help="go on with the run in this directory from its last checkpoint, as if never stopped",
     )
 
 
@@ -127,7 +127,7 @@ def _begin(arguments: argparse.Namespace) -> None:
     if arguments.seeds is not None:
         import jax
 
-        # On two cores a mapped training often waits for ever without this (jaxlib 0.10.2).
+        # Without this a vmapped training often hangs on two cores (jaxlib 0.10.2).
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     from pgjax.training.runs.seeds import start_seeds
     from pgjax.training.runs.starting import start
@@ -154,7 +154,7 @@ def _begin(arguments: argparse.Namespace) -> None:
 
 
 def _check_seeds(arguments: argparse.Namespace) -> None:
-    """Refuse what goes with one seed only."""
+    """Raise a ValueError if an option needs a single seed."""
     given = _given_options(arguments.argv)
     if "seed" in given:
         raise ValueError("--seed cannot be given with --seeds; omit one of them")
@@ -164,7 +164,7 @@ def _check_seeds(arguments: argparse.Namespace) -> None:
         )
     if arguments.wandb:
         raise ValueError(
-            "--wandb cannot be given with --seeds, for it logs one run; try --tensorboard"
+            "--wandb cannot be given with --seeds, because it logs one run; try --tensorboard"
         )
     if arguments.devices != 1:
         raise ValueError(
@@ -186,7 +186,7 @@ def _free(arguments: dict[str, Any]) -> RunOptions:
 
 
 def _with_config(asked: argparse.Namespace) -> argparse.Namespace:
-    """The arguments, with the options of the config file where none was given."""
+    """The arguments, completed by the options of the config file."""
     path = asked.config
     try:
         options = json.loads(path.read_text("utf-8"))["options"]

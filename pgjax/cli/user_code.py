@@ -1,6 +1,6 @@
 """A user's own code: the object that `module:name` names, and what it raises in one line.
 
-Imports no JAX, so that a wrong name is told at once.
+Imports no JAX, so that a wrong name is reported at once.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def shown(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def named(target: str) -> Iterator[None]:
-    """Within, whatever the user's code raises becomes a ValueError that names the target."""
+    """A context that turns errors of the user's code into a ValueError that names the target."""
     try:
         yield
     except SystemExit as end:
@@ -69,7 +69,7 @@ def named(target: str) -> Iterator[None]:
 def _load_file(name: str) -> Any:
     path = Path(name)
     if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"there is no file {path}; check the path")
     sys.path.insert(0, str(path.resolve().parent))  # as `python path` would
     specification = importlib.util.spec_from_file_location(path.stem, path)
     assert specification is not None  # a .py file always has one
@@ -85,5 +85,8 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ValueError(f"there is no module {name} here or on the path") from None
+            raise ValueError(
+                f"there is no module {name} here or on Python's path; check the spelling, or give "
+                "a path that ends in .py"
+            ) from None
         raise ValueError(f"{name} could not be imported: {error}") from error

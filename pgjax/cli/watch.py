@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from pgjax.training.runs.loading import Run
 
 MOST_FRAMES = 400
-"""Of a GIF; of longer episodes every second state is shown, or every third, and so on."""
+"""The most frames of a GIF; for longer episodes it shows every second state, or every third, ..."""
 MILLISECONDS = 40
-"""Of one frame of a control task; a game has 100."""
+"""How long one frame of a control task is shown; a frame of a game is shown for 100."""
 PAUSE = 15
-"""Times a frame's duration, at the end of each episode."""
+"""How many times longer the last frame of an episode is shown."""
 BY_GYMNAX = ("Catch-bsuite", "Pong-misc", "PointRobot-misc", "MetaMaze-misc", "FourRooms-misc")
-"""What gymnax's visualizer draws, besides what `drawings` does faster."""
+"""Environments that gymnax's visualizer draws; `drawings` draws others faster."""
 
 
 class Shown(NamedTuple):
@@ -24,8 +24,8 @@ class Shown(NamedTuple):
 
     Attributes:
         states: of the environment, before each step and after the last one.
-        observations: of these.
-        returns: so far, undiscounted.
+        observations: of these states.
+        returns: undiscounted, up to each state.
     """
 
     states: list[Any]

@@ -6,8 +6,8 @@ What holds for all of them stands here. `environment` and `key` are as for `roll
 from optax and descends as usual; pgjax negates the gradient for it. An optimizer that reads the
 loss, such as `optax.contrib.reduce_on_plateau`, is given minus the batch's mean return, or minus a
 minibatch's objective. One that searches along a line, such as `optax.lbfgs`, is refused with a
-TypeError where every step has a new batch. They raise a ValueError if a count is below one, and a
-TypeError if it is not an integer, or `environment` or `key` is of another kind.
+TypeError where every step has a new batch. All functions raise a ValueError if a count is below
+one, and a TypeError if it is not an integer, or `environment` or `key` is of another kind.
 """
 
 from pgjax.settings import A2CSettings as A2CSettings

@@ -2,12 +2,12 @@
 
 An update samples a window, evaluates the critic once, fixes every step's advantage and value
 target, and goes through the rows in minibatches. A2C is the score term and one step; PPO the
-clipped ratio and many. Both leave out γ^t, as practice does: when γ < 1 they do not ascend the
-gradient of any objective.
+clipped ratio and many steps. Both leave out γ^t, as is usual in practice: if γ < 1, their direction
+is not the gradient of any objective.
 
-Rewards are divided by the root mean square of all returns so far. A critic whose targets are in the
-thousands learns slowly, and dominates the gradient norm that it shares with the policy. After the
-division the scale of an environment's rewards does not matter.
+Rewards are divided by their unit, the root mean square of all returns so far. A critic whose
+targets are in the thousands learns slowly, and dominates the gradient norm that it shares with the
+policy. After the division the scale of an environment's rewards does not matter.
 """
 
 import jax.numpy as jnp
@@ -45,8 +45,8 @@ def clipped_adam(
 
     Args:
         learning_rate: at the start.
-        num_gradient_steps: until it is zero: updates × epochs × minibatches.
-        max_gradient_norm: of all parameters together; a longer gradient is shortened to it.
+        num_gradient_steps: until the rate is zero: updates × epochs × minibatches.
+        max_gradient_norm: for all parameters together; a longer gradient is shortened to it.
 
     References:
         Kingma & Ba, Adam (2015), with the ε of 1e-5 that PPO's first implementation had; Huang et
@@ -74,7 +74,7 @@ def a2c(
 ) -> Training:
     """Advantage actor-critic: one step for each window, on the score times GAE(λ).
 
-    ĝ = (1/NT) Σ_it ∇log π(a_it|s_it) A_it, with c_H times the entropy's gradient.
+    ĝ = (1/NT) Σ_it ∇log π(a_it|s_it) A_it, plus c_H times the entropy's gradient.
 
     Args:
         agent: policy and critic.
@@ -82,8 +82,8 @@ def a2c(
         environment: as for `rollout`.
         key: from `jax.random.key`.
         optimizer: from optax, for example `clipped_adam`.
-        settings: one epoch of one minibatch is A2C as published; more are allowed, and off-policy
-            without correction.
+        settings: one epoch of one minibatch is A2C as published. More are allowed; their later
+            steps are off-policy, and no correction is made.
 
     Returns:
         A Training whose state is a `State`; its `params` are the policy's.
@@ -91,11 +91,11 @@ def a2c(
     Raises:
         ValueError: if a setting is out of range, or the rows cannot be dealt evenly.
 
-    Bias: biased for ∇J if γ < 1, as γ^t is left out; if λ < 1, by the critic's error; and on
-        purpose by the entropy's weight. A time limit bootstraps from the critic, which knows no
-        time: the objective is then that of the task without its limit. The unit of the rewards
-            depends on the window that it scales. That changes the length of a step, and not its
-            direction if the entropy has no weight.
+    Bias: biased for ∇J if γ < 1, because γ^t is left out. If λ < 1, the critic's error adds bias.
+        The entropy's weight adds bias on purpose. A time limit bootstraps from the critic, which
+        does not know the time: the objective is then that of the task without its limit. The unit
+        of the rewards depends on the window that it scales. That changes the length of a step; it
+        leaves the direction as it is if the entropy has no weight.
 
     References:
         Mnih et al., Asynchronous Methods for Deep Reinforcement Learning (2016), synchronous, with
@@ -129,9 +129,9 @@ def ppo(
 
     Arguments, result and errors are those of `a2c`.
 
-    Bias: biased for ∇J for the same reasons as `a2c`; by the clip; and because the advantages of
-        each minibatch are standardized with their own mean and deviation, which only rescales the
-        direction if the minibatch is large.
+    Bias: biased for ∇J for the same reasons as `a2c`, and by the clip. The advantages of each
+        minibatch are also standardized with their own mean and deviation; in the limit of large
+        minibatches that only rescales the gradient.
 
     References:
         Schulman et al., Proximal Policy Optimization Algorithms (2017), eq. 9; advantages

@@ -21,7 +21,7 @@ from pgjax.types import KeyLike, Params, Policy, RecurrentPolicy, check_function
 Number = float | Float[Array, ""]
 
 MEASURED = 10
-"""Signal and noise of the gradient are measured once in so many updates of a loop in Python."""
+"""A loop in Python measures the gradient's signal and noise once in this number of updates."""
 
 
 class Metrics(NamedTuple):
@@ -79,7 +79,7 @@ class Algorithm:
         init: (key, params=None) -> state. Without parameters it draws them from a part of the key.
         step: state -> (state, Metrics), one update.
         acting: state -> the policy's params.
-        policy: acts.
+        policy: the policy that is trained.
         measures: whether `step` takes a second argument, a boolean: where it is true, the update
             also measures signal and noise of its gradient. The state is the same in either case.
 
@@ -128,8 +128,8 @@ def run(
     Args:
         algorithm: such as `ppo(environment)`.
         key: from `jax.random.key`.
-        num_updates: the number of steps. For the learning rate to end at zero, it is that of the
-            settings.
+        num_updates: the number of steps. The learning rate ends at zero if this is the number of
+            updates in the settings.
         params: to start from; None draws them.
 
     Returns:

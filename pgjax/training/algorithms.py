@@ -83,15 +83,15 @@ def reinforce(
     Args:
         environment: to act in.
         settings: None is `ReinforceSettings()`.
-        policy: None is the default network's. It may have a memory.
+        policy: None is the policy of the default network. It may have a memory.
         estimator: weights and term; None is `pgjax.reward_to_go(discount, baseline=...)`.
         optimizer: None is Adam at a rate that falls linearly to zero.
 
     Returns:
         An Algorithm whose state is (params, optimizer state, key).
 
-    Bias: the estimator's. The default has none for the discounted objective of episodes of at most
-    `num_steps` steps.
+    Bias: the estimator's. The default estimator has none, for the discounted objective of episodes
+    of at most `num_steps` steps.
 
     References:
         Williams, Simple Statistical Gradient-Following Algorithms (1992).
@@ -209,7 +209,7 @@ ALGORITHMS = {"reinforce": reinforce, "a2c": a2c, "ppo": ppo}
 def falling_adam(*, learning_rate: float, num_updates: int) -> optax.GradientTransformation:
     """Adam at a rate that falls linearly to zero.
 
-    So the noise is averaged away at the end, where the parameters are kept.
+    The small last steps average out the noise of the gradient before the parameters are kept.
     """
     schedule = optax.linear_schedule(learning_rate, 0.0, num_updates)
     return with_schedule(optax.adam(schedule), schedule)
@@ -224,8 +224,8 @@ def reinforce_parts(
     """What an algorithm on episodes is made of, each checked, or the default where it is None.
 
     Args:
-        environment: or its name.
-        settings: with the baseline of the default estimator.
+        environment: an environment, or its name.
+        settings: these name the baseline of the default estimator.
         policy: acts.
         estimator: weights and term.
 
@@ -255,7 +255,7 @@ def reinforce_parts(
 
 
 def default_num_steps(environment: Environment, num_steps: int | None) -> int:
-    """REINFORCE's T: as asked, or the environment's limit; no more than that, as none lasts longer.
+    """REINFORCE's T: as asked, but at most the environment's limit, which ends every episode.
 
     Args:
         environment: whose time limit it is.
@@ -306,7 +306,7 @@ def _clipped_adam(*, learning_rate: float, **others: Any) -> optax.GradientTrans
 
 
 def own_or(optimizer: optax.GradientTransformation | None, otherwise: Any) -> Any:
-    """A record that makes the optimizer; the other one if it is None."""
+    """A record that makes `optimizer`; `otherwise` if that is None."""
     if optimizer is None:
         return otherwise
     check_optimizer(optimizer)

@@ -80,7 +80,7 @@ def update_by_weights(
     batch: Trajectory,
     score_weight: Float[Array, "N T"],
 ) -> tuple[Params, optax.OptState, Metrics]:
-    """The rest of `update`, once the score weights c_it are known."""
+    """`update` from given score weights c_it, by which ĝ = Σ_it c_it ∇log π(a_it|s_it)."""
     gradient, entropy = weighted_score_and_sum(policy, params, batch, score_weight, policy.entropy)
     metrics = metrics_of(batch, gradient, entropy)
     params, optimizer_state = ascend(
@@ -145,7 +145,7 @@ def ascend(
 
 
 class Scheduled(optax.GradientTransformationExtraArgs):
-    """An optimizer whose learning rate is known: its state stays as optax makes it."""
+    """An optimizer with a known schedule of learning rates; its state is as optax makes it."""
 
     schedule: optax.Schedule
 

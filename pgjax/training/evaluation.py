@@ -29,7 +29,7 @@ def evaluate(
         policy: acts, by sampling.
         params: of the policy.
         environment: as for `rollout`.
-        key: from `jax.random.key`; use one that training did not.
+        key: from `jax.random.key`; use another key than for the training.
         num_trajectories: N.
         num_steps: T; below the task's own limit it cuts episodes, and their returns with them.
 

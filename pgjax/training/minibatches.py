@@ -5,8 +5,8 @@ are dealt into minibatches, each of which takes a step up
 
     mean over rows of  term(log π(a|s), log μ(a|s), A) + c_H H(π(·|s)) − c_V (V(s) − target)² / 2.
 
-The term is from `pgjax.terms`. It is given rows where others are given a trajectory, so it must
-treat each step separately.
+The term is from `pgjax.terms`. It gets rows in place of the steps of a trajectory, so it must treat
+each step separately.
 """
 
 from functools import partial
@@ -38,7 +38,7 @@ from pgjax.types import Observation, Params, Policy, RecurrentPolicy, Term
 
 @record
 class Settings:
-    """The settings of an update; `ppo` and `a2c` make them of theirs.
+    """The settings of an update; `training.ppo` and `training.a2c` make them from their settings.
 
     Attributes:
         num_environments: N streams that are stepped together.
@@ -51,8 +51,8 @@ class Settings:
         entropy_weight: c_H, of the entropy in nats.
         value_weight: c_V, of the critic's squared error; for a separate critic it only scales
             the gradient norm that policy and critic share.
-        axis: of the mesh whose devices share an update: N is of one device, and gradients are
-            means over all. None is one device.
+        axis: name of the mesh axis whose devices share an update. N is then the number on each
+            device, and gradients are means over all. None if one device makes the update.
     """
 
     num_environments: int = static()
@@ -68,7 +68,7 @@ class Settings:
 
 
 def over_devices(settings: Settings, tree: Any) -> Any:
-    """The mean of a device's numbers over all that share the update."""
+    """The mean of each number over all devices that share the update."""
     return tree if settings.axis is None else jax.lax.pmean(tree, settings.axis)
 
 
@@ -137,7 +137,7 @@ def objective_and_gradient(
 
     Args:
         agent: policy and critic.
-        term: from `pgjax.terms`, or one's own.
+        term: from `pgjax.terms`, or your own.
         settings: of which the weights of entropy and value are read, and ε for the statistics.
         params: of both.
         rows: R of them; rows with a memory are taken whole.
@@ -232,7 +232,7 @@ def _statistics(
 
 
 def _value(settings: Settings, shown: Step) -> Float[Array, ""]:
-    """Of the objective."""
+    """The value of the objective."""
     loss = settings.value_weight * shown.value_loss
     return settings.entropy_weight * shown.entropy - shown.policy_loss - loss
 

@@ -1,4 +1,4 @@
-"""Natural policy gradient and TRPO on whole episodes: steps measured in the policy.
+"""Natural policy gradient and TRPO on whole episodes: step sizes in units of the policy's change.
 
 Both solve (F̂ + λI) x = ĝ by conjugate gradient on Fisher-vector products from the same batch. For
 discrete actions and a policy without memory F̂ and the divergence are exact expectations over the
@@ -221,7 +221,7 @@ def _trust_step(
         return jax.tree.map(lambda x, y: x + length.astype(x.dtype) * y, params, natural)
 
     def judged(halvings: Array) -> tuple[Array, Array]:
-        """Whether a step will do, and its divergence."""
+        """Whether a step is accepted, and its divergence."""
         after = moved(halvings)
         ratio = jnp.exp(log_probs(policy, after, batch) - before)
         gain = jnp.sum(found.score_weight * (ratio - 1))

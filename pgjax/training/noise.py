@@ -1,8 +1,8 @@
 """Signal and noise of an update's gradient, from the gradients of groups of its trajectories.
 
 A batch's trajectories are independent, and so are the gradients of disjoint groups of them: their
-mean is the update's gradient, and their spread is its noise. One more pass over the network is what
-it costs, so it is taken in few updates.
+mean is the update's gradient, and their spread is its noise. The measurement costs one more pass
+over the network, so only a few updates make it.
 """
 
 import jax
@@ -18,7 +18,7 @@ from pgjax.training.ascent import Scheduled
 from pgjax.types import Params, Policy, RecurrentPolicy, Trajectory
 
 MOST_GROUPS = 16
-"""Groups of trajectories: more would tell the noise more sharply, and take longer."""
+"""Groups of trajectories: more groups would measure the noise more precisely, and take longer."""
 
 
 def signal_and_noise(
@@ -71,12 +71,12 @@ def with_noise(
     batch: Trajectory,
     score_weight: Float[Array, "N T"],
 ) -> Metrics:
-    """The metrics with signal and noise of the gradient; NaN, at no cost, if not to be measured.
+    """The metrics with signal and noise of the gradient; NaN, at no cost, if `measure` is false.
 
     Args:
         metrics: of the update.
         measure: whether to measure.
-        policy: as for `signal_and_noise`, and so are the others.
+        policy: as for `signal_and_noise`.
         params: before the update.
         batch: of the update.
         score_weight: [N, T].

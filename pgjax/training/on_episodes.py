@@ -205,7 +205,7 @@ def _step(
     num_steps: int,
 ) -> tuple[EpisodesState, Metrics]:
     params, optimizer_state, key = state
-    # Everything random happens inside, so that one program is all there is to compile.
+    # Everything random happens inside, so that only one program is compiled.
     key, batch_key = jax.random.split(key)
     batch = rollout(
         policy,
@@ -224,7 +224,7 @@ def _step(
     metrics = metrics._replace(learning_rate=stated_learning_rate(optimizer, optimizer_state))
     if measure is not None:
         metrics = with_noise(metrics, measure, policy, before, batch, score_weight)
-    # The gradient alone would not do: a NaN in the policy hides behind a weight of zero.
+    # The gradient alone does not show every fault: a weight of zero hides a NaN in the policy.
     finite = all_finite(
         {
             "log-probability": jnp.where(batch.mask, batch.log_prob, 0),

@@ -1,4 +1,4 @@
-"""The update of A2C and PPO: a window, the critic's view of it, and steps on its rows."""
+"""The update of A2C and PPO: a window, the critic's values in it, and steps on its rows."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +32,7 @@ from pgjax.types import KeyLike, Params, RecurrentPolicy, Term, Weights
 
 
 class ReturnScale(NamedTuple):
-    """The mean square of the returns so far, whose root is the unit of the rewards in training.
+    """The mean square of the returns so far; its root is the unit of the rewards in training.
 
     Attributes:
         squares: the sum over windows of the mean of G².
@@ -171,7 +171,7 @@ def scale_rewards(
 
 
 def _mean_square(window: windows.Window, discount: float) -> Float[Array, ""]:
-    """Of the window's returns."""
+    """The mean square of the window's returns."""
     return jnp.mean(weights.returns_to_go(window.batch, discount) ** 2)
 
 
@@ -266,7 +266,7 @@ def _step(
         metrics = metrics._replace(gradient_signal=signal, gradient_noise=noise / devices)
     moments = state.moments
     if isinstance(moments, ObservationMoments):
-        # Only now: in an update the networks that acted and those that learn see the same.
+        # Changed only now: within an update, acting and learning standardize in the same way.
         average = partial(over_devices, settings)
         moments = with_observations(moments, window.batch.observation, average, devices)
         params = standardizing(params, moments)
@@ -293,7 +293,7 @@ def _latest(now: windows.Finished, before: windows.Finished) -> windows.Finished
 
 
 def _variance(settings: Settings, x: Array) -> Float[Array, ""]:
-    """Of all numbers on all devices."""
+    """The variance of all numbers on all devices."""
     mean = over_devices(settings, jnp.mean(x))
     return over_devices(settings, jnp.mean((x - mean) ** 2))
 

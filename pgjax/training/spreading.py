@@ -33,12 +33,12 @@ def over_devices(algorithm: Algorithm, devices: Sequence[Any] | None = None) -> 
 
     Raises:
         TypeError: if the algorithm does not learn from windows, as REINFORCE does not.
-        ValueError: if there is no device, the environments do not divide evenly over them, or a
-            device's rows not into minibatches.
+        ValueError: if there is no device, or if the environments do not divide evenly over the
+            devices, or a device's rows into minibatches.
 
     Bias: that of the algorithm. With one minibatch an update is that of one device, to rounding,
-        unless the term couples rows. PPO's minibatches are other ones, and it standardizes
-        advantages within a device's part of each.
+        unless the term couples rows. PPO's minibatches hold other rows than on one device, and it
+        standardizes advantages within each device's part of a minibatch.
 
     References:
         Wijmans et al., DD-PPO (2020), for the mean gradient of devices that learn from rollouts of
@@ -60,11 +60,13 @@ def over_devices(algorithm: Algorithm, devices: Sequence[Any] | None = None) -> 
     settings = step.settings.get("settings") if isinstance(step, Configured) else None
     if not isinstance(step, Configured) or not isinstance(settings, Settings):
         raise TypeError(
-            "algorithm must be of A2C or PPO, which step streams of environments, got one without; "
-            "pgjax.sampled_gradient takes a mesh for whole episodes"
+            "algorithm must be A2C or PPO, which learn from windows, got one of whole episodes; "
+            "for those pgjax.sampled_gradient takes a mesh"
         )
     if not devices:
-        raise ValueError("devices must hold at least one, got none; None is all of this process")
+        raise ValueError(
+            "devices must hold at least one device, got none; None takes all local devices"
+        )
     number = settings.num_environments
     if number % len(devices):
         raise ValueError(

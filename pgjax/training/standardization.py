@@ -16,7 +16,7 @@ from pgjax.policies.networks import OBSERVATION_MEAN, OBSERVATION_SPREAD, featur
 from pgjax.types import Observation, Params
 
 NARROWEST = 1e-6
-"""The least spread that is told from rounding; an entry with less has the unit 1."""
+"""The least spread that differs from rounding; an entry with less is not rescaled."""
 
 
 class ObservationMoments(NamedTuple):
@@ -53,7 +53,7 @@ def with_observations(
         moments: before the window.
         observation: of one device.
         average: of an array over all devices that share the update.
-        devices: their number; each has as many observations.
+        devices: the number of these devices; all have the same number of observations.
     """
     x = jax.vmap(jax.vmap(features))(unmasked(observation))
     x = x.reshape(-1, x.shape[-1])
