@@ -11,8 +11,8 @@ The arguments mean the same everywhere:
 - num_trajectories, num_steps, num_pairs: N, T and K, each at least one.
 
 A ValueError is raised if a rate or a count is outside its range. A TypeError is raised if a
-parameter is not floating and, by what rolls out, if the environment is not one, if actions are not
-the environment's, or if the policy has a memory.
+parameter is not floating. Functions that roll out also raise a TypeError if `environment` is no
+environment, if actions do not fit it, or if the policy has a memory.
 """
 
 from pgjax.beyond.all_action import all_action_gradient as all_action_gradient

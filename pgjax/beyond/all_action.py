@@ -38,11 +38,12 @@ def all_action_gradient(
         policy: over actions 0..A−1.
         action_values: Q, [N, T, A] in units of return, or a function of one observation -> [A]. It
             is a constant under differentiation, and its discount is not checked.
-        discount: γ of the states: t is `batch.time`, or counted from the row's start. With γ = 1
-            states are weighted as in most code, with the same bias.
+        discount: γ in the weight γ^t of a state; t is `batch.time`, or counted from the row's
+            start. γ = 1 leaves out γ^t, as most code does, and has the same bias.
 
     Returns:
-        A pytree like params. For each trajectory's gradient, `jax.vmap` it over batches of one.
+        A pytree like params. For the gradient of each trajectory, map over batches of one with
+        `jax.vmap`.
 
     Raises:
         ValueError: if values are not [N, T, A]; under `pgjax.checked`, if the policy is over

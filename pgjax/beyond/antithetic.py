@@ -82,7 +82,7 @@ def inversion(policy: Policy, num_actions: int) -> Draws:
 
 
 def _uniform(key: Array) -> Array:
-    # Midpoints of a lattice, so that 0 and 1 are never drawn and 1 − u is on it too.
+    # Midpoints of a lattice: 0 and 1 are never drawn, and 1 − u is a point of the lattice too.
     dtype = jnp.zeros(()).dtype
     return jax.random.uniform(key, dtype=dtype) + jnp.finfo(dtype).eps / 2
 
@@ -155,8 +155,8 @@ def antithetic_rollout(
     """K pairs of episodes, as one batch of 2K: rows 2k and 2k + 1 act on mirrored noise.
 
     At each time step the two draw their actions from u and from its mirror, each in its own state.
-    Starts and transitions are independent. Compiled once for each record of draws, environment and
-    pair of sizes.
+    Starts and transitions are independent. The function is compiled once for each record of draws,
+    environment and pair of sizes.
 
     Args:
         draws: from `inversion` or `mirrored_normal`, or another record of the same kind.

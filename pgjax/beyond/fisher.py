@@ -152,8 +152,8 @@ def sampled_fisher(
     Returns:
         v -> F̂ v, for pytrees like params.
 
-    Bias: none for F v on-policy. The rank is at most the number of live steps, so that with few
-        steps some directions have no information that `expected_fisher` has.
+    Bias: none for F v on-policy. The rank of F̂ is at most the number of live steps. So with few
+        steps it is zero in some directions in which `expected_fisher` is not.
 
     References:
         Schulman et al. (2015), appendix C, the covariance of the gradients; Peters & Schaal,

@@ -176,8 +176,8 @@ def exact_natural_gradient(problem: Problem, *, damping: float = 0.0) -> Float[n
 def compatible_weights(problem: Problem) -> Float[np.ndarray, "P"]:
     """The best linear fit of the advantage by the score, argmin_w E[(A(s,a) − wᵀ∇log π(a|s))²].
 
-    Expectation over the discounted visits, Σ_t γ^t P(s_t = s) π(a|s). The theorem: w is the natural
-    gradient.
+    The expectation is over the discounted visits, Σ_t γ^t P(s_t = s) π(a|s). By a theorem of Kakade
+    w is the natural gradient.
 
     Args:
         problem: if its horizon is finite, A_t(s, a) is fitted by the same w at all t.

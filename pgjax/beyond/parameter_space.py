@@ -1,12 +1,12 @@
 """Scores in the space of parameters: perturb the policy, not the action.
 
-Any function from parameters to a return will do: neither the environment nor the policy needs a
+Any function from parameters to a return can be used: neither the environment nor the policy needs a
 derivative. The estimand is not ∇J but the gradient of J smoothed by the noise; the difference is of
 second order in the scale of the noise.
 
-objective is f, (params, key) -> scalar, such as `seeded_return`. Both members of a pair are given
-the same key, so that the randomness of f cancels in their difference. K pairs take 2K evaluations,
-all at once.
+The argument `objective` is f, (params, key) -> scalar, such as `seeded_return`. Both members of a
+pair get the same key, so that the randomness of f cancels in their difference. K pairs take 2K
+evaluations, all at once.
 """
 
 from collections.abc import Callable
@@ -149,8 +149,8 @@ def pgpe(
 ) -> SearchDistribution:
     """PGPE with symmetric samples: the gradient of E f(μ + σε) by μ and by log σ.
 
-    By the mean (f₊ − f₋)/2 · ε/σ, by log σ ((f₊ + f₋)/2 − b)(ε² − 1), with f± = f(μ ± σε) and b the
-    mean of (f₊ + f₋)/2 over the other pairs.
+    The derivative by the mean is (f₊ − f₋)/2 · ε/σ, and by log σ ((f₊ + f₋)/2 − b)(ε² − 1), with
+    f± = f(μ ± σε) and b the mean of (f₊ + f₋)/2 over the other pairs.
 
     Returns:
         The gradient, a SearchDistribution as well, to ascend.

@@ -1,8 +1,8 @@
 """Pathwise gradients: the derivative of the return itself, through the steps of the environment.
 
-If an action is a smooth function of parameters and noise, and the environment of the action, then
-an episode with fixed noise is a smooth function of the parameters. Its gradient is an estimate of
-∇J, usually with far less variance than a score-function estimate.
+Suppose that an action is a smooth function of parameters and noise, and that states and rewards are
+smooth functions of the actions. Then the return for fixed noise is smooth in the parameters. Its
+gradient is an estimate of ∇J, usually with far less variance than a score-function estimate.
 """
 
 from collections.abc import Callable

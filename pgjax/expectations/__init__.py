@@ -2,9 +2,9 @@
 
     expectations.gradient(estimator, f, distribution, params, key, num_samples=N)
 
-Estimators are records, as in the rest of pgjax: their numbers are leaves. What the arguments mean
-is said in `pgjax.expectations.estimates`. `docs/expectations.md` says which estimator to take;
-`docs/optax-monte-carlo.md` is for users of optax.monte_carlo, which left optax in 0.2.7.
+Estimators are records, as in the rest of pgjax: their numbers are leaves of a pytree. The arguments
+are explained in `pgjax.expectations.estimates`. `docs/expectations.md` says which estimator to
+take; `docs/optax-monte-carlo.md` is for users of optax.monte_carlo, which left optax in 0.2.7.
 """
 
 from pgjax.expectations import optax_compat as optax_compat

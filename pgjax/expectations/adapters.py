@@ -1,8 +1,8 @@
 """Adapters: distributions of NumPyro, Distrax and TensorFlow Probability, and policies.
 
-An object is known by its methods, so none of these libraries is imported: `sample` takes a key as
-its first argument or as `seed`, and `log_prob` takes a draw. If an object has more, that is used
-too: `enumerate_support`, `has_rsample` or `reparameterization_type`, and the attributes of a
+An object is recognized by its methods, so none of these libraries is imported: `sample` takes a key
+as its first argument or as `seed`, and `log_prob` takes a draw. Further methods are used if there
+are any: `enumerate_support`, `has_rsample` or `reparameterization_type`, and the attributes of a
 normal, a Bernoulli, a categorical or a Poisson.
 """
 
@@ -42,11 +42,11 @@ def from_object(build: Callable[[Params], Any]) -> Distribution:
         build: params -> an object with `sample` and `log_prob`.
 
     Returns:
-        A Distribution, with `outcomes`, `natural` and `transform`, which raise a ValueError at use
-        where the object has nothing of the kind.
+        A Distribution. Its `outcomes`, `natural` and `transform` raise a ValueError at use if the
+        object does not provide them.
 
     Raises:
-        TypeError: by its functions, if what is built has no `sample` or no `log_prob`.
+        TypeError: when the Distribution is used, if the object has no `sample` or no `log_prob`.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -2,7 +2,8 @@
 
 They have little variance and a bias that no number of samples removes; its size, and even its sign,
 depend on f. All need an f that is differentiable between the outcomes, and a Bernoulli or a one-hot
-categorical; a ValueError at use says so. One evaluation of f a sample.
+categorical; otherwise a ValueError is raised at use. Each sample takes one evaluation of f. φ are
+the logits.
 """
 
 from typing import Any

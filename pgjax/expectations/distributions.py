@@ -82,7 +82,8 @@ class Distribution:
                 check_function(name, getattr(self, name), signature)
         if (self.noise is None) != (self.transform is None):
             raise ValueError(
-                "noise and transform must both be given or both be None, got one of them"
+                "noise and transform must both be given or both be None, got one of them; omit it, or "
+                "add the other"
             )
 
 
@@ -97,8 +98,8 @@ def normal(mean_and_log_std: Output | None = None) -> Distribution:
         mean_and_log_std: params -> (μ, log σ), of one shape; None takes params as the pair.
 
     Raises:
-        TypeError: by its functions, if they get no pair.
-        ValueError: by its functions, if the two differ in shape.
+        TypeError: when the Distribution is used, if it gets no pair.
+        ValueError: when the Distribution is used, if the two differ in shape.
 
     Example:
         >>> import jax.numpy as jnp
@@ -277,7 +278,7 @@ def listed_outcomes(distribution: Distribution, params: Params, asked_by: str) -
 
 
 def check_distribution(distribution: Any) -> Distribution:
-    """The distribution, if it is one; an error says how to make one of what it is.
+    """The distribution, if it is one; the error says how to make one from the object given.
 
     Args:
         distribution: of any type.

@@ -4,8 +4,8 @@ An estimator is draws, weights and a term, as for policy gradients:
 
     ĝ = ∇θ (1/N) Σ_i term(params, draw_i, weights_i),   weights = weights(draws), constant in θ.
 
-A `pgjax.Estimator` is one as it stands: a draw is then an episode of one step, x its action and
-f(x) its reward, so that baselines, groups and terms are those of policy gradients.
+Any `pgjax.Estimator` can be used too: a draw is then an episode of one step, x its action and f(x)
+its reward, so that baselines, groups and terms are those of policy gradients.
 
 What the arguments mean everywhere:
 
@@ -18,8 +18,8 @@ What the arguments mean everywhere:
   estimator's docstring says how often it evaluates f for each.
 
 All raise a TypeError if an argument is of the wrong kind. They raise a ValueError if f does not
-return what is asked, if the distribution lacks what the estimator needs, if there are too few
-samples, and, outside jit, if an estimate is NaN. Under jit a NaN stays a NaN.
+return what is asked, if the distribution lacks a function that the estimator needs, if there are
+too few samples, and, outside jit, if an estimate is NaN. Under jit a NaN stays a NaN.
 """
 
 from collections.abc import Callable
@@ -61,8 +61,8 @@ def gradient(
 ) -> PyTree[Float[Array, "..."]]:
     """The estimate of ∇θ E[f(x)], a pytree like params, to ascend.
 
-    Compiled once for each function f, distribution and size, if its arguments are arrays. Called
-    within `jax.jit` it is a part of that program.
+    It is compiled once for each function f, distribution and size. Called within `jax.jit` it is a
+    part of that program.
 
     Bias: the estimator's.
 

@@ -1,4 +1,4 @@
-"""The object that optax.monte_carlo's functions were given: a diagonal normal with methods."""
+"""The diagonal normal that the functions of optax.monte_carlo take, as an object with methods."""
 
 from collections.abc import Sequence
 

@@ -55,7 +55,9 @@ def check_natural(found: Natural) -> Natural:
         return Natural(family, (mean, log_std))
     values = _floating(f"params of a {family}", values)
     if family in (CATEGORICAL, ONE_HOT) and not values.ndim:
-        raise ValueError(f"params of a {family} must be logits [..., K], got one number")
+        raise ValueError(
+            f"params of a {family} must be logits [..., K], got one number; bernoulli() takes one"
+        )
     return Natural(family, values)
 
 
@@ -167,7 +169,7 @@ def quantile(natural: Natural, uniform: Float[Array, "..."]) -> Array:
     if family == POISSON:
         raise ValueError(
             "distribution must have an inverse to be sampled by antithetic or Sobol numbers, got "
-            "a poisson"
+            "a poisson; take score_function() or measure_valued()"
         )
     cumulative = jnp.cumsum(jax.nn.softmax(values), axis=-1)[..., :-1]
     drawn = jnp.sum(uniform[..., None] >= cumulative, axis=-1, dtype=jnp.int32)

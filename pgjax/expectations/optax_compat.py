@@ -155,9 +155,9 @@ def control_delta_method(
     `scale` of one axis.
 
     Returns:
-        (control variate, its expectation, update of its state): (params, x, state) -> number,
-        (params, state) -> number, (params, samples, state) -> state. `params` are those of
-        `multi_normal`, [μ, log σ]. The state is None.
+        Three functions: the control variate (params, x, state) -> number, its expectation (params,
+        state) -> number, and the update of its state (params, samples, state) -> state. `params`
+        are those of `multi_normal`, [μ, log σ]. The state is None.
 
     Bias: does not apply.
 
@@ -203,7 +203,7 @@ def moving_avg_baseline(
             number t.
 
     Returns:
-        As `control_delta_method`; the state is (average, number of updates), (0., 0) at first.
+        As for `control_delta_method`; the state is (average, number of updates), first (0., 0).
 
     Raises:
         ValueError: if the decay is outside [0, 1].
@@ -259,7 +259,7 @@ def control_variates_jacobians(
         grad_estimator: one of the three functions above.
         control_variate_state: from the call before.
         estimate_cv_coeffs: whether β is estimated, one number for each parameter, from other draws.
-        estimate_cv_coeffs_num_samples: how many.
+        estimate_cv_coeffs_num_samples: the number of these draws.
 
     Returns:
         The jacobians and the state for the next call.

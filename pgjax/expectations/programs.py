@@ -33,9 +33,9 @@ def surrogate(
     Args:
         costs: pairs (c_j, log-probabilities of every draw that c_j depends on, by its value or by
             the parameters of a later draw). c_j may depend on the parameters itself.
-        baselines: pairs (b_k, log-probabilities): b_k multiplies the draws given last in its list.
-            With W all of the list and W' all but the last, (□(W') − □(W)) b_k is added, whose
-            value is zero. b_k may depend on the draws before the last one.
+        baselines: pairs (b_k, log-probabilities): b_k is the baseline of the draw that is last in
+            the list. With W the sum of the list and W' the sum without the last, (□(W') − □(W)) b_k
+            is added, whose value is zero. b_k may depend on the draws before the last one.
 
     Returns:
         The scalar, to ascend if costs are rewards.

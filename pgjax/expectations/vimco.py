@@ -51,7 +51,7 @@ def vimco(group_size: int) -> ExpectationEstimator:
     """
     K = check_positive("group_size", group_size)
     if K < 2:
-        raise ValueError(f"group_size must be at least 2, got {K}: a baseline needs others")
+        raise ValueError(f"group_size must be at least 2, got {K}: a baseline needs other draws")
     return make(_draw_groups, _vimco_weights, _vimco, "groups", group_size=K)
 
 

@@ -34,9 +34,9 @@ FAMILIES = NORMAL, BERNOULLI, CATEGORICAL, ONE_HOT, POISSON
 def measure_valued() -> ExpectationEstimator:
     """Measure-valued gradients, with the two draws of each parameter coupled.
 
-    Coupled are: one W for both signs; the normal as M times a uniform number; one order of the
-    categories for all k; one Poisson draw for both. 2 P evaluations of f a sample for P natural
-    parameters.
+    The two draws share one W for both signs; the normal is M times a uniform number; all k share
+    one order of the categories; both counts share one Poisson draw. A sample takes 2 P evaluations
+    of f for P natural parameters.
 
     Raises:
         ValueError: at use, if the family has no rule in the table.

@@ -18,7 +18,7 @@ LARGEST_SET = 8
 
 
 def without_replacement(set_size: int) -> ExpectationEstimator:
-    """The unordered-set estimator: k different outcomes, each weighed by its chance to be in.
+    """The unordered-set estimator: k different outcomes, weighted by their chance to be drawn.
 
     ĝ = Σ_{s∈S} p(s) R(S, s) ∇log p(s) (f(s) − b_s), with R(S, s) = P(S | s first) / P(S) and the
     baseline b_s = Σ_{s'∈S} p(s') R^{−s}(S, s') f(s'), where R^{−s} is that of the set without s.
@@ -43,7 +43,9 @@ def without_replacement(set_size: int) -> ExpectationEstimator:
     """
     k = check_positive("set_size", set_size)
     if not 2 <= k <= LARGEST_SET:
-        raise ValueError(f"set_size must lie in 2 to {LARGEST_SET}, got {k}")
+        raise ValueError(
+            f"set_size must lie in 2 to {LARGEST_SET}, got {k}; all_outcomes() sums all"
+        )
     return make(_draw_sets, _set_weights, _without_replacement, "sets", set_size=k)
 
 

@@ -1,4 +1,4 @@
-"""What users give a judge, an estimator and a rollout of any form, as functions of one form."""
+"""Estimators and rollouts of all the forms that users may give, as functions of one form."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +26,7 @@ Candidate = (
 )
 """An Estimator, a function (params, batch) -> gradient, or a function problem -> either.
 
-A function without arguments that gives either will do too."""
+A function without arguments that returns either is accepted too."""
 
 Rollout = Callable[[Params, Key[Array, ""]], Trajectory]
 """(params, key) -> a batch of K trajectories of the policy with these parameters."""
@@ -78,7 +78,7 @@ NEEDS_A_VALUE = (
 
 
 def resolve(function: Any, problem: Problem) -> Any:
-    """What a function of problem gives; a function of (params, batch), or (params, key), as it is.
+    """The result of a function of problem; a function of (params, batch) or (params, key) itself.
 
     A function without arguments is called.
 
@@ -103,7 +103,7 @@ def resolve(function: Any, problem: Problem) -> Any:
         return function(problem)
     try:
         made = function(problem)
-    except Exception:  # it takes problem for params; what it raises means nothing
+    except Exception:  # it is a function of params, so what it raises here means nothing
         return function
     return made if callable(made) or isinstance(made, Estimator) else function
 
@@ -135,8 +135,8 @@ def check_repeats(estimate: Function, problem: Problem, batch_size: int) -> None
         batch = jax.tree.map(lambda x: x[members], listed)
     else:
         batch = library_rollout(problem, batch_size)(problem.acting_params, jax.random.key(0))
-    # Each trace of a new function calls it anew. The same program gives the same numbers, at no
-    # price; only another one has to be compiled.
+    # Each trace of a new function calls it anew. If both traces are the same program, the answers
+    # are equal, and nothing is computed; only a different program has to be compiled.
     traced = [
         jax.make_jaxpr(lambda params, batch: estimate(params, batch))(problem.params, batch)
         for _ in range(2)

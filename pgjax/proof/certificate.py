@@ -1,8 +1,7 @@
-"""The certificate: each estimator's exact bias, cosine and variance on the suite, and its price.
+"""The certificate: each estimator's exact bias, cosine and variance, and the data that it needs.
 
-Nothing is sampled and nothing is taken on trust: an estimate's expectation and covariance are sums
-over every batch of trajectories (`enumeration`), and ∇J comes from the oracle (`exact`), which
-knows no estimator.
+Nothing is sampled. An estimate's expectation and covariance are sums over every batch of
+trajectories (`enumeration`). ∇J comes from dynamic programs (`exact`), which use no estimator.
 """
 
 import math
@@ -31,7 +30,7 @@ from pgjax.types import Estimator, Moments, Observation, Params, Policy, Traject
 UNBIASED = 1e-10
 """A relative bias below this is rounding."""
 TARGET = 0.01
-"""The relative error whose price in trajectories is reported."""
+"""The relative error for which the number of trajectories is reported."""
 
 
 class Certificate(NamedTuple):
@@ -79,7 +78,7 @@ class Certificate(NamedTuple):
         """Trajectories needed for an error of 1%, in independent batches of K.
 
         The smallest N = K n with √(bias² + tr Cov(ĝ)/n) ≤ 0.01 ‖∇J‖; None if the bias alone is
-        more. K stays what it is, so a bias that would shrink in larger batches does not.
+        more. K is fixed: a bias that is smaller in larger batches stays as it is.
         """
         allowed = TARGET**2 - (self.bias**2 if self.is_biased else 0)
         if allowed <= 0:
@@ -103,7 +102,8 @@ def certify(
         Certificates, problem by problem, in the order of the rows.
 
     Raises:
-        ValueError: if ∇J = 0 on a problem, where no error is relative, or batches are too many.
+        ValueError: if ∇J = 0 on a problem, so that no relative error exists, or if there are too
+            many batches.
 
     Bias: exact.
 
@@ -128,7 +128,7 @@ def refuted(certificates: Sequence[Certificate]) -> list[str]:
     A statement that begins with "none" is refuted by a bias anywhere; any other, by none anywhere.
 
     Args:
-        certificates: of the whole suite; one problem may well hide a bias.
+        certificates: of the whole suite, because a bias may not show on a single problem.
 
     Returns:
         Sentences; none if every statement holds.

@@ -1,7 +1,7 @@
 """Several estimators on one policy: noise, signal and direction, each with an interval.
 
-All see the same batches. An estimate from one batch is one sample, so that what couples the
-trajectories within a batch is in the numbers.
+All see the same batches. An estimate from one batch is one sample, so the intervals take account of
+estimators that couple the trajectories of a batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ from pgjax.rollouts.episodes import rollout
 from pgjax.types import Estimator, KeyLike, Moments, Params, Policy, Spread, Trajectory
 
 FEWEST_BATCHES = 3
-"""An interval by the jackknife needs as many."""
+"""The fewest batches from which the jackknife gives an interval."""
 
 
 class Compared(NamedTuple):
@@ -59,7 +59,7 @@ class Comparison(NamedTuple):
     """Estimators on the same batches.
 
     Attributes:
-        rows: one an estimator, in the order given.
+        rows: one for each estimator, in the order given.
         effective_share: effective sample size of the trajectories' importance weights, as a share
             of N; 1 on-policy.
         batch_size: N.
@@ -78,7 +78,7 @@ class Batches:
 
     Attributes:
         policy: acts, and is differentiated.
-        params: where.
+        params: θ, at which the estimators are compared.
         environment: a gymnax environment, a TabularMDP or an Environment.
         batch_size: N trajectories in each.
         num_steps: T.

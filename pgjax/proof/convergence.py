@@ -25,7 +25,7 @@ from pgjax.proof.sequential_test import FIRST_LOOK, MeanTest, mean_test
 from pgjax.types import KeyLike, check_function
 
 NUMBERS_AT_ONCE = 2**22
-"""Of gradients and steps that are held together; the memory bound."""
+"""The most gradients, and steps, that are held at once, to bound the memory."""
 
 
 class Convergence(NamedTuple):
@@ -35,7 +35,7 @@ class Convergence(NamedTuple):
         problem: its name.
         num_trajectories: how many were drawn.
         error: ‖ĝ − ∇J‖ / ‖∇J‖ of the sample gradient.
-        margin: a relative bias above it would have passed at a rate of `alpha` only.
+        margin: a relative bias above this would have passed with probability at most `alpha`.
         alpha: the rate of false alarms, and that of false passes.
         num_directions: how many projections of the gradient were tested; P if all.
         gradient: the sample gradient ĝ, a pytree like the parameters.
@@ -89,9 +89,9 @@ def assert_converges(
         Convergence: what was shown, at which rates, from how many trajectories.
 
     Raises:
-        AssertionError: if the sample gradient is not the exact one: at a rate of `judge.alpha` for
-            an unbiased estimator, and of at least 1 − `judge.alpha` or as the next error for one
-            with a relative bias above `judge.margin`.
+        AssertionError: if the sample gradient is not the exact one. An unbiased estimator fails
+            with probability at most `judge.alpha`. One with a relative bias above `judge.margin`
+            passes with probability at most `judge.alpha`; else it gets this error or the next.
         statistics.InconclusiveError: if `judge.max_samples` batches can neither show nor refute it;
             the message names the number that would.
         ValueError: if ∇J is zero, the horizon is infinite, or a gradient is not finite or has

@@ -15,7 +15,7 @@ from pgjax.core.validation import check_real
 BLOCK = 2**3
 """The smallest N, and the number of trajectories in a block."""
 FEWEST = 32
-"""A band of fewer runs says little and is left out."""
+"""The fewest runs of a band; a band of fewer runs is left out."""
 
 
 class Band(NamedTuple):
@@ -24,9 +24,9 @@ class Band(NamedTuple):
     Attributes:
         num_trajectories: N.
         num_runs: runs that share no trajectory.
-        low: below it a tenth of the errors lie.
+        low: a tenth of the errors lie below it.
         root_mean_square: of the errors.
-        high: above it a tenth of the errors lie.
+        high: a tenth of the errors lie above it.
     """
 
     num_trajectories: int

@@ -85,7 +85,7 @@ class Verdict(NamedTuple):
         is_biased: its exact bias is not zero; or, if that is not known, it is not `within`.
         within: the sample gradient is within `threshold` standard errors in every parameter.
         threshold: of the two-sided normal test, `alpha` split over the parameters.
-        needed: trajectories after which its bias goes unseen once in a thousand; 0 without one.
+        needed: trajectories after which its bias is missed once in a thousand; 0 without a bias.
     """
 
     is_biased: bool
@@ -95,7 +95,7 @@ class Verdict(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Unbiased and within, or biased and found out."""
+        """Whether it is unbiased and within the threshold, or biased and beyond it."""
         return self.within != self.is_biased
 
 
@@ -243,7 +243,7 @@ def converge(
 
 
 def judge(point: Point, *, num_parameters: int, alpha: float) -> Verdict:
-    """Hold an estimator to its exact bias, at a stated rate of false alarms.
+    """Whether an estimator behaves as its exact bias says, at a stated rate of false alarms.
 
     Args:
         point: where it stands at the last N.
@@ -260,7 +260,7 @@ def judge(point: Point, *, num_parameters: int, alpha: float) -> Verdict:
     if np.isnan(point.bias):
         return Verdict(not within, within, threshold, 0)
     is_biased = point.bias > 1e-9
-    # Expected three standard errors beyond the threshold, a bias goes unseen once in a thousand.
+    # A bias of three standard errors beyond the threshold is missed once in a thousand.
     share = (threshold + 3) / point.expected_z if is_biased else 0.0
     return Verdict(is_biased, within, threshold, int(np.ceil(point.num_trajectories * share**2)))
 

@@ -55,7 +55,7 @@ class ExpectationCertificate(NamedTuple):
 
     @property
     def variance_per_evaluation(self) -> float:
-        """Tr Σ times the evaluations of f: the variance at one evaluation's price."""
+        """Tr Σ times the evaluations of f: the variance for the cost of one evaluation."""
         return self.variance * self.evaluations
 
 
@@ -94,7 +94,7 @@ def expectation_moments(
 def _moments(
     estimators: Sequence[AnyEstimator], problem: Expectation, sizes: Sequence[int]
 ) -> list[Moments]:
-    """Of one estimate of each, all in one program: tracing and compiling is what takes the time."""
+    """Moments of each estimator in one program, because tracing and compiling take the time."""
     params, f = _float64_params(problem), as_integrand(problem.f)
     pairs = zip(estimators, sizes, strict=True)
     laws = [listed_draws(stages(e), problem.distribution, params, N) for e, N in pairs]

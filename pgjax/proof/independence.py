@@ -14,7 +14,8 @@ class IndependenceTest(NamedTuple):
 
     Attributes:
         passed: no sign of dependence at the stated rate.
-        variance_ratio: N Var[batch mean] / Var[single], 1 if independent, N for one key throughout.
+        variance_ratio: N Var[batch mean] / Var[single]; 1 if they are independent, N if all use
+            the same key.
         p_value: of the worst of return, length and log-probability, with Bonferroni.
     """
 
@@ -24,7 +25,7 @@ class IndependenceTest(NamedTuple):
 
 
 def independence_test(batches: Trajectory, *, alpha: float = 1e-6) -> IndependenceTest:
-    """Test that the trajectories of a batch share no randomness, which their mean would hide.
+    """Test that the trajectories of a batch share no randomness, which their mean does not show.
 
     One key broadcast over a batch leaves every estimate unbiased, with N times the variance. For
     independent y_i of mean zero E[Σ_{i≠j} y_i y_j] = 0, batch by batch: a t test over batches.

@@ -1,4 +1,4 @@
-"""Judge: how large a bias is refused, at which rates of error, and how much work may be spent."""
+"""Judge: which bias is accepted, at which rates of error, and how much work may be spent."""
 
 from typing import Any
 
@@ -24,8 +24,8 @@ class Judge:
         alpha: of a sampled proof, the rate of false alarms, and the rate of false passes.
         max_samples: the largest number of batches that a sampled proof draws.
         limit: the largest number of batches that are enumerated; beyond it, they are sampled.
-        up_to_scale: whether E[ĝ] = c ∇J with c > 0 is accepted; of an exact expectation only, since
-            a sampled proof knows no scale.
+        up_to_scale: whether E[ĝ] = c ∇J with c > 0 is accepted. This holds for exact expectations
+            only, because the sampled test does not estimate c.
 
     Raises:
         ValueError: if `tolerance` or `margin` is not positive, or `alpha` is outside (0, 1).

@@ -1,9 +1,9 @@
-"""The suite: a handful of named problems that together expose the known ways to be wrong.
+"""The suite: a handful of named problems that together expose the known mistakes of estimators.
 
 No single MDP can. On episodes of fixed length, a mistake in handling their end has no bias. With γ
-= 1, a forgotten γ^t has none. Together these have γ < 1, stochastic transitions, episodes of
-different lengths, a non-zero terminal reward, an asymmetric start, a policy that is not uniform in
-any state, at least three steps, a time limit that truncates, a task that never ends, states that
+= 1, a forgotten γ^t has none. Together these problems have γ < 1, stochastic transitions, episodes
+of different lengths, a non-zero terminal reward, an asymmetric start, a policy that is not uniform
+in any state, at least three steps, a time limit that truncates, a task that never ends, states that
 look alike to a Flax network, discounts that are not round numbers, and episodes of 32 steps.
 """
 
@@ -34,7 +34,7 @@ def problems() -> tuple[Problem, ...]:
 
 
 def certified() -> tuple[Problem, ...]:
-    """Those of the suite that the certificate's tables are about: short episodes, round discounts.
+    """The problems of the certificate's tables: those with short episodes and round discounts.
 
     Returns:
         Problems in a fixed order, the same at every call.
@@ -47,7 +47,7 @@ def certified() -> tuple[Problem, ...]:
 
 
 def off_policy(problem: Problem) -> Problem:
-    """The same problem with a policy of parameters θ/2 acting: less sure than π, never zero.
+    """The same problem with an acting policy of parameters θ/2, nearer to uniform than π.
 
     Args:
         problem: from the suite, or like it; its own `behaviour` stays if it has one.
@@ -67,12 +67,12 @@ def off_policy(problem: Problem) -> Problem:
 
 
 def _bandit() -> Problem:
-    """One decision; what is biased here is wrong about the score itself."""
+    """One decision; an estimator that is biased here has a mistake in the score itself."""
     return _tabular("bandit", tabular.two_armed_bandit(), horizon=1)
 
 
 def _random() -> Problem:
-    """γ < 1, stochastic, lengths 1 to 4, terminal reward, asymmetric start: most bugs die here."""
+    """γ < 1, stochastic, lengths 1 to 4, terminal reward, asymmetric start: it shows most bugs."""
     return _tabular("random", tabular.random_mdp(), horizon=4)
 
 

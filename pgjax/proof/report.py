@@ -15,12 +15,12 @@ class Finding(NamedTuple):
         bias: ‖E ĝ − ∇J‖ / ‖∇J‖; when sampled, of the sample mean.
         scale: the c that brings c ∇J closest to E ĝ.
         shape_error: ‖E ĝ − c ∇J‖ / ‖∇J‖, the part that no scale explains.
-        tolerance: the smallest relative bias that could not have been missed.
+        tolerance: a relative bias above this would have been found.
         detail: how it was shown.
         worst: where the deviation is largest, and by how much.
         hint: a known mistake that gives this very mean, or "".
         acting: the policy that made the trajectories; "" if there is none, as for ∇E[f(x)].
-        is_theorem: whether no batch was left out, nor any order of one; else orders were sampled.
+        is_theorem: whether every batch in every order was summed; otherwise orders were sampled.
         batch_sizes: of the batches that were looked at.
     """
 

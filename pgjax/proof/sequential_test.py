@@ -31,7 +31,7 @@ from pgjax.core.validation import (
 from pgjax.types import check_function
 
 NUM_DIRECTIONS = 48
-"""Above this many parameters, only so many projections of the mean are tested."""
+"""The most projections of the mean that are tested, if there are more parameters than this."""
 
 
 FIRST_LOOK = 1024
@@ -39,7 +39,7 @@ FIRST_LOOK = 1024
 
 
 class InconclusiveError(AssertionError):
-    """The budget is spent before the test passes or fails; the message says what would suffice."""
+    """All samples are used before the test passes or fails; the message says how many it needs."""
 
 
 class MeanTest(NamedTuple):
@@ -106,7 +106,7 @@ def mean_test(
         MeanTest.
 
     Raises:
-        InconclusiveError: if the budget is spent; the message names the number of samples needed.
+        InconclusiveError: if `max_samples` are not enough; the message names the number needed.
         ValueError: if the truth is zero, or an estimate has another length or is NaN.
 
     Bias: with more than 48 parameters only 48 fixed directions, the truth's own among them, are
@@ -131,7 +131,7 @@ def mean_test(
     scale = float(np.linalg.norm(truth))
     if not scale > 0:
         raise ValueError(
-            f"truth must not be zero, for a relative tolerance has no meaning then, got {truth}"
+            f"truth must not be zero, because the margin is relative to it, got {truth}"
         )
     directions = _directions(truth)
     allowed = margin * scale

@@ -1,4 +1,4 @@
-"""Tests by sampling: of a mean, of independence within a batch, and of the law of trajectories."""
+"""Tests by sampling of a mean, of independence within a batch, and of the law of trajectories."""
 
 from pgjax.proof.independence import IndependenceTest as IndependenceTest
 from pgjax.proof.independence import independence_test as independence_test

@@ -1,8 +1,8 @@
 """The certificate of estimators over tokens: exact bias, direction and variance on tiny models.
 
 An estimate is Σ_it c_it ∇log π(a_it|s_it), and its score weights c are a function of the batch's
-arrays alone. So no network is asked for each group: c is computed for every group of answers, and
-summed with the answers' exact scores and the groups' probabilities, in float64.
+arrays alone. So no network is evaluated for each group: c is computed for every group of answers,
+and summed with the answers' exact scores and the groups' probabilities, in float64.
 
 A batch is one group: G answers to one prompt, and the prompt is drawn too.
 """
@@ -32,7 +32,7 @@ from pgjax.proof.token_moments import ACTING, bias_scale_residue, by_prompt, mix
 from pgjax.types import Estimator, Moments, Params, Policy, Trajectory, describe
 
 TARGET = 0.1
-"""The relative error whose price in answers is reported."""
+"""The relative error for which the number of answers is reported."""
 
 
 class TokenCertificate(NamedTuple):
@@ -99,7 +99,7 @@ def certify_tokens(
 
     If "old" acts, the batch's `log_prob` is the old policy's. If "sampler" does, it is that of the
     policy itself, and `sampler_log_prob` is that of its top-two sampler. `value` is the exact V of
-    each token's context, but the greedy answer's reward for ReMax.
+    each token's context; for ReMax it is the greedy answer's reward.
 
     Args:
         rows: of the registry, or like them.

@@ -27,7 +27,7 @@ FIELDS = (
     *("log_prob", "old_log_prob", "sampler_log_prob", "reference_log_prob", "mask"),
     *("rewards", "groups", "advantages", "value"),
 )
-"""What a loss may ask for by the names of its parameters; see `judge_loss`."""
+"""The arrays that a loss gets if its parameters have these names; see `judge_loss`."""
 
 Loss = Callable[..., Any]
 Fields = dict[str, np.ndarray]
@@ -108,10 +108,11 @@ def judge_loss(
         Verdict against ∇J of the policy.
 
     Raises:
-        TypeError: if the loss asks for another array, or returns neither of the two.
-        ValueError: if what it returns has another shape, is not finite at a live token, or depends
-            on the order of the answers; if there are too many groups to sum over, or `acting` is
-            another word.
+        TypeError: if the loss has a parameter of another name, or returns neither a scalar of JAX
+            nor ∂loss/∂log_prob.
+        ValueError: if the result has another shape, is not finite at a live token, or depends on
+            the order of the answers; if there are too many groups to sum over, or `acting` has
+            another value.
 
     Bias: exact.
 

@@ -45,7 +45,7 @@ def law_test(batch: Trajectory, problem: Problem, *, alpha: float = 1e-6) -> Law
     Raises:
         ValueError: if there are too many trajectories to enumerate, or T is not the horizon.
 
-    Bias: asymptotic; every cell expects at least five.
+    Bias: the rate of false alarms is asymptotic; the expected count of every cell is at least five.
 
     References:
         Pearson (1900).
@@ -80,7 +80,7 @@ def law_test(batch: Trajectory, problem: Problem, *, alpha: float = 1e-6) -> Law
 
 
 def wrong_fields(batch: Trajectory, problem: Problem) -> dict[str, str]:
-    """What a sampler wrote into fields that follow from the others, and what it must be.
+    """The fields that a sampler wrote wrongly, and what they must be given the other fields.
 
     Args:
         batch: [N, T] of the policy that acts, T the horizon.
@@ -143,7 +143,10 @@ def wrong_final_observation(batch: Trajectory, problem: Problem) -> str:
     """
     check_layout(batch)
     if batch.final_observation is None:
-        raise ValueError("batch.final_observation must be an array [N, ...], got None")
+        raise ValueError(
+            "batch.final_observation must be an array [N, ...], got None; record the observation "
+            "after each trajectory's last step"
+        )
     known, _ = enumeration.trajectories(problem)
     possible = set(zip(_names(known), _rows(known.final_observation), strict=True))
     without = {name for name, _ in possible}

@@ -1,9 +1,9 @@
-"""`assert_unbiased`: any estimator, proved or refuted, and the report that says how.
+"""`assert_unbiased`: a proof or a refutation of any estimator, with a report.
 
 Tier 1 enumerates: the expectation over all batches, exactly, in float64. Tier 3 samples: a
 sequential test with stated rates of error, for problems too large to enumerate and for whole
 rollout pipelines. (Tier 2, the Bellman equation for moments in `exact`, knows only the estimates
-that it was derived for, and can prove nothing of a user's code.)
+that it was derived for, and can prove nothing about a user's code.)
 """
 
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 OTHER = "another policy, of parameters θ/2,"
 GIVEN = "the behaviour policy given"
 OTHER_SIZES = (1, 3)
-"""Trajectories in the batches that are judged unasked, beside those of two."""
+"""Sizes of batches that are judged by default besides two."""
 FEW = 20_000
 """Ordered batches of three, beyond which these sizes are left out: one problem's worth of work."""
 
@@ -153,7 +153,7 @@ def assert_unbiased(
 
 
 def _concerns_trajectories(candidate: Any, problems: Any) -> bool:
-    """Whether a call is about them, and not about ∇E[f(x)], whose modules take long to import."""
+    """Whether trajectories are judged, and not ∇E[f(x)], whose modules take long to import."""
     given = problems if isinstance(problems, list | tuple) else [problems]
     of_mdps = all(problem is None or isinstance(problem, Problem) for problem in given)
     if of_mdps and (isinstance(candidate, Estimator) or isroutine(candidate)):
@@ -178,7 +178,7 @@ def _chosen(problems: Any) -> tuple[Problem, ...]:
 
 
 def _sample_key(first_key: Key[Array, ""] | None, index: int | None = None) -> Key[Array, ""]:
-    """Of problem `index`; made when something is sampled, since that takes programs of its own."""
+    """The key of problem `index`; it is made only for sampling, because it takes two programs."""
     key = jax.random.key(0) if first_key is None else first_key
     if index is None:
         return key
@@ -205,7 +205,7 @@ def _not_seen(findings: Sequence[Finding], problems: Sequence[Problem]) -> str:
 
 
 def _sizes_not_seen(findings: Sequence[Finding]) -> str:
-    """Of batches."""
+    """The sizes of batches that were not judged, in words."""
     sizes: dict[str, set[int]] = {}
     for finding in findings:
         if finding.batch_sizes:
@@ -326,7 +326,7 @@ def _enumerated(trial: _Trial) -> tuple[Finding, bool]:
 
 
 def _by_sampling(trial: _Trial, rollout: Rollout, key: Key[Array, ""]) -> list[Finding]:
-    """The pipeline's independence and law first, since the test of its mean presumes them."""
+    """Tests independence and the law first, because the test of the mean assumes them."""
     problem, judge = trial.problem, trial.judge
     mean_key, batches_key = jax.random.split(key)
     acting, params = (
@@ -464,7 +464,7 @@ def _worst(params: Params, truth: np.ndarray, mean: np.ndarray) -> str:
 def _hint(
     trial: _Trial, mean: np.ndarray, scale: float, shape_error: float, tolerance: float
 ) -> str:
-    """What the mean is instead, if it is something known."""
+    """The known mistake that gives this mean, in words; "" if there is none."""
     truth = trial.truth
     size = np.linalg.norm(truth)
     if np.linalg.norm(mean) <= tolerance * size:

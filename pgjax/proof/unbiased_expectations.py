@@ -58,7 +58,9 @@ def judged_expectations(
     fix = "give Expectation records, and no MDPs beside them"
     chosen = check_members("problems", chosen, Expectation, fix)
     if not chosen:
-        raise ValueError("problems must hold at least one, got none: nothing would be judged")
+        raise ValueError(
+            "problems must hold at least one problem, got none: nothing would be judged"
+        )
     findings: list[Finding] = []
     sizes = (2, 1) if batch_size is None else (check_positive("batch_size", batch_size),)
     for problem in chosen:
@@ -83,7 +85,10 @@ def _finding(
     K = three.term.settings["group_size"] if three.law == "groups" else 0
     truth = true_gradient(problem, group_size=K)
     if not np.linalg.norm(truth):
-        raise ValueError(f"problems must have ∇E[f] other than 0, got {problem.name}")
+        raise ValueError(
+            f"problems must have ∇E[f] other than 0, got {problem.name} with ∇E[f] = 0; take other "
+            "params"
+        )
     try:
         return _by_listing(estimator, problem, truth, sizes, judge)
     except UnknownLawError:
@@ -175,7 +180,7 @@ def _judged(
 
 
 def _hint(scale: float, shape_error: float, bias: float, tolerance: float) -> str:
-    """What the mean is instead, if it is something known."""
+    """The known mistake that gives this mean, in words; "" if there is none."""
     if shape_error > tolerance * max(abs(scale), 1):
         return ""
     if abs(scale) <= tolerance:

@@ -2,7 +2,7 @@
 
 No environment and no network: your own train step computes log-probabilities, in any framework,
 sharded as you like, and `loss` is differentiated through them. An estimator is weights × term as
-everywhere in pgjax, so each has an exact bias (`pgjax.proof`), and
+everywhere in pgjax, so its bias can be computed exactly (`pgjax.proof`), and
 
     weights = (advantage − penalty + bonus) × correction × aggregation.
 

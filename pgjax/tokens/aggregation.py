@@ -1,8 +1,9 @@
 """Aggregation: how the tokens of a batch are averaged, as factors of their weights.
 
-(batch) -> [N, T] factors f, so that (1/N) Σ_it f_it x_it over live tokens is the mean in question.
-Every one divides by counts of the whole batch; rows without live tokens do not count. Lengths L_i
-are numbers of live tokens, S is the number of answers and P that of prompts (`batch.group`).
+Each function maps a batch to factors f [N, T], so that (1/N) Σ_it f_it x_it over live tokens is the
+mean that it is named after. All divide by counts of the whole batch, without rows that have no live
+token. Lengths L_i are numbers of live tokens, S is the number of answers and P that of prompts
+(`batch.group`).
 
 The policy gradient of an outcome less its baseline is Σ_t ∇log π(a_t|s_t) A: the mean over answers
 of the *sum* over tokens. Of the functions here, `sequence_sum` alone is that mean, and

@@ -30,8 +30,8 @@ class Batch:
         reward: [N] of each answer, or [N, T] after each token; read at live tokens only.
         group: [N] optional, the same integer for all answers to one prompt, in any order.
         reference_log_prob: [N, T] optional, under the reference policy of a KL penalty.
-        sampler_log_prob: [N, T] optional, as the program that drew the tokens reports them, if it
-            is not quite the policy of `log_prob`.
+        sampler_log_prob: [N, T] optional, as reported by the program that drew the tokens, if its
+            probabilities differ from those of `log_prob`.
         value: [N, T] or [N], optional: a critic's V before each token; or one number for an answer,
             such as the reward of the greedy answer to its prompt.
     """
@@ -117,7 +117,8 @@ def check_batch(batch: Any) -> None:
             needed = " or ".join(f"{'[N, T]' if s == shape else '[N]'} = {s}" for s in shapes)
             raise ValueError(f"batch.{name} must have shape {needed}, got {np.shape(value)}")
     if batch.group is not None and not jnp.issubdtype(jnp.result_type(batch.group), jnp.integer):
-        raise TypeError(f"batch.group must be integers, got {jnp.result_type(batch.group)}")
+        got = jnp.result_type(batch.group)
+        raise TypeError(f"batch.group must be integers, got {got}; cast it: group.astype(int)")
     for name in ("log_prob", "reference_log_prob", "sampler_log_prob"):
         if getattr(batch, name) is not None:
             check_log_prob(f"batch.{name}", getattr(batch, name), batch.mask)

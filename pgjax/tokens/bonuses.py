@@ -3,7 +3,7 @@
 | bonus | mean of its gradient |
 |---|---|
 | −log π in the reward, to go | ∇H of the whole answer, on-policy |
-| H_t in the loss, exact or by samples | the part of each token's own choice |
+| H_t in the loss, exact or by samples | the part of ∇H that each token's own choice adds |
 
 The entropy of an answer, E[−Σ_t log π_t], also changes through the tokens that follow, as its KL
 divergence does.
@@ -44,7 +44,7 @@ class LossBonus:
 
     Attributes:
         coefficient: its weight.
-        is_sampled: whether log π of the tokens stands for the exact entropies.
+        is_sampled: whether log π of the tokens is used in place of the exact entropies.
     """
 
     coefficient: Number
@@ -100,8 +100,8 @@ def entropy_in_loss(coefficient: Number) -> LossBonus:
     Raises:
         ValueError: if β is negative; at use, if the entropies are not given.
 
-    Bias: biased for ∇H of the answer: the tokens that follow are left out. The choice of the token
-    itself adds no noise.
+    Bias: biased for ∇H of the answer: the tokens that follow are left out. Which token was drawn
+    adds no noise.
 
     Example:
         >>> import jax.numpy as jnp
@@ -123,8 +123,8 @@ def sampled_entropy_in_loss(coefficient: Number) -> LossBonus:
     Raises:
         ValueError: if β is negative.
 
-    Bias: as for `entropy_in_loss` on-policy; off-policy also because another policy chose the
-    tokens.
+    Bias: on-policy as for `entropy_in_loss`; off-policy there is more, because another policy chose
+    the tokens.
     """
     return LossBonus(_weight(coefficient), True)
 

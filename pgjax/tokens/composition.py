@@ -1,4 +1,4 @@
-"""An estimator over tokens from its parts; the named ones are made by it."""
+"""An estimator over tokens from its parts; the named estimators are made in this way."""
 
 from typing import TypedDict, cast
 
@@ -19,7 +19,7 @@ Bonus = RewardBonus | LossBonus
 
 
 class Options(TypedDict, total=False):
-    """What every estimator over tokens takes, by keyword; none by default.
+    """Keyword arguments of every estimator over tokens; each is None by default.
 
     Attributes:
         kl: a penalty, from `pgjax.tokens.penalties`.

@@ -1,10 +1,10 @@
-"""Corrections for a sampler that is not quite the policy: factors of the advantages.
+"""Corrections for a sampler that differs slightly from the policy: factors of the advantages.
 
 The program that draws the tokens (another engine, another precision, top-p or top-k sampling)
 reports `batch.sampler_log_prob`, and `batch.log_prob` is what the trainer computes for the same
 parameters. Their ratio is r_t = exp(log_prob_t − sampler_log_prob_t), and that of an answer is
-Π_t r_t over its live tokens. Every factor is a constant under differentiation; ratios are held
-where they would overflow (`terms.likelihood_ratio`). A ValueError is raised at use if
+Π_t r_t over its live tokens. Every factor is a constant under differentiation; ratios are limited
+before they overflow (`terms.likelihood_ratio`). A ValueError is raised at use if
 `batch.sampler_log_prob` is None.
 
 References:

@@ -15,7 +15,7 @@ from pgjax.types import Trajectory
 def groups_of(batch: Trajectory, smallest: int = 1) -> Groups:
     """Groups of the rows with the same `batch.group`, for `pgjax.baselines`.
 
-    Rows without live tokens are a group of their own.
+    All rows without live tokens together are one more group.
 
     Args:
         batch: [N, T].
@@ -38,7 +38,7 @@ def groups_of(batch: Trajectory, smallest: int = 1) -> Groups:
     if len(counts) and counts.min() < smallest:
         raise ValueError(
             f"batch.group must have at least {smallest} answers to each prompt, "
-            f"got {counts.min()} of group {names[counts.argmin()]}; draw more answers, or drop it"
+            f"got {counts.min()} of group {names[counts.argmin()]}; draw more, or drop the group"
         )
     return replace(groups, smallest=int(counts.min()) if len(counts) else None)
 

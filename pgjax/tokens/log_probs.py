@@ -52,19 +52,19 @@ def log_probs(
 
     The soft cap comes before the temperature, as in Gemma 2: the cap belongs to the model, the
     temperature to the sampler. Both results are differentiable in reverse mode by `hidden`,
-    `table`, `bias`, `temperature` and `softcap`. Each token has its own cotangents, so that any
-    loss of the two works.
+    `table`, `bias`, `temperature` and `softcap`. Any function of the two results may be the loss,
+    because each token has its own cotangents.
 
     Args:
         hidden: [..., D], the last hidden states, of any leading shape.
         table: [D, V], the output embedding. Of tied input embeddings [V, D], give the transpose:
             XLA makes one copy of it.
         token: [...], integers in [0, V).
-        temperature: positive, a number or [...]: one a token.
+        temperature: positive; one number, or one for each token, [...].
         bias: [V], or None. −inf excludes an entry of the vocabulary, whatever the soft cap.
         softcap: positive, a number; None caps nothing.
-        chunk: what is computed at a time, at most: (tokens, entries of the vocabulary), or the
-            entries alone. None chooses by size. Every choice gives the same results to rounding.
+        chunk: the most that is computed at a time: (tokens, entries of the vocabulary), or entries
+            alone. None chooses by size. Every choice gives the same results to rounding.
 
     Returns:
         log_prob and entropy, [...] each: float64 where hidden states or table are, else float32.
@@ -118,9 +118,9 @@ def log_probs(
 
 
 class _Rows(NamedTuple):
-    """What each token has, [n, C, ...]. Chunk j of the C is [:, j], every Cth token.
+    """The arrays with an entry for each token, [n, C, ...]; chunk j is [:, j], every Cth token.
 
-    So each device has a share of every chunk, where tokens are spread over devices.
+    So each device has a share of every chunk if tokens are spread over devices.
     """
 
     hidden: Any
@@ -130,7 +130,7 @@ class _Rows(NamedTuple):
 
 
 class _Columns(NamedTuple):
-    """What each entry of the vocabulary has, [..., V]."""
+    """The arrays with a column for each entry of the vocabulary, [..., V]."""
 
     table: Any
     bias: Any

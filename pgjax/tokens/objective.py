@@ -111,7 +111,7 @@ def surrogate(
     Args:
         estimator: any of `pgjax.tokens`, of `pgjax`, or your own composition.
         log_prob: [N, T] log π(a_t|s_t) of the batch's tokens under the parameters to improve.
-        batch: what was sampled, and what it was worth.
+        batch: the tokens that were sampled, and their rewards.
         entropy: [N, T] in nats, of the distribution of each token under the parameters to improve;
             for `entropy_in_loss` only, and differentiated.
         weights: rows of `shared_weights` of the whole batch, if this is a part of it. The parts'
@@ -121,9 +121,9 @@ def surrogate(
         A scalar in the precision of `log_prob`, float32 at least.
 
     Raises:
-        TypeError: if `estimator` or `batch` is of another type, or a dtype is.
-        ValueError: if a shape is another, no token is live, a log-probability is above zero, or the
-            batch lacks what the estimator reads.
+        TypeError: if `estimator` or `batch` is of another type, or an array has a wrong dtype.
+        ValueError: if a shape is wrong, no token is live, a log-probability is above zero, or the
+            batch lacks a field that the estimator reads.
 
     Bias: the estimator's.
 
@@ -239,7 +239,8 @@ def metrics(
     Raises:
         TypeError, ValueError: as `surrogate` does.
 
-    Bias: kl_old none if the tokens were drawn from the old policy; the others describe the batch.
+    Bias: none of "kl_old" if the tokens were drawn from the old policy; the others describe the
+        batch, and estimate nothing.
     """
     check_estimator(estimator)
     rows = as_trajectories(batch)

@@ -1,15 +1,15 @@
 """KL penalties towards a reference policy, in the reward or in the loss.
 
 With x_t = log π(a_t|s_t) − log ref(a_t|s_t), each token has three estimates of its KL divergence in
-nats: k1 = x, k2 = x²/2 and k3 = e^{−x} − 1 + x (`pgjax.regularization`). What a penalty does
-depends on where the estimate stands, and on whether it knows of the tokens that follow: the
+nats: k1 = x, k2 = x²/2 and k3 = e^{−x} − 1 + x (`pgjax.regularization`). The effect of a penalty
+depends on where the estimate stands, and on whether it includes the tokens that follow: the
 divergence of the whole answer, KL(π ‖ ref) = E[Σ_t k1_t], also changes through them.
 
 | penalty | mean of its gradient |
 |---|---|
 | k1 in the reward, to go | ∇KL of the whole answer, on-policy |
 | k3 in the loss, times the ratio up to the token, differentiated | the same, on-policy and off |
-| k2 in the loss; k3 times the token's ratio | the part of each token's own choice |
+| k2 in the loss; k3 times the token's ratio | the part of ∇KL that each token's own choice adds |
 | k3 in the loss | the gradient of another divergence, KL(ref ‖ π), token by token |
 | k1 in the loss | zero, on-policy |
 
@@ -63,7 +63,7 @@ class LossPenalty:
 
 
 def kl_in_reward(coefficient: Number, estimate: str = "k1") -> RewardPenalty:
-    """β Σ_{j≥t} k_j, taken off token t's advantage: the penalty of the token and of what follows.
+    """β Σ_{j≥t} k_j, subtracted from token t's advantage: the penalty of it and what follows.
 
     Args:
         coefficient: β ≥ 0, in units of reward per nat.
@@ -79,7 +79,7 @@ def kl_in_reward(coefficient: Number, estimate: str = "k1") -> RewardPenalty:
 
 
 def kl_in_own_reward(coefficient: Number, estimate: str = "k1") -> RewardPenalty:
-    """β k_t, taken off token t's advantage: the penalty of this token alone.
+    """β k_t, subtracted from token t's advantage: the penalty of this token alone.
 
     Args:
         coefficient: β ≥ 0, in units of reward per nat.
@@ -98,7 +98,7 @@ def kl_in_loss(coefficient: Number, estimate: str = "k3") -> LossPenalty:
     """β k_t, differentiated as it stands: GRPO's with k3.
 
     Args:
-        coefficient: β ≥ 0; it weighs the same mean over tokens as the estimator has.
+        coefficient: β ≥ 0, times the mean over tokens that the estimator's aggregation defines.
         estimate: "k1", "k2" or "k3". k3's value with k2's gradient, a "straight-through" form, is
             k2 here, because a surrogate's value means nothing.
 
@@ -106,7 +106,7 @@ def kl_in_loss(coefficient: Number, estimate: str = "k3") -> LossPenalty:
         ValueError: if β is negative, or the estimate has another name; at use, if
             `batch.reference_log_prob` is None.
 
-    Bias: biased for ∇KL of the answer; see the table above.
+    Bias: biased for ∇KL of the answer; see the table in the module's docstring.
     """
     return _loss_penalty(coefficient, estimate, _plain)
 
