@@ -82,8 +82,8 @@ class Distribution:
                 check_function(name, getattr(self, name), signature)
         if (self.noise is None) != (self.transform is None):
             raise ValueError(
-                "noise and transform must both be given or both be None, got one of them; omit it, or "
-                "add the other"
+                "noise and transform must both be given or both be None, got one of them; omit it, "
+                "or add the other"
             )
 
 
