@@ -140,8 +140,8 @@ def with_tuned(arguments: argparse.Namespace) -> argparse.Namespace:
         complete(filled)
     except ValueError as error:
         if arguments.algorithm is None:
-            reason = f"{error}; {row.algorithm} was taken because it is tuned for {row.environment}"
-            raise ValueError(f"{reason}; choose with --algorithm, e.g. reinforce") from None
+            reason = f"{error}; {row.algorithm} is tuned for {arguments.environment}, and no other "
+            raise ValueError(f"{reason}was given, such as --algorithm reinforce") from None
         raise
     return filled
 
