@@ -67,8 +67,9 @@ def _interrupted(argv: Sequence[str]) -> int:
 def _use_compilation_cache() -> None:
     """Use JAX's compilation cache, in the user's cache folder, unless the user has set one.
 
-    Most of a short command is compilation, and the next time it is the same. JAX reads these
-    variables when it is imported. JAX_ENABLE_COMPILATION_CACHE=false switches the cache off.
+    A short command spends most of its time on compilation, and the same programs are compiled at
+    the next call. JAX reads these environment variables when it is imported.
+    JAX_ENABLE_COMPILATION_CACHE=false switches the cache off.
     """
     if "jax" in sys.modules:
         return
@@ -119,7 +120,7 @@ USUAL = {
     "env-id": "the environment's name without an option",
     "env": "the environment's name without an option",
 }
-"""What other libraries call our options."""
+"""Options of other libraries, each with our name for it."""
 
 
 def _unrecognized(parser: "_Parser", command: str, unknown: list[str]) -> str:

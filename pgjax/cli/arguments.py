@@ -134,7 +134,7 @@ def check_picture_path(output: Path) -> None:
 def check_file(option: str, path: Path) -> None:
     """Raise a ValueError if no file can be written there."""
     if path.is_dir():
-        raise ValueError(f"{option} must be a file, got the folder {path}")
+        raise ValueError(f"{option} must be a file, got the folder {path}; add a file name")
     if not path.parent.is_dir():
         raise ValueError(f"{option} must lie in a folder that exists, got {path}; make the folder")
     if not os.access(path if path.exists() else path.parent, os.W_OK):

@@ -100,7 +100,7 @@ def by_estimator(certificates: Sequence[Certificate]) -> list[list[Certificate]]
 
 
 def rich(table: Table) -> RichTable:
-    """For the terminal."""
+    """The table for the terminal."""
     shown = RichTable(title=table.title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, head in enumerate(table.head):
         shown.add_column(head, justify="left" if index < table.words else "right", no_wrap=True)
@@ -110,7 +110,7 @@ def rich(table: Table) -> RichTable:
 
 
 def markdown(table: Table) -> str:
-    """For a page."""
+    """The table in Markdown, for a page."""
     rule = ["---"] * table.words + ["--:"] * (len(table.head) - table.words)
     return "".join(f"| {' | '.join(row)} |\n" for row in (table.head, rule, *table.rows))
 
@@ -162,8 +162,7 @@ def updated(page: str, texts: Mapping[str, str]) -> str:
 def merged(page: str, texts: Mapping[str, str]) -> str:
     """A page whose generated tables get the rows in `texts`, and keep all their other rows.
 
-    Rows stand in the order of the registry, so a new one takes its place; one that is no longer in
-    the registry goes.
+    Rows are in the order of the registry. A row that is no longer in the registry is removed.
 
     Args:
         page: as for `updated`.
@@ -256,7 +255,7 @@ def _variance_of(found: Certificate, digits: int = 3) -> str:
 
 
 def _needed_of(found: Certificate, digits: int = 3) -> str:
-    """With a k or M: 1234567 is 1.23M."""
+    """The number needed, with a k or M: 1234567 is 1.23M."""
     if found.needed is None:
         return "never"
     number = float(f"{found.needed:.{digits - 1}e}")
@@ -267,12 +266,12 @@ def _needed_of(found: Certificate, digits: int = 3) -> str:
 
 
 def percent(share: float, digits: int) -> str:
-    """50%, 0.0123%, and 100% rather than 1e+02%."""
+    """A share in per cent: 50%, 0.0123%, and 100% rather than 1e+02%."""
     text = f"{100 * share:.{digits}g}"
     return (f"{float(text):.0f}" if "e+" in text else text) + "%"
 
 
 def significant(number: float, digits: int) -> str:
-    """1.00, not 1; 950, not 9.5e+02."""
+    """A number with so many significant digits: 1.00, not 1; 950, not 9.5e+02."""
     exponent = int(f"{number:.{digits - 1}e}".partition("e")[2])
     return f"{number:.{max(digits - 1 - exponent, 0)}f}"

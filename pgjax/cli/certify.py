@@ -1,4 +1,4 @@
-"""Print what is exactly true of every estimator: bias, cosine, variance, trajectories needed."""
+"""Print exact properties of every estimator: bias, cosine, variance, trajectories needed."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pgjax.proof.registry import Row
 
 WIDTH = 100
-"""Columns that the longest names need."""
+"""The width of the terminal that the longest names need, in characters."""
 LEGEND = (
     "bias ‖E ĝ − ∇J‖ / ‖∇J‖; cosine of E ĝ and ∇J; variance K tr Cov(ĝ), relative to "
     "reward-to-go's; N for 1%: trajectories, in independent batches of K, until the "
@@ -104,7 +104,9 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         if arguments.own:
             raise ValueError("--update writes pgjax's own rows only; omit --with")
         if not file.is_file() or not os.access(file, os.W_OK):
-            raise ValueError(f"--update needs files that exist and can be written, got {file}")
+            raise ValueError(
+                f"--update needs files that exist and can be written, got {file}; check the path"
+            )
 
 
 def _problems(names: list[str] | None) -> "list[Problem]":
@@ -119,7 +121,7 @@ def _problems(names: list[str] | None) -> "list[Problem]":
 def _rows(
     names: list[str] | None, targets: list[str] | None, problems: "list[Problem]"
 ) -> "dict[str, list[Row]]":
-    """The setting of `certify` for the rows asked for: none for all of the registry."""
+    """The argument `rows` of `certify` for the rows asked for; {} for all of the registry."""
     from pgjax.proof.registry import ROWS
 
     known = {row.name: row for row in ROWS}

@@ -193,7 +193,7 @@ def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) ->
         if config["environment"] != arguments.environment:
             raise ValueError(
                 f"--policy {arguments.policy} was trained on {config['environment']}, "
-                f"not on {arguments.environment}"
+                f"not on {arguments.environment}; give {config['environment']} or another policy"
             )
         words = f"the policy of {arguments.policy}"
     discount, num_steps = _objective(arguments, config, environment.time_limit)

@@ -28,7 +28,7 @@ def drawing(name: str, observation: Any) -> Draw | None:
 
     Args:
         name: of the environment.
-        observation: of one step; an image [height, width, channels] draws itself.
+        observation: of one step; an image [height, width, channels] is drawn cell by cell.
     """
     if name in CONTROL:
         return CONTROL[name]

@@ -19,7 +19,7 @@ _SYMBOLS = {
 
 @contextlib.contextmanager
 def any_encoding() -> Iterator[None]:
-    """Within, standard output and standard error take every character, whatever their encoding.
+    """A context in which standard output and standard error accept every character.
 
     A terminal, a pipe or a file may be ASCII, Latin-1 or a Windows code page, where ∇ and γ would
     end the command with a UnicodeEncodeError instead of its answer.

@@ -55,8 +55,8 @@ def configure(parser: argparse.ArgumentParser, *, also: str = "") -> None:
         action="append",
         type=nonempty_name,
         metavar="FILE.py:NAME",
-        help="an estimator of your own beside ours: an Estimator, or a function without arguments "
-        f"or of a problem that gives one{also}; repeat for several",
+        help="an estimator of your own beside ours: an Estimator, or a function that returns one, "
+        f"without arguments or of a problem{also}; repeat for several",
     )
 
 
@@ -251,7 +251,7 @@ def _check(candidate: Any) -> None:
 
     if not (isinstance(candidate, Estimator) or callable(candidate)):
         raise TypeError(
-            "it must be an Estimator, or a function that returns one, got "
+            "the name must stand for an Estimator, or a function that returns one, got "
             f"{type(candidate).__name__}"
         )
 
@@ -269,7 +269,7 @@ def _made(candidate: Any, problem: "Problem | None") -> Any:
         signature_of(candidate).bind()
     except TypeError:
         raise TypeError(
-            "it must take no argument, because no problem is known exactly here; write a "
-            "function without arguments that returns an Estimator"
+            "the function must take no argument, because this environment has no exact problem; "
+            "write a function without arguments that returns an Estimator"
         ) from None
     return candidate()

@@ -29,10 +29,10 @@ def convergence(
 ) -> "Figure":
     """Error of the sample gradient against N, over many runs, on logarithmic axes.
 
-    The marks are the root of the mean squared error of all runs, and the band holds the middle
-    eight tenths of them. The line is theory, √(bias² + tr Σ / N). Unbiased estimators have round
-    marks, biased ones square marks. Estimators with the same error share one line and one label.
-    One without exact values has diamonds, and a dotted line from mark to mark in place of theory.
+    The marks are the root of the mean squared error of all runs, and the band holds the middle 80%
+    of the runs. The line is theory, √(bias² + tr Σ / N). Unbiased estimators have round marks,
+    biased ones square marks. Estimators with the same error share one line and one label. An
+    estimator without exact values has diamonds, joined by a dotted line, and no line of theory.
 
     Args:
         bands: each estimator's, N ascending.
@@ -90,7 +90,7 @@ def convergence(
 
 
 def _with_one_error(points: "Mapping[str, Point]") -> list[list[str]]:
-    """The estimators, those with the same bias and variance together."""
+    """The names of the estimators, in groups of the same bias and variance."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name, point in points.items():
         key = f"{point.bias if point.bias > 1e-9 else 0:.6g}", f"{point.deviation:.6g}"
@@ -140,7 +140,7 @@ def _label_ends(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
 
 
 def comparison(found: "Comparison", *, title: str) -> Figure:
-    """Noise scale beside cosine, one line an estimator, each with its interval.
+    """Noise scale beside cosine, one line for each estimator, each with its interval.
 
     Hollow diamonds are exact values. An arrow marks an interval without an end.
 

@@ -54,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="stop at the first batch whose mean return is at least this",
     )
     parser.add_argument(
-        "--seed", type=seed, default=0, help="the same seed gives the same parameters"
+        "--seed", type=seed, default=0, help="on one machine a seed gives the same parameters"
     )
     parser.add_argument(
         "--seeds",
@@ -168,7 +168,8 @@ def _check_seeds(arguments: argparse.Namespace) -> None:
         )
     if arguments.devices != 1:
         raise ValueError(
-            "--devices cannot be given with --seeds, whose seeds share one program on one device"
+            "--devices cannot be given with --seeds, whose seeds share one program on one device; "
+            "omit one of them"
         )
     if arguments.resume is not None:
         raise ValueError(
@@ -177,7 +178,8 @@ def _check_seeds(arguments: argparse.Namespace) -> None:
         )
     if len(set(arguments.seeds)) < len(arguments.seeds):
         raise ValueError(
-            f"--seeds must be different numbers, got {' '.join(map(str, arguments.seeds))}"
+            f"--seeds must be different numbers, got {' '.join(map(str, arguments.seeds))}; "
+            "give each once"
         )
 
 
@@ -197,7 +199,8 @@ def _with_config(asked: argparse.Namespace) -> argparse.Namespace:
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"--config {path} is not the config.json of a run ({type(error).__name__}: {error})"
+            f"--config {path} is not the config.json of a run ({type(error).__name__}: {error}); "
+            "pgjax train writes one into the directory of each run"
         ) from error
     given = _given_options(asked.argv)
     if given.get("algorithm", words.get("algorithm")) != words.get("algorithm"):

@@ -1,4 +1,4 @@
-"""A user's own code: the object that `module:name` names, and what it raises in one line.
+"""A user's own code: the object that `module:name` names, and its errors, each in one line.
 
 Imports no JAX, so that a wrong name is reported at once.
 """
@@ -43,7 +43,7 @@ def load(target: str) -> Any:
 
 
 def shown(error: BaseException) -> str:
-    """An error of the user's own code, and where in it."""
+    """An error of the user's own code, with the file and line where it was raised."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     file, line = place.filename, place.lineno
     if isinstance(error, SyntaxError) and error.filename:

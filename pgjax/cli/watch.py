@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pgjax.training.runs.loading import Run
 
 MOST_FRAMES = 400
-"""The most frames of a GIF; for longer episodes it shows every second state, or every third, ..."""
+"""The most frames of a GIF. Of longer episodes it shows every second state, or every third."""
 MILLISECONDS = 40
 """How long one frame of a control task is shown; a frame of a game is shown for 100."""
 PAUSE = 15

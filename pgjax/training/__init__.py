@@ -1,8 +1,8 @@
 """Training: algorithms as records, one optax step, and the loops around them.
 
-Pure functions of parameters and keys; a script or the command line decides what to print and keep.
+The functions are pure, of parameters and keys; a script or the command line prints and saves.
 
-What holds for all of them stands here. `environment` and `key` are as for `rollout`. `optimizer` is
+The following holds for all of them. `environment` and `key` are as for `rollout`. `optimizer` is
 from optax and descends as usual; pgjax negates the gradient for it. An optimizer that reads the
 loss, such as `optax.contrib.reduce_on_plateau`, is given minus the batch's mean return, or minus a
 minibatch's objective. One that searches along a line, such as `optax.lbfgs`, is refused with a

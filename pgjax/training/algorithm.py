@@ -42,7 +42,7 @@ class Metrics(NamedTuple):
         value_loss: the critic's mean squared error, halved.
         explained_variance: 1 − Var(target − V(s)) / Var(target) before the update: 1 is a perfect
             critic, and 0 or less one that explains nothing.
-        approximate_kl: of the policy that acted from the new one, in nats a step.
+        approximate_kl: KL(policy that acted ‖ new policy), estimated, in nats per step.
         clip_fraction: the share of steps whose ratio lies outside 1 ± ε.
         learning_rate: of the update's last step, if the optimizer states one.
         gradient_signal: an estimate of ‖E ĝ‖², where it was measured; noise may make it negative.
@@ -72,19 +72,19 @@ class Metrics(NamedTuple):
 class Algorithm:
     """A training method: two pure functions, and the policy that it trains.
 
-    The numbers of its settings and of its environment are leaves, so that it is an argument of
-    `jax.jit` and `jax.vmap` goes over learning rates or discounts.
+    The numbers of its settings and of its environment are leaves. So `jax.jit` takes it as an
+    argument, and `jax.vmap` maps over learning rates or discounts.
 
     Attributes:
         init: (key, params=None) -> state. Without parameters it draws them from a part of the key.
         step: state -> (state, Metrics), one update.
         acting: state -> the policy's params.
         policy: the policy that is trained.
-        measures: whether `step` takes a second argument, a boolean: where it is true, the update
+        measures: whether `step` takes a second argument, a boolean: if that is true, the update
             also measures signal and noise of its gradient. The state is the same in either case.
 
     References:
-        The contract is that of blackjax's samplers.
+        The pair of functions, init and step, is that of blackjax's samplers.
     """
 
     init: Callable[..., Any]
@@ -133,8 +133,8 @@ def run(
         params: to start from; None draws them.
 
     Returns:
-        The last state, and Metrics with a leading [num_updates]. Nothing stops at a number that is
-        not finite: see `metrics.finite`.
+        The last state, and Metrics with a leading [num_updates]. The scan does not stop if a number
+        is not finite; read `metrics.finite`.
 
     Example:
         >>> import jax, pgjax
@@ -222,7 +222,7 @@ def all_finite(stages: dict[str, Any]) -> dict[str, Array]:
     Returns:
         name -> a boolean scalar.
     """
-    return OrderedDict(  # a dict would come out of jit in the alphabet's order
+    return OrderedDict(  # jit sorts the keys of a dict
         (name, jnp.all(jnp.asarray([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(values)])))
         for name, values in stages.items()  # a policy without parameters has no leaf
     )

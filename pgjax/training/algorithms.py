@@ -2,11 +2,11 @@
 
 Each takes an environment and settings; the network, critic, estimator and optimizer that the
 command line would use are the defaults, and each may be replaced. The numbers of the settings may
-be traced: `jax.vmap` goes over them. What holds for all three stands here.
+be traced: `jax.vmap` maps over them. The following holds for all three.
 
 Args:
     environment: as for `rollout`, or a name for `pgjax.environments.make`.
-    settings: a frozen dataclass; `dataclasses.replace` changes some of it.
+    settings: a frozen dataclass; `dataclasses.replace` makes one with some fields changed.
     optimizer: from optax, in place of Adam; it descends, as usual, and the learning rate of the
         settings is not read.
 
@@ -221,7 +221,7 @@ def reinforce_parts(
     policy: Policy | RecurrentPolicy | None,
     estimator: Estimator | None,
 ) -> tuple[ReinforceSettings, Policy | RecurrentPolicy, Environment, Estimator, int]:
-    """What an algorithm on episodes is made of, each checked, or the default where it is None.
+    """The parts of an algorithm on episodes, each checked; the default for a part that is None.
 
     Args:
         environment: an environment, or its name.

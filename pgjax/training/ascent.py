@@ -47,8 +47,8 @@ def update(
         ValueError: if the batch is not laid out as [N, T], or is empty.
         TypeError: if a parameter is not floating, or the mask not boolean.
 
-    Bias: ĝ has the estimator's. An adaptive optimizer such as Adam rescales it by its history, so
-        that the step's expectation is in general no multiple of ∇J.
+    Bias: ĝ has the estimator's bias. An adaptive optimizer such as Adam rescales ĝ by earlier
+        gradients, so that the expected step is in general no multiple of ∇J.
 
     References:
         Kingma & Ba, Adam (2015), for the usual optimizer.
@@ -114,7 +114,8 @@ def ascend(
         Parameters and optimizer state after the step.
 
     Raises:
-        TypeError: if the optimizer reads the value or searches along a line, and that is None.
+        TypeError: if the optimizer reads `value` and it is None, or searches along a line and
+            `objective` is None.
     """
     check_optimizer(optimizer)
     check_params(params)

@@ -31,7 +31,7 @@ def evaluate(
         environment: as for `rollout`.
         key: from `jax.random.key`; use another key than for the training.
         num_trajectories: N.
-        num_steps: T; below the task's own limit it cuts episodes, and their returns with them.
+        num_steps: T; if it is below the task's own limit, it cuts episodes and their returns.
 
     Returns:
         [N], in units of reward.

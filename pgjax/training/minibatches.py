@@ -76,7 +76,7 @@ class Rows(NamedTuple):
     """The data of an update's steps, which are constants.
 
     A row is a step. If the policy has a memory, a row is the T steps of one environment: each field
-    below has a T after its R.
+    below is then [R, T, ...].
 
     Attributes:
         observation: [R, ...].
@@ -104,7 +104,7 @@ class Step(NamedTuple):
         entropy: H(π(·|s)) in nats, the mean over the rows.
         policy_loss: minus the mean of the term.
         value_loss: the mean of (V(s) − target)² / 2.
-        approximate_kl: of μ, which acted, from π: the mean of ρ − 1 − log ρ, in nats.
+        approximate_kl: KL(μ ‖ π) of μ, which acted: the mean of ρ − 1 − log ρ, in nats.
         clip_fraction: the share of rows whose ratio ρ lies outside 1 ± ε.
     """
 
@@ -131,9 +131,9 @@ def objective_and_gradient(
 ) -> tuple[Float[Array, ""], Step, Params]:
     """`objective`, its statistics, and its gradient: of many rows, a chunk at a time.
 
-    Activations of all rows would leave the cache. The term may couple rows, as one that
-    standardizes advantages does: it sees all of them at once, and the chunks its derivatives by
-    each log π(a|s).
+    The activations of all rows would not fit into the cache. The term may couple rows, as one that
+    standardizes advantages does. So it is computed once for all rows, and each chunk uses its
+    derivatives by log π(a|s).
 
     Args:
         agent: policy and critic.

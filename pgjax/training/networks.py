@@ -22,8 +22,8 @@ def default_network(environment: AnyEnvironment) -> linen.Module:
     """A Flax network from an observation to logits, for an environment with discrete actions.
 
     Images [height, width, channels] of at least 3×3 get a `ConvNet`; an observation that is a
-    category is one-hot encoded for an `MLP`; any other is flattened for it, and one of several
-    parts is joined.
+    category is one-hot encoded for an `MLP`. Any other observation is flattened for an `MLP`; if it
+    has several parts, they are joined.
 
     Raises:
         TypeError: if the actions are not discrete.
@@ -159,7 +159,7 @@ def params_and_key(
     Args:
         policy: whose parameters they are.
         environment: for the shape of its observation.
-        key: is the training's own, if there are parameters; else it is split in two.
+        key: if there are parameters, the training gets this key; else it is split in two.
         params: None draws them.
     """
     key = check_key(key)

@@ -52,7 +52,7 @@ def train(
     """Roll out, estimate, ascend, repeatedly: a generator of parameters and metrics.
 
     Each update draws N fresh episodes of at most T steps under the current parameters. Rollout,
-    gradient and step are compiled once, as one program. Leave the loop to stop.
+    gradient and step are compiled once, as one program. To stop, leave the loop.
 
     Args:
         policy: acts and is improved.

@@ -51,7 +51,7 @@ class State(NamedTuple):
         optimizer_state: of optax.
         stream: the environments.
         key: of the minibatches to come.
-        finished: the last statistics of episodes; NaN before the first has ended.
+        finished: the latest statistics of episodes; NaN until the first episode has ended.
         unit: of the rewards that the agent is trained on.
         moments: of the observations so far; () if no network standardizes them.
     """

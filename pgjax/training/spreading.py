@@ -93,7 +93,7 @@ def _first_state(key: Any, params: Any = None, *, init: Any, devices: tuple) -> 
 
 def _step(state: State, *measure: Any, step: Any, devices: tuple) -> tuple[State, Any]:
     parts, everywhere = _parts(state), PartitionSpec()
-    # Replication is not checked: a loop's carry of random numbers looks as if it varied.
+    # Replication is not checked: JAX takes a loop's carry of random numbers to vary by device.
     spread = jax.shard_map(
         step,
         mesh=Mesh(np.array(devices), (AXIS,)),
