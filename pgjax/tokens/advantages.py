@@ -6,7 +6,7 @@ Sums and means over "the group" are over the answers to the same prompt, `batch.
 itself included. A ValueError is raised if a group is needed and `batch.group` is None, or if a
 group is known to be too small; a group of one that is only known at run time gets the weight zero.
 
-Any function of `pgjax.weights` may stand here too.
+Any function of `pgjax.weights` may be used in place of these too.
 """
 
 from collections.abc import Callable
@@ -119,7 +119,8 @@ def scaled_by_batch(epsilon: Number = 1e-4, *, degrees: int = 1) -> Weights:
     Raises:
         ValueError: if ε is negative, or `degrees` is neither 0 nor 1.
 
-    Bias: a factor (G−1)/G, and the batch's own deviation in the divisor: prompts keep their shares.
+    Bias: a factor (G−1)/G, and the batch's own deviation in the divisor. The same divisor for all
+        prompts leaves their relative weights as they are.
 
     References:
         Liu et al., Tricks or Traps? A Deep Dive into RL for LLM Reasoning (2025), section 4.1.2;
@@ -139,9 +140,12 @@ def _scaled_by_batch(batch: Trajectory, log_prob: Array, *, epsilon: Number, deg
 
 
 def less_mean_by_length(batch: Trajectory, log_prob: Array) -> Array:
-    """R_i − Σ_j L_j R_j / Σ_j L_j over the group: roughly the baseline of least variance: OPO.
+    """R_i − Σ_j L_j R_j / Σ_j L_j over the group, with L_j the number of live tokens: OPO.
 
-    Bias: biased, because the baseline includes the answer's own reward and length; it falls as 1/G.
+    The baseline is roughly that of least variance.
+
+    Bias: biased, because the baseline includes the answer's own reward and length. The bias falls
+        as 1/G.
 
     References:
         Hao et al., On-Policy RL with Optimal Reward Baseline (2025), eq. 8.
@@ -183,7 +187,7 @@ def of_informative_groups(batch: Trajectory, log_prob: Array) -> Array:
 
 
 def reward_to_go(discount: Number = 1.0) -> Weights:
-    """Σ_{k≥t} γ^{k−t} r_k over live tokens: what follows the token.
+    """Σ_{k≥t} γ^{k−t} r_k over live tokens: the rewards from the token on.
 
     Args:
         discount: γ in [0, 1], for each live token.

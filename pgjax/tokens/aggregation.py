@@ -35,7 +35,7 @@ def sequence_sum(batch: Trajectory) -> Float[Array, "N 1"]:
 
 
 def constant_length(length: Number) -> Weights:
-    """Sum over tokens over a constant, (1/S) Σ_i (1/length) Σ_t x_it.
+    """Mean over answers of the sum over tokens, divided by a constant: (1/S) Σ_i Σ_t x_it / length.
 
     Args:
         length: > 0, such as the longest answer allowed. It must be a constant: the longest answer
@@ -72,8 +72,8 @@ def sequence_mean(batch: Trajectory) -> Float[Array, "N 1"]:
 def token_mean(batch: Trajectory) -> Float[Array, "N 1"]:
     """Mean over all tokens of the batch, Σ_it x_it / Σ_i L_i: DAPO.
 
-    Bias: biased by the batch's own number of tokens; in the limit of large batches only a factor,
-        one over the mean length.
+    Bias: biased, because the batch's own number of tokens is the divisor. In the limit of large
+        batches only a factor is left, one over the mean length.
 
     References:
         Yu et al., DAPO (2025), eq. 8; "token-mean" in verl.

@@ -1,4 +1,4 @@
-"""Batch: the numbers that a policy gradient over tokens is made of, and what is asked of them."""
+"""Batch: the arrays from which a policy gradient over tokens is computed, and their checks."""
 
 from typing import Any
 
@@ -87,7 +87,7 @@ def _as_trajectories(batch: Batch) -> Trajectory:
 def check_batch(batch: Any) -> None:
     """Raise if a field contradicts the docstring of `Batch`.
 
-    Known values are read at once, traced ones under `pgjax.checked`.
+    Known values are checked at once, traced values under `pgjax.checked`.
 
     Raises:
         TypeError: if it is not a Batch, or a field has another dtype.
@@ -101,7 +101,9 @@ def check_batch(batch: Any) -> None:
         )
     shape = np.shape(batch.mask)
     if len(shape) != 2:
-        raise ValueError(f"batch.mask must have shape [N, T], got {shape}")
+        raise ValueError(
+            f"batch.mask must have shape [N, T], got {shape}; stack the answers as rows"
+        )
     if jnp.result_type(batch.mask) != jnp.bool_:
         raise TypeError(f"batch.mask must be boolean, got {batch.mask.dtype}; write mask > 0")
     one, each = shape[:1], (shape,)
@@ -134,7 +136,7 @@ def check_log_prob(name: str, value: Any, mask: Any) -> None:
     if np.shape(value) != shape:
         raise ValueError(f"{name} must have shape [N, T] = {shape}, got {np.shape(value)}")
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating, got {dtype}")
+        raise TypeError(f"{name} must be floating, got {dtype}; it holds log-probabilities")
     highest = min(256 * float(jnp.finfo(dtype).eps), 0.1)  # rounding
     fix = "; it is log p of the token, not −log p, and not p"
     if is_concrete(value, mask):

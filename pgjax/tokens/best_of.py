@@ -139,7 +139,7 @@ def _best_of_others(batch: Trajectory, k: int) -> tuple[Array, Array, Array]:
     """[N, 1] each: the mean best of k of the other answers, the number of their sets, and G."""
     reward, same, below = _ranked(batch)
     rank = jnp.sum(below, axis=1).astype(reward.dtype)
-    without = rank[None] - below.T.astype(rank.dtype)  # [i, j]: rank of j if i is not there
+    without = rank[None] - below.T.astype(rank.dtype)  # [i, j]: rank of j without i
     other = same & ~jnp.eye(len(reward), dtype=bool)
     best = jnp.sum(jnp.where(other, _choose(without, k - 1) * reward[None], 0), axis=1)
     number = jnp.sum(same, axis=1).astype(reward.dtype)

@@ -59,7 +59,7 @@ class TokenWeights:
         credit: of the term, the aggregation's factor included.
         share: the aggregation's factor itself.
         reference: log-probabilities of the reference policy; None if no penalty reads them.
-        entropy: exact, and differentiated; None until `tokens.surrogate` has it.
+        entropy: exact, and differentiated; None until `tokens.surrogate` adds it.
         reads_entropy: whether the bonus needs it.
     """
 
@@ -169,7 +169,10 @@ def bonus_of(bonus: LossBonus, log_prob: Array, entropy: Array | None) -> Array:
     if bonus.is_sampled:
         found = -(log_prob**2) / 2
     elif entropy is None:
-        raise ValueError("entropy must be given to tokens.surrogate or tokens.loss, got None")
+        raise ValueError(
+            "entropy must be given to tokens.surrogate or tokens.loss, got None; "
+            "tokens.log_probs returns it"
+        )
     else:
         found = entropy
     return jnp.asarray(bonus.coefficient, found.dtype) * found

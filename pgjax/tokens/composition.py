@@ -94,7 +94,7 @@ def estimator(
 
 
 def charged(advantage: Weights, kl: Penalty | None, entropy: Bonus | None) -> Weights:
-    """The advantage less what stands in the reward.
+    """The advantage less the penalty, plus the bonus, that are in the reward.
 
     Bias: that of its parts.
     """
@@ -105,7 +105,7 @@ def charged(advantage: Weights, kl: Penalty | None, entropy: Bonus | None) -> We
 
 
 def in_loss(options: Options) -> Options:
-    """The options without those that stand in the reward.
+    """The options without penalties and bonuses in the reward.
 
     Bias: does not apply.
     """

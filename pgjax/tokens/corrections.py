@@ -139,8 +139,8 @@ def _of_means(batch: Trajectory, log_prob: Array) -> Array:
 def _differences(batch: Trajectory) -> Array:
     if batch.sampler_log_prob is None:
         raise ValueError(
-            "batch.sampler_log_prob must hold the sampler's log-probabilities, got None; "
-            "the correction of the estimator reads them"
+            "batch.sampler_log_prob must hold the sampler's log-probabilities, got None; the "
+            "estimator's correction reads them: tokens.Batch(..., sampler_log_prob=...)"
         )
     return jnp.where(batch.mask, batch.log_prob - batch.sampler_log_prob, 0)
 

@@ -68,7 +68,7 @@ def log_probs(
 
     Returns:
         log_prob and entropy, [...] each: float64 where hidden states or table are, else float32.
-        A token outside [0, V) has the log-probability NaN, where no error can be raised.
+        If no error can be raised, a token outside [0, V) has the log-probability NaN.
 
     Raises:
         TypeError: if `hidden`, `table` or `bias` is not floating, `token` is not of integers, or
@@ -89,7 +89,7 @@ def log_probs(
     Masked tokens: a token whose two cotangents are zero adds nothing to any gradient, even if its
         hidden state is NaN. `jnp.where(mask, log_prob, 0)` makes them zero.
 
-    Devices: tokens may be spread over them in any way. Each device needs the whole table.
+    Devices: tokens may be spread over devices in any way. Each device needs the whole table.
 
     References:
         Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models (2024),
@@ -191,7 +191,7 @@ def _forward(width: int, rows: _Rows, columns: _Columns) -> tuple[tuple[Array, A
         peak = jnp.maximum(old, jnp.max(logits, axis=1))
         above = logits - peak[:, None]
         weight = jnp.exp(above)
-        # Without the outer condition XLA makes a product of the sum: thrice as slow on a CPU.
+        # Without the outer condition XLA makes the sum a product: three times as slow on a CPU.
         some = weight > 0
         moments = jnp.where(some, weight * jnp.where(some, above, 0), 0)
         shrink = jnp.exp(old - peak)
@@ -320,7 +320,7 @@ def _check_arrays(hidden: Array, table: Array, token: Array, bias: Any) -> Any:
     if not jnp.issubdtype(token.dtype, jnp.integer):
         raise TypeError(f"token must be of integers, got {token.dtype}; cast it: token.astype(int)")
     if table.ndim != 2 or not table.size:
-        raise ValueError(f"table must have shape [D, V], none of them zero, got {table.shape}")
+        raise ValueError(f"table must have shape [D, V], neither of them zero, got {table.shape}")
     D, V = table.shape
     if hidden.ndim == 0 or hidden.shape[-1] != D:
         fix = "; transpose an embedding: table.T" if hidden.shape[-1:] == (V,) else ""
@@ -371,7 +371,7 @@ def _in_range(token: Array, V: int) -> Array:
 
 
 def _inside(token: Any, V: int) -> Any:
-    """Of NumPy's arrays or JAX's, of any integers: V need not fit the tokens' dtype."""
+    """Whether tokens lie in [0, V), for arrays of NumPy or JAX; V need not fit their dtype."""
     return (token >= 0) & (token <= min(V - 1, jnp.iinfo(token.dtype).max))
 
 

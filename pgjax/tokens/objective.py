@@ -43,10 +43,10 @@ def shared_weights(
 ) -> SharedWeights:
     """The weights of a whole batch, so that the surrogates of its micro-batches add up to its own.
 
-    Group means, deviations, whitening and counts of tokens look at the whole batch. A micro-batch
-    that computed its own would give another estimator. Computed here once and cut along the rows
-    with the batch, they make the micro-batches' gradients *add up* (do not average them) to the
-    gradient of the batch, to rounding, for every estimator.
+    Group means, deviations, whitening and counts of tokens depend on the whole batch. If each
+    micro-batch computed its own, that would be another estimator. Compute the weights here once,
+    and take rows of them as of the batch. Then the gradients of the micro-batches *add up* (do not
+    average them) to the gradient of the batch, to rounding, for every estimator.
 
     Inside `jax.shard_map` each device holds some rows; `axis_name` gathers the batch's arrays,
     which are small beside a network. JAX adds up the devices' gradients with respect to parameters
@@ -232,15 +232,15 @@ def metrics(
           KL(π ‖ reference), if the batch has a reference.
         - "ratio_min", "ratio_median", "ratio_max": of the tokens' π/old.
         - "effective_sample_size": (Σ ρ)² / (S Σ ρ²) of the S answers' ratios, in (0, 1].
-        - "silent_answers": share of the answers none of whose tokens has credit.
+        - "silent_answers": share of the answers in which no token has credit.
         - "sampler_ratio": mean of old/sampler, if the batch has a sampler; 1 if they agree.
-        - "entropy": mean of a token, if it is given.
+        - "entropy": mean over tokens, if it is given.
 
     Raises:
         TypeError, ValueError: as `surrogate` does.
 
-    Bias: none of "kl_old" if the tokens were drawn from the old policy; the others describe the
-        batch, and estimate nothing.
+    Bias: "kl_old" has none if the tokens were drawn from the old policy; the others describe the
+        batch.
     """
     check_estimator(estimator)
     rows = as_trajectories(batch)
