@@ -157,7 +157,8 @@ def reference_of(batch: Trajectory) -> Float[Array, "N T"]:
     if batch.reference_log_prob is None:
         raise ValueError(
             "batch.reference_log_prob must hold the reference policy's log-probabilities, "
-            "got None; the estimator's KL penalty reads them: tokens.Batch(..., reference_log_prob=...)"
+            "got None; the estimator's KL penalty reads them: "
+            "tokens.Batch(..., reference_log_prob=...)"
         )
     return jnp.where(batch.mask, batch.reference_log_prob, 0)
 
