@@ -21,7 +21,8 @@ LIBRARIES = {
     "navix": from_navix,
     "craftax": from_craftax,
 }
-"""The adapters, by the prefixes of names, before a slash; gymnax's names have none."""
+"""The adapter of each library, by the prefix of its names before the slash. Names of gymnax have no
+prefix."""
 
 
 def make(name: str) -> Environment:

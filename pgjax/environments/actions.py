@@ -1,4 +1,4 @@
-"""Actions between a policy and an environment: which fit, and what is recorded and handed on."""
+"""A policy's actions, checked and converted for an environment."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def check_actions(environment: Environment, action: Any) -> None:
     """Check that the environment takes the actions that the policy samples.
 
     Args:
-        environment: whose action space is used.
+        environment: its action space is compared.
         action: shapes and dtypes of an action, as from `jax.eval_shape`.
 
     Raises:
@@ -23,8 +23,8 @@ def check_actions(environment: Environment, action: Any) -> None:
     if jax.tree.structure(action) != structure:
         raise TypeError(
             f"the policy samples actions {jax.tree.map(_shown, action)}, and {environment.name} "
-            f"takes {environment.action_space}; use a policy of that structure; "
-            "factored_policy makes one of several policies"
+            f"takes {environment.action_space}; use a policy of that structure, as factored_policy "
+            "makes one from several policies"
         )
     for space, part in zip(spaces, jax.tree.leaves(action), strict=True):
         if not _fits(space, part):
@@ -38,12 +38,12 @@ def as_taken(space: ActionSpace | Any, action: Any) -> tuple[Any, Any]:
     """A sampled action as it is recorded, and as it is handed to the environment.
 
     Args:
-        space: of the environment.
-        action: a fitting one. Integers are recorded as int32; real vectors are recorded unchanged,
-            and handed on in the shape of the Box.
+        space: the environment's action space.
+        action: an action that fits the space. Integers are recorded as int32; real vectors are
+            recorded unchanged, and handed to the environment in the shape of the Box.
 
     Returns:
-        Two pytrees like the action.
+        Two pytrees like the action: the recorded one, and the one for the environment.
     """
 
     def recorded(space: ActionSpace, x: Any) -> Any:

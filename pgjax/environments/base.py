@@ -31,8 +31,8 @@ class Step(NamedTuple):
         reward: scalar, of the transition to this state; zero at the start.
         terminated: whether this is a terminal state.
         truncated: whether a time limit of the task ends the episode here. Both may be true.
-        action_mask: [A] true where the next action is legal; None if all always are. Of
-            MultiDiscrete actions [A_1 + ... + A_D], one choice after another.
+        action_mask: [A] true where the next action is legal; None if all always are. For
+            MultiDiscrete actions it is [A_1 + ... + A_D], one choice after another.
     """
 
     observation: Observation
@@ -56,7 +56,7 @@ class MultiDiscrete(NamedTuple):
     """Several discrete choices at once, as a vector of integers.
 
     Attributes:
-        num_actions: (A_1, ..., A_D), the number of each choice.
+        num_actions: (A_1, ..., A_D), the number of actions of each choice.
     """
 
     num_actions: tuple[int, ...]
@@ -66,8 +66,8 @@ class Box(NamedTuple):
     """Real vectors between bounds.
 
     Attributes:
-        low: (D numbers), the least; −inf if there is no bound.
-        high: (D numbers), the greatest.
+        low: D numbers, the least of each coordinate; −inf if there is no bound.
+        high: D numbers, the greatest of each coordinate; inf if there is no bound.
         shape: of the action that the environment takes, D numbers in all.
     """
 
@@ -100,13 +100,17 @@ class Environment:
     Attributes:
         init: key -> (state, step), an episode's start.
         step: (key, state, action) -> (state, step), without auto-reset.
-        action_space: of the actions that `step` takes: a space, or a dict or tuple of spaces, as
+        action_space: the space of the actions that `step` takes, or a dict or tuple of spaces, as
             for a factored policy.
         time_limit: the greatest number of steps of an episode; None if there is none. A limit
             truncates, or, if it is a rule of the task, terminates.
-        name: for messages.
-        num_categories: for an integer observation that names a category, the number of categories;
-            default networks then encode it one-hot.
+        name: used in error messages.
+        num_categories: the number of categories, if an observation is an integer that names one;
+            default networks then encode it one-hot. None if it is not.
+
+    Raises:
+        TypeError: if a field is of another kind.
+        ValueError: if `time_limit` or `num_categories` is below one.
 
     Example:
         >>> import jax, jax.numpy as jnp, pgjax
@@ -176,11 +180,11 @@ def action_example(space: ActionSpace | Any) -> Any:
 
 
 def stable(environment: Environment) -> Environment:
-    """The environment with one dtype for each array at every step, as scan demands.
+    """The environment with one dtype for each array at every step, as `jax.lax.scan` demands.
 
-    Many drift: an integer that becomes a float, a weak type that becomes a strong one. The wider of
-    the two holds both without loss. Flags become boolean, and integer rewards float32, so that a
-    discount does not round to zero.
+    In many environments a dtype differs between reset and step: an integer becomes a float, or a
+    weak type a strong one. Such an array has the common dtype, `jnp.promote_types`, at every step.
+    Flags become boolean, and integer rewards float32, so that a discount does not round to zero.
 
     Raises:
         TypeError: by its functions, if structures or shapes differ; the message names both.
@@ -242,12 +246,16 @@ def limited(environment: Environment, time_limit: int | None) -> Environment:
 
     Args:
         environment: its episodes still end for their other reasons.
-        time_limit: in steps; None changes nothing.
+        time_limit: the greatest number of steps of an episode; None changes nothing.
 
     Returns:
         An Environment whose state also holds the time.
 
-    Bias: it changes the estimand to the objective of that many steps, unless what follows a
+    Raises:
+        TypeError: if `environment` is not an Environment.
+        ValueError: if `time_limit` is below one.
+
+    Bias: the limit changes the estimand to the objective of that many steps, unless what follows a
         truncation is bootstrapped.
     """
     check_kind("environment", environment, Environment, "environments.make(name) gives one")

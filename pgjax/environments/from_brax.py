@@ -8,15 +8,15 @@ from pgjax.environments.base import Box, Environment, Step, limited, stable
 from pgjax.environments.libraries import library, make_known
 
 EPISODE_LENGTH = 1000
-"""Steps after which brax itself cuts an episode, where nothing else is said."""
+"""The number of steps after which brax itself cuts an episode by default."""
 
 
 def adapt(environment: Any, *, time_limit: int | None = EPISODE_LENGTH) -> Environment:
     """A brax environment as an Environment with actions in a Box.
 
-    A brax environment ends an episode by `done` alone, a terminal state; the limit on its steps is
-    a wrapper's. Actions lie in [−1, 1] by brax's convention; actions outside are passed on, and
-    most actuators clip them.
+    In a bare brax environment `done` marks a terminal state; a limit on the steps is added by a
+    wrapper. Actions lie in [−1, 1] by brax's convention. Actions outside are passed on, and most
+    actuators clip them.
 
     Args:
         environment: from `brax.envs.get_environment`, without an episode, auto-reset or vmap
@@ -24,7 +24,7 @@ def adapt(environment: Any, *, time_limit: int | None = EPISODE_LENGTH) -> Envir
         time_limit: steps after which an episode is truncated; None for no limit.
 
     Bias: after an episode's end a state may hold NaN, whose gradient passes through `where`. Freeze
-        it, or step from a state where a step is possible, as rollouts and `pgjax.beyond` do.
+        the state, or step from one where a step is possible, as rollouts and `pgjax.beyond` do.
 
     References:
         Freeman et al., Brax (2021).
@@ -61,7 +61,7 @@ def adapt(environment: Any, *, time_limit: int | None = EPISODE_LENGTH) -> Envir
 
 
 def make(name: str) -> Environment:
-    """The brax environment of that name, as "inverted_pendulum", with episodes of 1000 steps."""
+    """The brax environment of that name, such as "inverted_pendulum", truncated at 1000 steps."""
     envs = library("brax.envs")
     known = envs._envs  # brax lists its names nowhere else
     return make_known("brax/", name, known, lambda known: adapt(envs.get_environment(known)))

@@ -38,15 +38,15 @@ def adapt(environment: Any, params: Any = None) -> Environment:
     """A gymnax environment with its parameters as an Environment.
 
     Args:
-        environment: from `gymnax.make`, perhaps in wrappers of gymnax. A LogWrapper is left out, as
-            a batch holds what it logs; a FlattenObservationWrapper and a StickyActionWrapper act as
-            they do in gymnax.
-        params: its parameters, leaves of the record, which may be traced; the default ones if
-            None. If they are traced, the bounds of a Box are infinite, and the time limit is None.
-            It is None too if they have no `max_steps_in_episode`.
+        environment: from `gymnax.make`, alone or in wrappers of gymnax. A LogWrapper is left out,
+            because a batch holds what it logs. A FlattenObservationWrapper and a
+            StickyActionWrapper act as they do in gymnax.
+        params: the environment's parameters, which become leaves of the record and may be traced;
+            the default ones if None. If they are traced, the bounds of a Box are infinite, and the
+            time limit is None. It is also None if they have no `max_steps_in_episode`.
 
     Raises:
-        TypeError: if actions are neither Discrete nor a Box, or it is in another wrapper; by its
+        TypeError: if actions are neither Discrete nor a Box, or the wrapper is another; by its
             functions, if `step_env` does not return five values.
 
     Example:
@@ -94,7 +94,7 @@ def _step(
 
 
 def _is_truncated(environment: GymnaxEnvironment, state: Any, params: Any) -> Any:
-    """What the environment says; False if it reads a time limit that its parameters have not."""
+    """The environment's own flag; False if it needs a time limit that its parameters lack."""
     reads_limit = type(environment).is_truncated is GymnaxEnvironment.is_truncated
     if reads_limit and not hasattr(params, "max_steps_in_episode"):
         return False
@@ -102,7 +102,7 @@ def _is_truncated(environment: GymnaxEnvironment, state: Any, params: Any) -> An
 
 
 def is_wrapper(environment: Any) -> bool:
-    """Whether it is a wrapper of gymnax around one of its environments."""
+    """Whether `environment` is a gymnax wrapper around a gymnax environment."""
     module = sys.modules.get("gymnax.wrappers.purerl")  # its objects exist only after its import
     return module is not None and isinstance(environment, module.GymnaxWrapper)
 
@@ -145,7 +145,7 @@ def _flat(state: State, step: Step) -> tuple[State, Step]:
 
 
 def _sticky(probability: float, inner: Environment) -> Environment:
-    """The environment that repeats the last action instead of the new one, now and then."""
+    """The environment that repeats its last action in place of the new one, with a probability."""
     if probability == 0:
         return inner
     return replace(

@@ -26,18 +26,19 @@ def adapt(environment: Any) -> Environment:
     """A jumanji environment of one agent as an Environment.
 
     The last time step terminates if its discount is zero, and truncates if it is not. Most jumanji
-    environments end at their own time limit with a discount of zero: it is part of the task, and
-    nothing is bootstrapped there.
+    environments end at their own time limit with a discount of zero. The limit is then part of the
+    task, and nothing is bootstrapped there.
 
-    The observation is jumanji's, a named tuple. A mask in it is also the step's action mask. If it
-    masks tuples of choices (Tetris, Minesweeper, BinPack), whose legality does not factor, actions
-    become Discrete, numbering the tuples in row-major order.
+    The observation is jumanji's, a named tuple. A mask in it is also the step's action mask. In
+    Tetris, Minesweeper and BinPack it masks tuples of choices, because their legality does not
+    factor. Actions are then Discrete, and number the tuples in row-major order.
 
     Args:
         environment: from `jumanji.make`, without wrappers.
 
     Raises:
-        TypeError: if actions are of another kind; by its functions, if there are several rewards.
+        TypeError: if actions are neither discrete, vectors of discrete choices, nor bounded floats;
+            by its functions, if there are several rewards.
 
     References:
         Bonnet et al., Jumanji (2024).
@@ -116,7 +117,7 @@ def _action_space(environment: Any) -> ActionSpace:
         return Box(tuple(map(float, low)), tuple(map(float, high)), tuple(spec.shape))
     raise TypeError(
         f"{type(environment).__name__} has actions of {type(spec).__name__}; pgjax takes discrete "
-        "ones, vectors of these, and bounded floats"
+        "actions, vectors of discrete choices, and bounded floats"
     )
 
 

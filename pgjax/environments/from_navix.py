@@ -58,6 +58,6 @@ def adapt(environment: Any) -> Environment:
 
 
 def make(name: str) -> Environment:
-    """The navix environment of that id, as "Navix-Empty-5x5-v0", with navix's own 100 steps."""
+    """The navix environment of that id, such as "Navix-Empty-5x5-v0", with navix's 100 steps."""
     navix = library("navix")
     return make_known("navix/", name, navix.registry(), lambda known: adapt(navix.make(known)))

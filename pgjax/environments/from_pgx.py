@@ -27,13 +27,14 @@ def adapt(
     """A pgx game as an Environment with Discrete actions and a mask, seen by its player 0.
 
     Other players are part of the environment. After player 0's move they move until it is player
-    0's turn again or the game is over; the reward is what player 0 was paid meanwhile. The
-    objective is the return against that opponent. By pgx's own rule an illegal action ends the game
-    at a loss.
+    0's turn again or the game is over. The reward is the sum of player 0's rewards in these moves.
+    The objective is the return against that opponent. By pgx's own rule an illegal action loses the
+    game.
 
     Args:
         environment: from `pgx.make`.
-        opponent: (key, observation, action mask) -> action, for every player but player 0.
+        opponent: (key, observation, action mask) -> action, for every player but player 0; needed
+            if there are several players.
         time_limit: steps after which an episode is truncated. pgx's games have none, and the
             MinAtar games may go on for ever.
 
@@ -85,7 +86,7 @@ def make(name: str) -> Environment:
 
 
 def _own_and_others(opponent: Opponent | None, key: Array) -> tuple[Array, Array]:
-    """Keys of the game's own step and of the others' moves; without others, the key itself."""
+    """Keys of the game's own step and of the opponents' moves; the same key if there are none."""
     if opponent is None:
         return key, key
     own, others = jax.random.split(key)
@@ -95,7 +96,7 @@ def _own_and_others(opponent: Opponent | None, key: Array) -> tuple[Array, Array
 def _others_move(
     environment: Any, opponent: Opponent | None, key: Array, state: Any, paid: Array
 ) -> tuple[Any, Array]:
-    """The state when it is player 0's turn again or the game is over, and what it was paid."""
+    """The state at player 0's next turn or the game's end, and player 0's reward until then."""
     if opponent is None:
         return state, paid
 

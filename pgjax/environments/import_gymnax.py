@@ -1,6 +1,6 @@
-"""Import gymnax without the plotting libraries that it imports; they are loaded when it draws.
+"""Import of gymnax without its plotting libraries, which are loaded when it draws.
 
-They take four fifths of the time that importing gymnax takes, and training draws nothing.
+They take four fifths of the time of importing gymnax, and training draws no pictures.
 """
 
 import importlib
@@ -23,9 +23,10 @@ PLOTTING = "seaborn", "matplotlib.pyplot"
 
 @contextmanager
 def plotting_deferred() -> Iterator[None]:
-    """Within, an import of a plotting library gives a stand-in that imports it on first use.
+    """A context in which importing a plotting library gives a stand-in for it.
 
-    Libraries that are imported already, and imports after the block, are not affected.
+    The stand-in imports the library on first use. Libraries that are imported already, and imports
+    after the block, are not affected.
     """
     stand_ins = {name: _Deferred(name) for name in PLOTTING if name not in sys.modules}
     sys.modules.update(stand_ins)
@@ -48,9 +49,9 @@ def visualizer(name: str, states: list[Any], returns: list[float]) -> Any:
     """The visualizer of gymnax for an environment's states; its `animate(path)` writes a GIF.
 
     Args:
-        name: of the environment.
-        states: of an episode, or of several.
-        returns: so far, one for each state.
+        name: the environment's id.
+        states: the states of one episode, or of several.
+        returns: the undiscounted return so far, one for each state.
     """
     visualize = importlib.import_module("gymnax.visualize")  # it imports Matplotlib
     return visualize.Visualizer(*gymnax.make(name), states, returns)

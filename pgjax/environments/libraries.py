@@ -13,7 +13,7 @@ def library(name: str) -> Any:
     """The module of an optional library.
 
     Args:
-        name: of the module, dots included.
+        name: the module's name, such as "brax.envs".
 
     Raises:
         ImportError: if it is not installed; the message says how to install it.
@@ -38,8 +38,8 @@ def known_name(prefix: str, name: str, known: Iterable[str]) -> str:
     """Return `name` if the library has it.
 
     Args:
-        prefix: of the library's names, "brax/".
-        name: within the library.
+        prefix: the prefix of the library's names, such as "brax/".
+        name: the name within the library.
         known: the library's names.
 
     Raises:

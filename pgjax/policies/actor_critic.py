@@ -43,16 +43,21 @@ class ActorCritic:
 
 
 def check_agent(agent: Any) -> None:
-    """Raise a TypeError if it is not an ActorCritic."""
+    """Raise a TypeError if `agent` is not an ActorCritic."""
     check_kind("agent", agent, ActorCritic, "pgjax.agents.separate(policy, critic) makes one")
 
 
 def separate(policy: Policy | RecurrentPolicy, critic: Any) -> ActorCritic:
-    """A policy and a critic with separate networks; parameters {"policy": ..., "critic": ...}.
+    """An ActorCritic whose policy and critic have separate networks.
+
+    Its parameters are {"policy": ..., "critic": ...}.
 
     Args:
         policy: any Policy or RecurrentPolicy.
         critic: a module for `flax_value`. It sees the observation without its action mask.
+
+    Raises:
+        TypeError: if `policy` is no policy, or `critic` is not a Flax module.
 
     Example:
         >>> import jax, jax.numpy as jnp, pgjax
@@ -88,12 +93,28 @@ def _separate_value(params: Params, observation: Observation, *, value: Value) -
 
 
 def shared(module: Any, distribution: Distribution = SOFTMAX) -> ActorCritic:
-    """A policy and a critic that share one network.
+    """An ActorCritic whose policy and critic share one network and all its parameters.
 
     Args:
-        module: of linen or NNX, as for `pgjax.flax_policy`; observation -> (output, V(s)): what the
-            distribution takes, logits [A] for a softmax, and one number.
+        module: a linen or NNX module, as for `pgjax.flax_policy`. For one observation it returns a
+            pair: the distribution's input, logits [A] for a softmax, and V(s), one number.
         distribution: of the actions.
+
+    Raises:
+        TypeError: if `module` is not a Flax module.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, pgjax
+        >>> from flax import linen
+        >>> class Both(linen.Module):
+        ...     @linen.compact
+        ...     def __call__(self, x):
+        ...         x = linen.tanh(linen.Dense(8)(x))
+        ...         return linen.Dense(2)(x), linen.Dense(1)(x)
+        >>> agent = shared(Both())
+        >>> params = agent.init(jax.random.key(0), jnp.zeros(4))
+        >>> agent.value(params, jnp.zeros(4)).shape
+        ()
     """
     check_module("module", module)
     init, both = flax_functions(module)

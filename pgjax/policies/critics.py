@@ -68,7 +68,7 @@ def _flax_value(params: Params, observation: Observation, *, output: Any) -> Arr
 
 
 def _check_value(value: Any) -> None:
-    """Raise if it is not a value function; a network is told how to become one."""
+    """Raise a TypeError if `value` is not a function; for a linen module it names the fix."""
     if isinstance(value, linen.Module):
         raise TypeError(
             f"value must be a function (params, observation) -> scalar, got {describe(value)}; "
@@ -82,7 +82,7 @@ def with_values(value: Value, params: Params, batch: Trajectory) -> Trajectory:
 
     Args:
         value: the value function.
-        params: of the critic.
+        params: the critic's parameters.
         batch: [N, T] whole episodes.
 
     Returns:
@@ -102,23 +102,28 @@ def with_values(value: Value, params: Params, batch: Trajectory) -> Trajectory:
 
 
 def with_bootstrap(value: Value, params: Params, batch: Trajectory) -> Trajectory:
-    """`with_values`, and V(final observation) in `final_value`: episodes that were cut bootstrap.
+    """The batch with V(s_it) in `value` and V(final observation) in `final_value`.
+
+    An episode that was cut is then bootstrapped.
 
     Args:
         value: the value function.
-        params: of the critic.
+        params: the critic's parameters.
         batch: [N, T] whole episodes, cut by the sampler and not by the task.
 
     Returns:
         The batch with `value` [N, T] and `final_value` [N].
 
-    Bias: for the objective without the cut, as large as the error of the final values.
+    Raises:
+        ValueError: for the reasons of `with_values`, or if `batch.final_observation` is None.
+
+    Bias: for the objective without the cut, in proportion to the error of the final values.
     """
     with_value = with_values(value, params, batch)
     if batch.final_observation is None:
         raise ValueError(
-            "batch.final_observation is None, and the critic needs it for the value after a cut; "
-            "keep what rollout or windows returns"
+            "batch.final_observation must be given, for the critic's value after a cut, got None; "
+            "rollout and windows return a batch with it"
         )
     final = jax.vmap(lambda s: value(params, s))(batch.final_observation)
     return replace(with_value, final_value=final)
@@ -133,16 +138,18 @@ def fit(
     *,
     num_steps: int,
 ) -> Params:
-    """Parameters of least squared error, Σ_it (V(s_it) − target_it)² over the live steps.
+    """The critic's parameters after `num_steps` gradient steps on its mean squared error.
+
+    The mean is that of (V(s_it) − target_it)² over the steps where the mask is true.
 
     Args:
         value: the value function.
-        params: to start from.
+        params: the critic's parameters to start from.
         batch: [N, T]; its observations and mask are read.
         target: [N, T] in units of return, such as `weights.returns_to_go(batch, discount)`.
-        optimizer: from optax; one that searches along a line, as `optax.lbfgs` does, is given the
+        optimizer: an optax optimizer. One with a line search, such as `optax.lbfgs`, is given the
             loss.
-        num_steps: gradient steps, each on the whole batch.
+        num_steps: the number of gradient steps, each on the whole batch.
 
     Returns:
         A pytree like params.

@@ -67,6 +67,9 @@ def distribution_policy(
         output: (params, observation) -> what the distribution takes.
         distribution: of the actions.
 
+    Raises:
+        TypeError: if `init` or `output` is not a function, or `distribution` not a Distribution.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from pgjax.policies import SOFTMAX
@@ -94,10 +97,11 @@ def log_prob_and_entropy(
     JAX would take the derivative of two calls in two passes over the network.
 
     Args:
-        policy: from `distribution_policy`, or any other, whose two functions are called in turn.
-        params: of the policy.
-        observation: one.
-        action: one.
+        policy: any Policy. If it is not from `distribution_policy`, its two functions are called
+            one after the other.
+        params: the policy's parameters.
+        observation: one observation.
+        action: one action.
     """
     scored, spread = policy.log_prob, policy.entropy
     if not (isinstance(scored, Configured) and scored.function is _log_prob) or (

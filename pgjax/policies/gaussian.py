@@ -39,8 +39,8 @@ def gaussian_policy(
             the observation is masked.
 
     Bias: none, if σ is much larger than the spacing of floating-point numbers around μ, which is
-        1.2e-7 |μ| in float32. An action is rounded to that spacing: at μ = 1, σ = 1e-8 there are
-        two actions, and E[∂ log π/∂ log σ] is −0.97 where it should be 0; at μ = 0.5, σ = 2e-9
+        1.2e-7 |μ| in float32. An action is rounded to that spacing. At μ = 1, σ = 1e-8 there are
+        two actions, and E[∂ log π/∂ log σ] is −0.97 where it should be 0. At μ = 0.5, σ = 2e-9
         every action is μ. For σ ≥ 1e-6 |μ| no such effect was seen. Bound log σ in the network, or
         use x64.
 
@@ -59,14 +59,14 @@ def gaussian_policy(
 
 
 def standard_log_density(mean: Array, log_std: Array, action: Array) -> Float[Array, ""]:
-    """Σ_d log N(a_d; μ_d, σ_d²)."""
+    """Log-density of a diagonal Gaussian, Σ_d log N(a_d; μ_d, σ_d²)."""
     standard = (action - mean) * jnp.exp(-log_std)
     each = -standard * standard / 2 - log_std - math.log(2 * math.pi) / 2
     return jnp.sum(each)
 
 
 def gaussian_entropy(log_std: Array) -> Float[Array, ""]:
-    """Σ_d (log σ_d + ½ log 2πe)."""
+    """Entropy of a diagonal Gaussian in nats, Σ_d (log σ_d + ½ log 2πe)."""
     return jnp.sum(log_std + math.log(2 * math.pi * math.e) / 2)
 
 
@@ -85,7 +85,7 @@ def mean_and_log_std(output: Output) -> tuple[Float[Array, "D"], Float[Array, "D
     if log_std.shape != mean.shape:
         raise ValueError(
             f"log_std must have the shape of the mean, [D] = {mean.shape}, got {log_std.shape}; "
-            "one σ for all: jnp.broadcast_to(log_std, mean.shape)"
+            "for one σ in all coordinates use jnp.broadcast_to(log_std, mean.shape)"
         )
     dtype = jnp.promote_types(accumulation_dtype(mean), accumulation_dtype(log_std))
     mean, log_std = mean.astype(dtype), log_std.astype(dtype)
@@ -125,14 +125,14 @@ def no_mask(output: Output, action_mask: Array) -> Output:
 
 
 def reparameterised(mean: Array, log_std: Array, key: Key[Array, ""]) -> Float[Array, "D"]:
-    """μ + σ z, differentiable in μ and log σ."""
+    """A Gaussian draw [D], μ + σ z, differentiable in μ and log σ."""
     return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape, mean.dtype)
 
 
 def _sample(output: Output, key: Key[Array, ""]) -> tuple[Array, Array]:
     mean, log_std = mean_and_log_std(output)
     action = reparameterised(mean, log_std, key)
-    # Of the rounded action, so that scoring it anew gives the very same number.
+    # The log-probability is that of the rounded action: scoring it anew gives the same number.
     return action, standard_log_density(mean, log_std, action)
 
 

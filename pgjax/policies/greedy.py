@@ -19,8 +19,8 @@ def greedy(policy: Policy) -> Policy:
     Its log-probabilities and entropies stay those of the stochastic policy.
 
     Args:
-        policy: of a softmax or a Gaussian, such as `flax_policy` gives. Illegal actions are never
-            taken; of equally likely actions the first is.
+        policy: a softmax or Gaussian policy, such as `flax_policy` returns. Illegal actions are
+            never taken. Of equally likely actions the first is taken.
 
     Raises:
         TypeError: if the policy has a memory, or another distribution.

@@ -1,8 +1,8 @@
 """Linen modules as two pure functions of parameters: `init` and `output`.
 
 Params are `{"params": ...}` and nothing else. Other collections, such as batch statistics, are
-constants. A bound module, `module.bind(variables)`, brings its own. Any other module has those that
-`module.init` makes from `jax.random.key(0)` and an observation of zeros.
+constants. A bound module, `module.bind(variables)`, brings its own constants. Those of any other
+module are made by `module.init` from `jax.random.key(0)` and an observation of zeros.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +23,7 @@ from pgjax.types import Params
 EVALUATION = (
     "a network must be a function of its parameters and the observation alone. The usual fix is "
     "evaluation mode: deterministic=True for dropout, use_running_average=True for batch "
-    "statistics, decode=False for a cache; what must be remembered is the memory of a "
+    "statistics, decode=False for a cache; a state to carry along the episode needs "
     "pgjax.recurrent_policy"
 )
 
@@ -59,8 +59,11 @@ def _init(
 
 
 def _fresh(module: linen.Module, key: Array, called_with: tuple) -> Params:
-    """Parameters, drawn by one program if that can be: eagerly each operation is one of its own."""
-    if not is_concrete(key, called_with, jnp.zeros(())):  # the last is traced where all is
+    """Fresh parameters from one compiled program, where eager code would compile each operation.
+
+    Inside a traced function, or if the module cannot be hashed, they are drawn directly.
+    """
+    if not is_concrete(key, called_with, jnp.zeros(())):  # under jit even a constant is traced
         return _drawn(module, key, called_with)
     try:
         program = _program(module)
@@ -102,7 +105,7 @@ def _others(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _plain_errors(module: linen.Module) -> Iterator[None]:
-    """Flax's errors as ours: what the module may not do, and what its variables lack."""
+    """Raise a ValueError in place of Flax's errors; it names the module and the fix."""
     try:
         yield
     except (errors.InvalidRngError, errors.ModifyScopeVariableError) as error:
@@ -138,7 +141,7 @@ def _computed_once(
         zeros = [jnp.zeros(*x) for x in shapes]
         return _others(module.init(key, *jax.tree.unflatten(structure, zeros)))
 
-    # Fresh parameters may be narrower than the observation, where those in use are not.
+    # Fresh parameters may be narrower than the observation, although those in use are not.
     with _plain_errors(module), jax.numpy_dtype_promotion("standard"):
         if not jax.eval_shape(init, jax.random.key(0)):
             return {}

@@ -1,23 +1,23 @@
 """Flax adapters: linen and NNX modules as plain functions, and as policies.
 
-A `module` is a `flax.linen` module; or, for `flax.nnx`, a function `rngs -> module`, or a module
-that is built already. It is called with one observation, without a batch axis.
+A `module` is a `flax.linen` module, a `flax.nnx` module that is built already, or a function
+`rngs -> nnx module`. It is called with one observation, without a batch axis.
 
 Params are `{"params": ...}` of linen, or the NNX state of `nnx.Param`, and hold nothing else: every
 leaf is differentiated and trained. All other variables are constants of the network: batch
-statistics, caches, random keys, collections and variables of any name. They are those that the
-module holds: an NNX module as it was given, a linen module that is bound to its variables
-(`module.bind(variables)`); `init` then returns its parameters too, whatever the key. The variables
-of other modules are made once, from seed 0: a fresh batch normalisation has mean 0 and variance 1.
+statistics, caches, random keys, collections and variables of any name.
+
+A built NNX module, or a linen module bound to its variables (`module.bind(variables)`), brings its
+own constants and parameters: `init` returns those parameters, whatever the key. The constants of
+other modules are made once, from seed 0: a fresh batch normalisation has mean 0 and variance 1.
 
 NNX modules are taken in evaluation mode (`nnx.Module.eval`): dropout is off, batch statistics are
-used and not computed. A linen module must say so itself (`deterministic=True`,
-`use_running_average=True`). What a module sows is dropped. A module that draws random numbers, or
-changes a variable, when it is called is refused, by `init` and by every later call.
+used and not computed. A linen module must be set to that by its arguments (`deterministic=True`,
+`use_running_average=True`). What a module sows is dropped.
 
-All functions raise a TypeError if `module` is neither. A policy's functions raise a ValueError that
-names the layer and the variable if a call draws or changes something, and a ValueError if linen
-params hold other collections than "params".
+All functions raise a TypeError if `module` is none of these. If a call of the module draws random
+numbers or changes a variable, `init` and every later call raise a ValueError that names the layer
+and the variable. They also raise one if linen params hold other collections than "params".
 """
 
 from collections.abc import Callable
@@ -84,17 +84,19 @@ def flax_recurrent_policy(
     For other recurrent networks give their functions to `recurrent_policy`.
 
     Args:
-        cell: `linen.GRUCell(64)`, `linen.LSTMCell(64)`.
-        head: from the cell's output to what the distribution takes: `MLP(2, hidden=())`.
+        cell: such as `linen.GRUCell(64)` or `linen.LSTMCell(64)`.
+        head: from the cell's output to what the distribution takes, such as `MLP(2, hidden=())`.
         distribution: of the actions.
-        num_categories: for an integer observation, its number of values.
+        num_categories: the number of values of an integer observation, which is then one-hot
+            encoded.
 
     Returns:
-        A RecurrentPolicy. Its params are `{"params": {"cell": ..., "head": ...}}`; its memory
-        starts at zero, in their precision.
+        A RecurrentPolicy. Its params are `{"params": {"cell": ..., "head": ...}}`. Its memory
+        starts at zero, in the precision of the params.
 
     Raises:
-        TypeError: if `cell` is not a linen cell, or `head` not a linen module.
+        TypeError: if `cell` is not a linen cell, or `head` not a linen module, or one is bound.
+        ValueError: if `num_categories` is below one.
 
     Example:
         >>> import jax, jax.numpy as jnp

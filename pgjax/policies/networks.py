@@ -18,9 +18,12 @@ class MLP(linen.Module):
     Attributes:
         num_actions: A.
         hidden: width of each hidden layer.
-        num_categories: for an integer observation, its number of values: it is then one-hot
-            encoded. If None, it is taken as a number.
+        num_categories: the number of values of an integer observation, which is then one-hot
+            encoded. If None, an integer is taken as a number.
         standardized: whether the observation is standardized first; see `OBSERVATION_MEAN`.
+
+    Raises:
+        ValueError: if a size is below one, or `standardized` is true for categories.
     """
 
     num_actions: int
@@ -49,13 +52,13 @@ class MLP(linen.Module):
 class GaussianMLP(linen.Module):
     """A perceptron from the flattened observation to μ [D], and a constant log σ [D].
 
-    PPO and A2C usually run this on continuous actions. For a σ of each state write a module that
-    returns (μ, log σ).
+    PPO and A2C usually have this network for continuous actions. If σ should depend on the
+    observation, write a module that returns (μ, log σ).
 
     Attributes:
         num_dimensions: D.
         hidden: width of each hidden layer.
-        initial_log_std: the first value of log σ, a parameter.
+        initial_log_std: the initial value of log σ, which is a parameter.
         standardized: whether the observation is standardized first; see `OBSERVATION_MEAN`.
 
     References:
@@ -93,7 +96,7 @@ class ConvNet(linen.Module):
 
     Attributes:
         num_actions: A.
-        num_filters: of the convolution.
+        num_filters: the number of filters of the convolution.
         hidden: width of the dense layer.
 
     References:
@@ -130,8 +133,8 @@ class ConvNet(linen.Module):
 def _by_patches(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
     """[N, H, W, C] and [h, w, C, F] -> the convolution without padding, as one matrix product.
 
-    XLA's gradient of a convolution is several times slower on a CPU, and in a loop, as the
-    minibatches of PPO are, thirty times.
+    On a CPU, XLA's gradient of a convolution is several times slower. In a loop, such as PPO's
+    over minibatches, it is thirty times slower.
     """
     height, width, channels, filters = kernel.shape
     H, W = x.shape[1] - height + 1, x.shape[2] - width + 1
@@ -143,9 +146,9 @@ class RecurrentNetwork(linen.Module):
     """A recurrent cell, whose input is the flattened observation, and a head.
 
     Attributes:
-        cell: of Flax, such as `linen.GRUCell(64)`.
-        head: from the cell's output to what a distribution takes: `MLP`, `GaussianMLP`.
-        num_categories: as in MLP.
+        cell: a linen cell, such as `linen.GRUCell(64)`.
+        head: from the cell's output to what a distribution takes, such as `MLP` or `GaussianMLP`.
+        num_categories: as for `MLP`.
 
     References:
         Hausknecht & Stone, Deep Recurrent Q-Learning for Partially Observable MDPs (2015), for the
@@ -215,7 +218,7 @@ def _last_layer(x: Array, width: int) -> Array:
 
 
 def _orthogonal(scale: float) -> Callable[..., Array]:
-    """Flax's orthogonal initializer; `jax.vmap` over keys takes one key after the other.
+    """Flax's orthogonal initializer, for which `jax.vmap` takes one key after the other.
 
     On a CPU of two cores jaxlib 0.10.2 often waits for ever in the QR decomposition of a batch of
     matrices.

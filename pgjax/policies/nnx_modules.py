@@ -1,9 +1,9 @@
 """NNX modules as two pure functions of parameters: `init` and `output`.
 
-Params are the state of `nnx.Param`. All other variables are constants, as they were when the
-functions were made; the module given is copied, and never changed. The copy is in evaluation mode,
-`nnx.Module.eval`: dropout is off, and batch statistics are used, not computed. What the module sows
-is dropped.
+Params are the state of `nnx.Param`. All other variables are constants, with the values they had
+when the functions were made. The module given is copied and never changed. The copy is in
+evaluation mode, `nnx.Module.eval`: dropout is off, and batch statistics are used, not computed.
+What the module sows is dropped.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def nnx_functions(module: Any) -> tuple[Callable[..., Params], Callable[..., Any
     """An NNX module as `init`, (key, observation) -> params, and `output`.
 
     Args:
-        module: one that is built, whose parameters `init` returns whatever the key; or a function
+        module: a built module, whose parameters `init` returns whatever the key, or a function
             `rngs -> module`.
     """
     from flax import nnx  # slow to import
@@ -64,7 +64,7 @@ def _built(build: Any, seed: Any) -> tuple[Any, Params, tuple]:
 
 
 def _split(module: Any) -> tuple[Any, Params, tuple]:
-    """The graph, params, and (other variables,) or () of a copy in evaluation mode."""
+    """Of a copy in evaluation mode: graph, params, and (other variables,) or () if it has none."""
     from flax import nnx
 
     for path, x in nnx.to_flat_state(nnx.state(module)):
@@ -108,8 +108,9 @@ def _identities(variables: dict[Path, list[Any]]) -> dict[Path, list[int]]:
 def _check_pure(params: Params, observation: Any, graph: Any, constants: tuple) -> None:
     """Raise if a call changes a constant, or if what it returns depends on a number it drew.
 
-    `nnx.jit` and `nnx.remat` write every variable anew; the jaxpr says which ones stay the same. A
-    count of draws may change if the result does not read it: a cell draws for its zeros too.
+    `nnx.jit` and `nnx.remat` write every variable anew; the jaxpr says which ones stay the same.
+    The count of an `nnx.Rngs` may change if the result does not read it: a recurrent cell draws
+    even for its memory of zeros.
     """
     from flax import nnx
 
@@ -142,7 +143,7 @@ def _check_pure(params: Params, observation: Any, graph: Any, constants: tuple) 
 
 
 def _handed_through(jaxpr: Any) -> list[int]:
-    """For each output, the number of the input that it is, unchanged; -1 if it is another."""
+    """For each output, the number of the input that it passes on unchanged, or -1 if it is new."""
     number = {x: i for i, x in enumerate(jaxpr.invars)}
 
     def number_of(x: Any) -> int:
@@ -158,7 +159,7 @@ def _handed_through(jaxpr: Any) -> list[int]:
 
 
 def _find(module: Any, path: Path) -> list[Any]:
-    """The module, all that is on the way to a variable, and the variable."""
+    """The module, every object on the path to a variable, and the variable."""
     found = [module]
     for name in path:
         has = isinstance(name, str) and hasattr(found[-1], name)

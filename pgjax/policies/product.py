@@ -1,6 +1,6 @@
-"""Products: several independent choices at once, given the observation.
+"""Products: policies and distributions of several choices, independent given the observation.
 
-log π(a|s) = Σ_k log π_k(a_k|s), and H(π) = Σ_k H(π_k).
+log π(a|s) = Σ_k log π_k(a_k|s), and H(π) = Σ_k H(π_k), over the choices (factors) k.
 
 Parameters, outputs, actions and masks of a product are pytrees of one structure; its functions
 raise a ValueError if one is structured otherwise. A mask is None for a factor that has none.
@@ -29,9 +29,9 @@ def multi_discrete_policy(
     *,
     num_actions: Sequence[int],
 ) -> Policy:
-    """Several independent softmax choices at once, as a vector of integers.
+    """A Policy of several independent softmax choices; an action is a vector of integers.
 
-    π(a|s) = Π_d exp(l_{d,a_d}) / Σ_b exp(l_{d,b}).
+    π(a|s) = Π_d exp(l_{d,a_d}) / Σ_b exp(l_{d,b}), with the logits l_d of choice d.
 
     Args:
         init: (key, observation) -> params.
@@ -43,7 +43,8 @@ def multi_discrete_policy(
         A Policy over actions [D], int32. An action mask is laid out as the logits are.
 
     Raises:
-        ValueError: if `num_actions` is empty, or a size is below one.
+        TypeError: if `num_actions` is not a sequence of integers.
+        ValueError: if it is empty, or a size is below one.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -83,7 +84,7 @@ def multi_discrete(num_actions: Sequence[int]) -> Distribution:
 
 
 def factored_policy(policies: PyTree[Policy]) -> Policy:
-    """Independent policies at once, such as a discrete choice beside a Gaussian vector.
+    """One Policy from several independent ones, such as a softmax beside a Gaussian.
 
     Each sees the same observation and has its own parameters. If factors share a network, use a
     `product` of distributions in `distribution_policy` instead.
@@ -120,7 +121,7 @@ def factored_policy(policies: PyTree[Policy]) -> Policy:
 
 
 def product(distributions: PyTree[Distribution]) -> Distribution:
-    """Independent distributions at once, for a network with a head for each.
+    """One Distribution from several independent ones, for a network with a head for each.
 
     Args:
         distributions: a dict, tuple or other pytree of Distributions.

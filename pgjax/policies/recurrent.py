@@ -1,4 +1,4 @@
-"""Recurrent policies: a memory, carried along the episode, between observations and actions."""
+"""Recurrent policies: policies with a memory that is carried along the episode."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,11 +21,10 @@ def recurrent_policy(
 ) -> RecurrentPolicy:
     """A policy with a memory, from a function that updates the memory and returns an output.
 
-    (m_{t+1}, o_t) = step(θ, m_t, s_t), and π(a_t|s_0, ..., s_t) is the distribution of o_t.
+    (m_{t+1}, o_t) = step(θ, m_t, s_t), and π(a_t|s_0, ..., s_t) is the distribution given o_t.
 
-    The memory has seen s_t before a_t is drawn, but not a_t, nor the reward: if a policy should
-    remember those, the environment must show them in the next observation. It does not see the
-    action mask either.
+    The memory has seen s_t before a_t is drawn, but not a_t, nor the reward, nor the action mask.
+    If a policy should remember those, the environment must show them in the next observation.
 
     Args:
         init: (key, observation) -> params.
@@ -100,6 +99,9 @@ def _entropy(params: Params, before: Any, observation: Observation, **settings: 
 
 def as_recurrent(policy: Policy) -> RecurrentPolicy:
     """A policy without memory as a RecurrentPolicy with the memory () and the same parameters.
+
+    Raises:
+        TypeError: if `policy` has a memory already, or is no policy.
 
     Example:
         >>> import jax.numpy as jnp, pgjax

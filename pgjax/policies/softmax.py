@@ -34,9 +34,9 @@ def softmax_policy(
         A Policy over actions 0..A−1, which honours the action mask [A] of a MaskedObservation.
 
     Raises:
-        ValueError: by its functions, if an action is known to be outside 0..A−1, or illegal, or a
-            state to have no legal action. If these are traced, log π is NaN, −inf and NaN, and all
-            three are errors under `pgjax.checked`.
+        ValueError: by its functions, if an action is outside 0..A−1, or illegal, or the state has
+            no legal action. In traced code log π is NaN, −inf and NaN in these three cases, and
+            all are errors under `pgjax.checked`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -57,6 +57,10 @@ def tabular_softmax(num_states: int, num_actions: int) -> Policy:
 
     Returns:
         A Policy; `init` returns the uniform policy (zeros).
+
+    Raises:
+        ValueError: if a size is below one; by its functions, if params are not [S, A] or the
+            observation not [S].
 
     References:
         Sutton & Barto (2018), eq. 13.2 with one feature a state and action.
@@ -87,7 +91,8 @@ def _table_logits(params: Params, observation: Observation, *, shape: tuple[int,
 
 
 traced_once = partial(jax.jit, inline=True)
-"""Written out where it is called: a call that stays one costs rollouts a tenth of their speed."""
+"""`jax.jit` that writes the function out where it is called: a call inside the program would cost
+rollouts a tenth of their speed."""
 
 
 def _sample(logits: Array, key: Array) -> tuple[Array, Array]:
@@ -128,12 +133,12 @@ SOFTMAX = Distribution(_sample, _log_prob, _entropy, _masked)
 
 
 def softmax_size(policy: Policy, params: Params, observation: Observation) -> int | None:
-    """How many actions a softmax policy has, from shapes alone; None of another policy.
+    """The number of actions of a softmax policy, from shapes alone; None for another policy.
 
     Args:
         policy: of any kind.
         params: its parameters, or their shapes.
-        observation: one, or its shape.
+        observation: one observation, or its shapes.
     """
     settings = getattr(policy.log_prob, "settings", {})
     if settings.get("distribution") != SOFTMAX:
@@ -149,7 +154,7 @@ def check_one_array(logits: Any) -> None:
     if isinstance(logits, tuple | list | dict):
         raise TypeError(
             f"a policy's logits must be one array, got a {type(logits).__name__} of {len(logits)}; "
-            "if a module returns (logits, value), pgjax.agents.shared(module) is policy and critic"
+            "for a module that returns (logits, value) use pgjax.agents.shared(module)"
         )
 
 
@@ -173,13 +178,14 @@ def _log_probabilities(logits: Array) -> Array:
 
 
 FEW_ACTIONS = 16
-"""Up to here a sum over the actions is written out, one addition an action. vmap makes each a
-vector operation over the batch; a reduction along so short an axis is a loop for every row."""
+"""Up to this many actions, a sum over them is written out, one addition an action. `vmap` makes
+each addition a vector operation over the batch; a reduction along so short an axis would be a loop
+for every row."""
 
 
 @traced_once
 def _draw(key: Array, values: Array) -> Array:
-    """An action from its log-probabilities; one with probability zero never."""
+    """An action drawn from log-probabilities [A]; one with probability zero is never drawn."""
     if values.shape[0] > FEW_ACTIONS:
         return jax.random.categorical(key, values)
     # Inversion takes one random number, where the largest of A perturbed values takes A.

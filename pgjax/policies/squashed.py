@@ -1,8 +1,10 @@
 """Squashed Gaussian policies: real vectors strictly between bounds, a = mid + half · tanh(u).
 
-Everything is computed from the distances a − low and high − a. Near a bound one of them is small
-and exact, where tanh(u), so close to one, has lost its digits:
+Here u is Gaussian, mid = (low + high) / 2 and half = (high − low) / 2. Everything is computed from
+the distances a − low and high − a:
 u = ½ log((a − low) / (high − a)),  da/du = 2 (a − low)(high − a) / (high − low).
+Near a bound one of the distances is small and exact, while tanh(u), close to one, has lost its
+digits.
 """
 
 import math
@@ -31,8 +33,8 @@ from pgjax.types import Observation, Params, Policy, check_function
 Bound = float | Sequence[float] | Float[np.ndarray, "..."] | Float[Array, "..."]
 
 NODES, REACH = 33, 6.5
-"""Of the entropy's quadrature: equally spaced, in units of σ. On an analytic function under a
-Gaussian weight they are as exact as twice as many Gauss–Hermite nodes."""
+"""The entropy's quadrature has 33 equally spaced nodes, up to 6.5 σ on each side of μ. For an
+analytic function under a Gaussian weight they are as exact as twice as many Gauss–Hermite nodes."""
 
 
 def squashed_gaussian_policy(
@@ -42,13 +44,13 @@ def squashed_gaussian_policy(
     low: Bound,
     high: Bound,
 ) -> Policy:
-    """A Gaussian squashed by tanh and scaled to bounds, a = mid + half · tanh(u), u ~ N(μ, σ²).
+    """A Policy whose Gaussian u ~ N(μ, σ²) is squashed to bounds, a = mid + half · tanh(u).
 
     log π(a|s) = Σ_d (log N(u_d; μ_d, σ_d²) − log half_d − log(1 − tanh² u_d)),
     log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u)).
 
-    `sample` is reparameterised: action and log-probability can be differentiated, also where tanh
-    is flat.
+    With mid = (low + high) / 2 and half = (high − low) / 2. `sample` is reparameterised: action and
+    log-probability can be differentiated, also where tanh is flat.
 
     Args:
         init: (key, observation) -> params.
@@ -62,15 +64,16 @@ def squashed_gaussian_policy(
     Raises:
         ValueError: if the bounds are not finite or not in order; by its functions, if a known
             action lies beyond them, or for the reasons of `gaussian_policy`.
+        TypeError: if the bounds are traced; by its functions, for the reasons of `gaussian_policy`.
 
     Bias: log-probabilities are exact, to rounding, for the action as it is stored. An action that
-        would round onto a bound is the last number before it (|u| ≈ 8 in float32): if a policy puts
-        much of its probability beyond that number, its score is biased, because all these actions
-        are stored as one. Beyond the bounds log π is −inf, and an error under `pgjax.checked`; on a
-        bound it is finite: the distance to the bound is taken as the distance of the last number
-        before the other bound, because numbers next to zero lie far closer. The entropy is a
-        quadrature with absolute error below 1e-9 for each coordinate with σ ≤ 1, 1e-5 for σ ≤ 2,
-        1e-3 for σ ≤ 3.
+        would round onto a bound is stored as the last number before it (|u| ≈ 8 in float32). If a
+        policy puts much of its probability beyond that number, its score is biased, because all
+        these actions are stored as one. Beyond the bounds log π is −inf, and an error under
+        `pgjax.checked`. On a bound log π is finite. There the distance to the bound is taken as the
+        larger of the two bounds' distances to the next number inside, because numbers next to zero
+        lie far closer. The entropy is a quadrature with absolute error below 1e-9 for each
+        coordinate with σ ≤ 1, 1e-5 for σ ≤ 2, 1e-3 for σ ≤ 3.
 
     References:
         Haarnoja et al., Soft Actor-Critic (2018), appendix C; here with the bounds' scale. For the
@@ -198,7 +201,7 @@ def _checked_limits(low: Bound, high: Bound) -> _Limits:
         )
     if below.ndim > 1 or above.ndim > 1 or not np.all(below < above):
         raise ValueError(
-            f"low must lie below high, numbers or vectors [D] both, got {low} and {high}"
+            f"low must lie below high, each a number or a vector [D], got {low} and {high}"
         )
     return _Limits(*(tuple(x.tolist()) if x.ndim else float(x) for x in (below, above)))
 

@@ -1,4 +1,4 @@
-"""Rollouts: environments into batches of episodes or windows, and into gradients.
+"""Rollouts: batches of episodes or windows from environments, and gradients without a batch.
 
 What holds for all functions stands here. `environment` is an Environment, a TabularMDP, or a gymnax
 environment with its default parameters. N is the number of trajectories or streams, and T the

@@ -48,25 +48,24 @@ def rollout(
 
     An episode ends where the environment terminates it or its own time limit truncates it; the
     sampler's last step truncates every episode that still runs. After its end the mask is false,
-    the environment is frozen and the reward is zero. Compiled once for each policy, environment and
-    pair of sizes; the environment's parameters may change.
+    the environment is frozen and the reward is zero.
 
     Actions are handed on as sampled: integers as int32, real vectors in the shape of the
     environment's Box, and not clipped to its bounds. Clipping is left to the environment (brax and
     gymnax's Pendulum clip, others take any number) or to a squashed policy.
 
     Args:
-        policy: acts. The memory of a RecurrentPolicy is carried along each episode. If the
-            environment has an action mask, the policy sees a MaskedObservation, and so does the
-            batch.
-        params: of the policy.
+        policy: the policy that acts. The memory of a RecurrentPolicy is carried along each episode.
+            If the environment has an action mask, the policy sees MaskedObservations, and the batch
+            holds them.
+        params: the policy's parameters.
         environment: an Environment from `pgjax.environments`, a TabularMDP, or a gymnax environment
             with its default parameters (`from_gymnax.adapt` takes others).
         key: from `jax.random.key`, of any implementation, or a raw uint32 key.
         num_trajectories: N.
         num_steps: T.
-        mesh: spreads the trajectories over its devices, of one host or of many; the same key gives
-            the same trajectories on any number of them. None runs on the default device.
+        mesh: the devices, of one host or of many, over which the trajectories are spread; the same
+            key gives the same trajectories on any number of them. None is the default device.
 
     Returns:
         A batch [N, T] with final observations, without values. Rewards are floating; everything is
@@ -128,13 +127,13 @@ def episodes(
 ) -> Trajectory:
     """A batch [N, T] with one episode for each row of keys; trajectory i depends on row i alone.
 
-    All N advance together, time outermost, a chunk of steps at a time. Random numbers of a chunk
-    are drawn before it, and no chunk follows when every episode has ended.
+    All N advance together, a chunk of steps at a time. The random numbers of a chunk are drawn
+    before it. Once every episode has ended, no further chunk is run.
 
     Args:
-        policy: acts.
+        policy: the policy that acts.
         num_steps: T.
-        whole: parameters of the policy, and the environment.
+        whole: the policy's parameters, and the environment.
         keys: [N, 3] from `episode_keys`.
     """
     params, environment = jax.lax.stop_gradient(whole)
@@ -192,7 +191,7 @@ def _until_all_ended(
 ) -> tuple[Episode, dict]:
     """Chunks of steps, recorded as [N, T, ...], until time T or until no episode is alive.
 
-    Each chunk is transposed while it is in cache, where all of [T, N] would not be.
+    Each chunk is transposed while it is in cache; all of [T, N] would not fit there.
     """
     # Long enough to be worth its overhead, short enough to stop soon after the last episode; a
     # divisor of T needs no padding.

@@ -57,11 +57,12 @@ def fold(
     Args:
         environment: to step.
         act: (key, observation) -> (action, note).
-        keys: of the start, of the actions, of the steps; time is folded into the last two.
+        keys: three keys, for the start, the actions and the steps; time is folded into the last
+            two.
         num_steps: T; the last step truncates an episode that still runs.
         visit: (total, time, step) -> (total, output). It is called after the end too, where the
             step's note is arbitrary and its reward zero.
-        total: at the start; within `shard_map` it varies as `act` does.
+        total: the initial total; within `shard_map` it varies over the devices as `act` does.
 
     Returns:
         The total, the outputs stacked along time, and the observation after the last step.
@@ -96,8 +97,8 @@ def seeded_return(
 ) -> Return:
     """The discounted return of one episode as a function of parameters and a key, R(θ, key).
 
-    For a fixed key it is a deterministic function of θ, for finite differences, pathwise gradients
-    and searches in parameter space.
+    For a fixed key it is a deterministic function of θ. Uses are finite differences, pathwise
+    gradients and searches in parameter space.
 
     Args:
         policy: a Policy, or a function (params, key, observation) -> action.
@@ -148,7 +149,7 @@ def seeded_return(
 def sampler(
     policy: Policy | Callable[[Params, Key[Array, ""], Observation], Any],
 ) -> Callable[[Params, Key[Array, ""], Observation], Any]:
-    """(params, key, observation) -> action, of a Policy or of such a function.
+    """The function (params, key, observation) -> action of a Policy, or the function given.
 
     Raises:
         TypeError: if the policy has a memory, which a fold does not carry.
@@ -163,8 +164,8 @@ def sampler(
         check_function("policy", policy, signature)
         if returned_by(policy) is Policy:
             raise TypeError(
-                f"policy must be a function {signature}, got {describe(policy)}, which makes one; "
-                "call it"
+                f"policy must be a function {signature}, got {describe(policy)}, which returns a "
+                "Policy; call it"
             )
     if isinstance(policy, Policy):
         return lambda params, key, observation: policy.sample(params, key, observation)[0]

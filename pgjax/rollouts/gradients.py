@@ -1,10 +1,10 @@
 """Gradients of fresh episodes without storing the batch: sample, weigh, sample again.
 
 Weights may couple all trajectories, but they read little of them: rewards and flags, as a rule. So
-a batch too large to keep is sampled twice. The first pass keeps only what the weights read, and
-gives each step its score weight. The second pass samples the observations again, one micro-batch
-after another, and adds the weighted score of each. One compiled loop body does both, so that the
-second pass equals the first to the last bit.
+a batch too large to keep is sampled twice, one micro-batch after another. The first pass keeps only
+what the weights read; from this each step gets its score weight. The second pass samples the same
+episodes again, and adds their weighted scores. One compiled loop body does both, so that the second
+pass equals the first to the last bit.
 """
 
 from collections.abc import Callable
@@ -37,11 +37,12 @@ from pgjax.rollouts.episodes import episode_keys, episodes
 from pgjax.types import Estimator, KeyLike, Params, Policy, RecurrentPolicy, Trajectory
 
 CPU_BYTES, ACCELERATOR_BYTES = 2**26, 2**31
-"""Observations, actions and per-trajectory gradients held at once, on each device."""
+"""The bytes that observations, actions and per-trajectory gradients may take on each device."""
 
 LARGEST_MESSAGE = 2**24
-"""Bytes of a gradient that is summed over devices as one array. Gloo sends each array by itself,
-and a small one takes the time of its latency; a large one is not worth the copy."""
+"""A gradient of at most this many bytes is joined into one array to be summed over devices. Gloo
+sends each array by itself, and a small one takes the time of its latency; a large one is not worth
+the copy."""
 
 Total: TypeAlias = Any
 Sizes: TypeAlias = tuple[int, int, int | None]
@@ -62,21 +63,21 @@ def sampled_gradient(
 ) -> PyTree[Float[Array, "..."]]:
     """The estimate of ∇J from fresh episodes: `gradient` of `rollout`, in bounded memory.
 
-    The result is that of the two, to rounding, for any estimator, any micro-batch size and any
-    number of devices: weights see the whole batch. If a micro-batch is the whole batch, nothing is
-    sampled twice.
+    To rounding, the result is that of these two functions, for any estimator, any micro-batch size
+    and any number of devices: weights see the whole batch. If a micro-batch is the whole batch,
+    nothing is sampled twice.
 
     Args:
         estimator: weights and term.
-        policy: acts, and is differentiated.
+        policy: the policy that acts, and is differentiated.
         params: pytree of floating arrays.
         environment: as for `rollout`.
         key: from `jax.random.key`.
         num_trajectories: N.
         num_steps: T.
-        micro_batch_size: trajectories whose observations are held at once on each device; None
-            holds 64 MiB of them on a CPU, 2 GiB on an accelerator.
-        mesh: spreads the trajectories over its devices, with one reduction at the end.
+        micro_batch_size: the number of trajectories whose observations are held at once on each
+            device; None holds 64 MiB of them on a CPU, 2 GiB on an accelerator.
+        mesh: the devices over which the trajectories are spread, with one reduction at the end.
 
     Returns:
         A pytree like params, to ascend.
@@ -118,7 +119,7 @@ def sampled_moments(
 ) -> RunningMoments:
     """Mean and variance of N fresh per-trajectory gradients, without holding them all.
 
-    The mean is `sampled_gradient`, whose arguments and errors these are, except that a micro-batch
+    The mean is `sampled_gradient`. Arguments and errors are the same, except that a micro-batch
     also holds a gradient for each trajectory. `diagnostics.standard_error` says how far to trust
     the mean.
 
@@ -156,7 +157,7 @@ class _Statistic(NamedTuple):
     """A statistic of the trajectories' gradients, accumulated over micro-batches and devices.
 
     Attributes:
-        zero: params -> the value of no trajectory.
+        zero: params -> the total before any trajectory.
         add: (policy, total, params, batch, score_weight, counts) -> total, where the bool `counts`
             [n] is false for repeated trajectories.
         join: totals of all devices, stacked -> total.
@@ -299,7 +300,7 @@ def _sweep(
     whole: Any,
     rows: tuple[Array, Array],
 ) -> tuple[list[Array], Total]:
-    """What the weights read of a device's micro-batches, and the total if `is_second` is true."""
+    """The leaves that the weights read of a device's rows, and the total if `is_second` is true."""
     (params, environment), is_second = whole
 
     def micro_batch(total: Total, rows: Any, counts: Array) -> tuple[Total, list[Array]]:

@@ -25,9 +25,9 @@ class Episode(NamedTuple):
     """An episode in progress.
 
     Attributes:
-        observation: that the policy sees next.
-        state: of the environment.
-        memory: of the policy; () if it has none.
+        observation: the observation that the policy sees next.
+        state: the environment's state.
+        memory: the policy's memory; () if it has none.
         alive: whether the episode continues.
     """
 
@@ -41,10 +41,10 @@ class Taken(NamedTuple):
     """One step that was taken.
 
     Attributes:
-        observation: that the policy saw.
-        action: as it is recorded.
-        note: returned by `act` with the action, such as its log-probability.
-        reward: after the action; zero after the episode's end.
+        observation: the observation that the policy saw.
+        action: the action, as it is recorded.
+        note: what `act` returned with the action, such as its log-probability.
+        reward: the reward after the action; zero after the episode's end.
         terminated: whether the step entered a terminal state.
         truncated: whether a time limit or the sampler cut the episode after the step.
         alive: whether the step belongs to the episode; false after its end.
@@ -72,8 +72,8 @@ def step(
 
     Args:
         environment: to step.
-        act: chooses the action.
-        keys: of the action and of the environment's step.
+        act: the function that chooses the action.
+        keys: the keys of the action and of the environment's step.
         now: the episode before the step.
 
     Returns:
@@ -100,7 +100,8 @@ def freeze(now: Episode, after: Episode, taken: Taken, is_last: Array) -> tuple[
         is_last: whether it is the sampler's last step, which truncates.
 
     Returns:
-        The episode after the step, and the step, both as they count.
+        The episode after the step, unchanged if it had ended before, and the step, with no reward
+        and no flags in that case.
     """
     terminated = taken.terminated & now.alive
     truncated = (taken.truncated | is_last) & now.alive
@@ -129,8 +130,8 @@ def check_number_of_actions(
 ) -> None:
     """Raise a TypeError if a softmax policy has more actions than the environment.
 
-    Most environments take an action beyond their last one for the last, so that it would act as
-    another than it is recorded. Fewer actions are a policy's own choice.
+    Most environments would take their last action in place of such an action, while the batch
+    records the action itself. A policy may have fewer actions than the environment.
     """
     space = environment.action_space
     if not isinstance(policy, Policy) or not isinstance(space, Discrete):
@@ -153,8 +154,8 @@ def chunk_length(num_steps: int, lengths: range, default: int | None = None) -> 
 
     Args:
         num_steps: T.
-        lengths: of chunks that are worth their overhead.
-        default: if none divides T; T itself if None.
+        lengths: the lengths of chunks that are worth their overhead.
+        default: the length if none of these divides T; T itself if None.
     """
     if num_steps < lengths.stop:
         return num_steps

@@ -2,8 +2,8 @@
 
 A rollout returns whole episodes, and waits for the longest. A stream is cut where the sampler
 stops, and the next window continues there. Several episodes can stand in one row; `time` is the age
-of each step's episode. The observation after a step is kept in the step's own episode, so that a
-critic is never evaluated at the start of another one.
+of each step's episode. The observation after a step is always that of the step's own episode, so
+that a critic is never evaluated at the start of another one.
 """
 
 from collections.abc import Callable
@@ -55,11 +55,11 @@ class Running(NamedTuple):
     """The episode in progress of one row; a batch has a leading N.
 
     Attributes:
-        state: of the environment.
-        observation: [...] that the policy sees next.
+        state: the environment's state.
+        observation: [...] the observation that the policy sees next.
         time: the number of steps of the episode so far.
         total: its undiscounted reward so far.
-        memory: of the policy, before that observation; () if it has none.
+        memory: the policy's memory before that observation; () if it has none.
     """
 
     state: Any
@@ -75,7 +75,7 @@ class Stream(NamedTuple):
     Attributes:
         running: [N] the episodes in progress.
         clock: the number of steps that each row has taken; with the keys it decides all draws.
-        keys: [N, 3] of each row's starts, actions and environment's steps.
+        keys: [N, 3] the keys of each row's starts, actions and environment's steps.
     """
 
     running: Running
@@ -89,10 +89,11 @@ class Window(NamedTuple):
     Attributes:
         batch: [N, T], without values; no step is masked. `truncated` is true where the task's own
             limit cut the episode, and at the window's last step.
-        next_observation: [N, T, ...] after each step in its own episode: never a reset observation.
-        ended: [N, T] true at the last step of an episode, which the window's own cut is not.
-        total: [N, T] the undiscounted reward of the step's episode up to this step.
-        memory: [N, ...] of the policy before each row's first step; () if it has none.
+        next_observation: [N, T, ...] the observation after each step, in the step's own episode:
+            never a reset observation.
+        ended: [N, T] true at the last step of an episode. The window's own cut does not end one.
+        total: [N, T] the undiscounted reward of the step's episode up to and with this step.
+        memory: [N, ...] the policy's memory before each row's first step; () if it has none.
     """
 
     batch: Trajectory
@@ -103,13 +104,13 @@ class Window(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """Statistics of the episodes that ended in a window; NaN if too few ended.
+    """Statistics of the episodes that ended in a window.
 
     Attributes:
-        number: of episodes.
-        mean_return: their mean undiscounted return.
-        standard_error: of that mean.
-        mean_length: steps an episode.
+        number: the number of episodes.
+        mean_return: their mean undiscounted return; NaN if there is none.
+        standard_error: the standard error of that mean; NaN for fewer than two episodes.
+        mean_length: the mean number of their steps; NaN if there is none.
     """
 
     number: Int[Array, ""]
@@ -125,7 +126,7 @@ def start(
 
     Args:
         environment: as for `pgjax.rollout`.
-        key: from `jax.random.key`; it decides all that the streams will ever draw.
+        key: from `jax.random.key`; it decides every later draw of the streams.
         num_environments: N.
         memory: `policy.memory(params)` of a RecurrentPolicy; () without a memory.
 
@@ -158,9 +159,9 @@ def window(
     window of both lengths; only the flag of the cut between them differs.
 
     Args:
-        policy: acts. A RecurrentPolicy's memory is carried from window to window, and is the
-            initial one at each new episode; the stream must have been started with it.
-        params: of the policy.
+        policy: the policy that acts. A RecurrentPolicy's memory is carried from window to window,
+            and starts anew at each new episode. Give its initial memory to `start`.
+        params: the policy's parameters.
         environment: the one that the stream was started with.
         stream: from `start`, or from the last window.
         num_steps: T.
@@ -172,8 +173,8 @@ def window(
         TypeError: if `policy` is not a policy.
         ValueError: if the stream's memory is not like the policy's.
 
-    Bias: exact draws from the chain of episodes and starts. A window holds each step of an episode
-        equally often in the long run, but the episodes that *end* in it are mostly the short ones:
+    Bias: exact draws from the chain of episodes and starts. In the long run windows hold each step
+        of an episode equally often. But the episodes that *end* in a window are mostly short ones:
         their mean return is not an unbiased estimate of J.
 
     References:
@@ -205,14 +206,19 @@ def with_values(window: Window, value: Callable[[Observation], Array]) -> Trajec
         value: one observation -> V(s), a scalar in units of return. Bind its parameters first.
 
     Returns:
-        The batch with `value` and `next_value`, constants under differentiation. Within an episode
-        `next_value` is the value of the next step, where a limit or the window cut it the value of
-        the observation after the step, and where it terminated zero.
+        The batch with `value` [N, T] and `next_value` [N, T], constants under differentiation.
+        Within an episode `next_value` is the value of the next step. Where a limit or the window
+        cut the episode, it is the value of the observation after the step. Where the episode
+        terminated, it is zero.
 
-    Bias: the critic's.
+    Raises:
+        TypeError: if `window` is not a Window, or `value` is not a function.
+
+    Bias: the critic's error, wherever an estimator bootstraps from these values.
 
     References:
-        Schulman et al., High-Dimensional Continuous Control (2016), for their use.
+        Schulman et al., High-Dimensional Continuous Control (2016), for advantages from such
+        values.
     """
     check_kind("window", window, Window, "windows.window gives one")
     check_function("value", value, "observation -> scalar")
@@ -228,7 +234,7 @@ def with_values(window: Window, value: Callable[[Observation], Array]) -> Trajec
             [values[:, 1:], jax.vmap(value)(batch.final_observation)[:, None]], 1
         )
 
-    # Within an episode, what follows is the next step's observation, whose value is known.
+    # Within an episode the observation after a step is that of the next step: its value is known.
     cut_inside = jnp.any((batch.truncated & ~batch.terminated)[:, :-1])
     next_value = jax.lax.cond(cut_inside, of_all, of_the_last)
     next_value = jnp.where(batch.terminated, 0, next_value)
@@ -305,8 +311,8 @@ def _window(
     def all_rows(running: Running, draws: list[Array]) -> tuple[Running, dict[str, Any]]:
         return jax.vmap(advance)(draws, running)
 
-    # What the steps draw, new starts included, depends on keys alone: it is drawn for a chunk of
-    # steps at once, where inside the loop it would be a few numbers at a time.
+    # The random numbers of the steps and of new starts depend on keys alone. They are drawn for a
+    # chunk of steps at once; inside the loop they would be drawn a few at a time.
     def chunk(running: Running, times: Array) -> tuple[Running, dict[str, Any]]:
         return jax.lax.scan(all_rows, running, jax.vmap(draw_at)(times))
 

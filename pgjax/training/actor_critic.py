@@ -1,8 +1,8 @@
 """Actor-critic training on windows: A2C and PPO, as two compositions of one update.
 
 An update samples a window, evaluates the critic once, fixes every step's advantage and value
-target, and goes through the rows in minibatches. A2C is the score term and one step; PPO the
-clipped ratio and many steps. Both leave out γ^t, as is usual in practice: if γ < 1, their direction
+target, and goes through the rows in minibatches. A2C takes one step on the score term, PPO many
+steps on the clipped ratio. Both leave out γ^t, as is usual in practice: if γ < 1, their direction
 is not the gradient of any objective.
 
 Rewards are divided by their unit, the root mean square of all returns so far. A critic whose
@@ -44,9 +44,14 @@ def clipped_adam(
     """Adam at a rate that falls linearly to zero, on gradients of a bounded norm.
 
     Args:
-        learning_rate: at the start.
-        num_gradient_steps: until the rate is zero: updates × epochs × minibatches.
-        max_gradient_norm: for all parameters together; a longer gradient is shortened to it.
+        learning_rate: the rate at the start.
+        num_gradient_steps: the number of steps until the rate is zero: updates × epochs ×
+            minibatches.
+        max_gradient_norm: the bound on the norm of all gradients together; a longer gradient is
+            shortened to it.
+
+    Raises:
+        ValueError: if an argument is not above zero.
 
     References:
         Kingma & Ba, Adam (2015), with the ε of 1e-5 that PPO's first implementation had; Huang et
@@ -130,8 +135,8 @@ def ppo(
     Arguments, result and errors are those of `a2c`.
 
     Bias: biased for ∇J for the same reasons as `a2c`, and by the clip. The advantages of each
-        minibatch are also standardized with their own mean and deviation; in the limit of large
-        minibatches that only rescales the gradient.
+        minibatch are also standardized with their own mean and deviation. In the limit of large
+        minibatches that only rescales the gradient wherever no ratio is clipped.
 
     References:
         Schulman et al., Proximal Policy Optimization Algorithms (2017), eq. 9; advantages

@@ -38,12 +38,13 @@ class Metrics(NamedTuple):
         gradient_norm: the Euclidean norm of the whole estimate of ∇J.
         entropy: H(π(·|s)) in nats, the mean over the steps of the batch.
         steps: of the environment in the update.
-        policy_loss: minus the objective without its other terms; windows only, as those below.
-        value_loss: the critic's mean squared error, halved.
+        policy_loss: minus the mean of the policy's term; on windows only.
+        value_loss: the critic's mean squared error, halved; on windows only.
         explained_variance: 1 − Var(target − V(s)) / Var(target) before the update: 1 is a perfect
-            critic, and 0 or less one that explains nothing.
-        approximate_kl: KL(policy that acted ‖ new policy), estimated, in nats per step.
-        clip_fraction: the share of steps whose ratio lies outside 1 ± ε.
+            critic, and 0 or less one that explains nothing; on windows only.
+        approximate_kl: KL(policy that acted ‖ new policy), estimated, in nats per step; on windows,
+            and by TRPO.
+        clip_fraction: the share of steps whose ratio lies outside 1 ± ε; on windows only.
         learning_rate: of the update's last step, if the optimizer states one.
         gradient_signal: an estimate of ‖E ĝ‖², where it was measured; noise may make it negative.
         gradient_noise: an estimate of tr Cov ĝ, where it was measured.
@@ -192,9 +193,9 @@ def advance(run: Training, state: Any, index: int) -> tuple[Any, Metrics]:
     The gradient's signal and noise are measured in the first of every `MEASURED` updates.
 
     Args:
-        run: whose step is taken.
-        state: before the update.
-        index: of the update, from 1, for the message.
+        run: the training run.
+        state: its state before the update.
+        index: the number of the update, from 1.
 
     Returns:
         The state after it, and its metrics as floats.

@@ -226,7 +226,7 @@ def reinforce_parts(
     Args:
         environment: an environment, or its name.
         settings: these name the baseline of the default estimator.
-        policy: acts.
+        policy: the policy that acts.
         estimator: weights and term.
 
     Returns:

@@ -80,7 +80,7 @@ def update_by_weights(
     batch: Trajectory,
     score_weight: Float[Array, "N T"],
 ) -> tuple[Params, optax.OptState, Metrics]:
-    """`update` from given score weights c_it, by which ĝ = Σ_it c_it ∇log π(a_it|s_it)."""
+    """`update` by the gradient of given score weights c_it, ĝ = Σ_it c_it ∇log π(a_it|s_it)."""
     gradient, entropy = weighted_score_and_sum(policy, params, batch, score_weight, policy.entropy)
     metrics = metrics_of(batch, gradient, entropy)
     params, optimizer_state = ascend(
@@ -100,8 +100,7 @@ def ascend(
     """One step of gradient ascent.
 
     Args:
-        optimizer: from optax. It descends, so it is given −ĝ, and minus the objective: the only
-            minus signs in pgjax.
+        optimizer: from optax. It descends, so it is given −ĝ and minus the objective.
         params: before the step.
         optimizer_state: before the step.
         gradient: ĝ, a pytree like params.
@@ -154,10 +153,10 @@ class Scheduled(optax.GradientTransformationExtraArgs):
 def with_schedule(
     optimizer: optax.GradientTransformation, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    """The same optimizer, which states the learning rate that it takes from a schedule.
+    """The same optimizer as a `Scheduled` record, whose learning rate can be read.
 
     Args:
-        optimizer: one of whose parts scales by this schedule.
+        optimizer: an optimizer that scales its steps by this schedule.
         schedule: number of steps so far -> learning rate.
     """
     scheduled = Scheduled(optimizer.init, optax.with_extra_args_support(optimizer).update)

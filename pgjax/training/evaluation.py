@@ -26,7 +26,7 @@ def evaluate(
     """Undiscounted returns of fresh episodes under the stochastic policy, R_i = Σ_t r_it.
 
     Args:
-        policy: acts, by sampling.
+        policy: the policy that acts, by sampling.
         params: of the policy.
         environment: as for `rollout`.
         key: from `jax.random.key`; use another key than for the training.

@@ -104,7 +104,7 @@ class Step(NamedTuple):
         entropy: H(π(·|s)) in nats, the mean over the rows.
         policy_loss: minus the mean of the term.
         value_loss: the mean of (V(s) − target)² / 2.
-        approximate_kl: KL(μ ‖ π) of μ, which acted: the mean of ρ − 1 − log ρ, in nats.
+        approximate_kl: an estimate of KL(μ ‖ π) in nats, where μ acted: the mean of ρ − 1 − log ρ.
         clip_fraction: the share of rows whose ratio ρ lies outside 1 ± ε.
     """
 
@@ -145,7 +145,7 @@ def objective_and_gradient(
     Returns:
         The objective, its statistics, and the gradient, a pytree like params.
 
-    Bias: none beside `objective`'s own gradient, which it equals to rounding.
+    Bias: none; the gradient is that of `objective`, to rounding.
     """
     aim = partial(objective, agent, term, settings)
     R = rows.log_prob.size

@@ -41,7 +41,7 @@ from pgjax.training.on_episodes import EpisodesState, first_state, params_of
 from pgjax.types import Estimator, Params, Policy, RecurrentPolicy, Trajectory
 
 HALVINGS = 10
-"""Steps that TRPO's line search tries, each half as long as the one before."""
+"""The number of steps that TRPO's line search tries, each half as long as the one before."""
 
 
 def natural_policy_gradient(
@@ -99,9 +99,10 @@ def trpo(
 ) -> Algorithm:
     """Trust region policy optimization: the longest natural step within a divergence of δ.
 
-    The step of length √(2δ/gᵀF̂⁻¹g) is halved until the mean KL(π_old ‖ π_new) of the batch's steps
-    is at most δ and the importance-weighted objective rises. If none of ten steps is accepted,
-    the policy stays as it is.
+    The natural gradient x is scaled by √(2δL/gᵀx), with L the mean length of the batch's episodes,
+    because F̂ sums over an episode's steps. This step is halved until the mean KL(π_old ‖ π_new) of
+    the batch's steps is at most δ and the importance-weighted objective rises. If none of ten steps
+    is accepted, the policy stays as it is.
 
     Args:
         environment: as in the module's docstring, like all arguments that are not named here. The

@@ -55,7 +55,7 @@ def train(
     gradient and step are compiled once, as one program. To stop, leave the loop.
 
     Args:
-        policy: acts and is improved.
+        policy: the policy that acts and is improved.
         params: to start from.
         environment: as for `rollout`.
         key: from `jax.random.key`; the same key gives the same parameters, bit by bit.
@@ -138,7 +138,7 @@ def on_episodes(
     """The algorithm of `train`: each update draws fresh episodes, estimates and ascends.
 
     Args:
-        policy: acts and is improved.
+        policy: the policy that acts and is improved.
         environment: that it acts in.
         estimator: weights and term.
         make_optimizer: a record, () -> optimizer, so that a learning rate in it is a leaf.
@@ -185,7 +185,7 @@ def first_state(
     Args:
         key: from `jax.random.key`.
         params: to start from; None draws them.
-        policy: acts and is improved.
+        policy: the policy that acts and is improved.
         environment: for the shape of its observation.
         make_optimizer: a record, () -> optimizer.
     """

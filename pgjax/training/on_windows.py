@@ -107,7 +107,7 @@ def on_windows(
         step=configured(_step, term=term, weigh=weigh, **parts),
         acting=configured(_acting, agent=agent),
         policy=agent.policy,
-        measures=not has_memory,  # a score goes back to the window's start, where a memory stands
+        measures=not has_memory,  # a score would need the memory at the window's start
     )
 
 

@@ -12,23 +12,24 @@ from pgjax.types import describe
 
 
 def tabular_mdp(environment: Any, params: Any = None, *, discount: float) -> TabularMDP:
-    """The environment with its time in the state, so that it needs no horizon.
+    """A gymnax environment as an exact TabularMDP with the time in its state.
 
-    J(θ) = E[Σ_t γ^t r_t], t < limit, is `exact.objective` of a Problem whose horizon is None.
-    States that end the episode, by termination or by truncation, are terminal, one for each final
-    observation.
+    So it needs no horizon: J(θ) = E[Σ_t γ^t r_t], t < limit, is `exact.objective` of a Problem
+    whose horizon is None. States that end the episode, by termination or by truncation, are
+    terminal, one for each final observation.
 
     Args:
         environment: of a class named in `BRIDGED`; any constructor arguments.
         params: its parameters; the default ones if None.
-        discount: γ; an environment has none.
+        discount: γ in [0, 1].
 
     Returns:
         A TabularMDP over every reachable state; `observation` is the environment's, in its dtype.
 
     Raises:
-        ValueError: if the environment has no law, its parameters are not covered by the law, or it
-            has more than `MAX_STATES` states.
+        TypeError: if `environment` is not of gymnax.
+        ValueError: if the environment has no law, its parameters are not covered by the law, it has
+            more than `MAX_STATES` states, or `discount` is outside [0, 1].
 
     Bias: exact, but for the resolution of 2⁻²³ with which the environment draws.
 
@@ -45,15 +46,16 @@ def tabular_mdp(environment: Any, params: Any = None, *, discount: float) -> Tab
 def timeless_mdp(
     environment: Any, params: Any = None, *, discount: float
 ) -> tuple[TabularMDP, int]:
-    """The environment without the time, if its steps do not read it, and the horizon to use.
+    """A gymnax environment as a TabularMDP without the time, and the horizon H to use.
 
-    J(θ) is `exact.objective` of a Problem with that horizon: the same number as from `tabular_mdp`,
-    from a table that is smaller by a factor of the limit. Arguments and errors are those of
+    J(θ) is `exact.objective` of a Problem with the horizon H. It is the same number as from
+    `tabular_mdp`, from a table that is smaller, by up to a factor of the time limit. If the
+    environment's steps read the time, it stays in the state. Arguments and errors are those of
     `tabular_mdp`.
 
     Returns:
-        The TabularMDP, in which the time limit ends nothing, and H: the limit, or the length of the
-        longest episode if every episode ends before it.
+        The TabularMDP, in which the time limit ends no episode, and H: the limit, or the length of
+        the longest episode if every episode ends before it.
 
     Example:
         >>> import gymnax
@@ -69,7 +71,7 @@ def timeless_mdp(
 
 
 def _check(environment: Any, discount: Any) -> None:
-    """Raise if the environment is not of gymnax, or the discount no number in [0, 1]."""
+    """Raise if the environment is not of gymnax, or the discount is not a number in [0, 1]."""
     check_rate("discount", discount)
     if not isinstance(environment, GymnaxEnvironment):
         raise TypeError(

@@ -32,7 +32,7 @@ class Law(NamedTuple):
     """All that is random in an environment class, as finite lists of outcomes.
 
     Attributes:
-        kind: the class itself; a subclass may draw otherwise.
+        kind: the class itself; a subclass may draw differently, and has no law.
         starts: (environment, params) -> every first state, with its observation and probability.
         steps: (environment, params) -> ways to step, each deterministic, with their probabilities.
         forgotten: fields of the state that only keep statistics, or that a step draws afresh.
@@ -56,7 +56,8 @@ def make(name: str) -> tuple[Any, Any]:
         name: one of `BRIDGED`.
 
     Raises:
-        ValueError: if the name is another, with near matches.
+        TypeError: if `name` is not a string.
+        ValueError: if it is not one of `BRIDGED`, with near matches.
     """
     check_kind("name", name, str, f"one of {', '.join(BRIDGED)}")
     if name not in BRIDGED:
@@ -70,7 +71,7 @@ def law_of(environment: Any) -> Law:
     """The law of an environment's class.
 
     Raises:
-        ValueError: if the class has none; a subclass has none, because it may draw otherwise.
+        ValueError: if the class has no law. A subclass has none, because it may draw differently.
     """
     for law in LAWS.values():
         if type(environment) is law.kind:
@@ -96,7 +97,7 @@ def _own_step(environment: Any, params: Any) -> list[tuple[float, Step]]:
 
 
 def _redirected(step: Step, turn: Callable[[Any], Any]) -> Step:
-    """The step under another action than the one that was chosen."""
+    """The step with the action turn(action) in place of the chosen one."""
     return lambda state, action: step(state, turn(action))
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pgjax.training.runs.log import Row
 
 FEWEST = 10
-"""Updates before anything is said."""
+"""The number of updates before any advice is given."""
 
 MANY = 30
-"""Updates within which a critic should explain something, and noise be told from signal."""
+"""The number of updates by which a critic should explain something, and noise be told from
+signal."""
 
 COLLAPSED = 0.02
 """The share of its first entropy below which a policy hardly explores any more."""
@@ -20,7 +21,7 @@ DROWNED = 0.1
 
 
 def advice(rows: Sequence[Row]) -> list[str]:
-    """What stood in the way of learning, one sentence each; none if the log shows no sign of it.
+    """Sentences on what stood in the way of learning; none if the log shows no sign of it.
 
     Args:
         rows: of the log, from the first update on.

@@ -31,7 +31,7 @@ def learning_curve(rows: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
 
 
 def learning_curves(logs: Sequence[Sequence[Mapping[str, Any]]], *, title: str) -> Figure:
-    """The median over several runs, the band from quartile to quartile, and each run, thin.
+    """The median over several runs, the band between the quartiles, and a thin line for each run.
 
     Each run's mean returns are interpolated between its updates, from the first step at which all
     runs have seen the end of an episode to the last step that all have made.

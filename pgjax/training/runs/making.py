@@ -78,9 +78,10 @@ def make(environment: "AnyEnvironment | str", settings: Settings, parts: dict[st
 def settings_or_tuned(
     environment: "AnyEnvironment | str", settings: Settings | None, options: RunOptions
 ) -> Settings:
-    """The settings given; if they are None, those tuned for the environment's name, and says so.
+    """The settings given; if they are None, those tuned for the environment's name.
 
-    An environment without a name takes the defaults of REINFORCE.
+    If tuned settings are chosen, a line says so. An environment without a name gets the defaults of
+    REINFORCE.
     """
     if settings is not None:
         return settings

@@ -82,7 +82,8 @@ def begin(directory: Path, config: dict, *, overwrite: bool) -> None:
     present = _present(directory)
     if not overwrite:
         check_vacant(directory)
-    # The config goes last: until the new one is there, the old run is one that starts anew.
+    # The config goes last: after a kill in between, the old config is that of a run without files,
+    # which starts anew.
     for name in folders:
         if name in present:
             shutil.rmtree(directory / name)

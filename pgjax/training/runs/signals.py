@@ -18,7 +18,7 @@ SHOW_CURSOR = "\x1b[?25h"  # a live line on a terminal hides it
 
 @contextmanager
 def interruptions() -> Iterator[Callable[[], str | None]]:
-    """Within, SIGINT, SIGTERM and SIGHUP only ask to stop; a second SIGINT ends the process.
+    """A context in which SIGINT, SIGTERM and SIGHUP only ask to stop; a second SIGINT ends at once.
 
     Python runs a handler when its main thread returns from a call, and a compilation can take a
     minute. So another thread reads signals from the file descriptor that CPython writes them to.
@@ -31,7 +31,7 @@ def interruptions() -> Iterator[Callable[[], str | None]]:
         return
     received: list[str] = []
     reading_end, writing_end = os.pipe()
-    if hasattr(os, "set_blocking"):  # Windows has it from Python 3.12 on, and needs it not
+    if hasattr(os, "set_blocking"):  # Windows has it from Python 3.12 on, and does not need it
         os.set_blocking(writing_end, False)
     before = {s: signal.getsignal(s) for s in ASKING}
     listener = threading.Thread(target=_listen, args=(reading_end, received), daemon=True)
