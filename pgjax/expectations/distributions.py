@@ -52,7 +52,7 @@ class Distribution:
         outcomes: params -> [M, ...], every x with a positive probability.
         natural: params -> Natural, its family and natural parameters.
 
-    The last four are None where they do not exist.
+    Each of the last four is None if the distribution has no such function.
 
     Example:
         >>> import jax, jax.numpy as jnp

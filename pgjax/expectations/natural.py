@@ -21,7 +21,7 @@ LARGEST = 100_000
 
 
 class Natural(NamedTuple):
-    """Which family a distribution is of, and its natural parameters.
+    """A distribution's family, and its natural parameters.
 
     Attributes:
         family: "normal", "bernoulli", "categorical", "one-hot categorical" or "poisson".

@@ -58,7 +58,7 @@ def score_function_jacobians(
     rng: KeyLike,
     num_samples: int,
 ) -> Jacobians:
-    """Score-function jacobians; `score_function()`.
+    """Jacobians by the score function, those of `score_function()`.
 
     Bias: none.
 
@@ -79,7 +79,7 @@ def pathwise_jacobians(
     rng: KeyLike,
     num_samples: int,
 ) -> Jacobians:
-    """Pathwise jacobians; `pathwise()`.
+    """Pathwise jacobians, those of `pathwise()`.
 
     Raises:
         ValueError: if draws cannot be differentiated by the parameters.
@@ -104,7 +104,7 @@ def measure_valued_jacobians(
     num_samples: int,
     coupling: bool = True,
 ) -> Jacobians:
-    """Measure-valued jacobians; `measure_valued()` or, without coupling, the uncoupled form.
+    """Measure-valued jacobians, those of `measure_valued()` or `uncoupled_measure_valued()`.
 
     Args:
         coupling: whether the two draws of each parameter are coupled.
@@ -149,7 +149,7 @@ def _made(params: Sequence[Array], *, dist_builder: Builder) -> Any:
 def control_delta_method(
     function: Callable[[Array], Array],
 ) -> tuple[Callable, Callable, Callable]:
-    """The delta method's control variate; `delta_control_variate(estimator)`.
+    """The delta method's control variate, that of `delta_control_variate(estimator)`.
 
     f's Taylor polynomial of second order at the distribution's `loc`, for a normal with `loc` and
     `scale` of one axis.

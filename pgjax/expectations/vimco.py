@@ -64,6 +64,9 @@ def vimco_weights(group_size: int) -> Any:
     Returns:
         A function (batch, log_prob) -> [N, T], which takes each episode's total reward as f.
 
+    Raises:
+        ValueError: if K is below one; at use, if N is not a multiple of K.
+
     Bias: none for the gradient of E[log mean exp f] of each group of independent episodes.
 
     Example:

@@ -162,7 +162,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 def library_rollout(problem: Problem, batch_size: int) -> Rollout:
     """`pgjax.rollout` of the problem: batches of K trajectories."""
-    from pgjax.rollouts.episodes import rollout  # imports gymnax, which enumeration needs not
+    from pgjax.rollouts.episodes import rollout  # imports gymnax, which enumeration does not need
 
     def run(params: Params, key: Array) -> Trajectory:
         return rollout(

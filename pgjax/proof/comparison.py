@@ -77,7 +77,7 @@ class Batches:
     """How the batches are drawn that estimators are compared on.
 
     Attributes:
-        policy: acts, and is differentiated.
+        policy: the policy that acts, and is differentiated.
         params: θ, at which the estimators are compared.
         environment: a gymnax environment, a TabularMDP or an Environment.
         batch_size: N trajectories in each.

@@ -187,7 +187,7 @@ def converge(
     environment: Any = None,
     runs: Runs | None = None,
 ) -> Iterator[tuple[int, dict[str, Point] | None]]:
-    """Stream trajectories, N = 2^8, 2^9, … up to the largest power of two that is wanted.
+    """Points of all contenders at N = 2^8, 2^9, …, from one stream of trajectories.
 
     Args:
         problem: with a finite horizon.

@@ -240,7 +240,8 @@ def table(certificates: Sequence[ExpectationCertificate]) -> str:
         certificates: of one problem.
 
     Returns:
-        Lines; "variance" is of one estimate, "· evaluations" is that times evaluations of f.
+        Lines; "variance" is that of one estimate, "evaluations" are those of f in it, and "product"
+        is the variance times the evaluations.
 
     Bias: does not apply.
     """

@@ -49,7 +49,7 @@ def _weak_draws(distribution: Any, params: Any, natural: Any, coupled: bool) -> 
 
 
 def _weak_normal(natural: Natural, coupled: bool) -> Law:
-    """W = r(u) is Rayleigh; M is a normal weighed by its square; f must be a polynomial."""
+    """W is Rayleigh, M has the normal's density times its square; f must be a polynomial."""
     few = 8  # nodes a number: exact up to degree 15
     w, of_w = half_line(lambda w: w * np.exp(-(w**2) / 2), few)
     z, of_z = np.polynomial.hermite_e.hermegauss(few)

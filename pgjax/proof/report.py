@@ -10,7 +10,7 @@ class Finding(NamedTuple):
 
     Attributes:
         problem: its name.
-        tier: "enumeration" or "sampling"; of a pipeline also "independence" and "law".
+        tier: "enumeration" or "sampling"; of a pipeline also "record", "independence" and "law".
         passed: unbiased to `tolerance`, or, if that was accepted, up to scale.
         bias: ‖E ĝ − ∇J‖ / ‖∇J‖; when sampled, of the sample mean.
         scale: the c that brings c ∇J closest to E ĝ.
@@ -20,8 +20,9 @@ class Finding(NamedTuple):
         worst: where the deviation is largest, and by how much.
         hint: a known mistake that gives this very mean, or "".
         acting: the policy that made the trajectories; "" if there is none, as for ∇E[f(x)].
-        is_theorem: whether every batch in every order was summed; otherwise orders were sampled.
-        batch_sizes: of the batches that were looked at.
+        is_theorem: false if the orders within a batch, or the draws of an expectation, were only
+            sampled.
+        batch_sizes: the sizes of the batches that were looked at.
     """
 
     problem: str

@@ -41,7 +41,7 @@ class TokenCertificate(NamedTuple):
     Attributes:
         row: of the registry.
         model: its name.
-        acting: who drew the tokens: "policy", "old" or "sampler".
+        acting: the policy that drew the tokens: "policy", "old" or "sampler".
         group_size: G.
         truth: [P] the row's estimand.
         moments: of the estimate from one group.

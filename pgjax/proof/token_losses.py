@@ -43,7 +43,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         name: of the loss.
-        setting: the model, the group size and who drew the answers.
+        setting: the model, the group size and the policy that drew the answers.
         bias: ‖E ĝ − ∇J‖ / ‖∇J‖. Its square is (scale − 1)² + residue².
         scale: c of E ĝ = c ∇J + residue: a step size undoes it. Negative if the loss descends J.
         residue: ‖E ĝ − c ∇J‖ / ‖∇J‖, the part across ∇J, which no step size undoes.
@@ -102,7 +102,7 @@ def judge_loss(
             NumPy array, for any other framework.
         model: a tiny language model of `pgjax.proof.language_models`; `three_tokens()` if None.
         group_size: G, how many answers a batch has.
-        acting: who draws the answers: "policy", "old" or "sampler", a top-two sampler.
+        acting: the policy that draws the answers: "policy", "old" or "sampler", a top-two sampler.
 
     Returns:
         Verdict against ∇J of the policy.

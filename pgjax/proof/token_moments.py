@@ -18,7 +18,7 @@ from pgjax.proof.language_models import LanguageModel, truncated
 from pgjax.types import Estimator, Moments, Params, Trajectory
 
 ACTING = ("policy", "old", "sampler")
-"""Who draws the tokens: the policy itself, the old one, or a top-two sampler of the policy."""
+"""The policies that may draw tokens: the policy itself, the old one, or its top-two sampler."""
 
 
 @in_float64
@@ -39,7 +39,7 @@ def group_moments(
         model: a tiny language model.
         group_size: G.
         acting: "policy", "old" or "sampler".
-        value: that the batch records for every answer.
+        value: the value that the batch records for every answer; None records none.
 
     Returns:
         Moments over the flattened result.
@@ -70,7 +70,7 @@ def moments_over_prompts(
 
     Args:
         model: a tiny language model.
-        acting: "policy", "old" or "sampler", who draws the answers.
+        acting: the policy that draws the answers: "policy", "old" or "sampler".
         moments_of: of the problem that starts with one of the prompts, and whose `behaviour` draws.
 
     Raises:
@@ -87,7 +87,8 @@ def by_prompt(model: LanguageModel, acting: str) -> list[tuple[float, Problem]]:
 
     Args:
         model: a tiny language model.
-        acting: "policy", "old" or "sampler", who draws the answers: `behaviour` of the problems.
+        acting: the policy that draws the answers, "policy", "old" or "sampler"; it becomes the
+            `behaviour` of the problems.
 
     Raises:
         ValueError: if `acting` is another word.

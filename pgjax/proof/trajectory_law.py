@@ -80,7 +80,7 @@ def law_test(batch: Trajectory, problem: Problem, *, alpha: float = 1e-6) -> Law
 
 
 def wrong_fields(batch: Trajectory, problem: Problem) -> dict[str, str]:
-    """The fields that a sampler wrote wrongly, and what they must be given the other fields.
+    """The fields that a sampler wrote wrongly, in the light of the other fields.
 
     Args:
         batch: [N, T] of the policy that acts, T the horizon.

@@ -4,7 +4,7 @@
 code that was certified. On each problem these names have a meaning:
 
 - `problem`, with its `policy`, `γ` and `num_actions`; states are one-hot, whatever the policy sees;
-- `params`, `batch`: what a gradient is asked for; code that names `batch` is a function of the two.
+- `params`, `batch`: the arguments of a gradient; code that names `batch` is a function of the two.
   The batch holds the exact V_t(s_t) as `value`, and the exact Q_t(s_t, a_t) as `action_value`;
 - `J`: the mean return; `G`: [H] E[G_t], episodes that have ended counted as zero; `b`: the function
   of one observation that minimises the variance of reward-to-go;

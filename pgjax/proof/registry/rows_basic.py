@@ -1,4 +1,4 @@
-"""Where everyone starts: REINFORCE, reward-to-go and what is subtracted; and groups of one prompt.
+"""Rows of the essentials, REINFORCE and reward-to-go with their baselines, and rows of groups.
 
 Batches of two are one group of two. A group's rows with the term "ratio" have the score's estimate
 on-policy; what the clip adds off-policy stands with the terms.

@@ -1,4 +1,4 @@
-"""What is not weights × term, or is sampled otherwise, if the suite has a meaning for it.
+"""Rows of estimators that are not weights × term, or that sample episodes differently.
 
 Pathwise gradients need actions on a continuum and searches in parameter space need few parameters;
 docs/beyond.md has their exact numbers, on problems of their own.

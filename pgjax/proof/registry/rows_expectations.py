@@ -1,4 +1,4 @@
-"""Estimators of gradients of expectations, with what is said of each."""
+"""Estimators of gradients of expectations, with the claimed bias of each."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Estimators over tokens, with what is said of them on-policy."""
+"""Estimators over tokens, with the claimed bias of each on-policy."""
 
 from typing import NamedTuple
 

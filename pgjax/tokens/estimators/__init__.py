@@ -15,8 +15,7 @@ and, at use, if the batch lacks what is read. "On-policy" means that the tokens 
 policy of the parameters to improve: the first update of a batch.
 
 All gradients are for E[R], less β KL where there is a penalty, and plus β H where there is an
-entropy bonus. The exact bias of each on small
-language models is in the certificate of tokens.
+entropy bonus. The exact bias of each on small language models is in the certificate of tokens.
 """
 
 from pgjax.tokens.estimators.clipped import dapo as dapo

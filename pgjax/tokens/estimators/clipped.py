@@ -201,8 +201,8 @@ def reinforce_plus_plus(
         degrees: 0 divides the squares by the number of tokens, 1 by one less, as verl does.
         clip_low: in [0, 1].
         clip_high: ≥ 0.
-        kl: the paper's is `kl_in_reward(...)`; it is charged before whitening,
-            as an entropy bonus in the reward is.
+        kl: the paper's is `kl_in_reward(...)`; it is charged before whitening, as an entropy bonus
+            in the reward is.
 
     Bias: biased, in direction too: by mean and deviation of the batch's own tokens, and by their
     number.
