@@ -2,9 +2,9 @@
 
 Importing this package imports no library of environments; naming an environment does. Each adapter
 `from_*` has `adapt`, from the library's object to an Environment, and `make`, from a name. The
-dynamics are the library's. `adapt` raises a TypeError if its argument is not the library's, `make`
-a ValueError with near matches if a name is unknown, and both an ImportError if the library is not
-installed.
+dynamics are the library's. `adapt` raises a TypeError if its argument is not the library's, and
+`make` a ValueError with near matches if a name is unknown. Both raise an ImportError if the library
+is not installed.
 """
 
 import difflib
@@ -34,6 +34,7 @@ def make(name: str) -> Environment:
             "navix/Navix-Empty-5x5-v0", "craftax/Craftax-Classic-Symbolic-v1".
 
     Raises:
+        TypeError: if `name` is not a string.
         ValueError: if the name is unknown, with near matches; if it is a game of several players;
             or if the environment would download a data set.
         ImportError: if its library is not installed; the message says how to install it.

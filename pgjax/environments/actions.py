@@ -23,7 +23,7 @@ def check_actions(environment: Environment, action: Any) -> None:
     if jax.tree.structure(action) != structure:
         raise TypeError(
             f"the policy samples actions {jax.tree.map(_shown, action)}, and {environment.name} "
-            f"takes {environment.action_space}; use a policy of that structure, as factored_policy "
+            f"takes {environment.action_space}; use a policy of that structure: factored_policy "
             "makes one from several policies"
         )
     for space, part in zip(spaces, jax.tree.leaves(action), strict=True):

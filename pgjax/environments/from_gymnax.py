@@ -86,8 +86,7 @@ def _step(
     if len(shown) != 5:
         raise TypeError(
             f"{environment.name}.step_env must return (observation, state, reward, terminated, "
-            f"info), got {len(shown)} values; gymnax's own `step` adds whether it is truncated, "
-            "which `is_truncated` says"
+            f"info), got {len(shown)} values; return truncation from `is_truncated` alone"
         )
     observation, state, reward, terminated, _ = shown
     return state, Step(observation, reward, terminated, _is_truncated(environment, state, params))

@@ -4,8 +4,8 @@ An estimator is draws, weights and a term, as for policy gradients:
 
     ĝ = ∇θ (1/N) Σ_i term(params, draw_i, weights_i),   weights = weights(draws), constant in θ.
 
-Any `pgjax.Estimator` can be used too: a draw is then an episode of one step, x its action and f(x)
-its reward, so that baselines, groups and terms are those of policy gradients.
+Any `pgjax.Estimator` can be used too. A draw is then an episode of one step, with x its action and
+f(x) its reward. Baselines, groups and terms are those of policy gradients.
 
 What the arguments mean everywhere:
 
@@ -18,8 +18,8 @@ What the arguments mean everywhere:
   estimator's docstring says how often it evaluates f for each.
 
 All raise a TypeError if an argument is of the wrong kind. They raise a ValueError if f does not
-return what is asked, if the distribution lacks a function that the estimator needs, if there are
-too few samples, and, outside jit, if an estimate is NaN. Under jit a NaN stays a NaN.
+return what is asked, if the distribution lacks a function that the estimator needs, or if there are
+too few samples. Outside jit they also raise one if an estimate is NaN; under jit a NaN stays a NaN.
 """
 
 from collections.abc import Callable

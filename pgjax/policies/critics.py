@@ -37,8 +37,8 @@ def flax_value(module: Any) -> Value:
     """The value function of a Flax module that returns one number for one observation.
 
     Args:
-        module: of linen or NNX, as for `pgjax.flax_policy`, such as `MLP(1)`; its call returns [1]
-            or a scalar. Variables that are not parameters are constants.
+        module: a linen or NNX module, as for `pgjax.flax_policy`, such as `MLP(1)`; its call
+            returns [1] or a scalar. Variables that are not parameters are constants.
 
     Returns:
         (params, observation) -> scalar V(s). The parameters are those of
@@ -47,8 +47,8 @@ def flax_value(module: Any) -> Value:
 
     Raises:
         TypeError: if `module` is not a Flax module.
-        ValueError: by the function, if the module returns more than one number, or draws or changes
-            something when it is called.
+        ValueError: by the function, if the module returns more than one number, or a call draws
+            random numbers or changes a variable.
 
     Example:
         >>> import jax, jax.numpy as jnp, pgjax

@@ -92,7 +92,8 @@ def mean_and_log_std(output: Output) -> tuple[Float[Array, "D"], Float[Array, "D
     std = jnp.exp(log_std)
     proper = (std > 0) & (std < jnp.inf)
     check_values(
-        "a Gaussian policy's σ must be positive and finite, got σ = {std}",
+        "a Gaussian policy's σ must be positive and finite, got σ = {std}; bound log_std in the "
+        "network",
         lambda proper, std: (proper.all(), {"std": std}),
         proper,
         std,

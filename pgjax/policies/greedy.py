@@ -45,7 +45,8 @@ def greedy(policy: Policy) -> Policy:
                 policy.entropy,
             )
     raise TypeError(
-        f"policy must be a softmax or a Gaussian policy to act greedily, got {describe(policy)}"
+        f"policy must be a softmax or a Gaussian policy to act greedily, got {describe(policy)}; "
+        "sample from it instead"
     )
 
 

@@ -35,7 +35,7 @@ def linen_functions(
 
     Args:
         module: if it is bound, `init` returns its own parameters, whatever the key.
-        arguments: observation -> what the module is called with; the observation if None.
+        arguments: observation -> the module's arguments; None calls it with the observation.
     """
     bound = None
     if module.scope is not None:
@@ -145,5 +145,5 @@ def _computed_once(
     with _plain_errors(module), jax.numpy_dtype_promotion("standard"):
         if not jax.eval_shape(init, jax.random.key(0)):
             return {}
-        with jax.ensure_compile_time_eval():  # numbers, also where a caller is traced
+        with jax.ensure_compile_time_eval():  # concrete, also in a traced function
             return jax.jit(init)(jax.random.key(0))

@@ -38,7 +38,10 @@ class MLP(linen.Module):
         if self.num_categories is not None:
             check_positive("num_categories", self.num_categories)
             if self.standardized:
-                raise ValueError("standardized must be false for a category, got true")
+                raise ValueError(
+                    "standardized must be false for a category, got true; omit num_categories if the "
+                    "observation is a number"
+                )
         super().__post_init__()
 
     @linen.compact

@@ -64,7 +64,7 @@ def _built(build: Any, seed: Any) -> tuple[Any, Params, tuple]:
 
 
 def _split(module: Any) -> tuple[Any, Params, tuple]:
-    """Of a copy in evaluation mode: graph, params, and (other variables,) or () if it has none."""
+    """Graph, params, and (other variables,) or () if there are none, of a copy in evaluation."""
     from flax import nnx
 
     for path, x in nnx.to_flat_state(nnx.state(module)):

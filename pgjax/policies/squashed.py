@@ -49,7 +49,7 @@ def squashed_gaussian_policy(
     log π(a|s) = Σ_d (log N(u_d; μ_d, σ_d²) − log half_d − log(1 − tanh² u_d)),
     log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u)).
 
-    With mid = (low + high) / 2 and half = (high − low) / 2. `sample` is reparameterised: action and
+    Here mid = (low + high) / 2 and half = (high − low) / 2. `sample` is reparameterised: action and
     log-probability can be differentiated, also where tanh is flat.
 
     Args:

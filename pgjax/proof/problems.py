@@ -1,10 +1,13 @@
 """The suite: a handful of named problems that together expose the known mistakes of estimators.
 
 No single MDP can. On episodes of fixed length, a mistake in handling their end has no bias. With γ
-= 1, a forgotten γ^t has none. Together these problems have γ < 1, stochastic transitions, episodes
-of different lengths, a non-zero terminal reward, an asymmetric start, a policy that is not uniform
-in any state, at least three steps, a time limit that truncates, a task that never ends, states that
-look alike to a Flax network, discounts that are not round numbers, and episodes of 32 steps.
+= 1, a forgotten γ^t has none. Together these problems have
+
+- γ < 1, and discounts that are not round numbers;
+- stochastic transitions, an asymmetric start and a non-zero terminal reward;
+- episodes of different lengths, of at least three steps and of up to 32;
+- a time limit that truncates, and a task that never ends;
+- a policy that is not uniform in any state, and states that look alike to a Flax network.
 """
 
 from collections.abc import Callable

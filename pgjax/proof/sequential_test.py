@@ -1,9 +1,9 @@
 """The sequential test of a mean: its rates of error are stated before it runs.
 
 It is for expectations that cannot be enumerated. The test looks at n0, 2 n0, 4 n0, … samples and
-spends α 2^−k at look k, so that its rates hold whenever it stops (a union bound). It either fails,
-or passes because the mean is shown to lie within a margin of the truth, or says how many samples it
-would have needed: too few samples do not pass.
+spends α 2^−k at look k, so that its rates hold whenever it stops (a union bound). It fails, or it
+passes because the mean is shown to lie within a margin of the truth. Otherwise it says how many
+samples it would have needed: too few samples do not pass.
 
 The quantiles are scipy's. They rest on the central limit theorem, guarded by skewness. If a bound
 on every sample is known, an empirical Bernstein bound needs no such theorem.

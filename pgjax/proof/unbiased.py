@@ -79,7 +79,7 @@ def assert_unbiased(
             refuses is left out (a leave-one-out baseline needs 2, a group estimator whole groups),
             and so are 1 and 3 if it is accepted up to scale.
         judge: how large a bias is refused, at which rates of error, and how much work is spent.
-        rollout: (params, key) -> batch of K, your own pipeline, or problem -> such a function: the
+        rollout: (params, key) -> batch of K, your own pipeline, or problem -> such a function. The
             pipeline itself is then tested too, by sampling: its mean, the independence of its
             trajectories, every field that it writes and, if it can be enumerated, their law.
         behaviour: problem -> parameters of the policy that acts; `lambda problem: problem.params`
@@ -94,8 +94,8 @@ def assert_unbiased(
     Raises:
         AssertionError: if there is a bias; the message is the report.
         statistics.InconclusiveError: if `judge.max_samples` do not suffice; it names what would.
-        ValueError: if a gradient is not finite or has another structure than the parameters, if the
-            candidate answers differently when called twice, if there is no problem, or a problem's
+        ValueError: if a gradient is not finite or has another structure than the parameters; if the
+            candidate answers differently when called twice; if there is no problem, or a problem's
             ∇J is zero.
         TypeError: if the candidate is neither an Estimator nor a function, or JAX cannot trace it;
             if a problem is not a Problem.

@@ -50,8 +50,8 @@ def fold(
 ) -> tuple[Any, Any, Observation]:
     """Fold over one episode of at most T steps; memory does not grow with T unless outputs do.
 
-    Differentiable if the environment and `act` are. A finished episode is stepped from its own
-    start, where a step is possible, and the result is discarded. Stepping from the end instead
+    It is differentiable if the environment and `act` are. A finished episode is stepped from its
+    own start, where a step is possible, and the result is discarded. Stepping from the end instead
     could give NaN, and NaN times zero is NaN.
 
     Args:
@@ -82,7 +82,7 @@ def fold(
     def without_memory(key: Array, _: Any, observation: Observation) -> tuple[Any, Any, Any]:
         return (), *act(key, observation)
 
-    # Time is carried, for an array of all times would be memory that grows with them.
+    # Time is carried, because the memory for an array of all times would grow with T.
     carry = varying((total, jnp.int32(0), origin), (total, origin, keys))
     (total, _, final), outputs = jax.lax.scan(one_step, carry, length=num_steps)
     return total, outputs, final.observation

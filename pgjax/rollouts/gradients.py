@@ -184,7 +184,7 @@ def _add_gradient(
 
 
 def _sum_over_devices(totals: Params) -> Params:
-    """The sum of all devices' gradients, [D, ...] each leaf."""
+    """The sum of all devices' gradients, whose leaves are [D, ...]."""
     leaves = jax.tree.leaves(totals)
     devices = max((x.shape[0] for x in leaves), default=1)
     size = sum(x.size * x.dtype.itemsize for x in leaves) // devices
@@ -211,7 +211,7 @@ def _add_moments(
 
 def _no_moments(params: Params) -> RunningMoments:
     zero = jax.tree.map(jnp.zeros_like, params)
-    dtypes = [leaf.dtype for leaf in jax.tree.leaves(params)] or [None]  # of no parameters: JAX's
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(params)] or [None]  # JAX's default
     return RunningMoments(jnp.zeros((), dtypes[0]), zero, zero)
 
 

@@ -92,7 +92,7 @@ class Window(NamedTuple):
         next_observation: [N, T, ...] the observation after each step, in the step's own episode:
             never a reset observation.
         ended: [N, T] true at the last step of an episode. The window's own cut does not end one.
-        total: [N, T] the undiscounted reward of the step's episode up to and with this step.
+        total: [N, T] the undiscounted reward of the step's episode, up to this step and with it.
         memory: [N, ...] the policy's memory before each row's first step; () if it has none.
     """
 

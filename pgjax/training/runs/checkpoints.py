@@ -1,9 +1,9 @@
 """Atomic checkpoints with checksums.
 
-A step's folder holds `state/`, written by orbax, `leaves.json`, which describes every leaf, and
-`SHA256SUMS`, the digest of every other file (`sha256sum -c` reads it). orbax alone restores a
-flipped byte silently. The folder gets its name by one rename, so that a process killed at any
-moment leaves it complete or absent.
+A step's folder holds `state/`, written by orbax, and `leaves.json`, which describes every leaf. It
+also holds `SHA256SUMS`, the digest of every other file (`sha256sum -c` reads it), because orbax
+alone restores a flipped byte silently. The folder gets its name by one rename, so that a process
+killed at any moment leaves it complete or absent.
 """
 
 import contextlib

@@ -33,8 +33,8 @@ def learning_curve(rows: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
 def learning_curves(logs: Sequence[Sequence[Mapping[str, Any]]], *, title: str) -> Figure:
     """The median over several runs, the band between the quartiles, and a thin line for each run.
 
-    Each run's mean returns are interpolated between its updates, from the first step at which all
-    runs have seen the end of an episode to the last step that all have made.
+    Each run's mean returns are interpolated between its updates. The band begins where all runs
+    have seen the end of an episode, and ends at the last step that all have made.
 
     Args:
         logs: of each run, as for `learning_curve`.

@@ -1,8 +1,8 @@
 """The rows of the log for TensorBoard and Weights & Biases, by option.
 
 The log's JSON lines remain the source. When a run starts or is resumed, a writer is given all the
-rows so far, and then each new one, so that it never holds more or less than the log. The horizontal
-axis is the number of environment steps.
+rows so far, and then each new one. So it never holds more or less than the log. The horizontal axis
+is the number of environment steps.
 """
 
 import importlib
