@@ -39,8 +39,8 @@ class MLP(linen.Module):
             check_positive("num_categories", self.num_categories)
             if self.standardized:
                 raise ValueError(
-                    "standardized must be false for a category, got true; omit num_categories if the "
-                    "observation is a number"
+                    "standardized must be false for a category, got true; omit num_categories for "
+                    "numbers"
                 )
         super().__post_init__()
 

@@ -25,11 +25,11 @@ MEASURED = 10
 
 
 class Metrics(NamedTuple):
-    """Statistics of one update, all under the parameters *before* the step.
+    """Statistics of one update, under the parameters *before* each step.
 
     On windows the returns and lengths are of the episodes that ended in the window, or in the last
-    one in which any ended (NaN before). If an update takes several steps, norm and entropy are
-    means over these.
+    one in which any ended (NaN before). If an update takes several steps, the norm, the entropy,
+    the losses, the KL divergence and the clip fraction are means over these.
 
     Attributes:
         mean_return: the batch's mean undiscounted return per episode.
@@ -43,7 +43,7 @@ class Metrics(NamedTuple):
         explained_variance: 1 − Var(target − V(s)) / Var(target) before the update: 1 is a perfect
             critic, and 0 or less one that explains nothing; on windows only.
         approximate_kl: KL(policy that acted ‖ new policy), estimated, in nats per step; on windows,
-            and by TRPO.
+            and by TRPO, which states it after its step.
         clip_fraction: the share of steps whose ratio lies outside 1 ± ε; on windows only.
         learning_rate: of the update's last step, if the optimizer states one.
         gradient_signal: an estimate of ‖E ĝ‖², where it was measured; noise may make it negative.

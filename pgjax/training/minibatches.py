@@ -139,7 +139,7 @@ def objective_and_gradient(
         agent: policy and critic.
         term: from `pgjax.terms`, or your own.
         settings: of which the weights of entropy and value are read, and ε for the statistics.
-        params: of both.
+        params: the agent's parameters.
         rows: R of them; rows with a memory are taken whole.
 
     Returns:
@@ -195,8 +195,8 @@ def scores(
     """Log π(a|s) and the entropy of each step of the rows: [R], or [R, T] with a memory.
 
     Args:
-        policy: whose they are.
-        params: of the policy.
+        policy: the policy that is scored.
+        params: the policy's parameters.
         rows: R of them.
     """
     if isinstance(policy, RecurrentPolicy):
@@ -215,7 +215,7 @@ def _each_step(rows: Rows) -> Rows:
 def _statistics(
     settings: Settings, rows: Rows, log_prob: Array, gain: Array, entropy: Array, squares: Array
 ) -> Step:
-    """From the mean term, entropy and squared error.
+    """The statistics of a step, from the mean term, entropy and squared error.
 
     References:
         Schulman, Approximating KL Divergence (2020), k3, for the approximate KL.
@@ -254,10 +254,10 @@ def improve(
         optimizer: from optax.
         settings: epochs, minibatches, and the weights of entropy and value.
         term: from `pgjax.terms`.
-        params: of both.
-        optimizer_state: of the optimizer.
+        params: the agent's parameters.
+        optimizer_state: the optimizer's state.
         rows: R of them, a multiple of the number of minibatches.
-        key: deals them; a single minibatch keeps their order.
+        key: decides how they are dealt; a single minibatch keeps their order.
 
     Returns:
         Parameters and optimizer state after the last step; the mean over the steps of the

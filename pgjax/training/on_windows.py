@@ -47,13 +47,13 @@ class State(NamedTuple):
     """The state of a run.
 
     Attributes:
-        params: of policy and critic.
-        optimizer_state: of optax.
+        params: the parameters of policy and critic.
+        optimizer_state: the optimizer's state.
         stream: the environments.
-        key: of the minibatches to come.
+        key: decides how later minibatches are dealt.
         finished: the latest statistics of episodes; NaN until the first episode has ended.
-        unit: of the rewards that the agent is trained on.
-        moments: of the observations so far; () if no network standardizes them.
+        unit: the unit of the rewards that the agent is trained on.
+        moments: those of the observations so far; () if no network standardizes them.
     """
 
     params: Params
@@ -78,7 +78,7 @@ def on_windows(
     Args:
         agent: policy and critic.
         environment: that it acts in.
-        term: from `pgjax.terms`; it is given rows where others are given a trajectory.
+        term: from `pgjax.terms`; it is given rows in place of the steps of a trajectory.
         make_optimizer: a record, () -> optimizer, so that a learning rate in it is a leaf.
         settings: of an update.
         weigh: the advantages of a window with the critic's values; None is GAE(λ) without γ^t. The
@@ -116,7 +116,7 @@ def rows_of(agent: ActorCritic, params: Params, window: windows.Window, settings
 
     Args:
         agent: policy and critic.
-        params: of both, those that acted.
+        params: the agent's parameters, those that acted.
         window: from `pgjax.windows.window`.
         settings: of which the discount and λ are read.
 

@@ -1,4 +1,4 @@
-"""Training on windows spread over devices: each steps, and learns from, its own environments."""
+"""Training on windows over several devices, each of which has its own environments."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -150,7 +150,7 @@ class ActiveRun:
             self.checkpoint_if_due()
 
     def record(self, state: Any, metrics: Metrics) -> Row:
-        """Take an update into the progress and the log; its row.
+        """Record an update in the progress and the log, and return its row.
 
         Args:
             state: after the update.
@@ -221,7 +221,7 @@ class ActiveRun:
         return saved
 
     def write_results(self) -> bool:
-        """Write log, parameters and picture; whether the parameters are written."""
+        """Write log, parameters and picture, and return whether the parameters are written."""
         self.ending = True
         self._attempt(saved_runs.LOG, self.log.flush)
         if self.log.waiting:

@@ -198,7 +198,7 @@ def _active_runs(
 def _train(
     algorithm: Algorithm, runs: list[loop.ActiveRun], seeds: list[int], options: RunOptions
 ) -> bool:
-    """Update all runs together; whether they are done, and no signal stopped them."""
+    """Update all runs together, and return whether they are done: no signal stopped them."""
     with interruptions() as asked:
         try:
             with reporter(runs[0].plan.updates, quiet=options.quiet) as report:
