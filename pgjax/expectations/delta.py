@@ -26,7 +26,7 @@ from pgjax.types import Number, Params
 def delta_control_variate(
     estimator: AnyEstimator, *, coefficient: Number = 1.0
 ) -> ExpectationEstimator:
-    """Any estimator, of f less its Taylor polynomial of second order, whose mean is added exactly.
+    """Any estimator, applied to f less its second-order Taylor polynomial h; ∇E[h] is added exactly.
 
     h(x) = f(m) + ∇f(m)·(x − m) + ½ (x − m)ᵀ∇²f(m)(x − m) at the normal's present mean m, and
     ĝ = ĝ[f − β h] + β ∇θ E[h(x)].

@@ -89,7 +89,7 @@ def _draw_uncoupled(distribution: Distribution, params: Params, key: Array, N: i
 
 
 def _draw_one(natural: Natural, key: Array, coupled: bool) -> dict[str, Array]:
-    """One sample's numbers, flat over coordinates, for `coordinates`."""
+    """One sample's random numbers, flat over coordinates, for `_derivatives`."""
     family, values = natural
     first, second, third, fourth, fifth = jax.random.split(key, 5)
     if family == NORMAL:

@@ -66,8 +66,8 @@ def largest_count(rate: float) -> int:
 def uniform_rule(breaks: list[float]) -> tuple[np.ndarray, np.ndarray]:
     """Tanh–sinh nodes and weights on (0, 1), between the break points.
 
-    Exact to rounding for functions that are analytic between them, and at the ends may have a
-    singularity that is integrable.
+    The rule is exact to rounding for functions that are analytic between these points. At the
+    points a function may have an integrable singularity.
 
     Args:
         breaks: points in (0, 1) at which the function may jump.

@@ -5,7 +5,7 @@ No single MDP can. On episodes of fixed length, a mistake in handling their end 
 
 - γ < 1, and discounts that are not round numbers;
 - stochastic transitions, an asymmetric start and a non-zero terminal reward;
-- episodes of different lengths, of at least three steps and of up to 32;
+- episodes of different lengths, some of three steps and more, some of 32;
 - a time limit that truncates, and a task that never ends;
 - a policy that is not uniform in any state, and states that look alike to a Flax network.
 """

@@ -49,7 +49,7 @@ class MeanTest(NamedTuple):
         passed: the mean is within `margin` of the truth; else it differs from it.
         num_samples: n at the last look.
         distance: ‖ȳ‖, of the mean from the truth (along the directions tested).
-        margin: in the same units; the smallest bias that could have been missed.
+        margin: in the same units; the largest bias that could have been missed.
         p_value: of the last look, for a mean equal to the truth.
         num_directions: how many projections were tested; the number of parameters if all.
         mean: [P] of the samples.

@@ -244,7 +244,7 @@ def _certify(
 
 
 def _outcomes(batch: Trajectory) -> np.ndarray:
-    """[M]."""
+    """[M] the sum of each answer's rewards."""
     return np.sum(batch.reward, axis=1, where=np.asarray(batch.mask))
 
 

@@ -91,6 +91,7 @@ def evaluate(code: str, problem: Problem) -> Any:
 
     Raises:
         NameError: if the code uses a name without a meaning.
+        ValueError: if `code` is not an expression.
 
     Bias: does not apply.
 
