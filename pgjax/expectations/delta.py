@@ -26,7 +26,7 @@ from pgjax.types import Number, Params
 def delta_control_variate(
     estimator: AnyEstimator, *, coefficient: Number = 1.0
 ) -> ExpectationEstimator:
-    """Any estimator, applied to f less its second-order Taylor polynomial h; ∇E[h] is added exactly.
+    """Any estimator, applied to f less its second-order Taylor polynomial h, plus the exact ∇E[h].
 
     h(x) = f(m) + ∇f(m)·(x − m) + ½ (x − m)ᵀ∇²f(m)(x − m) at the normal's present mean m, and
     ĝ = ĝ[f − β h] + β ∇θ E[h(x)].

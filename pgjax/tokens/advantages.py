@@ -114,7 +114,7 @@ def scaled_by_batch(epsilon: Number = 1e-4, *, degrees: int = 1) -> Weights:
 
     Args:
         epsilon: ε ≥ 0, in units of reward.
-        degrees: 1 divides the variance by the number of answers less one, 0 by their number.
+        degrees: 1 divides the squares by the number of answers less one, 0 by their number.
 
     Raises:
         ValueError: if ε is negative, or `degrees` is neither 0 nor 1.

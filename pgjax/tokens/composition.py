@@ -44,7 +44,7 @@ def estimator(
     """Your own composition of weights and a term.
 
     weights = (advantage − penalty + bonus) × correction × aggregation, where the penalty and the
-    bonus are in the reward; in the loss they are added to the term.
+    bonus are in the reward. In the loss, a penalty is subtracted from the term and a bonus added.
 
     Args:
         advantage: (batch, log_prob) -> [N, T], from `pgjax.tokens.advantages` or `pgjax.weights`.

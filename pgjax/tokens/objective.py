@@ -57,9 +57,9 @@ def shared_weights(
     Args:
         estimator: any.
         batch: the whole batch, or this device's rows.
-        log_prob: [N, T] under the parameters to improve; `batch.log_prob` if None. Read by weights
-            with a KL penalty in the reward only.
-        axis_name: of the mesh axis over which the batch's rows are spread.
+        log_prob: [N, T] under the parameters to improve; `batch.log_prob` if None. Penalties and
+            bonuses in the reward read it, and off-policy weights of `pgjax.weights`.
+        axis_name: the name of the mesh axis over which the batch's rows are spread.
 
     Returns:
         SharedWeights of the batch's rows, constants under differentiation.

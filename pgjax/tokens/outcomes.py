@@ -8,7 +8,7 @@ from pgjax.types import Trajectory
 
 
 def rewards_of(batch: Trajectory) -> Array:
-    """[N, T] in the accumulation dtype, zero at dead tokens.
+    """The rewards [N, T] in the accumulation dtype, zero where no token is live.
 
     Bias: none.
     """
@@ -16,7 +16,7 @@ def rewards_of(batch: Trajectory) -> Array:
 
 
 def outcomes_of(batch: Trajectory) -> Array:
-    """[N, 1] the sum of each answer's rewards.
+    """The outcome of each answer [N, 1], the sum of its rewards.
 
     Bias: none.
     """

@@ -29,9 +29,9 @@ def cispo(
     Args:
         ceiling: the largest ratio *itself*: what TRL calls ε_high, 5 as recommended there.
         floor: the smallest ratio.
-        clip_high: the ceiling less 1, in its place: ε_high in the paper, which leaves it open, and
-            in verl, NeMo-RL and SkyRL.
-        clip_low: 1 less the floor, in its place.
+        clip_high: in place of `ceiling`, the ceiling less 1: ε_high in verl, NeMo-RL, SkyRL and the
+            paper, which leaves its value open.
+        clip_low: in place of `floor`, 1 less the floor.
         advantage: GRPO's by default.
 
     Bias: on-policy DAPO's, if floor ≤ 1 ≤ ceiling.
