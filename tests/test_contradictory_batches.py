@@ -169,7 +169,7 @@ def test_another_layout_is_refused_under_jit_too(name: str) -> None:
 def test_a_missing_final_observation_is_named_where_it_is_read() -> None:
     batch = replace(BATCH, final_observation=None)
     pgjax.gradient(ESTIMATOR, POLICY, PARAMS, batch)
-    with pytest.raises(ValueError, match=r"batch\.final_observation is None"):
+    with pytest.raises(ValueError, match=r"batch\.final_observation must be an array"):
         critics.with_bootstrap(jnp.dot, jnp.zeros(4), batch)
 
 

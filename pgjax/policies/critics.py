@@ -122,8 +122,8 @@ def with_bootstrap(value: Value, params: Params, batch: Trajectory) -> Trajector
     with_value = with_values(value, params, batch)
     if batch.final_observation is None:
         raise ValueError(
-            "batch.final_observation must be given, for the critic's value after a cut, got None; "
-            "rollout and windows return a batch with it"
+            "batch.final_observation must be an array [N, ...] for the critic's value after a cut, "
+            "got None; keep what rollout or windows returns"
         )
     final = jax.vmap(lambda s: value(params, s))(batch.final_observation)
     return replace(with_value, final_value=final)
