@@ -29,9 +29,9 @@ def adapt(environment: Any) -> Environment:
     environments end at their own time limit with a discount of zero. The limit is then part of the
     task, and nothing is bootstrapped there.
 
-    The observation is jumanji's, a named tuple. A mask in it is also the step's action mask. In
-    Tetris, Minesweeper and BinPack it masks tuples of choices, because their legality does not
-    factor. Actions are then Discrete, and number the tuples in row-major order.
+    The observation is jumanji's, a named tuple. A mask in it is also the step's action mask. If a
+    mask is over tuples of choices (Tetris, Minesweeper, BinPack), legality does not factor. Actions
+    are then Discrete, and number the tuples in row-major order.
 
     Args:
         environment: from `jumanji.make`, without wrappers.

@@ -28,8 +28,8 @@ def adapt(
 
     Other players are part of the environment. After player 0's move they move until it is player
     0's turn again or the game is over. The reward is the sum of player 0's rewards in these moves.
-    The objective is the return against that opponent. By pgx's own rule an illegal action loses the
-    game.
+    The objective is the return against that opponent. By pgx's own rule an illegal action ends the
+    game at a loss.
 
     Args:
         environment: from `pgx.make`.

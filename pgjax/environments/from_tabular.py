@@ -13,7 +13,7 @@ from pgjax.records import configured
 def adapt(mdp: TabularMDP) -> Environment:
     """A TabularMDP as an Environment, without a time limit; observations are rows of `observation`.
 
-    It draws from the initial distribution and the transition tensor, which may be traced.
+    It draws exactly from the initial distribution and the transition tensor, which may be traced.
 
     Example:
         >>> import jax, pgjax

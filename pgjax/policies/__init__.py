@@ -6,9 +6,9 @@ sees one observation; `vmap` adds the batch. Networks come as plain functions; `
 Flax.
 
 What holds for all of them stands here. `init` is (key, observation) -> params. Log-probabilities
-and entropies are exact, to rounding, unless a docstring says otherwise. A policy's
-functions check shapes and types when they are called. They raise a ValueError if an output, an
-action or a mask has the wrong shape, and a TypeError if it has the wrong type.
+and entropies are exact, to rounding, unless a docstring says otherwise. A policy's functions check
+shapes and types when they are called. They raise a ValueError if an output, an action or a mask has
+the wrong shape, and a TypeError if it has the wrong type.
 """
 
 from pgjax.policies.distribution import Distribution as Distribution
