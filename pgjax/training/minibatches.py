@@ -5,8 +5,8 @@ are dealt into minibatches, each of which takes a step up
 
     mean over rows of  term(log π(a|s), log μ(a|s), A) + c_H H(π(·|s)) − c_V (V(s) − target)² / 2.
 
-The term is from `pgjax.terms`. It gets rows in place of the steps of a trajectory, so it must treat
-each step separately.
+The term is from `pgjax.terms`. It gets rows in place of the steps of a trajectory, in any order, so
+it must not rely on time.
 """
 
 from functools import partial

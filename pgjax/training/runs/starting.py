@@ -168,7 +168,7 @@ def _make(
 
 
 def _spread(algorithm: Algorithm, options: RunOptions) -> Algorithm:
-    """On the devices that the options ask for."""
+    """The algorithm on the devices that the options ask for."""
     if options.devices == 1:
         return algorithm
     local = jax.local_devices()
