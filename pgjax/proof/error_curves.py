@@ -28,9 +28,9 @@ from pgjax.types import Estimator, Params, Policy, Trajectory
 FIRST = 2**8
 """The smallest N reported, and the number of trajectories whose moments are merged at a time."""
 CHUNK = 2**12
-"""Trajectories rolled out at once, if short; the memory bound."""
+"""The most trajectories that are rolled out at once, to bound the memory."""
 CHUNK_STEPS = 2**19
-"""Steps rolled out at once, unless FIRST trajectories have more."""
+"""The most steps that are rolled out at once, unless FIRST trajectories have more."""
 
 
 class Contender(NamedTuple):

@@ -50,7 +50,7 @@ GIVEN = "the behaviour policy given"
 OTHER_SIZES = (1, 3)
 """Sizes of batches that are judged by default besides two."""
 FEW = 20_000
-"""Ordered batches of three, beyond which these sizes are left out: one problem's worth of work."""
+"""If a problem has more ordered batches of three than this, these sizes are left out."""
 
 
 def assert_unbiased(

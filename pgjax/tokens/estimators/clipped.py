@@ -69,8 +69,8 @@ def grpo(
             NeMo-RL; "delta" in TRL. Not below 1 + `clip_high`.
         kl: the paper's is `kl_in_loss(0.04)`.
 
-    Bias: biased, in direction too: by the lengths, by the group's own deviation, and by the own
-    reward in the mean.
+    Bias: biased, in direction too: by the lengths, by the group's own deviation, and by the
+    answer's own reward in the mean.
 
     References:
         Shao et al., DeepSeekMath (2024), eq. 3 and section 4.1.2.
@@ -139,7 +139,8 @@ def dapo(
         ceiling: of the ratio where the advantage is negative: the dual clip, 3 in verl, Tunix and
             NeMo-RL; "delta" in TRL. Not below 1 + `clip_high`.
 
-    Bias: biased by the number of tokens, the group's own deviation, and the own reward in the mean.
+    Bias: biased by the number of tokens, the group's own deviation, and the answer's own reward in
+    the mean.
 
     References:
         Yu et al., DAPO: An Open-Source LLM Reinforcement Learning System at Scale (2025), eq. 8.
@@ -172,7 +173,8 @@ def lite_ppo(
         clip_low: in [0, 1].
         clip_high: ≥ 0.
 
-    Bias: biased by the number of tokens, the batch's own deviation, and the own reward in the mean.
+    Bias: biased by the number of tokens, the batch's own deviation, and the answer's own reward in
+    the mean.
 
     References:
         Liu et al., Tricks or Traps? A Deep Dive into RL for LLM Reasoning (2025).
@@ -238,8 +240,8 @@ def reinforce_plus_plus_baseline(
         clip_high: ≥ 0.
         kl: the paper's is `kl_in_loss(..., "k2")`.
 
-    Bias: biased by the own reward in the mean, by mean and deviation of the batch's tokens, and by
-    their number.
+    Bias: biased by the answer's own reward in the mean, by mean and deviation of the batch's
+    tokens, and by their number.
 
     References:
         Hu, Liu & Shen (2025), as for `reinforce_plus_plus`.

@@ -66,7 +66,7 @@ def opo(
     aggregation: Aggregation = sequence_sum,
     **options: Unpack[Options],
 ) -> Estimator:
-    """OPO: the outcome less the mean of the group by length.
+    """OPO: the outcome less the group's mean, in which each answer counts by its length.
 
     Bias: biased, about as 1/G: the answer's own reward is in its baseline.
 
@@ -83,8 +83,8 @@ def gpg(
 ) -> Estimator:
     """GPG: R_i less the group's mean, larger where many groups have no signal; no ratio, no clip.
 
-    Bias: biased by the own reward in the mean, the share of informative groups, and the number of
-    tokens.
+    Bias: biased by the answer's own reward in the mean, the share of informative groups, and the
+    number of tokens.
 
     References:
         Chu et al., GPG (2025), eq. 7.

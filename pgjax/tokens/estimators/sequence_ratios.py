@@ -131,10 +131,10 @@ def vespo(
     aggregation: Aggregation = token_mean,
     **options: Unpack[Options],
 ) -> Estimator:
-    """VESPO: a smooth weight of the answer's whole ratio in place of the clip.
+    """VESPO: a smooth weight of the answer's whole ratio s, s^k e^{λ(1−s)}, in place of the clip.
 
     Args:
-        positive: (k, λ) of answers with a positive advantage.
+        positive: (k, λ) of answers whose advantage is not negative, each ≥ 0.
         negative: (k, λ) of answers with a negative one.
         advantage: GRPO's by default.
 
