@@ -45,7 +45,7 @@ def group_moments(
         Moments over the flattened result.
 
     Raises:
-        ValueError: if there are too many groups to sum over, or `acting` is another word.
+        ValueError: if there are too many groups to sum over, or `acting` is none of these three.
 
     Bias: exact.
 
@@ -74,7 +74,7 @@ def moments_over_prompts(
         moments_of: of the problem that starts with one of the prompts, and whose `behaviour` draws.
 
     Raises:
-        ValueError: if `acting` is another word.
+        ValueError: if `acting` is none of these three.
 
     Bias: that of `moments_of`.
     """
@@ -91,7 +91,7 @@ def by_prompt(model: LanguageModel, acting: str) -> list[tuple[float, Problem]]:
             `behaviour` of the problems.
 
     Raises:
-        ValueError: if `acting` is another word.
+        ValueError: if `acting` is none of these three.
     """
     problem = model.problem
     if acting not in ACTING:

@@ -123,7 +123,7 @@ def pkpo(
 
     Raises:
         TypeError: if k is not an integer.
-        ValueError: if k is too small, or `baseline` another word.
+        ValueError: if k is too small, or `baseline` none of these three.
 
     Bias: on-policy none for ∇E[max of k rewards].
 
