@@ -7,9 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pgjax.baselines import consecutive
-from pgjax.core.validation import (
-    check_positive,
-)
+from pgjax.core.validation import check_positive
 from pgjax.estimators import evaluate_weights
 from pgjax.expectations.distributions import Distribution
 from pgjax.expectations.estimator import (
@@ -49,9 +47,7 @@ def vimco(group_size: int) -> ExpectationEstimator:
         >>> vimco(4)
         vimco(group_size=4)
     """
-    K = check_positive("group_size", group_size)
-    if K < 2:
-        raise ValueError(f"group_size must be at least 2, got {K}: a baseline needs other draws")
+    K = _check_group_size(group_size)
     return make(_draw_groups, _vimco_weights, _vimco, "groups", group_size=K)
 
 
@@ -65,7 +61,7 @@ def vimco_weights(group_size: int) -> Any:
         A function (batch, log_prob) -> [N, T], which takes each episode's total reward as f.
 
     Raises:
-        ValueError: if K is below one; at use, if N is not a multiple of K.
+        ValueError: if K is below two; at use, if N is not a multiple of K.
 
     Bias: none for the gradient of E[log mean exp f] of each group of independent episodes.
 
@@ -76,7 +72,14 @@ def vimco_weights(group_size: int) -> Any:
         >>> [round(float(x), 4) for x in credit]
         [-0.4055, 0.6931]
     """
-    return configured(_group_credit, group_size=check_positive("group_size", group_size))
+    return configured(_group_credit, group_size=_check_group_size(group_size))
+
+
+def _check_group_size(group_size: int) -> int:
+    K = check_positive("group_size", group_size)
+    if K < 2:
+        raise ValueError(f"group_size must be at least 2, got {K}: a baseline needs other draws")
+    return K
 
 
 def _group_credit(batch: Trajectory, log_prob: Array, *, group_size: int) -> Array:

@@ -98,9 +98,12 @@ def _draw_one(natural: Natural, key: Array, coupled: bool) -> dict[str, Array]:
         maxwell = jnp.sqrt(jnp.sum(jax.random.normal(second, (3, size), dtype) ** 2, axis=0))
         maxwell = maxwell * jax.random.rademacher(third, (size,), dtype)
         normal = jax.random.normal(fourth, (size,), dtype)
-        uniform = jax.random.uniform(fifth, (size,), dtype)
-        minus = plus if coupled else rayleigh(fifth, size, dtype)
-        of_scale = maxwell * uniform if coupled else jax.random.normal(fifth, (size,), dtype)
+        if coupled:
+            minus, of_scale = plus, maxwell * jax.random.uniform(fifth, (size,), dtype)
+        else:
+            minus_key, scale_key = jax.random.split(fifth)
+            minus = rayleigh(minus_key, size, dtype)
+            of_scale = jax.random.normal(scale_key, (size,), dtype)
         return {
             "normal": normal,
             "plus": plus,

@@ -9,10 +9,10 @@ from jaxtyping import Key
 
 from pgjax.core.validation import check_kind, check_module, check_policy
 from pgjax.policies import SOFTMAX, Distribution, distribution_policy, flax_functions
-from pgjax.policies.critics import Value, flax_value
+from pgjax.policies.critics import Value, flax_value, one_value
 from pgjax.policies.distribution import unmasked
 from pgjax.records import configured, record
-from pgjax.types import Observation, Params, Policy, RecurrentPolicy, check_functions
+from pgjax.types import Observation, Params, Policy, RecurrentPolicy, check_functions, describe
 
 
 @record
@@ -101,7 +101,8 @@ def shared(module: Any, distribution: Distribution = SOFTMAX) -> ActorCritic:
         distribution: of the actions.
 
     Raises:
-        TypeError: if `module` is not a Flax module.
+        TypeError: if `module` is not a Flax module; by the agent, if it does not return a pair.
+        ValueError: by the agent, if the second of the pair is more than one number.
 
     Example:
         >>> import jax, jax.numpy as jnp, pgjax
@@ -123,11 +124,22 @@ def shared(module: Any, distribution: Distribution = SOFTMAX) -> ActorCritic:
 
 
 def _shared_output(params: Params, observation: Observation, *, both: Any) -> Any:
-    return both(params, unmasked(observation))[0]
+    return _pair(both(params, unmasked(observation)))[0]
 
 
 def _shared_value(params: Params, observation: Observation, *, both: Any) -> Array:
-    return both(params, unmasked(observation))[1].reshape(())
+    value = _pair(both(params, unmasked(observation)))[1]
+    return one_value(value, "the module's second output must be V(s), such as Dense(1)(x)")
+
+
+def _pair(output: Any) -> Any:
+    if not isinstance(output, tuple | list) or len(output) != 2:
+        got = describe(output) if not isinstance(output, tuple | list) else f"{len(output)} outputs"
+        raise TypeError(
+            "a module shared by policy and critic must return a pair (the distribution's input, "
+            f"V(s)), got {got}; agents.separate(policy, critic) takes a module for each"
+        )
+    return output
 
 
 def _all_params(params: Params) -> Params:
