@@ -15,7 +15,7 @@ __version__ = "0.2.0"
 
 
 def _public_names() -> dict[str, tuple[str, str]]:
-    """Each public name, with the module that the page imports it from and its name there."""
+    """The page's names, each with the module that it is imported from and its name there."""
     page = ast.parse(Path(__file__).with_suffix(".pyi").read_text("utf-8"))
     return {
         alias.asname or alias.name: (f"pgjax.{node.module or ''}".rstrip("."), alias.name)
@@ -46,7 +46,7 @@ _ELSEWHERE = {
 
 
 def _instead_of(name: str) -> str:
-    """What may have been meant."""
+    """The end of an error message: the public names that are closest to this one."""
     if name.lower() in _ELSEWHERE:
         return f"; see {_ELSEWHERE[name.lower()]}"
     near = difflib.get_close_matches(name.lower(), [*_PUBLIC])

@@ -1,12 +1,13 @@
 """Every trajectory of a small MDP with its probability, and any estimator's exact moments from it.
 
-An expectation over trajectories becomes a finite sum, so whatever maps a batch to numbers has an
-exact mean and covariance here, with no noise and no derivation: pgjax's estimators and the user's
-own code alike. An estimator that couples a batch of K is summed over the multisets of K
-trajectories with their multinomial weights, far fewer than the K-tuples; one that depends on the
-order within the batch is recognised and summed over the tuples.
+An expectation over trajectories becomes a finite sum. So every function of a batch, pgjax's or
+yours, has an exact mean and covariance here, with no noise and no derivation.
 
-Computed in float64 whatever the caller's setting; returned as NumPy arrays.
+For an estimator that couples a batch of K, the sum goes over the multisets of K trajectories with
+their multinomial weights. They are far fewer than the K-tuples. An estimator that depends on the
+order within the batch is recognised, and summed over the tuples.
+
+All results are computed in float64, whatever the caller's setting, and returned as NumPy arrays.
 """
 
 import math
@@ -31,10 +32,10 @@ from pgjax.exact.tabular import TabularMDP
 from pgjax.types import Estimator, Moments, Params, Trajectory
 
 LIMIT = 5_000_000
-"""More trajectories, or batches of them, than this are refused."""
+"""The largest number of trajectories, or of batches of them, that is accepted by default."""
 
 FEW = 100_000
-"""For no more batches than this, a program that is compiled fast is worth more than a fast one."""
+"""Up to this many batches, a program that compiles fast saves more time than one that runs fast."""
 
 Function = Callable[[Params, Trajectory], Any]
 """A function of parameters and a batch, often a gradient; see `moments`."""
@@ -53,7 +54,7 @@ def trajectories(
         limit: the largest M accepted.
 
     Returns:
-        A batch [M, H], and the probabilities [M], which sum to one. Both float64.
+        A batch [M, H], and the probabilities [M], which sum to one. Real numbers are float64.
 
     Raises:
         ValueError: if M is above the limit, the horizon is infinite, or the policy is not a
@@ -76,13 +77,13 @@ def trajectories(
 
 @in_float64
 def count(problem: Problem) -> int:
-    """How many trajectories of positive probability there are, M, without listing them.
+    """The number M of trajectories of positive probability, without listing them.
 
     Args:
         problem: with a finite horizon.
 
     Returns:
-        M, of any size.
+        M, a Python integer of any size.
 
     Raises:
         ValueError: if the horizon is infinite, or the policy is not a distribution over the MDP's
@@ -114,22 +115,22 @@ def moments(
     E[ĝ] = Σ_batches P(batch) ĝ(batch), and likewise E[ĝ ĝᵀ] − E[ĝ] E[ĝ]ᵀ.
 
     Args:
-        estimator: an Estimator, or any function (params, batch[K,T]) -> numbers, a gradient or not,
-            that JAX can trace. It is given `problem.params`, and a batch with the fields of a
-            rollout by the policy that acts; where its mask is false stands garbage, on purpose.
-        problem: with a finite horizon.
+        estimator: an Estimator, or a function (params, batch [K, T]) -> numbers that JAX can trace.
+            Such a function is given `problem.params`, and a batch with a rollout's fields. Where
+            the batch's mask is false, it holds garbage on purpose.
+        problem: with a finite horizon. Its acting policy draws the batches.
         batch_size: K.
         limit: the largest number of trajectories, and of batches, accepted.
 
     Returns:
-        Moments over the flattened result, of *one* batch of K. With P parameters the covariance
-        holds P² numbers.
+        Moments of the estimate from *one* batch of K, over the flattened result. For P numbers the
+        covariance holds P².
 
     Raises:
-        ValueError: if there are more trajectories or batches than the limit, the horizon is
-            infinite, or the estimate is NaN on a trajectory of positive probability.
+        ValueError: if there are more trajectories or batches than the limit; if the horizon is
+            infinite; if the estimate is not finite on a trajectory of positive probability.
 
-    Bias: exact: the mean less `exact.gradient` is the bias.
+    Bias: exact. The mean less `exact.gradient` is the estimator's bias.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np, pgjax
@@ -145,15 +146,17 @@ def moments(
 
 
 class Examination(NamedTuple):
-    """What enumeration shows of an estimate on one problem.
+    """The findings of an enumeration about an estimate on one problem.
 
     Attributes:
-        moments: its exact mean and covariance.
-        over_tuples: whether these are sums over all tuples of K trajectories, so that no order of
-            a batch was left out; else over multisets, as far as a sample of orders allows.
-        reads_padding: whether NaN in `reward` and `log_prob` where the mask is false changes it.
-        reads_log_prob: whether it depends on `batch.log_prob`, and so on who acted.
-        repeats: whether it gives the same numbers when it runs again on the same batches.
+        moments: the estimate's exact mean and covariance.
+        over_tuples: whether the sums go over all tuples of K trajectories, and so over every order
+            of a batch. If false, they go over multisets: a sample of orders made no difference.
+        reads_padding: whether NaN in `reward` and `log_prob`, where the mask is false, changes the
+            estimate.
+        reads_log_prob: whether the estimate depends on `batch.log_prob`, and so on the policy that
+            acted.
+        repeats: whether a second run on the same batches gives the same numbers.
     """
 
     moments: Moments
@@ -171,7 +174,9 @@ def examine(
     batch_size: int = 1,
     limit: int = LIMIT,
 ) -> Examination:
-    """`moments`, over all tuples where the limit allows, and what the estimate reads.
+    """An estimate's exact moments, and whether it reads the padding or the log-probabilities.
+
+    The moments are those of `moments`, summed over all tuples if the limit allows.
 
     Args:
         estimator: as for `moments`.
@@ -180,7 +185,7 @@ def examine(
         limit: the largest number of trajectories, and of batches, accepted.
 
     Returns:
-        Examination. Every trajectory stands in some batch that was tried for what is read.
+        Examination. Every trajectory is in at least one of the batches that were tried.
 
     Raises:
         ValueError: as `moments` does.
@@ -215,7 +220,7 @@ def examine(
 def multisets(
     probability: Float[np.ndarray, "M"], size: int, *, limit: int = LIMIT
 ) -> tuple[Int[np.ndarray, "B K"], Float[np.ndarray, "B"]]:
-    """Every batch of K trajectories up to its order, with its multinomial probability.
+    """All batches of K trajectories, whatever their order, with their multinomial probabilities.
 
     Args:
         probability: [M] of the trajectories.
@@ -223,7 +228,7 @@ def multisets(
         limit: the largest number of batches accepted.
 
     Returns:
-        The numbers of the trajectories in each batch, [B, K], ascending, and the probabilities [B].
+        The indices of the trajectories in each batch, [B, K], ascending, and the probabilities [B].
 
     Raises:
         ValueError: if there are more batches than the limit, or `size` is below one.
@@ -241,7 +246,7 @@ def multisets(
 
 
 class _Run(NamedTuple):
-    """What an enumeration needs: how to evaluate batches, and of which there are how many."""
+    """An enumeration: the function that evaluates batches, the trajectories, and the sizes."""
 
     estimates: Callable[..., np.ndarray]  # members [B, K] -> [B, P]
     probability: np.ndarray  # [M]
@@ -263,8 +268,8 @@ def _prepared(
         estimator = partial(gradient, estimator, problem.policy)
     M = len(paths.probability)
     few = math.comb(M + K - 1, K) <= FEW
-    # A new function each time, or what JAX has cached of this one would hide that a value which
-    # it closes over has changed. Traced once, for its size and for all batches.
+    # A new function each time: JAX would reuse the trace of an old one, although a value that the
+    # estimator closes over may have changed. It is traced once, for its size and for all batches.
     estimate = jax.jit(partial(estimator))
 
     def flat(params: Params, batch: Trajectory) -> Any:
@@ -282,14 +287,14 @@ def _prepared(
 
 
 def _sums(run: _Run, tuples: bool) -> Moments:
-    """Over all tuples, or over multisets if the order within a batch seems not to matter."""
+    """Moments over all tuples, or over multisets if the order in a batch seems not to matter."""
     M, K = len(run.probability), run.batch_size
     ordered = K > 1 and (tuples or _depends_on_order(run.estimates, M, (run.chunk, K)))
     center, shifted = np.zeros(run.size), False
     mass = first = second = np.zeros(())
     for members, weight in _batches(run.probability, K, run.chunk, ordered, run.limit):
         values = run.estimates(members)
-        if not shifted:  # by a typical value, which keeps the second moment from cancelling
+        if not shifted:  # a shift by a typical value keeps the second moment from cancelling
             total, typical, _ = _weighted_sums(values, weight, center)
             center, shifted = np.where(np.isfinite(typical), typical / total, 0), True
         sums = _weighted_sums(values, weight, center)
@@ -297,15 +302,15 @@ def _sums(run: _Run, tuples: bool) -> Moments:
     if not np.all(np.isfinite(first)):
         raise ValueError(
             "the estimate must be finite on every trajectory of positive probability, got a mean "
-            f"with {int(np.sum(~np.isfinite(first)))} of {np.size(first)} entries nan; look for "
-            "log(0), 0/0 or an overflow in the policy and the estimator"
+            f"with {int(np.sum(~np.isfinite(first)))} of {np.size(first)} entries not finite; look "
+            "for log(0), 0/0 or an overflow in the policy and the estimator"
         )
     shift = first / mass
     return Moments(center + shift, second / mass - np.outer(shift, shift))
 
 
 class _Tables(NamedTuple):
-    """What turns indices of states and actions into a Trajectory."""
+    """Arrays that turn indices of states and actions into a Trajectory."""
 
     probability: np.ndarray  # [S, A]
     reward: np.ndarray  # [S, A, S]
@@ -330,7 +335,7 @@ def _enumerated(problem: Problem, limit: int) -> tuple[_Tables, _Paths]:
 
 
 def _acting_probabilities(problem: Problem) -> np.ndarray:
-    """[S, A] of the policy that acts."""
+    """[S, A] probabilities of the policy that acts."""
     return action_probabilities(replace(problem, params=problem.acting_params))
 
 
@@ -366,14 +371,14 @@ def _paths(mdp: TabularMDP, probability: np.ndarray, horizon: int, limit: int) -
 
 
 def _edges(mdp: TabularMDP, probability: np.ndarray) -> np.ndarray:
-    """[S, A, S] probability of each way on, none from a terminal state."""
+    """[S, A, S] probability of each action and next state; zero from a terminal state."""
     edges = probability[:, :, None] * mdp.transition
     edges[mdp.terminal] = 0
     return edges
 
 
 def _count(mdp: TabularMDP, edge: np.ndarray, horizon: int) -> int:
-    """How many paths there are, in Python integers, which do not overflow."""
+    """The number of paths, in Python integers, which do not overflow."""
     ways = edge.sum(1).astype(object)  # [S, S]
     paths = np.array([1] * mdp.num_states, object)
     for _ in range(horizon):
@@ -409,7 +414,7 @@ def _assemble(tables: _Tables, states: np.ndarray, actions: np.ndarray) -> Traje
 
 
 NOISE = 7.0
-"""The size of what stands in rewards and log-probabilities where the mask is false."""
+"""The size of the garbage in rewards and log-probabilities where the mask is false."""
 
 
 def _spoiled(
@@ -474,7 +479,7 @@ def _batches(
 
 
 def _orderings(members: np.ndarray) -> np.ndarray:
-    """In how many orders each sorted row can be drawn, K! / Π multiplicity!."""
+    """The number of orders in which each sorted row can be drawn, K! / Π multiplicity!."""
     count = np.full(len(members), float(math.factorial(members.shape[1])))
     run = np.ones(len(members))
     for left, right in zip(members.T[:-1], members.T[1:], strict=True):
@@ -499,10 +504,10 @@ def _depends_on_order(
 
 
 def _chunk_size(one: Trajectory, P: int, M: int, K: int) -> int:
-    """Batches like `one` per chunk, for some 64 MB of observations and estimates.
+    """The number of batches like `one` in a chunk of some 64 MB of observations and estimates.
 
-    Few batches come in small chunks, for every chunk is evaluated whole, and `examine` evaluates
-    four of them besides.
+    Few batches come in small chunks, because every chunk is evaluated whole, and because `examine`
+    evaluates each chunk four times more.
     """
     numbers = 4 * P + 4 * sum(leaf.size for leaf in jax.tree.leaves(one))
     most = 65_536 if K == 1 else 512 if math.comb(M + K - 1, K) <= FEW else 4096

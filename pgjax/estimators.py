@@ -1,18 +1,27 @@
 """Estimators: a gradient from weights × term, derived once, and the named compositions.
 
 `surrogate`, `gradient` and `per_trajectory_gradients` ascend J, sum over time and average over
-trajectories. Log-probabilities of the batch's actions are taken from the policy; params are a
-pytree of floating arrays; in a batch [N, T], anything may stand after an episode's end. Within a
-user's own `shard_map` or `pmap` all of them see one device's trajectories; `jax.lax.pmean` of the
-gradients is the estimate from all. They raise a ValueError if the batch is not laid out as [N, T]
-or is empty, and a TypeError if a parameter is not floating or the mask is not boolean. An action
-that the policy does not have is a ValueError outside jit; under jit it makes the whole estimate
-NaN.
+trajectories. They compute the log-probabilities of the batch's actions with the policy. Their
+params are a pytree of floating arrays. Their batch is [N, T], and may hold anything after an
+episode's end.
 
-The settings of the named estimators are those of `pgjax.weights` and `pgjax.terms`: discount is γ
-in [0, 1], lambda_ is λ in [0, 1], baseline comes from `pgjax.baselines`, and groups are
-`consecutive(group_size)` or `labelled(ids)`. A ValueError is raised if γ or λ is outside [0, 1]
-and, at use, if groups do not fit the batch, or the batch lacks the `value` that a critic gives.
+They raise a ValueError if the batch is not laid out as [N, T] or holds no trajectory. They raise a
+TypeError if a parameter is not floating or the mask is not boolean. If the batch has an action that
+the policy lacks, they raise a ValueError outside jit. Under jit, or if the policy is recurrent, the
+whole estimate is then NaN.
+
+Within your own `shard_map` or `pmap` they see the trajectories of one device. `jax.lax.pmean` of
+the gradients is the estimate from all devices.
+
+The settings of the named estimators are those of `pgjax.weights` and `pgjax.terms`:
+
+- discount: γ in [0, 1].
+- lambda_: λ in [0, 1].
+- baseline: from `pgjax.baselines`; None subtracts nothing.
+- groups: `consecutive(group_size)` or `labelled(ids)`, from `pgjax.groups`.
+
+A ValueError is raised if γ or λ is outside [0, 1]. At use it is raised if groups do not fit the
+batch, or if the batch lacks the critic's `value`.
 """
 
 from dataclasses import replace
@@ -70,8 +79,9 @@ def surrogate(
     """The scalar whose gradient is the estimate, (1/N) Σ_i Σ_t mask · term(log π, log μ, w).
 
     Ascend it; its value is not an estimate of J. Weights are constants in θ. The scalar has the
-    parameters' precision, or float32. Within `shard_map` differentiate `jax.lax.pmean` of it: JAX
-    sums the derivative with respect to replicated parameters over devices.
+    precision of the parameters or of the weights, whichever is wider. Within `shard_map`,
+    differentiate `jax.lax.pmean` of it: JAX sums the derivative with respect to replicated
+    parameters over devices.
 
     Bias: the estimator's.
     """
@@ -88,6 +98,13 @@ def gradient(
     """The estimate of ∇J from a batch, to ascend; a pytree like params.
 
     Bias: the estimator's.
+
+    Example:
+        >>> from pgjax import enumeration, suite
+        >>> problem = suite.problems()[0]
+        >>> batch, _ = enumeration.trajectories(problem)
+        >>> gradient(reward_to_go(0.9), problem.policy, problem.params, batch).shape
+        (3, 2)
     """
     _check_arguments(estimator, policy)
 
@@ -101,15 +118,24 @@ def gradient(
 def per_trajectory_gradients(
     estimator: Estimator, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
 ) -> Gradients:
-    """Each trajectory's share of the estimate; their mean is `gradient`, coupled baselines too.
+    """Each trajectory's share of the estimate, whose mean over the batch is `gradient`.
 
-    The weights are computed once, for the whole batch; then the term is differentiated trajectory
-    by trajectory. (vmapping a whole loss over single trajectories would lose the coupling.)
+    The weights are computed once, for the whole batch. Then the term is differentiated trajectory
+    by trajectory. So baselines that couple the batch are right too; under a `vmap` of the whole
+    loss over single trajectories they would not be.
 
     Returns:
         A pytree like params with a leading N.
 
     Bias: the estimator's. The samples are independent if the weights do not couple the batch.
+
+    Example:
+        >>> from pgjax import enumeration, suite
+        >>> problem = suite.problems()[0]
+        >>> batch, _ = enumeration.trajectories(problem)
+        >>> each = per_trajectory_gradients(rloo(0.9), problem.policy, problem.params, batch)
+        >>> each.shape == (len(batch.reward), 3, 2)
+        True
     """
     _check_arguments(estimator, policy)
     found = _each_gradient(policy, estimator, *as_checked_arrays(params, batch))
@@ -121,12 +147,18 @@ def score_weights(
 ) -> Float[Array, "N T"]:
     """Score weights c_it, the surrogate's derivative by log π(a_it|s_it): ĝ = Σ_it c_it ∇log π.
 
-    They are [N, T], and zero after each episode's end. For the score term c_it is w_it/N, which
-    needs no log-probability: the compiled program then skips the pass over the network.
+    For the score term c_it is w_it/N, which needs no log-probability. The compiled program then
+    skips the pass over the network.
 
     Args:
         batch: [N, T]; its observations are read by the weights only.
         log_prob: [N, T] log π(a_it|s_it) under the parameters to improve.
+
+    Returns:
+        [N, T], zero after each episode's end.
+
+    Raises:
+        ValueError: if `log_prob` is not [N, T].
 
     Bias: the estimator's.
     """
@@ -146,7 +178,7 @@ def score_weights(
 def reinforce(discount: Number, *, baseline: Baseline | None = None) -> Estimator:
     """REINFORCE: the total return times the summed score, ĝ = mean_i Σ_t ∇log π(a_t|s_t) (R − b).
 
-    Bias: none for ∇J if the baseline has none. The largest variance of the family.
+    Bias: none for ∇J if the baseline has none. Its variance is often the largest of the family.
 
     References:
         Williams (1992).
@@ -173,7 +205,7 @@ def reward_to_go(discount: Number, *, baseline: Baseline | None = None) -> Estim
 def mismatched_reward_to_go(discount: Number, *, baseline: Baseline | None = None) -> Estimator:
     """Reward-to-go without γ^t, ĝ = mean_i Σ_t ∇log π(a_t|s_t) (G_t − b_t): what most code runs.
 
-    Bias: biased for ∇J when γ < 1: it weighs states as if undiscounted.
+    Bias: biased for ∇J when γ < 1, because it weighs states as if they were not discounted.
 
     References:
         Nota & Thomas (2020); Zhang et al. (2022).
@@ -185,10 +217,11 @@ def rloo(discount: Number, *, groups: Groups | None = None) -> Estimator:
     """REINFORCE leave-one-out: each return less the mean return of the others.
 
     Args:
-        groups: the others of the trajectory's own group; None takes the whole batch as one.
+        groups: the mean is over the others of the trajectory's group; None takes the whole batch
+            as one group.
 
     Raises:
-        ValueError: if a group has one member only; at use, if N = 1.
+        ValueError: if a group has only one member; at use, if there are no groups and N = 1.
 
     Bias: none.
 
@@ -206,20 +239,20 @@ def grpo(
     epsilon: Number = 1e-4,
     term: Term = terms.importance_ratio,
 ) -> Estimator:
-    """GRPO: w_i = (R_i − mean) / (std + ε) in the trajectory's group, over its length |τ_i|.
+    """GRPO: w_i = (R_i − mean) / (std + ε) in the trajectory's group, divided by its length |τ_i|.
 
-    ĝ = mean_i (1/|τ_i|) Σ_t ρ_t ∇log π(a_t|s_t) w_i, with ρ clipped if the term does.
+    ĝ = mean_i (1/|τ_i|) Σ_t ρ_t ∇log π(a_t|s_t) w_i. The ratio ρ is clipped if the term clips it.
 
     Args:
-        discount: 1 in the paper, whose reward comes at the end.
-        groups: of answers to one question.
+        discount: γ; 1 in the paper, where the only reward comes at the end.
+        groups: the answers to one question are a group.
         epsilon: ε ≥ 0, in units of return.
         term: `terms.ppo_clip(0.2)` is the paper's.
 
     Raises:
         ValueError: if ε is negative.
 
-    Bias: biased, for three reasons: the mean includes the trajectory's own return, the standard
+    Bias: biased, for three reasons. The mean includes the trajectory's own return, the standard
     deviation comes from the same returns, and the sum is divided by the length. A group whose
     returns agree gives zero.
 
@@ -244,7 +277,8 @@ def dr_grpo(discount: Number, groups: Groups, *, term: Term = terms.importance_r
     Args:
         term: `terms.ppo_clip(0.2)` is the paper's.
 
-    Bias: on-policy the gradient shrinks by (G−1)/G in groups of G. Otherwise it is `rloo`.
+    Bias: on-policy it is (G−1)/G times `rloo` in groups of G, and so too small. Off-policy biased,
+    as its term is.
 
     References:
         Liu et al., Understanding R1-Zero-Like Training: A Critical Perspective (2025), section 3.2.
@@ -293,7 +327,8 @@ def mismatched_actor_critic(discount: Number, lambda_: Number) -> Estimator:
 def n_step_actor_critic(discount: Number, n: int) -> Estimator:
     """Actor-critic of n steps: ĝ = mean_i Σ_t γ^t ∇log π(a_t|s_t) (G_t − V(s_t)), G of n rewards.
 
-    G_t = r_t + … + γ^{n−1} r_{t+n−1} + γ^n V(s_{t+n}), or less if the episode ends before.
+    G_t = r_t + … + γ^{n−1} r_{t+n−1} + γ^n V(s_{t+n}), with fewer rewards if the episode ends
+    earlier.
 
     Args:
         n: rewards before the critic's value, at least one.
@@ -305,8 +340,8 @@ def n_step_actor_critic(discount: Number, n: int) -> Estimator:
     Bias: none for ∇J if V = V^π or n is at least the episode's length.
 
     References:
-        Sutton & Barto (2018), eq. 7.1; Mnih et al. (2016), section 4, where n is what is left of
-        the window and γ^t is left out.
+        Sutton & Barto (2018), eq. 7.1; Mnih et al. (2016), section 4, where n is the number of
+        steps left in the window, and γ^t is left out.
     """
     return Estimator(weights.n_step(discount, n, baseline=recorded_value), terms.score)
 
@@ -363,7 +398,7 @@ def evaluate_weights(
 
     Bias: the estimator's.
     """
-    # Constants in θ by what they are given, so that they can be differentiated by their settings.
+    # Their arguments are constants in θ; their settings, such as γ, can still be differentiated.
     weight = estimator.weights(*jax.lax.stop_gradient((_without_garbage(batch), log_prob)))
     for leaf in jax.tree.leaves(weight):
         if leaf.shape != batch.mask.shape:
@@ -410,7 +445,7 @@ def _cleaned(mask: Array, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_arguments(estimator: Any, policy: Any) -> None:
-    """Raise a TypeError if the estimator is no Estimator or the policy no policy."""
+    """Raise a TypeError unless the estimator is an Estimator and the policy is a policy."""
     check_estimator(estimator)
     check_policy(policy)
 
@@ -418,7 +453,7 @@ def _check_arguments(estimator: Any, policy: Any) -> None:
 def as_checked_arrays(params: Params, batch: Trajectory) -> tuple[Params, Trajectory]:
     """The parameters and the batch, checked and as JAX arrays of the present precision.
 
-    Within `shard_map` the parameters become each device's own, as its batch is.
+    Within `shard_map` the parameters are marked as each device's own, as its batch is.
 
     Bias: none; nothing else is changed.
     """

@@ -2,12 +2,13 @@
 
 `record` makes a class a frozen dataclass and a pytree. `configured` binds settings to a plain
 function, as `functools.partial` does, and returns a record too. So a function of records can be
-compiled, mapped over the numbers in them and differentiated by them. Two records with equal
-settings are equal, so that a new one with the same settings does not compile again.
+compiled, mapped over the numbers in them, and differentiated with respect to them. Two records with
+equal settings are equal, so that a new one with the same settings does not compile again.
 
-A value is a leaf if it is a float, an array, another record or a pytree of arrays. Anything else
-is static: functions, integers, strings, None. Static values are compared with ==, or by identity if
-they have no hash. What is a leaf is decided when a record is made, and does not change.
+A value is a leaf if it is a floating or complex number, an array, a `jax.tree_util.Partial`, a
+record that holds numbers, or a pytree of these. Anything else is static: functions, integers,
+strings, None. Static values are compared with ==, or by identity if they have no hash. The leaves
+of a record are decided once, and do not change.
 """
 
 from collections.abc import Callable, Iterable
@@ -199,7 +200,7 @@ _register(Configured, _configured_program, _configured_setting, _rebuild_configu
 
 
 def as_record(function: Any) -> Any:
-    """A record of a function; a record, or another callable pytree, unchanged."""
+    """A record of a function; a record, or a `jax.tree_util.Partial`, is returned unchanged."""
     return (
         function if is_record(function) or isinstance(function, Partial) else configured(function)
     )
@@ -215,7 +216,7 @@ def _is_leaf(value: Any, declared: Any) -> bool:
         return False
     if "data" in declared or isinstance(value, (*NUMBERS, Partial)):
         return True
-    if is_record(value):  # without numbers in it, it is compared once and not flattened
+    if is_record(value):  # one without numbers is compared once, and not flattened
         return bool(jax.tree.leaves(value))
     if value is None or callable(value) or isinstance(value, bool | int | str):
         return False

@@ -1,12 +1,12 @@
 """Entropy and the KL divergence to a reference, in the reward or in the loss.
 
-Two estimands go by one name. With KL_s = KL(π(·|s) ‖ ref(·|s)) and d the discounted visitation,
+Two gradients go by one name. Let KL_s = KL(π(·|s) ‖ ref(·|s)), and d the discounted visitation.
 
-- the regularised return's, ∇E[Σ_t γ^t (r_t − β KL_{s_t})] (`exact.kl_regularized_gradient`): an
-  action also gets credit for the divergence in the states that it leads to;
-- the local one, Σ_s d(s) ∇KL_s (`exact.local_kl_gradient`): d is held fixed.
+- The gradient of the regularised return, ∇E[Σ_t γ^t (r_t − β KL_{s_t})]: an action also gets credit
+  for the divergence in the states that it leads to (`exact.kl_regularized_gradient`).
+- The local gradient, Σ_s d(s) ∇KL_s: d is held fixed (`exact.local_kl_gradient`).
 
-A sampled estimate k of KL_s has three forms, with ρ = ref(a|s)/π(a|s): k1 = −log ρ,
+A sampled estimate k of KL_s has three forms. With ρ = ref(a|s)/π(a|s) they are k1 = −log ρ,
 k2 = (log ρ)²/2 and k3 = ρ − 1 − log ρ. k1 and k3 have the mean KL_s. What counts is the gradient,
 and that depends on whether k stands in the loss or in the reward:
 
@@ -16,17 +16,17 @@ and that depends on whether k stands in the loss or in the reward:
 | k2 | Σ_s d(s) ∇KL_s, the local gradient | biased |
 | k3 | Σ_s d(s) ∇KL(ref ‖ π), of the other divergence | biased by that, times β |
 
-The entropy is −k1 with ref = 1: the sampled bonus −log π in the loss has gradient zero in
-expectation, −(log π)²/2 the right local one, and −log π in the reward is unbiased for the
+The entropy is −k1 with ref = 1. So the bonus −log π in the loss has a gradient with mean zero, and
+−(log π)²/2 has the local gradient of the entropy. In the reward, −log π is unbiased for the
 regularised return.
 
-In the reward: `with_entropy_reward` and `with_k1_reward`, `with_k2_reward`, `with_k3_reward` return
-the batch with other rewards, in float32 or wider, and any estimator may follow. Their batch [N, T]
-is on-policy, and its `log_prob` is a constant under differentiation. Their `coefficient` is β ≥ 0,
-in units of reward per nat.
+In the reward: `with_entropy_reward`, `with_k1_reward`, `with_k2_reward` and `with_k3_reward` return
+the batch with other rewards, in float32 or wider. Give it to any estimator. Their batch [N, T] is
+on-policy, and its `log_prob` is a constant under differentiation. Their `coefficient` is β ≥ 0, in
+units of reward per nat.
 
-In the loss: a term, weighed by `visits`, of a batch that carries the reference's log-probabilities
-(`with_reference`).
+In the loss: use `Estimator(visits(discount), term)` with a term from here. For k1, k2 and k3, give
+it the batch that `with_reference` returns, which carries the reference's log-probabilities.
 
 The reference is `reference_log_prob`, [N, T] log ref(a_it|s_it), such as `pgjax.log_probs(policy,
 reference_params, batch)`. A ValueError is raised if it has another shape or is not finite on a live
@@ -106,8 +106,8 @@ def with_k2_reward(
 ) -> Trajectory:
     """The batch with r_t − β k2 for r_t, k2 = (log π(a_t|s_t) − log ref(a_t|s_t))²/2.
 
-    Bias: biased. Its estimand is ∇E[Σ_t γ^t (r_t − β k2)] + β Σ_s d(s) ∇KL(π‖ref): E[k2] is not a
-    KL divergence, and the gradient of k2 itself is left out.
+    Bias: biased, for two reasons: E[k2] is not a KL divergence, and the gradient of k2 itself is
+    left out. Its mean is ∇E[Σ_t γ^t (r_t − β k2)] + β Σ_s d(s) ∇KL(π‖ref).
     """
     return _subtract_divergence(batch, reference_log_prob, coefficient, k2)
 
@@ -117,8 +117,8 @@ def with_k3_reward(
 ) -> Trajectory:
     """The batch with r_t − β k3 for r_t, k3 = ρ − 1 − log ρ with ρ = ref(a_t|s_t)/π(a_t|s_t).
 
-    Bias: biased by β Σ_s d(s) ∇KL(ref‖π) exactly, although E[k3] is the KL divergence: the gradient
-    of k3 itself is left out, and E[∇k3] is not zero as that of k1 is.
+    Bias: biased by exactly β Σ_s d(s) ∇KL(ref‖π), although E[k3] is the KL divergence. The gradient
+    of k3 itself is left out, and its mean is not zero, unlike that of k1.
     """
     return _subtract_divergence(batch, reference_log_prob, coefficient, k3)
 
@@ -126,7 +126,7 @@ def with_k3_reward(
 def with_reference(batch: Trajectory, reference_log_prob: Float[Array, "N T"]) -> Trajectory:
     """The batch as though the reference had acted: `log_prob` is log ref(a_it|s_it).
 
-    For terms that compare with a reference instead of the policy that acted.
+    It is for terms that compare π with a reference, and not with the policy that acted.
 
     Bias: none; nothing else is changed.
 
@@ -147,7 +147,7 @@ def with_reference(batch: Trajectory, reference_log_prob: Float[Array, "N T"]) -
 
 
 def visits(discount: Number) -> Weights:
-    """w_it = γ^t: a penalty counts as often as its state is visited, discounted.
+    """Weights w_it = γ^t: a penalty counts as often as its state is visited, discounted.
 
     Args:
         discount: γ in [0, 1]; 1 weighs every step alike, as most code does.
@@ -191,8 +191,8 @@ def k2(
 ) -> Float[Array, "T"]:
     """KL in the loss by k2 = (log π − log ref)²/2, times w_t: the right local gradient.
 
-    Its gradient, w_t (log π − log ref) ∇log π, is k1's in the reward without what comes later, and
-    also that of k3 times a ratio π/sg(π) that keeps its gradient.
+    Its gradient, w_t (log π − log ref) ∇log π, is that of k1 in the reward without the later steps.
+    It is also that of k3 times the ratio π/sg(π), where sg stops the gradient.
 
     Bias: on-policy none for Σ_s d(s) ∇KL(π‖ref), weighed by `visits`. It is biased for the gradient
     of the regularised return, by the divergence of later states.
@@ -215,7 +215,7 @@ def k3(
 ) -> Float[Array, "T"]:
     """KL in the loss by k3 = ρ − 1 − log ρ with ρ = ref/π, times w_t: the opposite KL's gradient.
 
-    A ρ too large for its dtype is held, as in `likelihood_ratio`.
+    A ρ too large for its dtype is held at a bound, as in `likelihood_ratio`.
 
     Bias: biased for the local gradient of KL(π‖ref): on-policy its gradient, w_t (1 − ρ) ∇log π,
     has the mean ∇KL(ref‖π). The two agree to first order where the policy is near the reference.
@@ -256,7 +256,7 @@ def squared_entropy(
 ) -> Float[Array, "T"]:
     """Entropy bonus by −(log π(a_t|s_t))²/2 w_t: its gradient is right, its value is not.
 
-    For policies whose entropy has no formula; its gradient is −w_t log π ∇log π.
+    It is for policies whose entropy has no formula. Its gradient is −w_t log π ∇log π.
 
     Bias: on-policy none for Σ_s d(s) ∇H(π(·|s)), weighed by `visits`. It is biased for the gradient
     of the regularised return, by the entropy of later states.
@@ -278,6 +278,9 @@ def entropy_gradient(
 
     Returns:
         A pytree like params. Add it, times β, to a policy gradient.
+
+    Raises:
+        TypeError: if the policy has a memory.
 
     Bias: on-policy none for Σ_s d(s) ∇H(π(·|s)), and no variance from the actions. It is biased for
     the gradient of the regularised return, by the entropy of later states.
@@ -309,7 +312,7 @@ def _entropy_gradient(
 
 
 def _subtract_penalty(batch: Trajectory, coefficient: Number, penalty: Array) -> Trajectory:
-    fix = "the sign is in the name: a KL divergence is subtracted, an entropy added"
+    fix = "give its size: a KL divergence is subtracted, an entropy added"
     coefficient = check_at_least("coefficient", coefficient, 0.0, fix)
     check_scalars(coefficient=coefficient)
     dtype = accumulation_dtype(jnp.asarray(batch.reward))
@@ -342,7 +345,8 @@ def _read_reference(batch: Trajectory, reference_log_prob: Array) -> Array:
         for row, step in np.argwhere(np.asarray(batch.mask) & ~np.isfinite(value))[:1]:
             raise ValueError(
                 f"reference_log_prob is {value[row, step]} at trajectory {row}, step {step}; "
-                "where the reference gives an action no probability the KL divergence is infinite"
+                "if the reference gives an action no probability, the KL divergence is infinite; "
+                "smooth the reference"
             )
     check_traced_finite("reference_log_prob", reference_log_prob, batch.mask)
     return jnp.where(batch.mask, reference_log_prob, 0)

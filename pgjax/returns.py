@@ -1,4 +1,4 @@
-"""Returns: each is one reverse affine recurrence, x_t = b_t + a_t x_{t+1}.
+"""Returns and advantages [T] of one sequence, most by the recurrence x_t = b_t + a_t x_{t+1}.
 
 Every function takes one sequence of length T, and `jax.vmap` adds the batch. Sums are accumulated
 in float32 or wider, because γ = 0.999 is 1.0 in bfloat16. The result [T] has the reward's dtype, or
@@ -7,9 +7,10 @@ float32 if rewards are integers.
 The arguments mean the same everywhere:
 
 - reward: [T].
-- discount: γ in [0, 1], a scalar, or [T]: γ times the continuation, zero where an episode
-  terminated. If it is the scalar 0, what follows does not count, even if it is infinite.
-- lambda_: λ in [0, 1], a scalar, or [T]: zero at an episode's last step if another step follows.
+- discount: γ in [0, 1], a scalar or [T]. As [T] it is zero where an episode terminated. If it is
+  the scalar 0, what follows does not count, even if it is infinite.
+- lambda_: λ in [0, 1], a scalar or [T]. As [T] it is zero at an episode's last step if another step
+  follows.
 - value: [T] V(s_t).
 - next_value: [T] V(s_{t+1}): zero where the episode terminated, V(final observation) where it was
   truncated.
@@ -45,7 +46,7 @@ def discounted_returns(
     """Discounted return from each step on, G_t = r_t + γ_t G_{t+1}, with G_T the bootstrap value.
 
     Args:
-        bootstrap_value: V of what follows the last step, if the sequence was cut there.
+        bootstrap_value: V of the state after the last step if the sequence was cut there; else 0.
 
     Bias: none for the return of the given sequence, except for the error of a bootstrap value.
 
@@ -70,8 +71,8 @@ def td_errors(
 ) -> Num[Array, "T"]:
     """One-step temporal-difference errors, δ_t = r_t + γ_t V(s_{t+1}) − V(s_t).
 
-    Bias: none for the advantage if V = V^π. Otherwise E[δ_t|s_t,a_t] differs from it by γ E[V−V^π]
-    − (V−V^π).
+    Bias: none for the advantage if V = V^π. Otherwise, with the error e = V − V^π, the mean of δ_t
+    given s_t and a_t is too large by γ E[e(s_{t+1})] − e(s_t).
 
     References:
         Sutton & Barto (2018), eq. 6.5.
@@ -98,7 +99,8 @@ def generalized_advantages(
 
     With λ = 1, A + V is the return.
 
-    Bias: none for the advantage if λ = 1 or V = V^π.
+    Bias: none for the advantage if V = V^π. If λ = 1 and the episode terminates, it is too large by
+    V^π(s_t) − V(s_t), which depends on the state alone and so biases no policy gradient.
 
     References:
         Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage
@@ -126,9 +128,9 @@ def lambda_returns(
 ) -> Num[Array, "T"]:
     """λ-returns, G_t = r_t + γ_t [(1 − λ_t) V(s_{t+1}) + λ_t G_{t+1}], with G_T = V(s_T).
 
-    λ = 1 is the return, and λ = 0 one TD step.
+    λ = 1 gives the return, and λ = 0 the one-step return r_t + γ_t V(s_{t+1}).
 
-    Bias: none for Q^π(s_t, a_t) if λ = 1 or V = V^π.
+    Bias: none for Q^π(s_t, a_t) if V = V^π, or if λ = 1 and the episode terminates.
 
     References:
         Sutton & Barto (2018), eq. 12.18 with state values.
@@ -156,18 +158,18 @@ def n_step_returns(
 ) -> Num[Array, "T"]:
     """n-step returns, G_t = r_t + γ r_{t+1} + … + γ^{n−1} r_{t+n−1} + γ^n V(s_{t+n}).
 
-    If an episode ends before n steps are over, V of what followed its last step ends the sum. The
-    work is min(n, T) T.
+    If an episode ends before n steps are over, V of the state after its last step ends the sum. The
+    work is min(n, T) · T operations.
 
     Args:
-        n: steps, at least one; from T on it is the return.
-        continues: [T] false at an episode's last step; None if only the last one is.
+        n: the number of rewards, at least one; n ≥ T gives the return.
+        continues: [T] boolean, false at each episode's last step; None if there is one episode.
 
     Raises:
-        TypeError: if n is not an integer.
+        TypeError: if n is not an integer, or `continues` is not boolean.
         ValueError: if n is below one.
 
-    Bias: none for Q^π(s_t, a_t) if V = V^π, or if every episode ends within n steps of t.
+    Bias: none for Q^π(s_t, a_t) if V = V^π, or if every episode terminates within n steps of t.
 
     References:
         Sutton & Barto (2018), eq. 7.1.

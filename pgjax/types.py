@@ -1,8 +1,8 @@
 """The records that all modules share: Trajectory, Policy, Estimator, and exact Moments.
 
-A batch is a Trajectory whose every field has a leading axis N. One row holds one episode, or, as a
-window, several one after another. `mask` is false after a row's last step, where values are
-arbitrary.
+A batch is a Trajectory whose every field has a leading axis N. A row holds one episode, or it is a
+window that holds several, one after another. `mask` is false after a row's last step, where values
+are arbitrary.
 """
 
 import inspect
@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, Int, Key, Num, PyTree, UInt32
 from pgjax.records import record
 
 KeyLike: TypeAlias = Key[Array, ""] | UInt32[Array, "2"] | UInt32[Array, "4"]
-"""A key from `jax.random.key`, or a raw uint32 key. One that is not threefry's is turned into one,
-so that the same key draws the same numbers however a batch is split."""
+"""A key from `jax.random.key`, or a raw uint32 key. Keys of other implementations are turned into
+threefry's: the same key then draws the same numbers however a batch is split."""
 
 if TYPE_CHECKING:  # a type checker does not know jaxtyping's PyTree, and can treat it as anything
     Params: TypeAlias = Any
@@ -39,19 +39,18 @@ else:
     Credit: TypeAlias = PyTree[Float[Array, "N T"]]
 
 Number: TypeAlias = float | int | Num[Array | np.ndarray, "..."]
-"""A setting such as γ: one number where it is used, an array of several for `jax.vmap`."""
+"""A setting such as γ: a single number, or an array of several for `jax.vmap` to go over."""
 
 
 @struct.dataclass
 class Trajectory:
     """One episode of at most T steps, or a window of T steps; a batch has a leading N.
 
-    A window is cut out of an endless stream of episodes: a new one starts after each step that
-    terminated or truncated. Rows are windows if `next_value` or `time` is given; `time` is the age
-    of each step's episode.
+    A window is cut out of an endless stream of episodes: a new episode starts after each step that
+    terminated or truncated. Rows are windows if `next_value` or `time` is given.
 
     Where `mask` is false, rewards, log-probabilities, flags, values and times may hold anything,
-    NaN included: read them through `jnp.where(mask, x, 0)`, since `mask * x` can keep a NaN.
+    NaN included. Read them through `jnp.where(mask, x, 0)`, since `mask * x` can keep a NaN.
     Observations and actions there are valid inputs of the policy, and mean nothing.
 
     Attributes:
@@ -64,21 +63,21 @@ class Trajectory:
             the episode. Both flags can be true at once; the episode then terminated.
         mask: [T] true for the steps of the episode.
         final_observation: [...] after the last step; never a reset observation.
-        value: [T] optional V(s_t), a critic's estimate; only `baselines.recorded_value` and
-            estimators that name a critic read it.
-        final_value: scalar, optional V(final_observation). If given, every episode that did not
-            terminate is bootstrapped; if None, no episode is.
+        value: [T] optional V(s_t), a critic's estimate. Only `baselines.recorded_value` and
+            weights that use a critic read it.
+        final_value: scalar, optional V(final_observation), for rows of one whole episode. If given,
+            every episode that did not terminate is bootstrapped; if None, no such row is.
         action_value: [T] optional Q(s_t, a_t), a critic's estimate; `value` is then E_π Q(s_t, ·).
-        time: [T] optional, steps since the start of the step's episode. None counts from the row's
-            first step and, in a window, anew after each cut.
-        next_value: [T] optional V of the observation after each step, in the step's episode: never
-            of a reset observation. It makes the row a window, bootstrapped wherever an episode is
-            cut and did not terminate.
+        time: [T] optional, steps since the start of the step's episode. If None, time counts from
+            the row's first step and, in a window, anew after each episode's end.
+        next_value: [T] optional V of the observation that followed each step in its own episode,
+            never of a reset observation. It makes the row a window, in which every episode that is
+            cut before it terminates is bootstrapped.
         group: scalar, optional, the same integer for all episodes that answer the same prompt;
             `pgjax.tokens` compares them with each other.
         reference_log_prob: [T] optional log-probabilities of a reference policy.
-        sampler_log_prob: [T] optional log-probabilities of the program that drew the actions, if it
-            is not quite the policy of `log_prob`; `pgjax.tokens` corrects for the difference.
+        sampler_log_prob: [T] optional log-probabilities of the program that drew the actions, if
+            they differ slightly from `log_prob`; `pgjax.tokens` corrects for the difference.
     """
 
     observation: Observation
@@ -112,7 +111,7 @@ class MaskedObservation(NamedTuple):
 
 
 def describe(value: Any) -> str:
-    """What a value is, in a few words, for an error message."""
+    """A description of a value in a few words, for an error message."""
     dtype, name = getattr(value, "dtype", None), getattr(value, "__name__", None)
     if dtype is not None and hasattr(value, "shape"):
         return f"{dtype}{list(value.shape)}"
@@ -138,7 +137,7 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def returned_by(function: Any) -> Any:
-    """What a function's annotation says that it returns; None if it says nothing that exists."""
+    """The annotated return type of a function; None if it has none that can be evaluated."""
     try:
         return getattr(function, "__annotations__", {}).get("return")
     except Exception:  # a name that exists for type checkers only; see `signature_of`
@@ -146,13 +145,13 @@ def returned_by(function: Any) -> Any:
 
 
 def check_functions(record: Any, **signatures: str) -> None:
-    """Raise a TypeError for the first of the record's fields that is not a function."""
+    """Raise a TypeError for the first of these fields that is not a function."""
     for name, signature in signatures.items():
         check_function(name, getattr(record, name), signature)
 
 
 def check_function(name: str, value: Any, signature: str) -> Any:
-    """`value`, if it is a function; a TypeError shows the signature that is needed."""
+    """Return `value` if it is a function; else raise a TypeError with the signature needed."""
     if callable(value) and not isinstance(value, type):
         return value
     raise TypeError(f"{name} must be a function {signature}, got {describe(value)}")
@@ -162,14 +161,24 @@ def check_function(name: str, value: Any, signature: str) -> Any:
 class Policy:
     """A stochastic policy as a record of pure functions of one observation.
 
-    `vmap` adds the batch. Flax modules become one through `flax_policy`; any other network becomes
-    one through `softmax_policy`, or by filling in the four functions.
+    `vmap` adds the batch. `flax_policy` makes a Policy of a Flax module. `softmax_policy` makes one
+    of any other network; or fill in the four functions.
 
     Attributes:
         init: (key, observation) -> params.
         sample: (params, key, observation) -> (action, log_prob).
         log_prob: (params, observation, action) -> log π(a|s), a scalar.
         entropy: (params, observation) -> H(π(·|s)) in nats, a scalar.
+
+    Raises:
+        TypeError: if a field is not a function.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax
+        >>> policy = pgjax.tabular_softmax(3, 2)  # three states, two actions
+        >>> params, observation = jnp.zeros((3, 2)), jnp.array([1.0, 0.0, 0.0])
+        >>> round(float(policy.log_prob(params, observation, 0)), 4)
+        -0.6931
     """
 
     init: Callable[[Key[Array, ""], Observation], Params]
@@ -191,8 +200,8 @@ class Policy:
 class RecurrentPolicy:
     """A policy with a memory, which is carried along the episode.
 
-    Rollouts carry it in their scan; log-probabilities are recomputed along each episode from its
-    first step, so that the gradient goes through the memory.
+    A rollout carries the memory in its scan. Log-probabilities are recomputed along each episode
+    from its first step, so that the gradient goes through the memory.
 
     Attributes:
         init: (key, observation) -> params.
@@ -200,6 +209,9 @@ class RecurrentPolicy:
         sample: (params, key, memory, observation) -> (memory, action, log_prob).
         log_prob: (params, memory, observation, action) -> (memory, log π(a|memory, s)).
         entropy: (params, memory, observation) -> H(π(·|memory, s)) in nats, a scalar.
+
+    Raises:
+        TypeError: if a field is not a function.
     """
 
     init: Callable[[Key[Array, ""], Observation], Params]
@@ -221,7 +233,9 @@ class RecurrentPolicy:
 
 @runtime_checkable
 class Weights(Protocol):
-    """How much credit each action gets; any function of this signature is one.
+    """Weights: a function (batch, log_prob) -> [N, T], the credit that each action gets.
+
+    Any function of this signature will do.
 
     Example:
         >>> from pgjax import Estimator, terms
@@ -242,7 +256,9 @@ class Weights(Protocol):
 
 @runtime_checkable
 class Term(Protocol):
-    """How the log-probability enters an estimate; any function of this signature is one.
+    """Term: a function -> [T] of one trajectory, by which the log-probability enters an estimate.
+
+    Any function of this signature will do.
 
     Example:
         >>> import jax.numpy as jnp, pgjax
@@ -254,7 +270,7 @@ class Term(Protocol):
     def __call__(
         self, log_prob: Array, behaviour_log_prob: Array, weight: Any, mask: Array, /
     ) -> Array:
-        """The summand [T] of each step of one trajectory; it is differentiated by `log_prob`.
+        """The summand [T] of each step of one trajectory, differentiated by `log_prob`.
 
         Args:
             log_prob: [T] log π(a_t|s_t) under the parameters to improve.
@@ -267,7 +283,9 @@ class Term(Protocol):
 
 @runtime_checkable
 class Baseline(Protocol):
-    """What is subtracted from a return, or divides it; any function of this signature is one.
+    """Baseline: a function (batch, target) -> [N, T] that is subtracted from a return.
+
+    Any function of this signature will do. As a `scale` it divides the return instead.
 
     Example:
         >>> import jax.numpy as jnp, pgjax
@@ -281,7 +299,7 @@ class Baseline(Protocol):
 
         Args:
             batch: [N, T].
-            target: [N, T] from which it is subtracted, such as the returns to go.
+            target: [N, T] what the baseline is subtracted from, such as the returns to go.
         """
         ...
 
@@ -298,7 +316,7 @@ class Estimator:
             the log-probabilities that it is given are constants under differentiation. It may
             return a pytree of arrays [N, T], whose rows the term then takes as its weight.
         term: (log_prob [T], behaviour_log_prob [T], weight [T], mask [T]) -> [T], for one
-            trajectory. It is not read where the mask is false.
+            trajectory. Its result is not read where the mask is false.
 
     Raises:
         TypeError: if either is not a function of these arguments (an Estimator is not a function).
@@ -334,8 +352,8 @@ def check_part(name: str, value: Any, kind: str) -> Any:
         kind: "weights", "term", "baseline" or "aggregation".
 
     Raises:
-        TypeError: if it is an Estimator, or no function of so many arguments; if it makes such a
-            function, and has not been called.
+        TypeError: if `value` is an Estimator, or not a function of that many arguments; if it makes
+            such a function and was not called.
     """
     signature, num_arguments, module = _SIGNATURES[kind]
     must = f"{name} must be a function {signature}, got"
@@ -364,7 +382,7 @@ def check_part(name: str, value: Any, kind: str) -> Any:
 
 
 def _takes(function: Callable[..., Any], number: int) -> bool:
-    """Whether a function can be called with so many arguments; true if its signature is unknown."""
+    """Whether a function takes this number of arguments; true if its signature is unknown."""
     try:
         signature_of(function).bind(*[None] * number)
     except TypeError:
@@ -392,7 +410,7 @@ class Moments(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Exact mean and variances of an estimate, if P² covariances would be too many.
+    """Exact mean and variances of an estimate, for P so large that P² covariances are too many.
 
     Attributes:
         mean: [P] the expectation.

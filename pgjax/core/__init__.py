@@ -1,1 +1,1 @@
-"""What makes JAX fast and safe here; nothing in this folder is a public name."""
+"""Internal tools that make JAX fast and safe; pgjax makes public only `log_probs` and `checked`."""

@@ -1,12 +1,13 @@
 """Chunks: a function of many rows, evaluated a few rows at a time, mapped or summed.
 
 A row is one entry of a pytree's leading axis: a step, a trajectory, a key. A chunk's activations
-fit a cache where those of all rows would not, so chunks are faster and need little memory: 2 to 3.3
-times as fast and a twentieth of the memory for the gradient of a 2×64 network on 128,000 rows.
+fit a cache where those of all rows would not. So chunks are faster and need little memory. For the
+gradient of a 2×64 network on 128,000 rows they are 2 to 3.3 times as fast, with a twentieth of the
+memory.
 
-`map_rows` and `scan_rows` take the rows in order. `map_live_rows` and `sum_live_rows` take live
-rows only, packed into as few chunks as hold them, so that padding costs nothing. If all rows fit
-one chunk, the function is called once, on all of them.
+`map_rows` and `scan_rows` take the rows in order. `map_live_rows` and `sum_live_rows` take only the
+live rows, packed into as few chunks as possible, so that padding costs nothing. If all rows fit one
+chunk, they call the function once, on all of them.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,8 @@ from pgjax.core.devices import varying
 
 CPU_ROWS, ACCELERATOR_ROWS = 4096, 2**18
 """Steps in a chunk. On a CPU 3,000 to 16,000 are equally fast: fewer keep a core idle in the matrix
-products, more leave the cache. On an accelerator a chunk must be worth its kernel launches."""
+products, and more do not fit the cache. On an accelerator a chunk must be worth its kernel
+launches."""
 
 
 def rows_per_chunk() -> int:
@@ -96,7 +98,7 @@ def map_live_rows(
         size: rows in a chunk.
 
     Returns:
-        A pytree of [R, ...], without meaning at dead rows.
+        A pytree of [R, ...], arbitrary at dead rows.
 
     Example:
         >>> live = jnp.array([True, False, True, True])
@@ -132,11 +134,14 @@ def sum_live_rows(
 
     Args:
         f: (rows [n, ...], live [n]) -> pytree of sums over these rows, to which rows that are not
-            live add nothing. A chunk that is not full repeats a live row, so that `f` never sees
-            garbage; if all rows fit one chunk, it sees the dead rows as they are.
+            live add nothing. A chunk that is not full repeats a live row, so that `f` sees no
+            garbage. But if all rows fit one chunk, `f` sees the dead rows as they are.
         rows: pytree of [R, ...].
         live: [R].
         size: rows in a chunk.
+
+    Returns:
+        A pytree like the result of `f`.
 
     Example:
         >>> live = jnp.array([True, False, True, True])
@@ -156,8 +161,8 @@ def sum_rows(
 ) -> PyTree:
     """`sum_live_rows` with the rows in order: only chunks without a live row are skipped.
 
-    It is faster if the live rows are together: packing 500 rows takes as long as a small chunk.
-    `f` sees dead rows too.
+    It is faster if the live rows lie together, because packing 500 rows takes as long as a small
+    chunk. `f` sees dead rows too.
     """
     return _sum(f, rows, live, size, _in_order)
 
@@ -173,7 +178,7 @@ def even_size(count: int, largest: int) -> int:
 
 
 Chunks = tuple[Array, Array, Array]
-"""Indices [C, size], which of them count [C, size], and whether a chunk has any [C]."""
+"""Row indices [C, size], whether each row counts [C, size], and whether any in a chunk does [C]."""
 
 
 def _sum(
@@ -200,7 +205,7 @@ def _sum(
 
 
 def _in_order(live: Bool[Array, "R"], size: int) -> Chunks:
-    """The last chunk repeats the last row to be full."""
+    """Chunks of rows in order; the last chunk repeats the last row to be full."""
     index = jnp.arange(-(-live.size // size) * size).reshape(-1, size)
     last = live.size - 1
     is_live = live[jnp.minimum(index, last)] & (index <= last)
@@ -218,7 +223,7 @@ def _packed(live: Bool[Array, "R"], size: int) -> Chunks:
 
 
 def _pack_by_loop(live: Bool[Array, "R"]) -> Int[Array, "R"]:
-    """Indices of the live rows first: on a CPU one write each beats every parallel form."""
+    """Indices of the live rows first. On a CPU one write for each row beats every parallel form."""
 
     def write(index: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         out, count = state

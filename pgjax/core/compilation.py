@@ -1,4 +1,4 @@
-"""Programs that run once: compiled in a fraction of the time, for what the optimiser would gain."""
+"""Fast compilation, without XLA's optimiser, of programs that run only a few times."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -17,10 +17,10 @@ OPTIONS = {
 
 
 def jit_once(function: Callable, **settings: Any) -> Callable:
-    """`jax.jit` for a program that runs a few times; on a CPU it compiles in a fourth of the time.
+    """`jax.jit` for a program that runs a few times; on a CPU it compiles in a quarter of the time.
 
-    The numbers are the same up to rounding. To be called outside other transformations of JAX,
-    which take compiler options at the top only.
+    The numbers are the same up to rounding. Call it outside other transformations of JAX, because
+    JAX takes compiler options at the outermost jit only.
 
     Args:
         function: to compile.

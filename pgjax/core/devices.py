@@ -1,6 +1,6 @@
-"""Trajectories spread over devices: one program, whatever their number.
+"""Trajectories spread over devices, by one program for any number of devices.
 
-A mesh's axes all count the same here: they split the trajectories. Parameters are replicated.
+All axes of a mesh split the trajectories. Parameters are replicated.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from pgjax.core.validation import check_kind
 
 
 def check_mesh(mesh: Any) -> None:
-    """Raise if it is neither a device mesh nor None."""
+    """Raise a TypeError if `mesh` is neither a device mesh nor None."""
     if mesh is not None:
         check_kind("mesh", mesh, Mesh, 'jax.make_mesh((8,), ("devices",)) makes one')
 
@@ -22,9 +22,9 @@ def over_devices(function: Callable[..., Any], mesh: Mesh | None, whole: Any, ro
     """`function(whole, rows)`, each device with its share of the rows and of the result.
 
     Args:
-        function: of pytrees; each row of its result, a pytree of [N, ...], depends on one row.
+        function: (whole, rows) -> pytree of [N, ...], each row of which depends on one row alone.
         mesh: the devices; None runs where the data is.
-        whole: what every device needs.
+        whole: pytree that every device needs whole, such as parameters.
         rows: pytree of [N, ...].
 
     Raises:
@@ -55,8 +55,9 @@ def without_explicit_axes(
 ) -> Callable[..., Any]:
     """`function`, within which the compiler alone decides how arrays are spread.
 
-    On a mesh with explicit axes, JAX's default, types say how arrays are spread, and an operation
-    that cannot tell how to spread its result is an error. Estimators do not say it.
+    On a mesh with explicit axes, JAX's default, an array's type says how the array is spread. An
+    operation that cannot infer how its result is spread is then an error, unless the code says it.
+    Estimators do not say it.
 
     Args:
         function: of pytrees, whose leaves need not be arrays.
@@ -82,11 +83,11 @@ def without_explicit_axes(
 
 
 def varying(tree: Any, like: Any) -> Any:
-    """Within `shard_map`, a tree that counts as differing wherever any leaf of `like` does.
+    """The tree, marked within `shard_map` as varying over devices wherever a leaf of `like` varies.
 
-    A loop's carry must be so from its start. So must parameters before they are differentiated: JAX
-    sums a derivative by what is the same on all devices over them, and each device is to have the
-    estimate from its own trajectories. Outside `shard_map` nothing changes.
+    A loop's carry must be marked from its start. Parameters must be marked before they are
+    differentiated, because JAX sums derivatives by unmarked ones over the devices. Here each device
+    needs the estimate from its own trajectories. Outside `shard_map` nothing changes.
     """
     axes = frozenset().union(*map(_varies_over, jax.tree.leaves(like)))
 
@@ -108,5 +109,5 @@ def _within(result: PartitionSpec, axes: tuple[str, ...]) -> PartitionSpec:
 
 
 def _varies_over(x: Any) -> frozenset[str]:
-    """The mesh axes of a surrounding `shard_map` along which x differs; none outside of one."""
+    """The mesh axes of a surrounding `shard_map` along which x varies; none outside `shard_map`."""
     return jax.typeof(x).manual_axis_type.varying

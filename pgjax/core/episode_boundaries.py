@@ -23,7 +23,7 @@ from pgjax.types import Number, Trajectory
 def holds_windows(batch: Trajectory) -> bool:
     """Whether rows may hold several episodes: whether `next_value` or `time` is given.
 
-    With `time` alone, episodes end where they should and are bootstrapped nowhere.
+    With `time` alone, episodes end where a flag is set, and are bootstrapped nowhere.
     """
     return batch.next_value is not None or batch.time is not None
 
@@ -70,9 +70,9 @@ def time_in_episode(batch: Trajectory) -> Int[Array, "N T"] | Int[Array, "1 T"]:
 def replace_dead_steps(mask: Bool[Array, "N T"], tree: PyTree) -> PyTree:
     """Leaves [N, T, ...] whose dead steps repeat the row's first step.
 
-    A policy is then evaluated at a real step everywhere. What stands after an episode's end reaches
-    neither the value nor, as NaN · 0, the gradient. A row whose first step is dead gets zeros, and
-    true for booleans, because no action mask may be all false.
+    A policy is then evaluated at a real step everywhere. So the garbage after an episode's end
+    reaches neither the value nor, as NaN · 0, the gradient. A row whose first step is dead gets
+    zeros, and true for booleans, because no action mask may be all false.
     """
 
     def replaced(x: Array) -> Array:
@@ -102,9 +102,10 @@ def discount_power(discount: Number, time: Array, dtype: Any) -> Array:
 
 
 def bootstrap_values(batch: Trajectory) -> Float[Array, "N T"] | None:
-    """The value of the state after an episode that is cut and did not terminate; else zero.
+    """V of the state after each episode that is cut before it terminates, at its last step.
 
-    It is None if the batch has no such values, and so bootstraps nothing.
+    It is zero at all other steps. It is None if the batch has no such values and so bootstraps
+    nothing.
 
     Raises:
         ValueError: if the batch has `final_value` and `time` but no `next_value`: `final_value`
@@ -123,7 +124,7 @@ def bootstrap_values(batch: Trajectory) -> Float[Array, "N T"] | None:
 
 
 def values(batch: Trajectory) -> Float[Array, "N T"]:
-    """V(s_t), the batch's `value`, zero after the end.
+    """V(s_t), the batch's `value`, zero where the mask is false.
 
     Raises:
         ValueError: if the batch has none.
@@ -132,10 +133,14 @@ def values(batch: Trajectory) -> Float[Array, "N T"]:
 
 
 def require_field(batch: Trajectory, field: str, need: str) -> Float[Array, "N T"]:
-    """A critic's values in the batch.
+    """A field of the batch that a critic fills.
+
+    Args:
+        field: its name.
+        need: what needs the field, for the error.
 
     Raises:
-        ValueError: if the field is None; `need` says what needs it.
+        ValueError: if the field is None.
     """
     found = getattr(batch, field)
     if found is None:
@@ -151,7 +156,7 @@ def following_values(batch: Trajectory) -> Float[Array, "N T"]:
 
     For a window this is `next_value`. For a whole episode it is the next step's `value`, and
     `final_value` at the last step. Without a `final_value` the time limit belongs to the task, and
-    the last step is followed by zero.
+    the value after the last step is zero.
 
     Raises:
         ValueError: if the batch has no values.

@@ -11,7 +11,7 @@ from jax import Array
 
 
 def in_float64(function: Callable) -> Callable:
-    """`function`, run under a local x64 setting, whatever the caller's."""
+    """`function`, run under a local x64 setting."""
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -22,12 +22,12 @@ def in_float64(function: Callable) -> Callable:
 
 
 def to_numpy(tree: Any) -> Any:
-    """NumPy leaves; outside the x64 setting a JAX reduction would cut float64 to float32."""
+    """The tree with NumPy leaves: outside x64 a JAX reduction would cut float64 to float32."""
     return jax.tree.map(lambda x: np.asarray(x)[()], tree)
 
 
 def flatten(tree: Any) -> np.ndarray:
-    """[P] all leaves in order, in NumPy; `ravel_pytree` would cut float64 outside x64."""
+    """All leaves in order, as one NumPy vector [P]; `ravel_pytree` would cut float64 outside x64."""
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
@@ -39,8 +39,9 @@ def as_float64(x: Any) -> Array:
 def to_jax(tree: Any) -> Any:
     """The tree with JAX arrays of the present precision, each from a fresh copy.
 
-    JAX caches its conversion of a traced NumPy array, even when the x64 setting has changed since,
-    and would give float32 where float64 is asked for. With a dtype it compiles no program for it.
+    JAX caches its conversion of a NumPy array in a trace, even if the x64 setting has changed
+    since. It would then give float32 where float64 is needed. With a dtype given, the conversion
+    compiles no program.
     """
 
     def convert(x: Any) -> Array:

@@ -16,13 +16,13 @@ from jax.extend.core import ClosedJaxpr, Literal, Var
 from jaxtyping import PyTree
 
 LARGEST_DRAW = 64
-"""Numbers that one operation may draw outside the loop: all steps' draws are held at once."""
+"""The most numbers that one operation may draw outside the loop, where all draws are held at once."""
 
 
 def split_random_draws(
     function: Callable[[PyTree, PyTree], PyTree], keys: PyTree, carry: PyTree
 ) -> tuple[Callable[[PyTree], list[Array]], Callable[[list[Array], PyTree], PyTree]]:
-    """A function of (keys, carry) in two parts, so that `step(draw(keys), carry)` is its value.
+    """A function of (keys, carry) as two: `step(draw(keys), carry)` is `function(keys, carry)`.
 
     Args:
         function: (keys, carry) -> any pytree. Arrays that it closes over are constants.
@@ -30,8 +30,8 @@ def split_random_draws(
         carry: an example of the second.
 
     Returns:
-        `draw`, which computes what depends on the keys alone, and `step`. Operations with side
-        effects stay in `step`.
+        `draw`, which computes all that depends on the keys alone, and `step`, which computes the
+        rest. Operations with side effects, and those that draw too many numbers, stay in `step`.
     """
     closed, result = jax.make_jaxpr(function, return_shape=True)(keys, carry)
     jaxpr = closed.jaxpr

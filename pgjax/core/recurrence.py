@@ -1,7 +1,7 @@
-"""The one recurrence, x_t = b_t + a_t x_{t+1}, as a primitive that sees how its batch is laid out.
+"""The recurrence x_t = b_t + a_t x_{t+1}, as a JAX primitive that sees its batch's layout.
 
-`jax.vmap` over a scan fixes one way to run every layout, and no single way is fast in all of them.
-A primitive learns from vmap where the batch axes stand, and chooses when it is lowered:
+`jax.vmap` over a scan runs every layout in one way, and no single way is fast in all of them. A
+primitive learns from `vmap` where the batch axes are. It chooses when it is lowered:
 
 - time last ([T] or [N, T]): a look-ahead loop, sequence after sequence. Eight elements are first
   solved as if nothing followed them, which no carry delays; then one multiply-add with the carry
@@ -27,8 +27,8 @@ from jaxtyping import Float
 from pgjax.core.devices import varying
 
 LOOK_AHEAD = 8
-"""Elements solved without the carry. At 10, XLA on a CPU computes the shared terms anew for each of
-its outputs, a hundredfold slower; 4 costs 1.6 times as much as 8."""
+"""Elements solved without the carry. At 10, XLA on a CPU recomputes the shared terms for each of its
+outputs, and is a hundred times slower. 4 takes 1.6 times as long as 8."""
 
 
 def reverse_affine(
@@ -47,7 +47,7 @@ def reverse_affine(
 
 
 def scaled(rate: Array, x: Array) -> Array:
-    """A rate times x, zero where the rate is zero and x infinite: what does not count is no NaN.
+    """A rate times x; zero, and not NaN, where the rate is zero and x is infinite.
 
     Its derivatives are those of the product.
     """
@@ -55,7 +55,7 @@ def scaled(rate: Array, x: Array) -> Array:
 
 
 def accumulation_dtype(x: Array) -> jnp.dtype:
-    """Float32 for integers, bfloat16 and float16; float64 stays."""
+    """The dtype of sums of x: float64 if x is float64, else float32."""
     return jnp.dtype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
 
 
@@ -137,14 +137,14 @@ def _loop(slope: Array, intercept: Array, last: Array, *, axis: int, flatten: bo
 
 
 def _lower_loop(context: Any, *operands: Any, axis: int) -> Any:
-    """Sequences that may be spread over devices are solved together, whichever device has them."""
+    """`_loop` for the CPU; sequences that may be spread over devices are solved row by row."""
     devices = getattr(context.module_context.axis_context, "num_devices", None) or 1
     loop = partial(_loop, flatten=devices == 1)
     return mlir.lower_fun(loop, multiple_results=False)(context, *operands, axis=axis)
 
 
 def _rows(slope: Array, x: Array, axis: int) -> Array:
-    """In place, from the last row, which is final, to the first."""
+    """The solution in place, from the last row, which is already solved, to the first."""
     T = x.shape[axis]
 
     def row(y: Array, t: Any) -> Array:
@@ -159,12 +159,12 @@ def _rows(slope: Array, x: Array, axis: int) -> Array:
 
 
 def _sequences(slope: Array, x: Array) -> Array:
-    """[N, T] in place, each row by blocks of LOOK_AHEAD, the last of which is what is left over."""
+    """The solution [N, T] in place: each row in blocks of LOOK_AHEAD, then the shorter rest."""
     N, T = x.shape
     size, left = min(T, LOOK_AHEAD), T % LOOK_AHEAD if T > LOOK_AHEAD else 0
 
     def slopes(n: Any, start: Any, size: int) -> Array:
-        """Of a block of row n; a single one if it is the same all the time."""
+        """The slopes of a block of row n; a single one if it is the same at all times."""
         row = n if slope.shape[0] > 1 else 0
         is_one = slope.shape[1] == 1
         place, size = (row, 0 if is_one else start), 1 if is_one else size
@@ -184,7 +184,7 @@ def _sequences(slope: Array, x: Array) -> Array:
             return solve(carry, 0, left)
 
         blocks, remainder = T // size, int(left > 0)
-        if slope.shape[1] == 1:  # zero times infinity is NaN, and for a slope of zero all is solved
+        if slope.shape[1] == 1:  # a zero slope needs no step, and zero times infinity is NaN
             counts = slopes(n, 0, 1)[0] != 0
             blocks, remainder = (jnp.where(counts, each, 0) for each in (blocks, remainder))
         carry = x, varying(jnp.zeros((), x.dtype), x)
@@ -197,16 +197,16 @@ def _sequences(slope: Array, x: Array) -> Array:
 
 
 def _without_zero_slope(slope: Array, intercept: Array, solution: Array, axis: int) -> Array:
-    """The intercept where one slope for all times is zero, for zero times infinity is NaN.
+    """The intercept where one slope for all times is zero, because zero times infinity is NaN.
 
-    Asked once, at the end: inside a loop it would make XLA copy the whole array at every step. A
-    slope for each time is not looked at: that would cost a quarter of the speed.
+    The test runs once, at the end: inside a loop it would make XLA copy the whole array at every
+    step. Slopes for each time are not tested, which would cost a quarter of the speed.
     """
     return jnp.where(slope == 0, intercept, solution) if slope.shape[axis] == 1 else solution
 
 
 def _look_ahead(a: Array, b: Array, following: Array) -> Array:
-    """One block: x_t = L_t + D_t · following, where L and D know the block alone."""
+    """One block: x_t = L_t + D_t · following, where L and D depend on the block alone."""
     local, decay = [b[-1]], [a[-1]]
     for t in range(a.size - 2, -1, -1):
         local.insert(0, b[t] + a[t] * local[0])
