@@ -1,9 +1,9 @@
-"""Baselines: what is subtracted from a return, as functions (batch, target[N,T]) -> [N,T].
+"""Baselines to subtract from a return, as functions (batch, target [N, T]) -> [N, T].
 
-`target` is the return that the baseline is subtracted from: the total return on every step, or the
-reward-to-go. A baseline leaves the expectation unchanged if b_it does not depend on a_it or on what
-follows it in trajectory i; each docstring says whether that holds. Baselines are in units of
-return.
+`target` is the return that the baseline is subtracted from, such as the total return on every step
+or the reward-to-go. A baseline is in units of return. It leaves the expectation unchanged if b_it
+does not depend on a_it or on what follows it in trajectory i. Each docstring says under Bias
+whether that holds.
 """
 
 from pgjax.baselines.by_group import group_deviation as group_deviation

@@ -1,8 +1,8 @@
 """Baselines by group: the mean return of a trajectory's group, or of the others in it.
 
-`groups` is `consecutive(group_size)` or `labelled(ids)`; a ValueError is raised at use if the
-groups do not fit the batch. An episode that has ended counts with a return of zero, and so does a
-row that is masked throughout: give rows that only pad a batch an id of their own.
+`groups` is `consecutive(group_size)` or `labelled(ids)`. A ValueError is raised at use if the
+groups do not fit the batch. An episode that has ended counts with a return of zero. So does a row
+that is masked throughout: if rows only pad a batch, give them another id than the episodes'.
 """
 
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ from pgjax.types import Baseline, Number, Trajectory
 def group_mean(groups: Groups) -> Baseline:
     """The mean over the trajectory's group, b_it = (1/G) Σ_{j∈group} target_jt, itself included.
 
-    Bias: the gradient shrinks by (G−1)/G in groups of G, because the trajectory's own return is
-    subtracted too. In a group of one, the weight is zero.
+    Bias: the gradient is too small, (G−1)/G of the unbiased one in groups of G, because the
+    trajectory's own return is subtracted too. In a group of one, the weight is zero.
 
     References:
         Shao et al., DeepSeekMath (2024), section 4.1.2, there divided by `group_deviation`; Liu et
@@ -39,17 +39,22 @@ def _group_mean(batch: Trajectory, target: Array, *, groups: Groups) -> Array:
 def group_leave_one_out(groups: Groups) -> Baseline:
     """The mean over the *others* of the trajectory's group, b_it = Σ_{j≠i} target_jt / (G−1).
 
-    If ids are traced, a group may have one member only. Its baseline is then its own return, so
+    If ids are traced, a group may have only one member. Its baseline is then its own return, so
     that its weight is zero.
 
     Raises:
-        ValueError: if a group is known to have one member only.
+        ValueError: if a group is known to have only one member.
 
-    Bias: none, if ids do not depend on what the trajectories did. A traced group of one contributes
-    zero, and the average still counts it.
+    Bias: none, if ids do not depend on the trajectories' actions or rewards. A traced group of one
+    contributes zero, and the average still counts it.
 
     References:
         Kool, van Hoof & Welling (2019), eq. 8; Ahmadian et al., Back to Basics (2024), eq. 8.
+
+    Example:
+        >>> import pgjax
+        >>> from pgjax.baselines import consecutive, group_leave_one_out
+        >>> estimator = pgjax.reinforce(1.0, baseline=group_leave_one_out(consecutive(8)))
     """
     check_groups(groups)
     if groups.smallest is not None and groups.smallest < 2:
@@ -70,8 +75,8 @@ def _group_leave_one_out(batch: Trajectory, target: Array, *, groups: Groups) ->
 def group_deviation(groups: Groups, *, epsilon: Number = 1e-4) -> Baseline:
     """The group's standard deviation, √(Σ_j (target_jt − mean)² / (G−1)) + ε: a `scale`.
 
-    If the members differ by no more than rounding, or there is one only, it is infinite, so that
-    their weights are zero.
+    If the members differ by no more than rounding, or if there is only one, it is infinite. Their
+    weights are then zero.
 
     Args:
         epsilon: ε ≥ 0, in units of return; 1e-4 in TRL, 1e-6 in verl.
@@ -87,7 +92,14 @@ def group_deviation(groups: Groups, *, epsilon: Number = 1e-4) -> Baseline:
 
     References:
         Shao et al., DeepSeekMath (2024), section 4.1.2, which leaves divisor and ε open; G−1 is
-        what `torch.std` in TRL and verl divides by.
+        the divisor of `torch.std`, which TRL and verl use.
+
+    Example:
+        >>> from pgjax import weights
+        >>> from pgjax.baselines import consecutive, group_deviation, group_mean
+        >>> groups = consecutive(8)
+        >>> relative = weights.total_return(
+        ...     1.0, baseline=group_mean(groups), scale=group_deviation(groups))
     """
     epsilon = check_at_least("epsilon", epsilon, 0.0, "a deviation is not negative")
     return configured(_group_deviation, groups=check_groups(groups), epsilon=epsilon)
@@ -101,5 +113,5 @@ def _group_deviation(batch: Trajectory, target: Array, *, groups: Groups, epsilo
 
 
 def _count_members(groups: Groups, target: Array) -> Array:
-    """[N, 1] how many rows each row's group has."""
+    """[N, 1] the number of rows in each row's group."""
     return groups.total(jnp.ones((target.shape[0], 1), target.dtype))

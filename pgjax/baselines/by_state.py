@@ -15,14 +15,23 @@ def state_value(value: Callable[[Array], Array]) -> Baseline:
     """A fixed function of the observation, b(s_t).
 
     Args:
-        value: one observation -> scalar. For a table over one-hot observations it is
-            `lambda observation: observation @ table`, or `jax.tree_util.Partial(jnp.matmul,
-            b=table)`, whose numbers are leaves.
+        value: (observation) -> scalar, in units of return. For a table over one-hot observations
+            it is `lambda observation: observation @ table`. With `jax.tree_util.Partial(jnp.matmul,
+            b=table)` instead, the table's numbers are leaves.
+
+    Raises:
+        TypeError: if `value` is not a function.
 
     Bias: none, whatever the function, if it was not fitted to this batch.
 
     References:
         Sutton et al., Policy Gradient Methods for RL with Function Approximation (2000), section 2.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax
+        >>> table = jnp.array([1.0, 2.0, 0.0])
+        >>> value = pgjax.baselines.state_value(lambda observation: observation @ table)
+        >>> estimator = pgjax.reward_to_go(0.99, baseline=value)
     """
     signature = "observation -> scalar"
     return configured(_state_value, value=check_function("value", value, signature))
@@ -42,6 +51,10 @@ def recorded_value(batch: Trajectory, target: Array) -> Array:
 
     References:
         Sutton & Barto (2018), section 13.4.
+
+    Example:
+        >>> import pgjax
+        >>> estimator = pgjax.reward_to_go(0.99, baseline=pgjax.baselines.recorded_value)
     """
     target = check_target(batch, target)
     return require_field(batch, "value", "the recorded_value baseline needs").astype(target.dtype)

@@ -13,16 +13,25 @@ from pgjax.types import Baseline, Trajectory
 
 
 def per_time_step(baseline: Float[Array | np.ndarray, "*several T"]) -> Baseline:
-    """A number for each time step, b_t, that is known beforehand.
+    """A number b_t for each time step, fixed before the batch is drawn.
+
+    Args:
+        baseline: [T], in units of return; leading axes are for `jax.vmap` to go over.
 
     Raises:
         TypeError: if `baseline` does not hold numbers.
-        ValueError: at use, if its length is not the batch's T.
+        ValueError: if `baseline` is a single number; at use, if it is not [T].
 
     Bias: none if the numbers were not computed from the batch.
 
     References:
-        Peters & Schaal, Reinforcement learning of motor skills with policy gradients (2008), 3.2.
+        Peters & Schaal, Reinforcement Learning of Motor Skills with Policy Gradients (2008),
+        section 3.2.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax
+        >>> baseline = pgjax.baselines.per_time_step(jnp.array([1.0, 0.5, 0.25]))
+        >>> estimator = pgjax.reward_to_go(0.99, baseline=baseline)
     """
     return configured(_per_time_step, baseline=_check_times(baseline))
 

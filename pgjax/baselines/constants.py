@@ -11,13 +11,21 @@ from pgjax.types import Baseline, Number, Trajectory
 def constant(baseline: Number) -> Baseline:
     """The same number b on every step.
 
+    Args:
+        baseline: b, in units of return.
+
     Raises:
         TypeError: if `baseline` is not a number.
+        ValueError: if `baseline` is not finite.
 
-    Bias: none. It can raise the variance as well as lower it.
+    Bias: none, if b was not computed from the batch. It can raise the variance or lower it.
 
     References:
         Williams, Simple Statistical Gradient-Following Algorithms (1992), section 4.
+
+    Example:
+        >>> import pgjax
+        >>> estimator = pgjax.reward_to_go(0.99, baseline=pgjax.baselines.constant(0.5))
     """
     return configured(_constant, baseline=check_finite("baseline", baseline))
 

@@ -1,6 +1,6 @@
-"""Groups: which rows of a batch answer the same question, and may be compared with each other.
+"""Groups: the rows of a batch that answer the same question and are compared with each other.
 
-Baselines by group need one function only: the sum over each row's group.
+Baselines by group need only one function, the sum over each row's group.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,11 @@ class Groups:
 
     Attributes:
         total: x [N, ...] -> [N, ...], for each row the sum of x over its group, itself included.
-        smallest: rows of the smallest group; None if it is not known beforehand.
+        smallest: the number of rows in the smallest group; None if it is not known beforehand.
+
+    Raises:
+        TypeError: if `total` is not a function.
+        ValueError: if `smallest` is below one.
     """
 
     total: Callable[[Array], Array]
@@ -83,12 +87,12 @@ def labelled(
 
     Args:
         ids: [N] the group of each row, in 0, …, num_groups − 1.
-        num_groups: how many there may be; some can be empty. None takes the largest id, plus one;
-            it must be given if the ids are traced.
+        num_groups: the number of groups, of which some may be empty. None takes the largest id plus
+            one. It must be given if the ids are traced.
 
     Raises:
         TypeError: if `ids` are not integers.
-        ValueError: if `ids` are not [N] or lie outside the range, or if they are traced and
+        ValueError: if `ids` are not [N] or lie outside the range; if they are traced and
             `num_groups` is None. A traced id outside the range gives NaN, and an error under
             `pgjax.checked`.
 
@@ -132,8 +136,8 @@ def deviation(
 ) -> Float[Array, "..."]:
     """A standard deviation to divide by, √(squares / degrees) + ε; infinite if it is only rounding.
 
-    Numbers that differ by rounding only then get zero weight. With ε = 0 they would be noise, or
-    NaN. The result is positive, and never NaN.
+    Numbers that differ only by rounding then get zero weight. Otherwise, with ε = 0, their weights
+    would be noise or NaN. The result is positive, and never NaN.
 
     Args:
         squares: the sum of squared deviations from the mean.

@@ -27,7 +27,7 @@ def to_numpy(tree: Any) -> Any:
 
 
 def flatten(tree: Any) -> np.ndarray:
-    """All leaves in order, as one NumPy vector [P]; `ravel_pytree` would cut float64 outside x64."""
+    """All leaves as one NumPy vector [P]; `ravel_pytree` would cut float64 outside x64."""
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 

@@ -16,7 +16,7 @@ from jax.extend.core import ClosedJaxpr, Literal, Var
 from jaxtyping import PyTree
 
 LARGEST_DRAW = 64
-"""The most numbers that one operation may draw outside the loop, where all draws are held at once."""
+"""The most numbers that an operation may draw outside the loop: all draws are held at once."""
 
 
 def split_random_draws(

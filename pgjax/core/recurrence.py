@@ -27,8 +27,8 @@ from jaxtyping import Float
 from pgjax.core.devices import varying
 
 LOOK_AHEAD = 8
-"""Elements solved without the carry. At 10, XLA on a CPU recomputes the shared terms for each of its
-outputs, and is a hundred times slower. 4 takes 1.6 times as long as 8."""
+"""Elements solved without the carry. At 10, XLA on a CPU recomputes the shared terms for each
+output, and is a hundred times slower. 4 takes 1.6 times as long as 8."""
 
 
 def reverse_affine(
@@ -137,7 +137,7 @@ def _loop(slope: Array, intercept: Array, last: Array, *, axis: int, flatten: bo
 
 
 def _lower_loop(context: Any, *operands: Any, axis: int) -> Any:
-    """`_loop` for the CPU; sequences that may be spread over devices are solved row by row."""
+    """`_loop` for the CPU; sequences that may be spread over devices are solved time by time."""
     devices = getattr(context.module_context.axis_context, "num_devices", None) or 1
     loop = partial(_loop, flatten=devices == 1)
     return mlir.lower_fun(loop, multiple_results=False)(context, *operands, axis=axis)

@@ -17,14 +17,14 @@ from pgjax.core.devices import varying
 from pgjax.types import Observation, Params, RecurrentPolicy
 
 Measure = Callable[[Params, Any, Observation], Array]
-"""(params, memory, observation) -> scalar, constant under differentiation."""
+"""(params, memory, observation) -> scalar, a constant under differentiation."""
 
 
 Steps: TypeAlias = tuple[Observation, PyTree, Bool[Array, "*batch T"] | None]
-"""Observations [T, ...], actions [T, ...] and `is_first` [T] of T steps, or of rows of them.
+"""Observations [T, ...], actions [T, ...] and `is_first` [T] of T steps, or of rows of T steps.
 
 Dead steps repeat the row's first step. `is_first` is true where the memory is the initial one: at
-the row's start, after each end of an episode within a window, and at dead steps. It is None if the
+the row's start, after each episode's end within a window, and at dead steps. It is None if the
 policy has no memory."""
 
 
@@ -35,15 +35,15 @@ def unroll(
 
     Args:
         steps: of one row, [T].
-        measure: such as the policy's entropy; None is zero.
+        measure: a number for each step, such as the policy's entropy; None is zero.
 
     Returns:
-        Two arrays [T], without meaning at dead steps.
+        Log-probabilities [T] and measures [T], arbitrary at dead steps.
 
     Raises:
         ValueError: if the policy returns a memory of another structure or shape than it was given.
 
-    Bias: exact.
+    Bias: exact, if the row begins an episode.
     """
     start = _initial_memory(policy, params, steps)
     measure = measure or _zero
@@ -68,7 +68,7 @@ def unroll_window(
         steps: of one row, [T]; `is_first` is true where an episode begins inside the row.
 
     Returns:
-        Two arrays [T]; both may be differentiated.
+        Log-probabilities [T] and entropies [T]; both may be differentiated.
 
     Bias: their gradient goes back to the row's first step, and no further.
     """
@@ -89,7 +89,7 @@ def _as(memory: Any, like: Any) -> Any:
 
 
 def _initial_memory(policy: RecurrentPolicy, params: Params, steps: Steps) -> Any:
-    """The initial memory, in the dtypes that a step gives it: a scan's carry may not change."""
+    """The initial memory, in the dtypes that a step returns: a scan's carry must keep them."""
     start = jax.tree.map(jnp.asarray, policy.memory(params))
     observation, action = jax.tree.map(lambda x: x[0], steps[:2])
     after = jax.eval_shape(policy.log_prob, params, start, observation, action)[0]
@@ -97,7 +97,7 @@ def _initial_memory(policy: RecurrentPolicy, params: Params, steps: Steps) -> An
     if jax.tree.structure(start) != jax.tree.structure(after) or shapes[0] != shapes[1]:
         raise ValueError(
             "a recurrent policy must return a memory like the one it was given, of shapes "
-            f"{shapes[0]}, got {shapes[1]}"
+            f"{shapes[0]}, got {shapes[1]}; compare policy.memory with policy.log_prob"
         )
     start = jax.tree.map(lambda x, y: x.astype(jnp.promote_types(x.dtype, y.dtype)), start, after)
     return varying(start, (params, steps))

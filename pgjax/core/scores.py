@@ -1,13 +1,13 @@
 """Log-probabilities and weighted scores of a batch: the only passes over a policy's network.
 
-A score weight c_it is the derivative of the surrogate by log π(a_it|s_it), so the gradient is the
-weighted score Σ_it c_it ∇log π(a_it|s_it). Once the score weights are known, the steps of a policy
-without memory are independent, and the trajectories of a recurrent one. These independent units
-are the rows of the chunks in which a batch is evaluated; a recurrent policy needs nothing else
-(`pgjax.core.chunks`, `pgjax.core.recurrent_log_probs`).
+A score weight c_it is the derivative of the surrogate by log π(a_it|s_it). So the gradient is the
+weighted score Σ_it c_it ∇log π(a_it|s_it). Once the score weights are known, independent units of
+the batch can be evaluated apart. They are the steps of a policy without memory, or the trajectories
+of a recurrent policy. A batch is evaluated in chunks of such units (`pgjax.core.chunks`).
 
-Of a batch [N, T], the observations, actions and mask are read. `chunk_size` is the number of steps
-that are evaluated at a time; None takes the fastest measured, 4,096 on a CPU.
+Of a batch [N, T], the observations, actions and mask are read. A recurrent policy also reads where
+episodes begin. `chunk_size` is the number of steps that are evaluated at a time; None takes the
+fastest measured, 4,096 on a CPU.
 """
 
 from collections.abc import Callable
@@ -40,8 +40,8 @@ with a ninth of the memory."""
 Result = TypeVar("Result")
 
 Measure = Callable[..., Array]
-"""(params, observation) -> scalar; of a recurrent policy (params, memory, observation) -> scalar.
-Constant under differentiation."""
+"""(params, observation) -> scalar, or (params, memory, observation) -> scalar for a recurrent
+policy. It is a constant under differentiation."""
 
 
 def log_probs(
@@ -57,11 +57,20 @@ def log_probs(
     instead, from the memory at its start.
 
     Raises:
-        ValueError: if a recurrent policy returns another kind of memory than it was given; outside
-            jit, if the policy has no such action as `batch.action` names. Under jit that is NaN.
+        ValueError: if a recurrent policy returns a memory of another structure or shape than it was
+            given; outside jit, if the batch has an action that the policy lacks. Under jit, or if
+            the policy is recurrent, such an action has log-probability NaN.
 
-    Bias: exact, but for windows that begin within an episode: there a recurrent policy starts from
-        the initial memory, and differs from the policy that acted, unless that one did so too.
+    Bias: exact, except for a recurrent policy in a window that begins within an episode. There it
+        starts from the initial memory, and the policy that acted may have had another.
+
+    Example:
+        >>> import jax.numpy as jnp, pgjax
+        >>> from pgjax import enumeration, suite
+        >>> problem = suite.problems()[0]
+        >>> batch, _ = enumeration.trajectories(problem)
+        >>> log_probs(problem.policy, jnp.zeros((3, 2)), batch)[0]
+        Array([-0.6931472], dtype=float32)
     """
     check_policy(policy)
     check_leaves("params", params)
@@ -75,9 +84,9 @@ def log_probs(
 def explained(
     result: Result, policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory
 ) -> Result:
-    """The result, or the policy's own error, if one of the batch's actions has made it NaN.
+    """The result; but if an action of the batch made it NaN, the policy's own error is raised.
 
-    Values that are traced are not looked at.
+    Traced values, and actions of a recurrent policy, are not checked.
 
     Args:
         result: of a pass over the policy; a pytree whose leaves are NaN together.
@@ -95,7 +104,7 @@ def explained(
 
 
 def _raise_of_policy(policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory) -> None:
-    """Ask the policy about the first action whose log-probability is NaN: it may well say why."""
+    """Raise the policy's own error, if it has one, for the first action of log-probability NaN."""
     if isinstance(policy, RecurrentPolicy):
         return
     log_prob = np.asarray(_log_probs(policy, params, batch, chunks.rows_per_chunk()))
@@ -125,7 +134,7 @@ def _log_probs(
         return evaluate_units(params, steps)[0]
 
     if isinstance(policy, RecurrentPolicy):
-        # Whole trajectories are rarely dead: to pack them costs 3% of time and 7% of memory.
+        # Whole trajectories are rarely dead, and packing them costs 3% of time and 7% of memory.
         log_prob = chunks.map_rows(evaluate, steps, size)
     else:
         log_prob = chunks.map_live_rows(evaluate, steps, mask, size)
@@ -170,7 +179,7 @@ def weighted_score_and_sum(
 
     Args:
         score_weight: [N, T] c_it.
-        measure: of the policy, such as its entropy; None is zero.
+        measure: a number for each step, such as the policy's entropy; None is zero.
 
     Returns:
         A pytree like params, and Σ_it measure(s_it) over the live steps.
@@ -205,8 +214,8 @@ def weighted_score_and_sum(
 def _nan_where(is_bad: Array, gradient: Params) -> Params:
     """NaN instead of a gradient through a log-probability that is NaN.
 
-    Such a one is a constant to most policies, as that of an action they do not have: its derivative
-    is then zero, and would pass for an estimate.
+    In most policies the log-probability of an action that they lack is a constant NaN. Its
+    derivative is zero, and would pass for an estimate.
     """
     return jax.tree.map(lambda g: jnp.where(is_bad, jnp.nan, g), gradient)
 
@@ -224,9 +233,9 @@ def weighted_score_per_trajectory(
 
     Args:
         score_weight: [N, T] c_it.
-        chunk_size: steps of a batch that is evaluated all at once.
-        chunk_shape: trajectories and steps in a chunk of a larger batch. A recurrent policy's
-            trajectories are whole in time, and at most so many that `chunk_size` holds.
+        chunk_size: the largest number of steps in a batch that is evaluated all at once.
+        chunk_shape: trajectories and steps in a chunk of a larger batch. A recurrent policy's chunk
+            holds whole trajectories, with at most `chunk_size` steps in all if it holds several.
 
     Returns:
         A pytree like params with a leading N.
@@ -265,7 +274,7 @@ def _each_weighted_score(
     of_each = jax.vmap(score_of, (None, 0, 0))
     weight = jnp.where(batch.mask, score_weight, 0)
     rows = _steps(policy, batch, is_clean=True), weight, batch.mask
-    local = varying(params, (params, rows))  # or each would be summed over devices
+    local = varying(params, (params, rows))  # without it each would be summed over devices
 
     def score(rows: tuple[Steps, Array, Array]) -> Params:
         """The scores of a few trajectories: sums over chunks of their time."""
@@ -297,7 +306,7 @@ def _independent_units(
 
 
 def _steps(policy: Policy | RecurrentPolicy, batch: Trajectory, *, is_clean: bool) -> Steps:
-    """The batch's steps, [N, T] each leaf; clean ones have no garbage after an episode's end."""
+    """The batch's steps, leaves [N, T, ...]; if `is_clean`, without garbage after an episode."""
     seen = batch.observation, batch.action
     observation, action = replace_dead_steps(batch.mask, seen) if is_clean else seen
     is_recurrent = isinstance(policy, RecurrentPolicy)

@@ -1,7 +1,7 @@
 """A random order of many rows, without sorting them.
 
-Sorting random keys, as `jax.random.permutation` does, is a fifth of an update of PPO on a CPU. Here
-the order is a one-to-one function of the index, computed for all rows at once.
+Sorting random keys, as `jax.random.permutation` does, takes a fifth of the time of a PPO update on
+a CPU. Here the order is a one-to-one function of the index, computed for all rows at once.
 """
 
 import jax
@@ -10,9 +10,9 @@ from jax import Array
 from jaxtyping import Int, Key
 
 FEW = 256
-"""Rows below which they are sorted: a function of so few bits would mix them less well."""
+"""Fewer rows than this are sorted: a function of so few bits would mix them less well."""
 ROUNDS = 12
-"""Of mixing. With four, the means of minibatches vary too much, as a test shows."""
+"""Rounds of mixing. With four, the means of minibatches vary too much, as a test shows."""
 
 
 def random_order(key: Key[Array, ""], size: int) -> Int[Array, "R"]:
@@ -28,7 +28,7 @@ def random_order(key: Key[Array, ""], size: int) -> Int[Array, "R"]:
     References:
         Luby & Rackoff (1988) for one-to-one functions from Feistel's rounds; Mitchell, Stokes,
         Frank & Holmes, Bandwidth-Optimal Random Shuffling for GPUs (2022), for shuffling by them
-        and for leaving out what is beyond the size.
+        and for leaving out the indices beyond the size.
     """
     if size < FEW:
         return jax.random.permutation(key, size)
@@ -55,7 +55,7 @@ def _mixed(index: Array, num_bits: int, key: Key[Array, ""]) -> Array:
 
 
 def _hash(x: Array) -> Array:
-    """Of 32 bits, each of which depends on all of x; the multipliers are Ellis's (2018)."""
+    """A hash of 32 bits, each of which depends on all of x; the multipliers are Ellis's (2018)."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)

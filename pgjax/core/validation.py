@@ -1,7 +1,8 @@
 """Errors at the public boundary: the argument, what it was, what was needed, the usual fix.
 
-Values that are known are checked at once and raise. Values that are being traced cannot be read,
-so the same check is traced under `checked` only, and raised by it; elsewhere it costs nothing.
+Known values are checked at once, and a failed check raises. Values that are being traced cannot be
+read. Under `checked` their check is traced too, and `checked` raises the error. Elsewhere it costs
+nothing.
 """
 
 from collections.abc import Callable, Iterable
@@ -35,12 +36,13 @@ _checking = jax.make_user_context(default_value=False)  # a part of the key of J
 def checked(function: Callable[..., Result]) -> Callable[..., Result]:
     """`function`, jit-compiled, with every check on its traced values switched on.
 
-    Without it a NaN reward, an action outside the policy's range or a discount outside [0, 1] that
-    is only known at run time gives NaN or a wrong number. With it, the error names the first wrong
-    (trajectory, step). Each check costs one more output: for debugging, not for speed.
+    Under plain jit, a bad value gives NaN or a wrong number: a NaN reward, say, or a discount
+    outside [0, 1]. Here it gives an error, which names the first wrong (trajectory, step). Each
+    check costs one more output: use it for debugging, not for speed.
 
     Args:
-        function: arrays and pytrees of arrays in and out; close over policies and estimators.
+        function: of arrays and pytrees of arrays, to the same. It may close over policies and
+            estimators.
 
     Returns:
         A function of the same arguments.
@@ -72,11 +74,11 @@ def checked(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def check_traced(message: str, finding: Callable[[], tuple[jax.Array, dict[str, Any]]]) -> None:
-    """Under `checked`, an error unless a condition on traced values holds; elsewhere, nothing.
+    """Under `checked`, raise an error unless a condition on traced values holds; else do nothing.
 
     Args:
-        message: with {name} for each of the values.
-        finding: gives the condition, and the values to show.
+        message: with {name} for each value to show.
+        finding: () -> the condition, and the values to show by name.
     """
     if _checking.value:
         holds, values = finding()
@@ -86,12 +88,12 @@ def check_traced(message: str, finding: Callable[[], tuple[jax.Array, dict[str, 
 def check_values(
     message: str, finding: Callable[..., tuple[Any, dict[str, Any]]], *values: Any
 ) -> None:
-    """An error unless a condition on values holds: at once if they are known, else by `checked`.
+    """Raise unless a condition on values holds: at once if they are known, else under `checked`.
 
     Args:
-        message: with {name} for each of the values to show.
-        finding: from the values, as NumPy or as JAX arrays, to the condition, a boolean scalar, and
-            the values to show.
+        message: with {name} for each value to show.
+        finding: (*values), as NumPy or as JAX arrays, -> the condition, a boolean scalar, and the
+            values to show by name.
         values: the arrays.
 
     Raises:
@@ -113,10 +115,10 @@ def is_concrete(*trees: Any) -> bool:
 
 
 def check_real(name: str, value: Any) -> Any:
-    """`value` as an array of NumPy or JAX, as it came, of real numbers or of booleans.
+    """`value` as a NumPy or JAX array of real numbers or booleans; an array is returned unchanged.
 
     Raises:
-        TypeError: if it holds anything else: strings, complex numbers, lists of several lengths.
+        TypeError: if it holds anything else: strings, complex numbers, lists of unequal lengths.
     """
     try:
         array = value if hasattr(value, "dtype") else _gathered(value)
@@ -138,7 +140,7 @@ def as_array(name: str, value: Any) -> jax.Array:
 
 
 def check_array(name: str, value: Any, layout: str, shape: tuple[int | None, ...]) -> jax.Array:
-    """`value` as an array of real numbers, if it has the shape; None stands for any length."""
+    """`value` as an array of real numbers, if it has this shape; None stands for any length."""
     array = as_array(name, value)
     fits = array.ndim == len(shape) and all(
         need in (None, found) for need, found in zip(shape, array.shape, strict=True)
@@ -204,14 +206,14 @@ def check_rates(**values: Any) -> dict[str, Any]:
 
 
 def check_rate(name: str, value: Any) -> Any:
-    """`value`, if it is a single number in [0, 1], as where a function takes it and no record."""
+    """`value`, if it is a single number in [0, 1]: for functions, where records take several."""
     check_unit_interval(name, value)
     check_scalars(**{name: value})
     return value
 
 
 def check_between(name: str, value: Any, low: float, high: float) -> None:
-    """Raise if `value` is not a single number strictly between the two, known now."""
+    """Raise if `value` is not a single number, or is known not to lie strictly between the two."""
     check_scalars(**{name: value})
     if is_concrete(value) and not low < value < high:
         raise ValueError(f"{name} must lie in ({low:g}, {high:g}), got {value}")
@@ -223,14 +225,14 @@ def check_at_least(name: str, value: Any, bound: Any, fix: str) -> Any:
 
 
 def check_above_zero(name: str, value: Any, fix: str) -> Any:
-    """`value`, if it is positive, perhaps infinite; as `check_number` gives it."""
+    """`value`, if it is positive or infinite; as `check_number` gives it."""
     return _check_numbers(name, value, 0, lambda x, _: x > 0, "be positive", fix)
 
 
 def _check_numbers(
     name: str, value: Any, bound: Any, holds: Callable[..., Any], need: str, fix: str = ""
 ) -> Any:
-    """`value`, if `holds(value, bound)` for each number in it; an error names the first other."""
+    """`value`, if `holds(value, bound)` for each number in it; an error shows the first failure."""
     value = check_number(name, value)
     message = f"{name} must {need}, got {{value}}" + (f"; {fix}" if fix else "")
     if is_concrete(value, bound):
@@ -295,8 +297,9 @@ PER_ROW_OPTIONAL = "final_value", "group"
 def check_batch(batch: Trajectory) -> None:
     """Raise if a batch contradicts the docstring of `Trajectory`.
 
-    Shapes and dtypes are checked always; mask, flags, times and the sign of log-probabilities if
-    they are known, or by `checked`; that rewards are finite by `checked` alone.
+    Shapes and dtypes are always checked. Mask, flags, times and the sign of log-probabilities are
+    checked if they are known, and else under `checked`. Traced rewards and log-probabilities that
+    are not finite are found under `checked` alone.
     """
     check_layout(batch)
     _check_contents(batch)
@@ -376,7 +379,7 @@ def _check_final_observation(name: str, batch: Trajectory) -> None:
 
 
 IMPROBABLE = 1e-3
-"""A log-probability this far above zero is no rounding, in any precision."""
+"""A log-probability this far above zero is not due to rounding, in any precision."""
 
 
 def _check_contents(batch: Trajectory) -> None:
@@ -415,13 +418,13 @@ def _check_contents(batch: Trajectory) -> None:
 
 
 def _check_steps(message: str, find_bad: Callable[..., Any], *values: Any, first: int = 1) -> None:
-    """An error that names the first step that is bad; `value` is that of the first array.
+    """Raise an error that names the first bad step.
 
     Args:
-        message: with {row}, {step} and perhaps {value}.
+        message: with {row}, {step} and perhaps {value}, which is the first array's.
         find_bad: from the arrays [N, T] to a boolean array, whose columns are steps from `first`.
         values: the arrays.
-        first: step.
+        first: the first step that can be bad.
     """
 
     def finding(*values: Any) -> tuple[Any, dict[str, Any]]:
@@ -435,25 +438,25 @@ def _check_steps(message: str, find_bad: Callable[..., Any], *values: Any, first
 
 
 def _breaks_count(time: Any, mask: Any, terminated: Any, truncated: Any) -> Any:
-    """Whether a live step's time is not what a live step before it calls for, from step 1 on."""
+    """Whether a live step's time does not follow from the live step before it, from step 1 on."""
     goes_on = ~(terminated | truncated)[:, :-1]
     return mask[:, 1:] & mask[:, :-1] & (time[:, 1:] != (time[:, :-1] + 1) * goes_on)
 
 
 def check_target(batch: Trajectory, target: Any) -> jax.Array:
-    """`target` as an array, if it is [N, T] as the batch, whose layout is checked too."""
+    """`target` as an array, if it is [N, T] like the batch, whose layout is checked too."""
     check_layout(batch)
     return check_array("target", target, "[N, T]", batch.reward.shape)
 
 
 def check_log_prob(batch: Trajectory, log_prob: Any) -> jax.Array:
-    """`log_prob` as an array, if it is [N, T] as the batch, whose layout is checked too."""
+    """`log_prob` as an array, if it is [N, T] like the batch, whose layout is checked too."""
     check_layout(batch)
     return check_array("log_prob", log_prob, "[N, T]", batch.reward.shape)
 
 
 def check_traced_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
-    """Raise if a traced value is not finite where the mask is true; known ones are not read."""
+    """Raise if a traced value is not finite where the mask is true; known values are not read."""
     if value.size == 0 or is_concrete(value, mask):
         return  # reading every reward would make each eager call wait; `checked` does it
 
@@ -467,7 +470,7 @@ def check_traced_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
 
 
 def check_policy(policy: Any) -> None:
-    """Raise if it is not a record of pure functions, with the way to make one of a network."""
+    """Raise if it is not a policy; the error says how to make one of a network."""
     if isinstance(policy, Policy | RecurrentPolicy):
         return
     if isinstance(policy, Estimator):
@@ -480,7 +483,7 @@ def check_policy(policy: Any) -> None:
 
 
 def check_policy_without_memory(policy: Any) -> None:
-    """Raise if it is no Policy; one with a memory is told so."""
+    """Raise if it is not a Policy; the error names a RecurrentPolicy as such."""
     check_policy(policy)
     if isinstance(policy, RecurrentPolicy):
         raise TypeError(
@@ -490,7 +493,7 @@ def check_policy_without_memory(policy: Any) -> None:
 
 
 def check_estimator(estimator: Any) -> None:
-    """Raise if it is no Estimator; a function that makes one, not called, is told so."""
+    """Raise if it is not an Estimator; the error says so if it is a function to be called first."""
     if isinstance(estimator, Estimator):
         return
     name = getattr(estimator, "__name__", None)
@@ -517,7 +520,7 @@ def check_members(name: str, values: Any, kind: type, fix: str) -> tuple[Any, ..
 
 
 def check_module(name: str, module: Any) -> None:
-    """Raise if it can be neither a Flax module nor a function that makes one."""
+    """Raise if it is not callable, and so neither a Flax module nor a function that makes one."""
     if not callable(module):
         raise TypeError(
             f"{name} must be a Flax module, got {describe(module)}; pgjax.MLP(1) is one"
@@ -602,11 +605,11 @@ def check_like(name: str, tree: Any, like: tuple[str, Any]) -> None:
 
 
 def check_key(key: Any) -> jax.Array:
-    """A single typed threefry key; one of another implementation gives its bits to it.
+    """`key` as a single typed threefry key, made from the bits of a key of another implementation.
 
-    What a threefry key draws depends on that key alone. What "rbg" and "unsafe_rbg" draw under
-    `vmap` depends on the whole batch too: micro-batches, windows and devices, which cut the batch
-    otherwise, would then see other numbers for the same key. Raw uint32 keys are taken too.
+    What a threefry key draws depends on that key alone. What "rbg" and "unsafe_rbg" keys draw under
+    `vmap` depends on the whole batch too. Micro-batches, windows and devices cut the batch
+    differently, and would see other numbers for the same key. Raw uint32 keys are accepted too.
     """
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):

@@ -1,12 +1,13 @@
-"""Terms: how the log-probability enters, as functions of one trajectory.
+"""Terms: functions of one trajectory, by which the log-probability enters an estimate.
 
-(log_prob[T], behaviour_log_prob[T], weight[T], mask[T]) -> [T]. The gradient of their sum is the
-estimate, so a term is chosen for its gradient; its value is a surrogate and means nothing by
-itself. Where the mask is false, log-probabilities and weights are zero, and the term is not read.
-In the terms here the mask may be left out: all steps then count.
+A term is (log_prob [T], behaviour_log_prob [T], weight [T], mask [T]) -> [T]. The gradient of its
+sum over the steps is the trajectory's share of the estimate. So a term is chosen for its gradient;
+its value is a surrogate, and means nothing by itself. Where the mask is false, log-probabilities
+and weights are zero, and the term's result is not read. Without a mask, all steps count in the
+terms here.
 
-In what follows ρ_t = π(a_t|s_t)/μ(a_t|s_t) is the ratio of one step, μ the policy that acted, and
-w_t the weight.
+In every docstring, ρ_t = π(a_t|s_t)/μ(a_t|s_t) is the ratio of one step, μ the policy that acted,
+w_t the weight, and sg stops the gradient.
 """
 
 from pgjax.terms.clips import asymmetric_clip as asymmetric_clip

@@ -21,8 +21,8 @@ def ppo_clip(epsilon: Number) -> Term:
     """PPO's clipped ratio, min(ρ_t w_t, clip(ρ_t, 1−ε, 1+ε) w_t).
 
     Gradient: ρ_t w_t ∇log π where w_t > 0 and ρ_t ≤ 1+ε, or w_t < 0 and ρ_t ≥ 1−ε; zero elsewhere.
-    A step stops counting if the ratio has moved far enough in the direction of its weight's sign,
-    and counts however far it has moved in the other direction.
+    A step stops counting if its ratio has moved far enough in the direction of its weight's sign.
+    It counts however far the ratio has moved in the other direction.
 
     Args:
         epsilon: ε in [0, 1], how far the ratio may move from 1; Schulman et al. use 0.2.
@@ -62,14 +62,14 @@ def asymmetric_clip(clip_low: Number, clip_high: Number, *, ceiling: Number = ma
     elsewhere. A wider upper bound lets improbable actions grow faster.
 
     Args:
-        clip_low: in [0, 1], how far below 1 the ratio may move; DAPO uses 0.2. At 1 it is free.
-        clip_high: ≥ 0, how far above 1; DAPO uses 0.28. `math.inf` leaves it free.
-        ceiling: c ≥ 1 + `clip_high`; where w_t < 0 a ratio above it has no gradient, as in
-            `dual_clip`.
+        clip_low: in [0, 1], how far below 1 the ratio may move; DAPO uses 0.2. 1 sets no bound.
+        clip_high: ≥ 0, how far above 1 it may move; DAPO uses 0.28. `math.inf` sets no bound.
+        ceiling: c ≥ 1 + `clip_high`. Where w_t < 0, a ratio above it has no gradient, as in
+            `dual_clip`. `math.inf` sets no bound.
 
     Raises:
-        ValueError: if a width is negative, if `clip_low` is above 1, or `ceiling` is below
-            1 + `clip_high`.
+        ValueError: if `clip_low` is outside [0, 1], if `clip_high` is negative, or if `ceiling` is
+            below 1 + `clip_high`.
 
     Bias: as for `ppo_clip`.
 
@@ -130,11 +130,12 @@ def _asymmetric_dual_clip(
 def dual_clip(epsilon: Number, ceiling: Number) -> Term:
     """PPO's clip with a ceiling for bad actions, max(min(ρ w, clip(ρ, 1−ε, 1+ε) w), c w) if w < 0.
 
-    Gradient: as `ppo_clip`, but also zero where w_t < 0 and ρ_t > c. There `ppo_clip` is unbounded:
-    a bad action that the acting policy hardly ever chose dominates the step.
+    Gradient: as for `ppo_clip`, but also zero where w_t < 0 and ρ_t > c. There the gradient of
+    `ppo_clip` is unbounded: a bad action that the acting policy rarely chose dominates the update.
 
     Args:
-        ceiling: c ≥ 1 + ε; Ye et al. use 3.
+        epsilon: ε in [0, 1], as for `ppo_clip`.
+        ceiling: c ≥ 1 + ε, the largest ratio of a bad action; Ye et al. use 3.
 
     Raises:
         ValueError: if ε is outside [0, 1], or if `ceiling` is below 1 + ε.
@@ -175,20 +176,20 @@ def _dual_clip(
 
 
 def truncated_ratio(ceiling: Number, *, floor: Number = 0.0) -> Term:
-    """A ratio within bounds at which steps still count, sg(clip(ρ_t, floor, c)) w_t log π(a_t|s_t).
+    """The score times a ratio held within bounds, sg(clip(ρ_t, floor, c)) w_t log π(a_t|s_t).
 
-    Gradient: clip(ρ_t, floor, c) w_t ∇log π, where `ppo_clip` would have zero.
+    Gradient: clip(ρ_t, floor, c) w_t ∇log π. Beyond a bound it is not zero, unlike `ppo_clip`'s.
 
     Args:
         ceiling: c ≥ 0, the largest ratio itself. CISPO's is 1 + ε_high; some libraries give the
             name ε_high to c.
-        floor: ≥ 0 and at most c, the smallest ratio. 0 leaves it free.
+        floor: in [0, c], the smallest ratio. 0 sets no bound.
 
     Raises:
-        ValueError: if `floor` is negative, or `ceiling` below it.
+        ValueError: if `floor` is negative, or if `ceiling` is below `floor`.
 
-    Bias: equal to `score` on-policy if floor ≤ 1 ≤ c; else it rescales there. Off-policy biased, as
-        `importance_ratio` is, and by what is cut off.
+    Bias: equal to `score` on-policy if floor ≤ 1 ≤ c, and otherwise a multiple of it. Off-policy
+        biased, as `importance_ratio` is, and because ratios are held at the bounds.
 
     References:
         MiniMax, MiniMax-M1: Scaling Test-Time Compute Efficiently with Lightning Attention (2025),
@@ -227,15 +228,14 @@ def clip_by_sign(ratio: Array, weight: Array, lowest: Number, highest: Number) -
     """The ratio, clipped from above where w > 0, and from below where w < 0.
 
     Args:
-        ratio: or a logarithm of it.
+        ratio: a ratio or its logarithm.
         weight: w, of the same shape.
-        lowest: where w < 0.
-        highest: where w > 0.
+        lowest: the bound where w < 0.
+        highest: the bound where w > 0.
 
     Bias: does not apply.
-
-    `where` and not `minimum`, whose gradient at a tie is half of each side's.
     """
+    # `where` and not `minimum`, whose gradient at a tie is half of each side's.
     lowest, highest = (jnp.asarray(bound, ratio.dtype) for bound in (lowest, highest))
     upper = jnp.where(ratio > highest, highest, ratio)
     lower = jnp.where(ratio < lowest, lowest, ratio)

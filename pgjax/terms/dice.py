@@ -1,20 +1,20 @@
 """DiCE: terms whose surrogate has the right derivatives of every order.
 
-The magic box □(x) = exp(x − sg(x)) has the value one and the derivative □(x)∇x, so the likelihood
-ratio of its argument survives every differentiation. With
-W_t = log π(a_0|s_0) + … + log π(a_t|s_t), every derivative of □(W_t) c_t, taken at the policy that
-acted, has the expectation of that derivative of E[c_t]. Foerster's objective, Σ_t γ^t r_t □(W_t),
-is summed by parts here,
+The magic box □(x) = exp(x − sg(x)), where sg stops the gradient, has the value one and the
+derivative □(x)∇x. So the likelihood ratio of its argument survives every differentiation. Let
+W_t = log π(a_0|s_0) + … + log π(a_t|s_t). Then every derivative of □(W_t) c_t, taken at the policy
+that acted, has the expectation of that derivative of E[c_t]. Foerster's objective,
+Σ_t γ^t r_t □(W_t), is summed by parts here:
 
-    Σ_t γ^t r_t □(W_t) = Σ_t γ^t r_t + Σ_t (□(W_t) − □(W_{t−1})) γ^t G_t,
+    Σ_t γ^t r_t □(W_t) = Σ_t γ^t r_t + Σ_t (□(W_t) − □(W_{t−1})) γ^t G_t.
 
-which is the same at every order, trajectory by trajectory, and takes any weight: γ^t (G_t − b_t),
-where the baseline now lowers the variance of every order and not only of the first; advantages from
-a critic; total returns.
+Both sides have the same derivatives of every order, trajectory by trajectory. The right side takes
+any weight in place of γ^t G_t: advantages from a critic, total returns, or γ^t (G_t − b_t). The
+baseline then acts on the derivatives of every order, and not only on the first.
 
 Take higher derivatives of `pgjax.surrogate`: its `jax.hessian` estimates ∇²J. (`pgjax.gradient`
-differentiates once.) The second derivative of `score`'s surrogate does not estimate ∇²J: it is
-E[Σ_t w_t ∇²log π], without the products of scores.
+differentiates once.) The second derivative of `score`'s surrogate does not estimate ∇²J. Its mean
+is E[Σ_t w_t ∇²log π], without the products of scores.
 """
 
 import jax
@@ -39,9 +39,9 @@ def dice(
     Its value is zero; its first derivative is `score`'s, w_t ∇log π(a_t|s_t); its second is
     w_t (∇²π/π + ∇log π ∇W_{t−1}ᵀ + ∇W_{t−1} ∇log πᵀ) at a_t.
 
-    Bias: on-policy none for ∇J, ∇²J and every further derivative, if the weights are total returns,
-    or γ^t (G_t − b_t) with b_t independent of a_t and later, or γ^t times an advantage whose mean
-    given the past and a_t is right. Off-policy biased. A row of the batch is one episode.
+    Bias: on-policy none for ∇J, ∇²J and every further derivative with three kinds of weight: total
+    returns; γ^t (G_t − b_t) with b_t independent of a_t and later; γ^t times an advantage whose
+    mean given the past and a_t is right. Off-policy biased. A row of the batch must be one episode.
 
     References:
         Foerster et al., DiCE: The Infinitely Differentiable Monte Carlo Estimator (2018), their
@@ -67,21 +67,22 @@ def loaded_dice(lambda_: Number) -> Term:
     """Loaded DiCE, (□(λ W_{t−1} + l_t) − □(λ W_{t−1})) w_t with W_t = λ W_{t−1} + l_t.
 
     l_t is log π(a_t|s_t). The influence of an action on the credit of a later one first counts in
-    the second derivative. Here it decays by λ with each step between them: less variance, for a
-    bias in the second and further derivatives. The λ of an advantage may be another number.
+    the second derivative. Here it decays by λ with each step between them. This lowers the variance
+    of the second and further derivatives, and biases them. An advantage may use another λ.
 
-    On the suite's "random" problem with three steps the exact total variance of the second
-    derivative is 0.565 of plain DiCE's once V is subtracted, and 0.255 with λ = 0.5 besides, at a
-    bias of 12%. (A baseline can also raise it: on "continuing" V does, to 1.27.)
+    An example is the suite's "random" problem with three steps. Subtracting V cuts the exact total
+    variance of the second derivative to 0.565 of plain DiCE's. With λ = 0.5 as well it is 0.255, at
+    a bias of 12%. (A baseline can also raise it: on "continuing" V does, to 1.27.)
 
     Args:
-        lambda_: λ in [0, 1]; at 1 it is `dice`, at 0 each action stands alone.
+        lambda_: λ in [0, 1]; 1 is `dice`, and 0 leaves out the influence of earlier actions.
 
     Raises:
         ValueError: if λ is outside [0, 1].
 
-    Bias: on-policy none for ∇J, whatever λ, and with λ = 1 none at any order; with λ < 1 the second
-    derivative lacks (1 − λ^(t−k)) of each pair k < t. Weights and rows as for `dice`.
+    Bias: on-policy none for ∇J, whatever λ, and with λ = 1 none at any order. With λ < 1 the second
+    derivative lacks the share 1 − λ^(t−k) of each pair of steps k < t. Weights and rows are as for
+    `dice`.
 
     References:
         Farquhar, Whiteson & Foerster, Loaded DiCE: Trading off Bias and Variance in Any-Order Score
@@ -116,7 +117,7 @@ def _loaded_dice(
 
 
 def _finite(log_prob: Array) -> Array:
-    """Zero, a constant, for an action that π never takes: −∞ − (−∞) would be NaN at every step."""
+    """log π, but a constant zero where π never takes the action: −∞ − (−∞) would be NaN."""
     return jnp.where(jnp.isneginf(log_prob), 0, log_prob)
 
 

@@ -1,9 +1,11 @@
 """Terms that leave out tokens whose probability has moved too far: DPPO.
 
-With π = π(a_t|s_t) and μ = μ(a_t|s_t), the two-way split "this token or another" has a total
+Let π = π(a_t|s_t) and μ = μ(a_t|s_t). The two-way split "this token or another" has a total
 variation |π − μ| and a KL divergence μ log(μ/π) + (1−μ) log((1−μ)/(1−π)). Either takes the place of
-the clip of the ratio, which stops rare tokens too early. A step keeps sg(min(ρ_t, ceiling)) w_t log
-π, unless it has moved too far in the direction of its weight's sign.
+PPO's clip of the ratio, which stops rare tokens too early.
+
+The term of a step is sg(min(ρ_t, ceiling)) w_t log π, where sg stops the gradient. It is zero if
+the step's probability has moved too far in the direction of its weight's sign.
 
 References:
     Qi et al., Rethinking the Trust Region in LLM Reinforcement Learning (2026).
@@ -23,24 +25,30 @@ from pgjax.types import Number, Term
 def divergence_mask(low: Number, high: Number, *, ceiling: Number = 20.0) -> Term:
     """DPPO: the score with a bounded ratio, for tokens whose probability has not moved too far.
 
-    sg(min(ρ_t, ceiling)) w_t log π(a_t|s_t), and zero where w_t > 0 and π(a_t) − μ(a_t) > high, or
-    where w_t < 0 and π(a_t) − μ(a_t) < −low: the total variation of the two-way split "this token
-    or another" takes the place of the clip of the ratio, which stops rare tokens too early.
+    It is sg(min(ρ_t, ceiling)) w_t log π(a_t|s_t). It is zero where w_t > 0 and π − μ > high, or
+    where w_t < 0 and π − μ < −low.
 
     Args:
-        low: in [0, 1], of a difference of probabilities.
-        high: in [0, 1], of a difference of probabilities.
-        ceiling: ≥ 0, of the ratio.
+        low: in [0, 1], how far a token's probability may fall.
+        high: in [0, 1], how far a token's probability may rise.
+        ceiling: ≥ 0, the largest ratio.
 
     Raises:
         ValueError: if a bound is outside its range.
 
     Bias: equal to `score` on-policy if `ceiling` ≥ 1. Off-policy biased, as `importance_ratio` is,
-        and by the tokens left out.
+        and because tokens are left out.
 
     References:
         Qi et al., Rethinking the Trust Region in LLM Reinforcement Learning (2026), their
         DPPO-Binary-TV.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> log_prob, old = jnp.log(jnp.array([0.5, 0.3])), jnp.log(jnp.array([0.25, 0.25]))
+        >>> term = divergence_mask(0.2, 0.2)  # the probabilities rose by 0.25 and 0.05
+        >>> jax.grad(lambda l: term(l, old, jnp.ones(2)).sum())(log_prob) > 0
+        Array([False,  True], dtype=bool)
     """
     return configured(
         _divergence_mask,
@@ -69,20 +77,22 @@ def _divergence_mask(
 
 
 def kl_mask(low: Number, high: Number, *, ceiling: Number = 20.0) -> Term:
-    """DPPO's KL form: zero where the split's KL divergence is above a bound.
+    """DPPO's KL form: the score with a bounded ratio, for tokens of small KL divergence.
 
-    The bound is `high` where w_t > 0 and π > μ, and `low` where w_t < 0 and π < μ.
+    It is sg(min(ρ_t, ceiling)) w_t log π(a_t|s_t), and zero where the KL divergence of the two-way
+    split is above a bound. The bound is `high` where w_t > 0 and π > μ, and `low` where w_t < 0 and
+    π < μ. Elsewhere there is none.
 
     Args:
-        low: ≥ 0, in nats.
-        high: ≥ 0, in nats.
-        ceiling: ≥ 0, of the ratio.
+        low: ≥ 0, the divergence up to which a token's probability may fall, in nats.
+        high: ≥ 0, the divergence up to which a token's probability may rise, in nats.
+        ceiling: ≥ 0, the largest ratio.
 
     Raises:
         ValueError: if a bound is outside its range.
 
     Bias: equal to `score` on-policy if `ceiling` ≥ 1. Off-policy biased, as `importance_ratio` is,
-        and by the tokens left out.
+        and because tokens are left out.
 
     References:
         Qi et al. (2026), their DPPO-Binary-KL.

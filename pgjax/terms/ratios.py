@@ -17,8 +17,8 @@ def importance_ratio(
 ) -> Float[Array, "T"]:
     """Importance ratio ρ_t w_t = π(a_t|s_t)/μ(a_t|s_t) w_t, with the ratio of this step alone.
 
-    A ratio too large for its dtype is held, and its gradient with it (`likelihood_ratio`), so that
-    an overflow gives a large gradient and never a NaN.
+    A ratio too large for its dtype is held at a bound, and so is its gradient (`likelihood_ratio`).
+    An overflow then gives a large gradient and never a NaN.
 
     Bias: equal to `score` on-policy (π = μ). Off-policy it is biased: states and later rewards
     still come from μ.
@@ -26,6 +26,12 @@ def importance_ratio(
     References:
         Schulman et al., Trust Region Policy Optimization (2015), eq. 40 (the surrogate);
         Degris, White & Sutton, Off-Policy Actor-Critic (2012), eq. 5.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> log_prob, behaviour = jnp.log(jnp.array([0.5])), jnp.log(jnp.array([0.25]))
+        >>> importance_ratio(log_prob, behaviour, jnp.array([3.0]))
+        Array([6.], dtype=float32)
     """
     log_prob, behaviour_log_prob, weight = check_same_shape(
         log_prob=log_prob, behaviour_log_prob=behaviour_log_prob, weight=weight
@@ -38,9 +44,16 @@ def likelihood_ratio(
 ) -> Float[Array, "..."]:
     """exp(log_prob − other_log_prob), held where its square would overflow: e^44 in float32.
 
-    Above that bound the value is constant and the slope is that of the bound, so that the step
-    keeps its direction. (Clamping the difference alone would make its gradient zero.) The result is
-    finite unless one of the two is NaN.
+    Above that bound the value is constant, and the slope is that at the bound. So the gradient
+    keeps its direction. (Clamping the difference alone would make the gradient zero.) The result is
+    finite unless one of the two is NaN, or `log_prob` is +∞.
+
+    Args:
+        log_prob: [...] the logarithm of the numerator.
+        other_log_prob: [...] the logarithm of the denominator.
+
+    Raises:
+        ValueError: if their shapes differ.
 
     Bias: none below the bound; above it the ratio is too small.
     """
@@ -51,7 +64,7 @@ def likelihood_ratio(
             f"other_log_prob must have the shape of log_prob, {log_prob.shape}, "
             f"got {other_log_prob.shape}"
         )
-    lowest = float(jnp.finfo(other_log_prob.dtype).min)  # in place of −∞, which no slope survives
+    lowest = float(jnp.finfo(other_log_prob.dtype).min)  # in place of −∞, whose slope would be NaN
     difference = log_prob - jnp.maximum(other_log_prob, lowest)
     largest = largest_log_ratio(difference.dtype)
     held = largest + (difference - jax.lax.stop_gradient(difference))
@@ -61,6 +74,8 @@ def likelihood_ratio(
 def largest_log_ratio(dtype: jnp.dtype) -> float:
     """The logarithm at which ratios are held, log(max)/2: 44 in float32, 354 in float64.
 
-    Bias: none; the square of a held ratio is finite.
+    The square of a held ratio is then finite.
+
+    Bias: does not apply.
     """
     return float(np.log(float(jnp.finfo(dtype).max))) / 2

@@ -25,6 +25,12 @@ def score(
 
     References:
         Williams (1992), theorem 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> log_prob, weight = jnp.log(jnp.array([0.5, 0.25])), jnp.array([2.0, 3.0])
+        >>> jax.grad(lambda l: score(l, log_prob, weight).sum())(log_prob)
+        Array([2., 3.], dtype=float32)
     """
     log_prob, behaviour_log_prob, weight = check_same_shape(
         log_prob=log_prob, behaviour_log_prob=behaviour_log_prob, weight=weight
@@ -36,8 +42,8 @@ def score(
 def weighted(weight: Float[Array, "T"], log_prob: Float[Array, "T"]) -> Float[Array, "T"]:
     """w_t log π(a_t|s_t), zero where the weight is zero and the log-probability infinite.
 
-    Its derivative by log π is the weight, which needs no log π: the gradient of a surrogate then
-    needs no pass over the network for its value.
+    Its derivative by log π is the weight, which does not depend on log π. So the gradient of a
+    surrogate needs no pass over the network for its value.
 
     Bias: as for `score`, if the weight is a constant.
     """

@@ -1,16 +1,15 @@
 """Terms for sequences of tokens: ratios of whole sequences, soft clips and masks.
 
-A trajectory is then one answer of a language model, and a step one token. With the log-ratio
-Δ_t = log π(a_t|s_t) − log μ(a_t|s_t) and L the number of tokens where the mask is true, a sequence
-has the ratio exp(Σ_t Δ_t), and the geometric mean of its tokens' ratios is exp(Σ_t Δ_t / L).
+A trajectory is then one answer of a language model, and a step one token. The log-ratio of a token
+is Δ_t = log π(a_t|s_t) − log μ(a_t|s_t), and L is the number of tokens where the mask is true. A
+sequence has the ratio exp(Σ_t Δ_t), and the geometric mean of its tokens' ratios is exp(Σ_t Δ_t/L).
 
-Papers write a loss for one sequence with one weight A. Here each token has a weight w_t, A times
-the factor of the aggregation (`pgjax.tokens`), and the terms of the tokens are summed: with w_t = A
-/ L a term of the whole sequence counts once, and with w_t = A it counts L times.
+Papers write a loss for one sequence with one weight A. Here each token has a weight w_t, which is A
+times the factor of the aggregation (`pgjax.tokens`), and the terms of the tokens are summed. With
+w_t = A/L a term of the whole sequence counts once, and with w_t = A it counts L times.
 
 Where the two policies agree, every term here has the gradient of `score`, w_t ∇log π, unless its
-docstring says otherwise. If all weights of a sequence have one sign, "the sign of the weight" is
-that sign.
+docstring says otherwise. In the formulas sg stops the gradient.
 """
 
 import jax
@@ -42,8 +41,8 @@ def sequence_ratio(
 
     With w_t = A its sum has the gradient of exp(Σ_k Δ_k) A, the importance-weighted outcome.
 
-    Bias: none for ∇J, on-policy or off, if the weights have none as those of the whole sequence:
-        an outcome less a baseline, w_t = A. Its variance grows with the sequence's length.
+    Bias: none for ∇J, on-policy or off-policy, if every token has the weight w_t = A of the whole
+        sequence, an outcome less a baseline. The variance grows with the sequence's length.
 
     References:
         Pang & Jin, On the Theory and Practice of GRPO: A Trajectory-Corrected Approach with Fast
@@ -82,11 +81,11 @@ def sequence_clip(clip_low: Number, clip_high: Number) -> Term:
     and s < 1 − low.
 
     Args:
-        clip_low: in [0, 1]; 3e-4 in the paper. At 1 it is free.
-        clip_high: ≥ 0; 4e-4 in the paper. `math.inf` leaves it free.
+        clip_low: in [0, 1], how far below 1 s may move; 3e-4 in the paper. 1 sets no bound.
+        clip_high: ≥ 0, how far above 1; 4e-4 in the paper. `math.inf` sets no bound.
 
     Raises:
-        ValueError: if a width is negative, or if `clip_low` is above 1.
+        ValueError: if `clip_low` is outside [0, 1], or if `clip_high` is negative.
 
     Bias: on-policy it is `score` with the mean weight of the sequence. Off-policy biased: s is not
         the sequence's ratio but its L-th root.
@@ -121,16 +120,16 @@ def _sequence_clip(
 def sequence_clip_by_token(clip_low: Number, clip_high: Number) -> Term:
     """GSPO-token: each token's own gradient times the sequence's s, sg(s) w_t exp(l − sg(l)).
 
-    Here l is log π(a_t|s_t). Gradient: s w_t ∇log π(a_t|s_t), clipped as
-    `sequence_clip`. If all tokens of a sequence have one weight, the sum over the tokens has the
-    gradient of `sequence_clip`.
+    Here l is log π(a_t|s_t), and s is the geometric mean as in `sequence_clip`. Gradient:
+    s w_t ∇log π(a_t|s_t), and zero where that of `sequence_clip` is. If all tokens of a sequence
+    have one weight, the sum over the tokens has the gradient of `sequence_clip`.
 
     Args:
-        clip_low: in [0, 1]; 3e-4 in the paper. At 1 it is free.
-        clip_high: ≥ 0; 4e-4 in the paper. `math.inf` leaves it free.
+        clip_low: in [0, 1], as for `sequence_clip`.
+        clip_high: ≥ 0, as for `sequence_clip`.
 
     Raises:
-        ValueError: if a width is negative, or if `clip_low` is above 1.
+        ValueError: if `clip_low` is outside [0, 1], or if `clip_high` is negative.
 
     Bias: as for `sequence_clip`; on-policy it is `score` for any weights.
 
@@ -158,16 +157,17 @@ def _sequence_clip_by_token(
 def geometric_clip(width: Number) -> Term:
     """GMPO: the geometric mean of the tokens' ratios, each clipped first, exp(Σ_t clip(Δ_t) / L).
 
-    A token's log-ratio is held at `width` where its weight is positive, and at −`width` where it is
-    negative. A token that is held has no gradient; the others have theirs, times that mean.
+    A token's log-ratio is held at `width` or below if its weight is positive, and at −`width` or
+    above if it is negative. A token that is held has no gradient. The others have the gradient of
+    `sequence_clip` at the mean of the held ratios.
 
     Args:
-        width: ≥ 0, of the log-ratio, in nats; 0.4 in the paper. `math.inf` leaves it free.
+        width: ≥ 0, a bound on the log-ratio, in nats; 0.4 in the paper. `math.inf` sets no bound.
 
     Raises:
         ValueError: if `width` is negative.
 
-    Bias: as for `sequence_clip`, and by the tokens that are held.
+    Bias: as for `sequence_clip`, and because tokens are held.
 
     References:
         Zhao et al., Geometric-Mean Policy Optimization (2025), eq. 4.
@@ -191,8 +191,8 @@ def _geometric_clip(
 def sigmoid_gate(positive: Number, negative: Number) -> Term:
     """SAPO: a soft clip, (4/τ) σ(τ (ρ_t − 1)) w_t, with τ by the sign of the weight.
 
-    Gradient: 4 σ(x)(1 − σ(x)) ρ_t w_t ∇log π with x = τ (ρ_t − 1): it fades on both sides of
-    ρ_t = 1.
+    Gradient: 4 σ(x)(1 − σ(x)) ρ_t w_t ∇log π with x = τ (ρ_t − 1). It fades where ρ_t moves away
+    from 1.
 
     Args:
         positive: τ > 0 where the weight is not negative; 1.0 in the paper.
@@ -201,8 +201,8 @@ def sigmoid_gate(positive: Number, negative: Number) -> Term:
     Raises:
         ValueError: if either is not above zero.
 
-    Bias: equal to `score` on-policy. Off-policy biased, as `importance_ratio` is, and by what
-        fades.
+    Bias: equal to `score` on-policy. Off-policy biased, as `importance_ratio` is, and because
+        gradients fade.
 
     References:
         Gao et al., Soft Adaptive Policy Optimization (2025), eq. 5 to 7.
@@ -244,6 +244,7 @@ def gamma_gate(
         negative: (k, λ), each ≥ 0, where it is negative.
 
     Raises:
+        TypeError: if either is not a pair.
         ValueError: if a number is negative.
 
     Bias: equal to `score` on-policy. Off-policy biased: the weight is not the sequence's ratio.
