@@ -292,7 +292,7 @@ def actor_critic(discount: Number, lambda_: Number) -> Estimator:
     Args:
         lambda_: 0 is the TD error, 1 the return less the value.
 
-    Bias: none for ∇J if λ = 1 or V = V^π.
+    Bias: none for ∇J if V = V^π, or if λ = 1 and no episode is bootstrapped.
 
     References:
         Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage
@@ -337,7 +337,8 @@ def n_step_actor_critic(discount: Number, n: int) -> Estimator:
         TypeError: if n is not an integer.
         ValueError: if n is below one.
 
-    Bias: none for ∇J if V = V^π or n is at least the episode's length.
+    Bias: none for ∇J if V = V^π, or if n is at least the episode's length and no episode is
+    bootstrapped.
 
     References:
         Sutton & Barto (2018), eq. 7.1; Mnih et al. (2016), section 4, where n is the number of

@@ -1,14 +1,15 @@
-"""Baselines of least variance, fitted to the batch they are used on: cross-fitted, or not.
+"""Baselines of least variance, fitted to the batch that they are used on, cross-fitted or not.
 
-Reward-to-go's estimate from one trajectory is Σ_t γ^t c_t (G_t − b_t), c_t = ∇log π(a_t|s_t). With
-b_t = φ_t·β, a combination of features of the state and the time, its second moment is quadratic in
-β. No such baseline changes the mean, so the least second moment is the least variance:
+Reward-to-go's estimate from one trajectory is Σ_t γ^t c_t (G_t − b_t), with the scores
+c_t = ∇log π(a_t|s_t). Let b_t = φ_t·β be a combination of features φ_t of the state and the time.
+Then the estimate's second moment is quadratic in β. No such baseline changes the mean, so the least
+second moment is the least variance:
 
 > E[Φᵀ K Φ] β = E[Φᵀ K G],  K_tt' = γ^t γ^t' c_t·c_t'.
 
-Everything is an array. The scores' products K come from the policy; features and returns from the
-batch; the fitted baseline goes back into the batch as its `value`, for `recorded_value` to
-subtract. So an estimator stays weights × term:
+Here Φ has the rows φ_t, and G holds the returns G_t. The products K come from the policy, and the
+features and returns from the batch. The fitted baseline goes into the batch as its `value`, and
+`recorded_value` subtracts it. So an estimator stays weights × term:
 
 >>> import jax, jax.numpy as jnp
 >>> from dataclasses import replace
@@ -25,9 +26,9 @@ subtract. So an estimator stays weights × term:
 (7, 2)
 
 A baseline fitted to the trajectory that it is subtracted from depends on its actions, and biases
-the estimate. Cross-fitting splits the batch into folds, and gives each fold the baseline fitted to
-the others. A weight cannot hold a baseline for each parameter: `per_parameter_cross_fitted` takes
-the trajectories' gradients and returns their mean.
+the estimate. Cross-fitting splits the batch into folds. Each fold gets the baseline that was fitted
+to the others. A weight cannot hold a baseline for each parameter: `per_parameter_cross_fitted`
+takes the trajectories' gradients instead, and returns their corrected mean.
 """
 
 from pgjax.control_variates.baselines import coefficients as coefficients

@@ -1,18 +1,17 @@
-"""Baselines fitted for least variance: to all trajectories, the same ones, or other folds.
+"""Baselines of least variance, fitted to the same trajectories or to other folds.
 
-The arrays mean the same everywhere:
+The arguments mean the same everywhere:
 
 - features: [N, T, F] Φ, of states and time, not of actions.
 - products: [N, T, T] K, as from `score_products`.
 - target: [N, T] G, the return that the baseline is subtracted from, as from
   `weights.returns_to_go`.
-- folds: from 2 to N, of consecutive trajectories and of sizes that differ by one at most. N folds
-  of one use the most trajectories for each fit.
-- gradients, scores: pytrees of [N, ...], A_i and Z_i: each trajectory's gradient without a
-  baseline, and what a baseline of 1 subtracts.
+- folds: their number, from 2 to N. A fold is consecutive trajectories, and sizes differ by at most
+  one. N folds of one use the most trajectories for each fit.
+- gradients, scores: pytrees of [N, ...]. A_i is each trajectory's gradient without a baseline, and
+  Z_i is the part of it that a baseline of 1 subtracts.
 
-A ValueError is raised if shapes do not fit, or if `folds` is outside [2, N]: a fold would be empty,
-or have nothing to fit to.
+A ValueError is raised if shapes do not fit, or if `folds` is outside [2, N].
 """
 
 from typing import Any
@@ -37,13 +36,13 @@ def coefficients(
     """β of least variance, Σ_i w_i Φ_iᵀ K_i Φ_i β = Σ_i w_i Φ_iᵀ K_i G_i.
 
     Args:
-        weight: [N] of each trajectory: one, or its probability if all trajectories are listed.
+        weight: [N] w_i of each trajectory: one, or its probability if all trajectories are listed.
 
     Returns:
-        [F]; zero for a feature that is zero on every step, or a combination of those before it.
+        [F]; zero for a feature that is zero on every step, or a combination of features before it.
 
-    Bias: exact for the population if the weights are probabilities of all trajectories. From a
-    sample, E b differs from the best by O(1/N).
+    Bias: exact if all trajectories are listed, with their probabilities as weights. From a sample,
+    the mean of β differs from the best by O(1/N).
 
     References:
         Greensmith, Bartlett & Baxter (2004), section 4; Peters & Schaal, Reinforcement Learning of
@@ -67,7 +66,7 @@ def same_batch(
     products: Float[Array, "N T T"],
     target: Float[Array, "N T"],
 ) -> Float[Array, "N T"]:
-    """The baseline fitted to the same trajectories it is subtracted from, b_it = φ_it·β.
+    """The baseline fitted to the same trajectories that it is subtracted from, b_it = φ_it·β.
 
     Returns:
         [N, T], for the batch's `value`.
@@ -75,8 +74,13 @@ def same_batch(
     Bias: biased, by O(1/N): β depends on every trajectory's own actions.
 
     References:
-        As for `coefficients`; what is shipped elsewhere, per token by verl (Optimal Token
-        Baseline, 2025).
+        As for `coefficients`; verl has it for each token (Optimal Token Baseline, 2025).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> products = jnp.array([[[1.0]], [[3.0]]])
+        >>> same_batch(jnp.ones((2, 1, 1)), products, jnp.array([[4.0], [8.0]])).ravel()
+        Array([7., 7.], dtype=float32)
     """
     features, products, target = _check_arrays(features, products, target)
     beta = coefficients(features, products, target, jnp.ones(target.shape[:1], products.dtype))
@@ -90,7 +94,7 @@ def cross_fitted(
     *,
     folds: int,
 ) -> Float[Array, "N T"]:
-    """The baseline fitted to the other folds, b_it = φ_it·β^(all folds but i's).
+    """The baseline fitted to the other folds, b_it = φ_it·β, with β from all folds but i's.
 
     Returns:
         [N, T], for the batch's `value`.
@@ -98,7 +102,7 @@ def cross_fitted(
     Raises:
         TypeError: if `folds` is not an integer.
 
-    Bias: none, if trajectories are drawn independently. Their gradients then depend on each other.
+    Bias: none, if trajectories are drawn independently. Their gradients are no longer independent.
 
     References:
         As for `coefficients`; cross-fitting is that of Chernozhukov et al., Double/Debiased Machine
@@ -130,6 +134,12 @@ def per_parameter_same_batch(
 
     References:
         Peters & Schaal (2008), section 3.2, where A = R Z and Z = Σ_t c_t.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gradients, scores = jnp.array([[2.0], [6.0]]), jnp.array([[1.0], [2.0]])
+        >>> per_parameter_same_batch(gradients, scores).round(4)  # b = 14/5
+        Array([-0.2], dtype=float32)
     """
     _check_same_shapes(gradients, scores)
 
@@ -149,7 +159,7 @@ def per_parameter_cross_fitted(
     """Mean gradient less a baseline for each parameter, fitted to the other folds.
 
     ĝ_p = 1/N Σ_i (A_ip − b_p^(−i) Z_ip), b_p^(−i) = Σ_j A_jp Z_jp / Σ_j Z_jp² over the other folds.
-    A weight cannot do that: it is one number a step for all parameters.
+    Weights cannot do that: they have one number a step for all parameters.
 
     Args:
         scores: `gradients` less `per_trajectory_gradients` with `baseline=constant(1.0)`.
@@ -191,7 +201,7 @@ def _normal_equations(features: Array, products: Array, target: Array) -> tuple[
 
 
 def _check_arrays(features: Any, products: Any, target: Any) -> tuple[Array, Array, Array]:
-    """The three as arrays, if they are [N, T, F], [N, T, T] and [N, T]."""
+    """The three arguments as arrays, if they are [N, T, F], [N, T, T] and [N, T]."""
     target = check_array("target", target, "[N, T]", (None, None))
     N, T = target.shape
     features = check_array("features", features, f"[N, T, F], target being {(N, T)}", (N, T, None))
@@ -204,9 +214,9 @@ def _check_arrays(features: Any, products: Any, target: Any) -> tuple[Array, Arr
 def _solve(gram: Array, moment: Array) -> Array:
     """β of gram β = moment by elimination, with each feature scaled to norm one.
 
-    A feature is left out if less than √eps of it is independent of the ones before: its pivot would
-    be noise. LAPACK would be faster, but several of its calls in one program, batched by vmap, were
-    seen to deadlock on a CPU of two cores.
+    A feature is left out if less than √eps of it is independent of the ones before, because its
+    pivot would be noise. LAPACK would be faster. But several of its calls in one program, batched
+    by vmap, were seen to deadlock on a CPU of two cores.
     """
     size = jnp.diagonal(gram)
     scale = jnp.where(size > 0, jax.lax.rsqrt(jnp.where(size > 0, size, 1)), 0)

@@ -19,13 +19,16 @@ from pgjax.types import Number, Params, Policy, RecurrentPolicy, Trajectory
 
 
 def scalar(batch: Trajectory) -> Float[Array, "N T 1"]:
-    """One feature that is always one: b is a number."""
+    """A single feature [N, T, 1] that is one on every live step: the baseline b is a number."""
     check_batch(batch)
     return jnp.asarray(batch.mask)[..., None].astype(_dtype(batch))
 
 
 def time_steps(batch: Trajectory) -> Float[Array, "N T T"]:
-    """A feature for each time step, counted from the episode's start: b is a table b(t)."""
+    """One-hot features [N, T, T] of the time since the episode's start: b is a table b(t).
+
+    A step whose time is T or later, as in a window, has no feature.
+    """
     check_batch(batch)
     time = boundaries.time_in_episode(batch)[..., None]
     steps = jnp.arange(batch.mask.shape[1], dtype=time.dtype)
@@ -33,7 +36,7 @@ def time_steps(batch: Trajectory) -> Float[Array, "N T T"]:
 
 
 def observations(batch: Trajectory) -> Float[Array, "N T F"]:
-    """The observation as a vector of F numbers: b is a table b(s) if it is one-hot, else linear."""
+    """The observation as F numbers, [N, T, F]: b is a table b(s) if it is one-hot, else linear."""
     check_batch(batch)
     N, T = batch.mask.shape
     leaves = [jnp.reshape(jnp.asarray(x), (N, T, -1)) for x in jax.tree.leaves(batch.observation)]
@@ -50,17 +53,17 @@ def score_products(
 ) -> Float[Array, "N T T"]:
     """Products of a trajectory's scores, K_tt' = γ^t γ^t' ∇log π(a_t|s_t) · ∇log π(a_t'|s_t').
 
-    One trajectory's scores, T·P numbers, are held at a time. For a recurrent policy each step is
-    unrolled separately, at T times the work.
+    The scores of one trajectory, T·P numbers, are held at a time. For a recurrent policy each step
+    is unrolled separately, at T times the work.
 
     Args:
-        discount: γ of the weights' γ^t: that of `reward_to_go`, and 1 for the total return and
-            where γ^t is left out.
+        discount: γ in the weights' γ^t: that of `reward_to_go`, or 1 for weights without γ^t, such
+            as the total return.
 
     Returns:
-        [N, T, T]. Its diagonal holds the squared norms of the scores. With the rest set to zero, a
-        fit minimises each step's variance alone, which needs fewer trajectories and ignores the
-        covariances of the steps.
+        [N, T, T]. Its diagonal holds the squared norms of the scores, times γ^2t. With the rest set
+        to zero, a fit minimises the variance of each step alone. Such a fit needs fewer
+        trajectories, and ignores the covariances of the steps.
 
     Raises:
         ValueError: if γ is outside [0, 1], or if the batch is not laid out as [N, T].
@@ -69,7 +72,7 @@ def score_products(
 
     References:
         Greensmith, Bartlett & Baxter, Variance Reduction Techniques for Gradient Estimates in
-        Reinforcement Learning (2004), theorem 8, for the norms of a step.
+        Reinforcement Learning (2004), theorem 8, for the norms of the scores.
 
     Example:
         >>> import jax.numpy as jnp
@@ -106,14 +109,14 @@ def _score_products(
 
 
 def _split_into_steps(one: Trajectory) -> tuple[Trajectory, Array]:
-    """A row of T steps as T rows of one, of which observation, action and mask are read."""
+    """A row of T steps as T rows of one step, of which observation, action and mask are read."""
     steps = jax.tree.map(lambda x: x[0][:, None], (one.observation, one.action, one.mask))
     batch = replace(one, observation=steps[0], action=steps[1], mask=steps[2])
     return batch, steps[2].astype(_dtype(one))
 
 
 def _repeat_for_each_step(one: Trajectory) -> tuple[Trajectory, Array]:
-    """A row of T steps T times over, each with the weight of one step."""
+    """A row of T steps, repeated T times; each copy gives weight to one step only."""
     T = one.mask.shape[1]
     batch = jax.tree.map(lambda x: jnp.broadcast_to(x, (T, *x.shape[1:])), one)
     return batch, jnp.eye(T, dtype=_dtype(one)) * one.mask.astype(_dtype(one))

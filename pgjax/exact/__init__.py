@@ -1,12 +1,12 @@
 """Exact truth on a finite MDP: J, V, Q, discounted visitation, ∇J, ∇²J, and estimates' moments.
 
 Every function takes a Problem: an MDP with S states and A actions, a policy, its P parameters, and
-the horizon H. Policies and MDPs are read, never sampled, and no estimator is imported: the oracle
-is independent of what it judges. Everything is computed in float64, whatever the caller's setting,
-and returned as NumPy arrays.
+the horizon H. Policies and MDPs are read, never sampled. No estimator is imported, so that the
+truth does not depend on what it judges. Everything is computed in float64, whatever the caller's
+setting, and returned as NumPy arrays.
 
-An infinite horizon, None, needs γ < 1 or episodes that end with probability one. A finite horizon
-is the H-step objective, and its values depend on time. `Problem.behaviour` plays no part here.
+An infinite horizon, None, needs γ < 1 or episodes that end with probability one. With a finite
+horizon J is the H-step objective, and values depend on time. `Problem.behaviour` is not read here.
 """
 
 from pgjax.exact.derivatives import gradient as gradient

@@ -54,26 +54,33 @@ def gradient(problem: Problem) -> PyTree[Float[np.ndarray, "..."]]:
 
 @in_float64
 def mismatched_gradient(problem: Problem) -> PyTree[Float[np.ndarray, "..."]]:
-    """What reward-to-go without γ^t estimates, Σ_t Σ_s P(s_t = s) Σ_a ∇π(a|s) Q_t(s, a).
+    """The mean of reward-to-go without γ^t, Σ_t Σ_s P(s_t = s) Σ_a ∇π(a|s) Q_t(s, a).
 
     Returns:
         A pytree like params, float64.
 
     Raises:
-        ValueError: as for `objective`; if the horizon is infinite and episodes need not end, even
-            if γ < 1.
+        ValueError: as for `objective`; also if γ < 1, where the horizon is infinite and an episode
+            need not end.
         TypeError: if a parameter is not floating.
 
     Bias: differs from ∇J when γ < 1; the difference is the estimator's exact bias.
 
     References:
         Nota & Thomas (2020), eq. 3.
+
+    Example:
+        >>> import numpy as np
+        >>> from pgjax import exact, suite
+        >>> problem = suite.problems()[1]  # it has γ < 1
+        >>> np.allclose(mismatched_gradient(problem), exact.gradient(problem))
+        False
     """
-    # Undiscounted visits must be bounded; this raises if they are not, and cuts what never ends.
+    # Undiscounted visits must be bounded. This raises if they are not, and cuts improper states.
     check_problem(problem)
     model, params = prepare(replace(problem, mdp=replace(problem.mdp, discount=1.0)))
     model = model._replace(discount=jnp.asarray(problem.mdp.discount))
-    undiscounted = jnp.asarray(1.0)  # of γ's weak type: the program that computes ∇J serves
+    undiscounted = jnp.asarray(1.0)  # its type is γ's, so that the program for ∇J is used again
     return to_numpy(_gradient(problem.policy, problem.horizon, params, model, undiscounted))
 
 
@@ -93,8 +100,15 @@ def hessian(problem: Problem) -> Float[np.ndarray, "P P"]:
     Bias: exact.
 
     References:
-        Furmston, Lever & Barber, Approximate Newton Methods for Policy Search in MDPs (2016),
-        theorem 3 is this sum in another arrangement.
+        Furmston, Lever & Barber, Approximate Newton Methods for Policy Search in Markov Decision
+        Processes (2016), theorem 3, with the sum in another arrangement.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> bandit = tabular.two_armed_bandit()
+        >>> hessian(Problem(bandit, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)).shape
+        (6, 6)
     """
     model, params = prepare(problem)
     return to_numpy(_hessian(problem.policy, problem.horizon, params, model))
@@ -102,7 +116,7 @@ def hessian(problem: Problem) -> Float[np.ndarray, "P P"]:
 
 @in_float64
 def third_derivative(problem: Problem) -> Float[np.ndarray, "P P P"]:
-    """∇³J over the flattened parameters: `hessian`'s form of the theorem, differentiated once.
+    """∇³J over the flattened parameters: the sum in `hessian`, differentiated once more.
 
     Args:
         problem: with any horizon; P³ numbers are returned.

@@ -1,7 +1,7 @@
-"""The dynamic program that everything exact is read from, and its float64 setting.
+"""The dynamic programs from which every exact quantity is computed.
 
-A finite and the infinite horizon are one case: arrays [K, S, ...] with K = H, or with K = 1,
-stationary.
+Finite and infinite horizons share one layout, [K, S, ...]. K is H for a finite horizon. It is 1 for
+the infinite one, whose values do not depend on time.
 """
 
 from functools import partial
@@ -22,7 +22,7 @@ from pgjax.types import Params, Policy
 
 
 class Model(NamedTuple):
-    """What the mathematics needs of an MDP: terminal rows empty, improper states cut out."""
+    """The MDP's arrays: rows of terminal states are zero, and improper states are cut out."""
 
     transition: Array  # [S, A, S], zero from and into terminal states
     reward: Array  # [S, A], expected, zero in terminal states
@@ -39,7 +39,7 @@ def action_probabilities(problem: Problem) -> Float[np.ndarray, "S A"]:
         [S, A], a float64 NumPy array.
 
     Raises:
-        ValueError: if they do not sum to one; the policy may have another number of actions.
+        ValueError: if they do not sum to one, as when the policy has another number of actions.
 
     Bias: exact.
     """
@@ -77,25 +77,29 @@ def prepare(problem: Problem) -> tuple[Model, Params]:
 
 
 def reachable_states(mdp: TabularMDP, probabilities: np.ndarray) -> np.ndarray:
-    """[S] states that an episode can be in, under [S, A] π(a|s)."""
+    """[S] whether an episode can be in each state, under [S, A] π(a|s)."""
     return _closure(mdp.initial > 0, _edges(mdp, probabilities))
 
 
 def _edges(mdp: TabularMDP, probabilities: np.ndarray) -> np.ndarray:
-    """[S, S] whether an episode can go from one state to the other."""
+    """[S, S] whether an episode can go from one state to another in one step."""
     edge = np.einsum("sa,sat->st", probabilities, mdp.transition) > 0
     edge[mdp.terminal] = False
     return edge
 
 
 def proper_states(problem: Problem) -> np.ndarray:
-    """[S] states of finite value: all, but if γ = 1 and H is infinite, those sure to end."""
+    """[S] whether a state is proper: all are, but if γ = 1 and H is infinite, those sure to end.
+
+    Raises:
+        ValueError: if an episode can be in an improper state.
+    """
     mdp, probabilities = problem.mdp, action_probabilities(problem)
     if problem.horizon is not None or mdp.discount < 1:
         return np.ones(mdp.num_states, bool)
     edge = _edges(mdp, probabilities)
     can_end = _closure(mdp.terminal, edge.T)
-    proper = ~_closure(~can_end, edge.T)  # cannot even reach a state that cannot end
+    proper = ~_closure(~can_end, edge.T)  # these cannot reach a state that cannot end
     reachable = reachable_states(mdp, probabilities)
     if np.any(reachable & ~proper):
         state = np.flatnonzero(reachable & ~proper)[0]
@@ -107,7 +111,7 @@ def proper_states(problem: Problem) -> np.ndarray:
 
 
 def _closure(start: np.ndarray, edge: np.ndarray) -> np.ndarray:
-    """[S] whatever can be reached along edge[from, to], the start included."""
+    """[S] whether a state can be reached along edge[from, to], the start included."""
     reached = start
     while True:
         more = reached | (reached @ edge)
@@ -133,12 +137,12 @@ def probabilities_under(policy: Policy, params: Params, model: Model) -> Array:
 
 
 def kernel_under(probabilities: Array, model: Model, discount: Array) -> Array:
-    """[S, S] discount · P(s_{t+1} = s', episode goes on | s_t = s)."""
+    """[S, S] discount · P(s_{t+1} = s' and the episode goes on | s_t = s)."""
     return discount * jnp.einsum("sa,sat->st", probabilities, model.transition)
 
 
 def backward(kernel: Array, source: Array, horizon: int | None) -> Array:
-    """x_k = source_k + kernel x_{k+1} for source [K, S, ...]; a linear solve where K is eternal."""
+    """x_k = source_k + kernel x_{k+1} for source [K, S, ...]; a linear solve without a horizon."""
     if horizon is None:
         flat = source[0].reshape(source.shape[1], -1)
         solution = jnp.linalg.solve(jnp.eye(kernel.shape[0]) - kernel, flat)
@@ -160,7 +164,7 @@ def values_over_time(probabilities: Array, model: Model, horizon: int | None) ->
 
 
 def one_step_later(values: Array, horizon: int | None) -> Array:
-    """What stands one step later: the same where time does not count, zero after the horizon."""
+    """The values one step later: the same if the horizon is infinite, else zero after it."""
     return values if horizon is None else jnp.concatenate([values[1:], jnp.zeros_like(values[:1])])
 
 
@@ -176,7 +180,7 @@ def action_values_over_time(probabilities: Array, model: Model, horizon: int | N
 def visits_over_time(
     probabilities: Array, model: Model, discount: Array, horizon: int | None
 ) -> Array:
-    """[K, S] discounted probability of being in s, summed over time where K is eternal."""
+    """[K, S] discounted probability of being in s, summed over time if the horizon is infinite."""
     kernel = kernel_under(probabilities, model, discount).T
     if horizon is None:
         return jnp.linalg.solve(jnp.eye(kernel.shape[0]) - kernel, model.initial)[None]

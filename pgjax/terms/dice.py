@@ -117,7 +117,7 @@ def _loaded_dice(
 
 
 def _finite(log_prob: Array) -> Array:
-    """log π, but a constant zero where π never takes the action: −∞ − (−∞) would be NaN."""
+    """The log-probability, or a constant zero if it is −∞: the box of −∞ would be NaN."""
     return jnp.where(jnp.isneginf(log_prob), 0, log_prob)
 
 

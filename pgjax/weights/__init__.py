@@ -1,7 +1,8 @@
-"""Weights: how much credit each action gets, as functions (batch, log_prob[N,T]) -> [N,T].
+"""Weights: functions (batch, log_prob [N, T]) -> [N, T], the credit that each action gets.
 
-The only stage that sees the whole batch. `on_policy` says what the settings mean, `normalised` has
-weights divided by their deviation or length, and `off_policy` those for another policy's batches.
+Of an estimator's two parts, only the weights see the whole batch. `on_policy` says what the
+settings mean. `normalised` has weights divided by their deviation or the episode's length.
+`off_policy` has weights for batches in which another policy acted.
 """
 
 from pgjax.types import Number

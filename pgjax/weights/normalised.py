@@ -13,13 +13,17 @@ from pgjax.types import Number, Trajectory, Weights, check_part, describe
 
 
 def centred(weights: Weights) -> Weights:
-    """w_it less its mean over all live steps of the batch.
+    """Weights w_it less their mean over all live steps of the batch.
 
     Bias: biased: the mean includes the step's own weight, and the number of live steps may depend
     on the actions.
 
     References:
-        The first half of `whitened`.
+        It is the first half of `whitened`.
+
+    Example:
+        >>> from pgjax import Estimator, terms, weights
+        >>> estimator = Estimator(centred(weights.reward_to_go(0.99)), terms.score)
     """
     return configured(_centred, weights=check_part("weights", weights, "weights"))
 
@@ -29,14 +33,15 @@ def _centred(batch: Trajectory, log_prob: Array, *, weights: Weights) -> Array:
 
 
 def whitened(weights: Weights, *, epsilon: Number = 1e-8, degrees: int = 0) -> Weights:
-    """(w_it − mean) / (std + ε) over all live steps of the batch: advantage normalisation.
+    """Weights (w_it − mean) / (std + ε) over all live steps of the batch: advantage normalisation.
 
-    If the deviation is no more than rounding, weights are zero.
+    If the deviation is no more than rounding, all weights are zero.
 
     Args:
-        weights: any, such as `mismatched_generalized_advantage`.
+        weights: any weights, such as `mismatched_generalized_advantage`.
         epsilon: ε ≥ 0, in the weights' units.
-        degrees: 0 divides the variance by the number of live steps, 1 by one less, as `torch.std`.
+        degrees: 0 or 1. The variance's divisor is the number of live steps, less this; `torch.std`
+            takes 1.
 
     Raises:
         ValueError: if ε is negative, or `degrees` is neither 0 nor 1.
@@ -47,6 +52,12 @@ def whitened(weights: Weights, *, epsilon: Number = 1e-8, degrees: int = 0) -> W
         Andrychowicz et al., What Matters In On-Policy Reinforcement Learning? (2021), appendix
         B.9, here over the whole batch, there over each minibatch; Stable-Baselines3 has `degrees`
         1.
+
+    Example:
+        >>> from pgjax import Estimator, terms
+        >>> from pgjax.weights import mismatched_generalized_advantage
+        >>> advantage = mismatched_generalized_advantage(0.99, 0.95)
+        >>> estimator = Estimator(whitened(advantage), terms.ppo_clip(0.2))
     """
     return configured(
         _whitened,
@@ -78,14 +89,18 @@ def _whitened(
 
 
 def divided_by_length(weights: Weights) -> Weights:
-    """w_it / |τ_i|, divided by the number of the row's live steps, as in a mean over tokens.
+    """Weights w_it / |τ_i|, divided by the number of live steps in the row: a mean over tokens.
 
-    Bias: biased: each step of a long episode counts less. So, among bad episodes, long ones are
-    preferred.
+    Bias: biased: each step of a long episode counts less. So long episodes are preferred among bad
+    ones.
 
     References:
         Shao et al., DeepSeekMath (2024), eq. 3, its 1/|o_i|; Liu et al., Understanding
         R1-Zero-Like Training (2025), section 3.1, on the bias.
+
+    Example:
+        >>> from pgjax import Estimator, terms, weights
+        >>> estimator = Estimator(divided_by_length(weights.total_return(1.0)), terms.score)
     """
     return configured(_divided_by_length, weights=check_part("weights", weights, "weights"))
 

@@ -1,19 +1,19 @@
-"""Weights: how much credit each action gets, as functions (batch, log_prob[N,T]) -> [N,T].
+"""On-policy weights: functions (batch, log_prob [N, T]) -> [N, T] for a policy's own batches.
 
-The only stage that sees the whole batch. Weights are constants in θ, because the batch and the
-log-probabilities that they are given are constants under differentiation. Values are arrays of the
-batch, written there by a critic: `value`, and for cut episodes `final_value` or `next_value`.
+Weights are constants in θ, because the batch and the log-probabilities that they are given are
+constants under differentiation. V is the batch's `value`, which a critic writes there; after a cut
+it is `final_value` or `next_value`. An episode is bootstrapped if V after its cut is given.
 
 The settings mean the same everywhere:
 
 - discount: γ in [0, 1].
 - lambda_: λ in [0, 1].
-- baseline: b from `pgjax.baselines`, which is given the return that it is subtracted from; zero if
-  None.
-- scale: c, which divides, such as `group_deviation`; it is given that return too; one if None.
+- baseline: b from `pgjax.baselines`, a function of the return that it is subtracted from. None is
+  zero.
+- scale: c, a function of that return too, which divides it, such as `group_deviation`. None is one.
 
-A ValueError is raised if γ or λ is outside [0, 1] and, at use, if weights need values and the batch
-has none.
+A ValueError is raised if γ or λ is outside [0, 1]. At use it is raised if weights need values and
+the batch has none.
 """
 
 from collections.abc import Callable
@@ -40,15 +40,20 @@ from pgjax.types import Baseline, Number, Trajectory, Weights, check_part
 def total_return(
     discount: Number, *, baseline: Baseline | None = None, scale: Baseline | None = None
 ) -> Weights:
-    """w_it = (R_i − b_it) / c_it: every action is credited with the whole episode's return.
+    """Weights w_it = (R_i − b_it) / c_it: every action is credited with its episode's whole return.
 
     Raises:
-        ValueError: if rows are windows and not whole episodes, at use.
+        ValueError: at use, if rows are windows and not whole episodes.
 
     Bias: none if b_it does not depend on a_it or later, and there is no scale.
 
     References:
         Williams (1992), eq. 4 with an episode as one trial.
+
+    Example:
+        >>> from pgjax import Estimator, terms
+        >>> Estimator(total_return(0.99), terms.score)
+        Estimator(weights=total_return(discount=0.99), term=score)
     """
     return _configure(_total_return, discount, baseline, scale)
 
@@ -69,12 +74,17 @@ def _total_return(
 def reward_to_go(
     discount: Number, *, baseline: Baseline | None = None, scale: Baseline | None = None
 ) -> Weights:
-    """w_it = γ^t (G_it − b_it) / c_it: an action is credited with what came after it.
+    """Weights w_it = γ^t (G_it − b_it) / c_it: an action is credited with the rewards after it.
 
     Bias: none if b_it does not depend on a_it or later, and there is no scale.
 
     References:
         Sutton & Barto (2018), section 13.4, eq. 13.11 with its γ^t.
+
+    Example:
+        >>> from pgjax import Estimator, baselines, terms
+        >>> weights = reward_to_go(0.99, baseline=baselines.leave_one_out)
+        >>> estimator = Estimator(weights, terms.ppo_clip(0.2))
     """
     return _configure(_reward_to_go, discount, baseline, scale)
 
@@ -89,7 +99,7 @@ def _reward_to_go(
 def mismatched_reward_to_go(
     discount: Number, *, baseline: Baseline | None = None, scale: Baseline | None = None
 ) -> Weights:
-    """w_it = (G_it − b_it) / c_it, γ^t left out: what most code runs.
+    """Weights w_it = (G_it − b_it) / c_it, without γ^t: what most code runs.
 
     Returns are discounted and states are not. This is called the discounting mismatch.
 
@@ -109,17 +119,18 @@ def _mismatched_reward_to_go(
 
 
 def n_step(discount: Number, n: int, *, baseline: Baseline | None = None) -> Weights:
-    """w_it = γ^t (G_it − b_it) with G of n rewards and then a critic's value, γ^n V(s_{t+n}).
+    """Weights w_it = γ^t (G_it − b_it) with G of n rewards and a critic's value, γ^n V(s_{t+n}).
 
     Args:
-        n: steps, at least one.
-        baseline: `recorded_value` makes the weight an advantage.
+        n: the number of rewards, at least one.
+        baseline: with `recorded_value` the weight is an advantage.
 
     Raises:
         TypeError: if n is not an integer.
         ValueError: if n is below one.
 
-    Bias: none if V = V^π, or if n is at least the episode's length; and b as for `reward_to_go`.
+    Bias: none if b is as for `reward_to_go`, and either V = V^π, or n is at least the episode's
+    length and no episode is bootstrapped.
 
     References:
         Sutton & Barto (2018), eq. 7.1; Mnih et al., Asynchronous Methods for Deep Reinforcement
@@ -149,13 +160,14 @@ def _n_step(
 def lambda_return(
     discount: Number, lambda_: Number, *, baseline: Baseline | None = None
 ) -> Weights:
-    """w_it = γ^t (G_it − b_it) with G the λ-return, a mean of n-step returns weighted by λ^{n−1}.
+    """Weights w_it = γ^t (G_it − b_it) with G the λ-return, n-step returns averaged by λ^{n−1}.
 
     Args:
-        lambda_: 1 reads values only where an episode was cut.
-        baseline: `recorded_value` makes this `generalized_advantage`.
+        lambda_: λ; with 1, values count only where an episode is bootstrapped.
+        baseline: with `recorded_value` the weights are those of `generalized_advantage`.
 
-    Bias: none if λ = 1 or V = V^π, and b as for `reward_to_go`.
+    Bias: none if b is as for `reward_to_go`, and either V = V^π, or λ = 1 and no episode is
+    bootstrapped.
 
     References:
         Sutton & Barto (2018), eq. 12.18 with state values.
@@ -182,15 +194,19 @@ def _lambda_return(
 
 
 def generalized_advantage(discount: Number, lambda_: Number) -> Weights:
-    """w_it = γ^t A_it with A = Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γ V(s_{t+1}) − V(s_t): GAE(λ).
+    """GAE(λ): w_it = γ^t A_it with A = Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γ V(s_{t+1}) − V(s_t).
 
-    λ = 0 is the one-step TD error, λ = 1 the return less the value.
+    λ = 0 gives the one-step TD error, and λ = 1 the return less the value.
 
-    Bias: none if λ = 1 or V = V^π; at λ = 1 V still counts as the value after a cut.
+    Bias: none if V = V^π, or if λ = 1 and no episode is bootstrapped.
 
     References:
         Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage
         Estimation (2016), eq. 16, here with the episode's γ^t.
+
+    Example:
+        >>> from pgjax import Estimator, terms
+        >>> estimator = Estimator(generalized_advantage(0.99, 0.95), terms.score)
     """
     return configured(_generalized_advantage, **check_rates(discount=discount, lambda_=lambda_))
 
@@ -201,7 +217,7 @@ def _generalized_advantage(batch: Trajectory, log_prob: Array, **rates: Number) 
 
 
 def mismatched_generalized_advantage(discount: Number, lambda_: Number) -> Weights:
-    """w_it = A_it, GAE(λ) with γ^t left out: what actor-critic and PPO code runs.
+    """GAE(λ) without γ^t, w_it = A_it: what actor-critic and PPO code runs.
 
     Bias: biased when γ < 1, even with V = V^π; not the gradient of any objective.
 
@@ -227,12 +243,28 @@ def _mismatched_generalized_advantage(
 def returns_to_go(batch: Trajectory, discount: Number) -> Float[Array, "N T"]:
     """G_it of every step of a batch, zero after the episode's end, in float32 or wider.
 
-    If an episode is cut before it terminated, γ times the value of what follows is added to its
-    last reward: `final_value` for a whole episode, `next_value` in a window. Without values, a cut
-    episode has the return of its rewards alone.
+    If an episode is cut before it terminates, γ times the value of the next state is added to its
+    last reward. That value is `final_value` for a whole episode, and `next_value` in a window.
+    Without values, a cut episode has the return of its rewards alone.
 
-    Bias: none for the H-step objective without values, nor for the uncut one with the right values;
-    a wrong value biases every step before the cut.
+    Args:
+        batch: [N, T].
+        discount: γ, a single number.
+
+    Raises:
+        ValueError: if the batch is not laid out as [N, T], or if γ is not a single number.
+
+    Bias: none for the return up to the cut, without values; none for the uncut return, if the
+    values are V^π. A wrong value biases every step before the cut.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from pgjax import Problem, enumeration, tabular, tabular_softmax
+        >>> mdp, policy = tabular.short_corridor(), tabular_softmax(1, 2)
+        >>> problem = Problem(mdp, policy, jnp.zeros((1, 2)), horizon=2)
+        >>> batch, _ = enumeration.trajectories(problem)
+        >>> returns_to_go(jax.tree.map(jnp.asarray, batch), 1.0)[0]
+        Array([-2., -1.], dtype=float32)
     """
     check_layout(batch)
     check_rate("discount", discount)
@@ -271,6 +303,6 @@ def _check_baseline(name: str, value: Baseline | None) -> Baseline | None:
 def _subtract_and_divide(
     batch: Trajectory, target: Array, baseline: Baseline | None, scale: Baseline | None = None
 ) -> Array:
-    """The target less its baseline, over its scale."""
+    """The target less its baseline, divided by its scale."""
     less = target if baseline is None else target - baseline(batch, target)
     return less if scale is None else less / scale(batch, target)

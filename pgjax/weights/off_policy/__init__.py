@@ -1,9 +1,9 @@
-"""Off-policy credit: weights for the score term, for batches in which another policy μ acted.
+"""Off-policy weights, for the score term and batches in which another policy μ acted.
 
-The ratios are of log π(a_t|s_t), which every weight is given, to `batch.log_prob`, which is μ's.
-Importance sampling corrects the actions, what follows them, and the states they are taken in;
-V-trace and Retrace bound the ratios with the help of a critic, and leave the states to μ unless
-`on_target_states` corrects them too.
+A ratio is π(a_t|s_t)/μ(a_t|s_t): weights are given log π, and `batch.log_prob` is log μ. Importance
+sampling corrects the actions, what follows them, and the states they are taken in. V-trace and
+Retrace use a critic and bounded ratios. They leave the states to μ, unless `on_target_states`
+corrects them too.
 """
 
 from pgjax.weights.off_policy.importance import normalised_per_decision as normalised_per_decision

@@ -1,12 +1,17 @@
 """Importance sampling as weights for the score term: products of ratios, bounded or normalised.
 
 A product of ratios turns an expectation over μ's trajectories into one over π's. Its variance grows
-exponentially with the number of steps, and every bound on it biases the estimate.
+exponentially with the number of steps, and every bound on it biases the estimate. ρ_{0:t} is the
+product of the ratios of steps 0 to t.
 
-The settings mean the same everywhere: discount is γ in [0, 1], baseline is b from `pgjax.baselines`
-or None for zero, and ceiling is c > 0, the largest ratio, `math.inf` if there is none. A ValueError
-is raised if γ is outside [0, 1] or the ceiling is not positive and, at use, if the ratios need
-whole episodes and rows are windows.
+The settings mean the same everywhere:
+
+- discount: γ in [0, 1].
+- ceiling: c > 0, the largest product of ratios; `math.inf` sets no bound.
+- baseline: b from `pgjax.baselines`; None is zero.
+
+A ValueError is raised if γ is outside [0, 1] or the ceiling is not positive. At use it is raised
+if the ratios need whole episodes and rows are windows.
 """
 
 import math
@@ -37,10 +42,13 @@ Ratios: TypeAlias = Callable[[Number, Array], Array]
 def trajectory_importance(
     discount: Number, *, ceiling: Number = math.inf, baseline: Baseline | None = None
 ) -> Weights:
-    """Full-trajectory importance sampling, w_it = min(ρ_{0:T}, c) (R_i − b_it).
+    """Full-trajectory importance sampling, w_it = min(ρ_i, c) (R_i − b_it).
+
+    ρ_i is the product of the ratios of all of the episode's steps.
 
     Bias: none off-policy without a ceiling, if b_it does not depend on a_it or later and μ may take
-    every action that π may. A ceiling lowers the share of episodes that are more probable under π.
+    every action that π may. A ceiling gives too little weight to episodes that are much more
+    probable under π than under μ.
 
     References:
         Precup, Sutton & Singh (2000), eq. 4, for values; Ionides, Truncated Importance Sampling
@@ -62,17 +70,21 @@ def normalised_trajectory_importance(
 ) -> Weights:
     """Self-normalised, or weighted, importance sampling, w_it = ρ_i/(1/N Σ_j ρ_j) (R_i − b_it).
 
-    The ceiling is applied before the ratios are normalised. If every episode of the batch has ratio
-    zero, every weight is zero.
+    ρ_i is the product of the ratios of all of the episode's steps. The ceiling is applied before
+    the ratios are normalised. If every episode of the batch has ratio zero, every weight is zero.
 
     Raises:
-        ValueError: if N = 1, at use.
+        ValueError: at use, if N = 1.
 
-    Bias: biased, by O(1/N) without a ceiling, for N trajectories; bounded variance instead.
+    Bias: biased, by O(1/N) without a ceiling. In exchange, no ratio exceeds N.
 
     References:
         Precup, Sutton & Singh (2000), eq. 7; Owen, Monte Carlo Theory, Methods and Examples (2013),
         section 9.2.
+
+    Example:
+        >>> from pgjax import Estimator, terms
+        >>> estimator = Estimator(normalised_trajectory_importance(0.9), terms.score)
     """
     return _configure(_normalised_trajectory_importance, discount, ceiling, baseline)
 
@@ -87,11 +99,11 @@ def per_decision(
 ) -> Weights:
     """Per-decision importance sampling, w_t = γ^t (Σ_{k≥t} γ^(k−t) ρ_{0:k} r_k − ρ_{0:t} b_t).
 
-    A reward is weighed by the ratios of the actions that came before it, and by no later ones.
+    A reward is weighed by the ratios of the actions before it, and not of later ones.
 
     Args:
-        baseline: in units of return; it is given Σ_{k≥t} γ^(k−t) ρ_{0:k} r_k, so that
-            `leave_one_out` is an estimate of E_π[G_t].
+        baseline: b, in units of return. Its target is Σ_{k≥t} γ^(k−t) ρ_{0:k} r_k, so that
+            `leave_one_out` estimates E_π[G_t].
 
     Bias: none off-policy without a ceiling, if b_t does not depend on a_t or later and μ may take
     every action that π may. A window's first episode is corrected only from the window's start on.
@@ -117,17 +129,21 @@ def normalised_per_decision(
 ) -> Weights:
     """Self-normalised per-decision importance sampling: ρ_{0:k}/(1/N Σ_j ρ^j_{0:k}) for ρ_{0:k}.
 
-    Each time step is normalised by itself, after the ceiling. An episode that has ended counts with
-    its last ratio.
+    Each time step is normalised by itself, after the ceiling is applied. An episode that has ended
+    counts with its last product of ratios.
 
     Raises:
-        ValueError: if N = 1, at use.
+        ValueError: at use, if N = 1.
 
-    Bias: biased, by O(1/N) without a ceiling, for N trajectories; bounded variance instead.
+    Bias: biased, by O(1/N) without a ceiling. In exchange, no ratio exceeds N.
 
     References:
         Thomas, Safe Reinforcement Learning (2015), section 3.8 (consistent weighted per-decision
         importance sampling), for values.
+
+    Example:
+        >>> from pgjax import Estimator, terms
+        >>> estimator = Estimator(normalised_per_decision(0.9), terms.score)
     """
     return _configure(_normalised_per_decision, discount, ceiling, baseline)
 
@@ -138,18 +154,27 @@ def _normalised_per_decision(batch: Trajectory, log_prob: Array, **settings: Any
 
 
 def on_target_states(credit: Weights, *, ceiling: Number = math.inf) -> Weights:
-    """Weights times min(ρ_{0:t−1}, c): credit in the states of π, and not in those of μ.
+    """Weights times min(ρ_{0:t−1}, c): credit as if the states were those of π, and not of μ.
 
-    For weights that correct an action and what follows it, but not the state that it is taken in:
-    `vtrace`, `retrace`, `tree_backup`.
+    It is for weights that correct an action and what follows it, but not the state that it is taken
+    in: `vtrace`, `retrace`, `tree_backup`.
 
-    Bias: none without a ceiling if μ's mean of w_t, given s_t, a_t and all before, is
+    Args:
+        credit: the weights to correct.
+        ceiling: c > 0, the largest product of ratios; `math.inf` sets no bound.
+
+    Bias: none without a ceiling, if the mean of w_t under μ, given s_t, a_t and all before, is
     γ^t ρ_t (Q^π(s_t,a_t) − b(s_t)).
 
     References:
         Degris, White & Sutton, Off-Policy Actor-Critic (2012), section 2.2, leave this ratio out;
         Imani, Graves & White, An Off-policy Policy Gradient Theorem Using Emphatic Weightings
         (2018), section 4, say what that costs.
+
+    Example:
+        >>> from pgjax import Estimator, terms
+        >>> from pgjax.weights.off_policy import on_target_states, vtrace
+        >>> estimator = Estimator(on_target_states(vtrace(0.99)), terms.score)
     """
     return configured(
         _on_target_states,
@@ -201,7 +226,7 @@ def _by_decision(
     ceiling: Number,
     baseline: Baseline | None,
 ) -> Array:
-    """Reward-to-go of a batch whose rewards, and what bootstraps them, are weighed by ρ_{0:k}."""
+    """Reward-to-go of a batch whose rewards and bootstrap values are weighed by ρ_{0:k}."""
     ratio = ratios(ceiling, cumulative_log_ratios(batch, log_prob))
     target = returns_to_go(_weigh_rewards(batch, ratio), discount)
     # ρ_{0:t} and not ρ_{0:t−1}: under μ it is ρ_t ∇log π(a_t|s_t) whose mean is zero.

@@ -2,7 +2,7 @@
 
 Ratios and products stay finite. A ratio above the square root of the largest number of its dtype
 (e^44 in float32, e^354 in float64) is held there. An action that π never takes has ratio zero, even
-if μ never takes it either. An action that only μ never takes has a ratio that is held.
+if μ never takes it either. An action that only μ never takes has the largest ratio, which is held.
 
 Batches are [N, T], with μ's log-probabilities as `log_prob`.
 """
@@ -20,8 +20,8 @@ from pgjax.terms.ratios import largest_log_ratio
 from pgjax.types import Number, Trajectory
 
 ZERO, INFINITE = -1e6, 1e4
-"""Log-ratios of actions that π, or μ, never takes: finite, so that sums of them are, and a zero
-outweighs a hundred infinities."""
+"""Log-ratios of actions that π, or μ, never takes. They are finite, so that their sums are, and a
+zero outweighs almost a hundred infinities."""
 
 
 def log_ratios(batch: Trajectory, log_prob: Float[Array, "N T"]) -> Float[Array, "N T"]:
@@ -32,6 +32,9 @@ def log_ratios(batch: Trajectory, log_prob: Float[Array, "N T"]) -> Float[Array,
 
     Returns:
         [N, T], in the reward's precision or float32, within [−1e6, 1e4]; zero on masked steps.
+
+    Raises:
+        ValueError: if `log_prob` is not [N, T].
 
     Bias: exact within those bounds.
     """
@@ -48,7 +51,7 @@ def cumulative_log_ratios(batch: Trajectory, log_prob: Float[Array, "N T"]) -> F
 
     After a row's last step its last sum is repeated.
 
-    Bias: exact, but for an episode that began before its window did: there the sum begins with the
+    Bias: exact, except for an episode that began before its window. There the sum begins with the
     window.
 
     References:
@@ -62,18 +65,19 @@ def cumulative_log_ratios(batch: Trajectory, log_prob: Float[Array, "N T"]) -> F
 
 
 def ratio_below(ceiling: Number, log_ratio: Float[Array, "..."]) -> Float[Array, "..."]:
-    """min(ρ, c) from log ρ; ρ is also held at √max of its dtype.
+    """The bounded ratio min(ρ, c), [...], from log ρ.
 
-    The result is finite unless log ρ is NaN.
+    ρ is also held at the square root of the largest number of its dtype. So the result is finite
+    unless log ρ is NaN.
 
     Args:
         ceiling: c > 0, or `math.inf`.
         log_ratio: [...] log ρ.
 
     Raises:
-        ValueError: if the ceiling is not a single number.
+        ValueError: if the ceiling is not a single positive number.
 
-    Bias: biased low above the ceiling.
+    Bias: too small where ρ is above the ceiling.
 
     Example:
         >>> import jax.numpy as jnp

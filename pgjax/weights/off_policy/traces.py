@@ -1,13 +1,15 @@
 """V-trace and Retrace: ratios bounded step by step, with a critic in place of what is cut off.
 
-The targets take one sequence of length T, and `jax.vmap` adds the batch; reward, discount, value
-and next_value are as in `pgjax.returns`. The weights read the critic's values from the batch:
-`value` V(s_t) = E_π Q(s_t, ·), `action_value` Q(s_t, a_t), and at a cut `final_value`, or
-`next_value` in a window. They correct an action and what follows it, but not the state it was taken
-in: `on_target_states` does that.
+The targets take one sequence of length T, and `jax.vmap` adds the batch. Their reward, discount,
+value and next_value are as in `pgjax.returns`.
 
-γ and λ lie in [0, 1], and a ceiling is positive, `math.inf` if there is none. A ValueError is
-raised if they do not, if a shape does not fit and, at use, if the batch lacks the critic's values.
+The weights read the critic's values from the batch: `value` V(s_t) = E_π Q(s_t, ·), `action_value`
+Q(s_t, a_t), and at a cut `final_value`, or `next_value` in a window. They correct an action and
+what follows it, but not the state it was taken in: `on_target_states` does that.
+
+γ and λ lie in [0, 1]. A ceiling is positive; `math.inf` sets no bound. A ValueError is raised if
+a setting is outside its range, or if a shape does not fit. At use it is raised if the batch lacks
+the critic's values.
 """
 
 import math
@@ -48,7 +50,7 @@ def vtrace_targets(
     """V-trace's targets for a critic, v_t = V(s_t) + Σ_{k≥t} γ^(k−t) c_t ⋯ c_{k−1} ρ_k δ_k.
 
     ρ_k = min(ρ̄, π/μ), c_k = λ min(c̄, π/μ), δ_k = r_k + γ V(s_{k+1}) − V(s_k). ρ̄ decides which
-    policy is evaluated, and c̄ how fast. A sum that overflows, as it can if c̄ > 1, counts as zero.
+    policy is evaluated, and c̄ how fast. If c̄ > 1 a sum can overflow, and then counts as zero.
 
     Args:
         log_ratio: [T] log π(a_t|s_t) − log μ(a_t|s_t).
@@ -59,8 +61,8 @@ def vtrace_targets(
     Returns:
         [T], in the reward's precision or float32.
 
-    Bias: none for V^π if ρ̄ is never reached and V = V^π, or if neither ceiling is and λ = 1.
-    Otherwise repeated use leads to the value of a policy between μ and π, proportional to
+    Bias: none for V^π if no ratio exceeds ρ̄ and V = V^π, or if none exceeds either ceiling and
+    λ = 1. Otherwise repeated use leads to the value of a policy between μ and π, proportional to
     min(ρ̄ μ, π), whatever c̄.
 
     References:
@@ -95,9 +97,9 @@ def action_value_targets(
 ) -> Float[Array, "T"]:
     """Targets for a critic of actions, G_t = Q(s_t,a_t) + Σ_{k≥t} γ^(k−t) c_{t+1} ⋯ c_k δ_k.
 
-    δ_k = r_k + γ E_π Q(s_{k+1},·) − Q(s_k,a_k). The trace makes the method: λ min(1, π/μ) is
-    Retrace, λ π(a|s) tree-backup, λ is Q^π(λ), and π/μ importance sampling. A sum that overflows,
-    as it can if traces exceed one, counts as zero.
+    δ_k = r_k + γ E_π Q(s_{k+1},·) − Q(s_k,a_k). The trace c makes the method: λ min(1, π/μ) gives
+    Retrace, λ π(a|s) tree-backup, λ gives Q^π(λ), and π/μ importance sampling. If traces exceed one
+    a sum can overflow, and then counts as zero.
 
     Args:
         trace: [T] c_t ≥ 0, of (s_t, a_t); zero where an episode starts. The first is not read.
@@ -107,8 +109,8 @@ def action_value_targets(
     Returns:
         [T], in the reward's precision or float32.
 
-    Bias: none for Q^π(s_t,a_t) if Q = Q^π, whatever the trace, or if the trace is π/μ. Repeated
-    use leads to Q^π for Retrace and tree-backup, from any μ.
+    Bias: none for Q^π(s_t,a_t) if Q = Q^π, whatever the trace, or if the trace is π/μ. With Retrace
+    and tree-backup, repeated use leads to Q^π from any μ.
 
     References:
         Munos et al., Safe and Efficient Off-Policy Reinforcement Learning (2016), eq. 3 and 4;
@@ -141,15 +143,18 @@ def vtrace(
 ) -> Weights:
     """V-trace actor-critic, w_t = γ^t ρ_t (r_t + γ [λ v_{t+1} + (1−λ) V(s_{t+1})] − V(s_t)).
 
-    v are the targets of `vtrace_targets`, ρ_t = min(ρ̄, π/μ). On-policy it is γ^t GAE(λ).
+    v are the targets of `vtrace_targets`, and ρ_t = min(ρ̄, π/μ). On-policy it is γ^t GAE(λ), if no
+    ceiling is below one.
 
     Args:
+        lambda_: λ in [0, 1].
         ratio_ceiling: ρ̄, in the targets and in front of the advantage.
-        trace_ceiling: c̄.
+        trace_ceiling: c̄, in the targets.
 
-    Bias: biased off-policy: states are left to μ. If ρ̄ is never reached and V = V^π, or if neither
-    ceiling is and λ = 1, it estimates Σ_t γ^t Σ_s P_μ(s_t = s) Σ_a ∇π(a|s) Q^π(s,a), and
-    `on_target_states` makes it unbiased for ∇J. A ratio held at ρ̄ adds to the bias.
+    Bias: biased off-policy: states are left to μ. Otherwise there is none if no ratio exceeds ρ̄ and
+    V = V^π, or if none exceeds either ceiling and λ = 1. The mean is then
+    Σ_t γ^t Σ_s P_μ(s_t = s) Σ_a ∇π(a|s) Q^π(s,a), and `on_target_states` makes it ∇J. A ratio held
+    at ρ̄ adds to the bias.
 
     References:
         Espeholt et al. (2018), section 4.2; with γ^t, which they leave out, and with λ < 1 as in
@@ -195,10 +200,11 @@ def retrace(
 ) -> Weights:
     """Actor-critic with Retrace(λ), w_t = γ^t min(π/μ, ρ̄) (G_t − V(s_t)), c_t = λ min(1, π/μ).
 
-    G are the targets of `action_value_targets`.
+    G are the targets of `action_value_targets` with the traces c.
 
     Args:
-        ratio_ceiling: ρ̄, of the ratio in front of the advantage.
+        lambda_: λ in [0, 1].
+        ratio_ceiling: ρ̄, the largest ratio in front of the advantage.
 
     Bias: biased off-policy: states are left to μ. With Q = Q^π, V = V^π and no ceiling
     `on_target_states` makes it unbiased for ∇J.
@@ -223,9 +229,10 @@ def _retrace(batch: Trajectory, log_prob: Array, **settings: Any) -> Array:
 def tree_backup(
     discount: Number, *, lambda_: Number = 1.0, ratio_ceiling: Number = math.inf
 ) -> Weights:
-    """Actor-critic with tree-backup(λ): `retrace` with c_t = λ π(a_t|s_t), which needs no μ.
+    """Actor-critic with tree-backup(λ): `retrace` with the traces c_t = λ π(a_t|s_t).
 
-    Actions must be discrete: a density π(a_t|s_t) can exceed one.
+    These traces need no μ; the ratio in front of the advantage does. Actions must be discrete,
+    because a density π(a_t|s_t) can exceed one.
 
     Bias: as for `retrace`.
 
