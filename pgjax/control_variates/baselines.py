@@ -137,9 +137,9 @@ def per_parameter_same_batch(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> gradients, scores = jnp.array([[2.0], [6.0]]), jnp.array([[1.0], [2.0]])
-        >>> per_parameter_same_batch(gradients, scores).round(4)  # b = 14/5
-        Array([-0.2], dtype=float32)
+        >>> gradients, scores = jnp.array([[1.0], [7.0]]), jnp.array([[1.0], [2.0]])
+        >>> per_parameter_same_batch(gradients, scores)  # less 3·1 and 3·2
+        Array([-0.5], dtype=float32)
     """
     _check_same_shapes(gradients, scores)
 

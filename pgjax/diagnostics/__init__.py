@@ -1,8 +1,8 @@
-"""Diagnostics: how far an estimate is from the truth, and how far it can be trusted.
+"""Diagnostics: the error of an estimate, and how reliable it is.
 
-All functions take arrays and pytrees, and no policy or estimator. Samples are pytrees whose leaves
-have a leading N, such as `per_trajectory_gradients` returns; a stream of batches is merged into one
-RunningMoments of fixed size.
+All functions take arrays and pytrees, and no policy or estimator. Samples are pytrees of [N, ...],
+such as those of `per_trajectory_gradients`. A stream of batches is merged into one RunningMoments
+of fixed size.
 """
 
 from pgjax.diagnostics.from_exact import estimates_needed as estimates_needed

@@ -1,7 +1,8 @@
-"""Signal to noise, mean squared error and the estimates needed, from exact moments.
+"""Signal to noise, mean squared error and the number of estimates needed, from exact moments.
 
-`moments` are those of a single estimate, from `exact` or `enumeration`; `truth` is [P], flattened
-as they are. A ValueError is raised if its length differs. All results are exact.
+`moments` are those of a single estimate ĝ, with covariance Σ, from `exact` or `enumeration`.
+`truth` is [P], flattened as they are. A ValueError is raised if its length differs. All results are
+exact.
 """
 
 from typing import Any
@@ -20,7 +21,7 @@ from pgjax.types import Moments, Spread
 
 
 def exact_signal_to_noise(moments: Moments | Spread) -> float:
-    """‖E ĝ‖² / tr Σ of a single estimate, exactly; N times it for the mean of N.
+    """Exact signal to noise ‖E ĝ‖² / tr Σ of a single estimate; N times it for the mean of N.
 
     It is infinite for an estimate without variance.
 
@@ -38,9 +39,9 @@ def exact_signal_to_noise(moments: Moments | Spread) -> float:
 
 
 def exact_noise_scale(moments: Moments | Spread) -> float:
-    """Gradient noise scale tr Σ / ‖E ĝ‖², exactly: estimates until signal and noise are equal.
+    """Exact gradient noise scale tr Σ / ‖E ĝ‖²: the N at which signal and noise are equal.
 
-    It is infinite for an expectation of zero.
+    It is infinite if the expectation is zero.
 
     References:
         McCandlish et al., An Empirical Model of Large-Batch Training (2018), eq. 2.9.
@@ -58,7 +59,11 @@ def exact_noise_scale(moments: Moments | Spread) -> float:
 def mean_squared_error(
     moments: Moments | Spread, truth: Float[np.ndarray, "P"], num_estimates: int
 ) -> float:
-    """E‖ĝ_N − truth‖² of the mean of N independent estimates, bias² + tr Σ / N, exactly.
+    """Exact mean squared error of the mean of N independent estimates, bias² + tr Σ / N.
+
+    Args:
+        truth: [P], such as ∇J.
+        num_estimates: N.
 
     Raises:
         ValueError: if N is below one.
@@ -83,13 +88,14 @@ def estimates_needed(
     N = ⌈tr Σ / ((ε ‖truth‖)² − bias²)⌉.
 
     Args:
-        relative_error: ε > 0.
+        truth: [P], such as ∇J.
+        relative_error: ε > 0, a share of the norm of the truth.
 
     Returns:
-        N, at least 1; infinite if the bias alone exceeds the error.
+        N, at least 1; infinite if the bias alone reaches the error.
 
     Raises:
-        ValueError: if the error is not positive.
+        ValueError: if ε is not positive.
 
     Example:
         >>> import numpy as np

@@ -11,9 +11,10 @@ Gradient = PyTree[Float[Array, "..."]]
 
 
 def cosine(first: Gradient, second: Gradient) -> Float[Array, ""]:
-    """Cosine of the angle between two gradients; zero if either is zero.
+    """Cosine of the angle between two gradients; zero if either gradient is zero.
 
-    It does not test unbiasedness: it is above 0.999 for many biased estimators.
+    A cosine near 1 does not show that an estimator is unbiased: for many biased ones it is above
+    0.999.
     """
     check_gradient("first", first)
     check_gradient("second", second, ("first", first))

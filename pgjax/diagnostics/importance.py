@@ -1,4 +1,4 @@
-"""Importance weights: how many samples they are worth."""
+"""The effective sample size of importance weights."""
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +12,21 @@ from pgjax.diagnostics.geometry import divide_if_positive
 def effective_sample_size(log_weight: Float[Array, "N *rest"]) -> Float[Array, "*rest"]:
     """Effective sample size (Σ_i w_i)² / Σ_i w_i² of N importance weights, from 1 to N.
 
-    It is the number of equal weights that would give a weighted mean the same variance, if the
-    weights do not depend on what is averaged.
+    That many equal weights would give a weighted mean the same variance, if the weights are
+    independent of the numbers that are averaged.
 
     Args:
-        log_weight: [N, ...], log of the weights along the first axis, −inf for a weight of zero.
-            For a per-decision estimate, the cumulative sum of log π − log μ over time, [N, T],
-            gives one number a step.
+        log_weight: [N, ...], log of the weights along the first axis; −inf for a weight of zero.
+            For a per-decision estimate, give the cumulative sum of log π − log μ over time, [N, T].
 
     Returns:
-        [...], NaN where every weight is zero. It is computed relative to the largest weight, so
-        that none overflows.
+        [...], one number for each step of a per-decision estimate; NaN where every weight is zero.
+        Weights are computed relative to the largest one, so that none overflows.
 
     Raises:
         ValueError: if N is zero.
 
-    Bias: too large if the large weights have not been drawn yet. So a high value proves nothing.
+    Bias: too large if rare large weights were not drawn. So a high value proves nothing.
 
     References:
         Kish, Survey Sampling (1965), section 8.2; Kong, A Note on Importance Sampling Using

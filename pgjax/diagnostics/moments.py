@@ -1,4 +1,4 @@
-"""Sampled moments: mean and variance of a stream of gradients, and statistics of them."""
+"""Sampled moments: mean and variance of a stream of gradients, and statistics from both."""
 
 from typing import Any, NamedTuple
 
@@ -16,9 +16,9 @@ class RunningMoments(NamedTuple):
     """Number, mean and centred squares of a stream of gradients, coordinate by coordinate.
 
     Attributes:
-        num_samples: scalar, the samples seen.
-        mean: pytree, their mean.
-        squares: pytree, Σ (x − mean)², never a difference of two large numbers.
+        num_samples: scalar, the number of samples seen.
+        mean: pytree, the mean of the samples.
+        squares: pytree, Σ (x − mean)², which is never computed as a difference of large numbers.
     """
 
     num_samples: Float[Array, ""]
@@ -32,7 +32,7 @@ def running_moments(gradients: PyTree[Float[Array, "N ..."]]) -> RunningMoments:
     Raises:
         ValueError: if there are no leaves, or no samples.
 
-    Bias: none for the estimator's expectation.
+    Bias: the mean has none for the estimator's expectation.
 
     Example:
         >>> import jax.numpy as jnp
@@ -77,7 +77,7 @@ def merge_all(moments: RunningMoments) -> RunningMoments:
     """Moments of many streams together, equal to those of all samples at once.
 
     Args:
-        moments: of K streams, every field with a leading K; a stream may be empty.
+        moments: of K streams, every field with a leading K. Some streams may be empty.
 
     References:
         Chan, Golub & LeVeque (1979), section 2.
@@ -103,13 +103,13 @@ def merge_all(moments: RunningMoments) -> RunningMoments:
 
 
 def variance(moments: RunningMoments) -> Gradient:
-    """Unbiased variance of one sample, coordinate by coordinate; NaN for one sample."""
+    """Unbiased variance of a sample, coordinate by coordinate; NaN if there is only one sample."""
     _check_moments("moments", moments)
     return jax.tree.map(lambda x: x / (moments.num_samples - 1), moments.squares)
 
 
 def total_variance(moments: RunningMoments) -> Float[Array, ""]:
-    """Total variance of one sample, tr Σ, the sum over coordinates."""
+    """Total variance of a sample, tr Σ, the sum of the variances of all coordinates."""
     _check_moments("moments", moments)
     return total(variance(moments))
 
@@ -128,10 +128,10 @@ def bias(moments: RunningMoments, truth: Gradient) -> Gradient:
 
 
 def covariance(gradients: PyTree[Float[Array, "N ..."]]) -> Float[Array, "P P"]:
-    """Unbiased covariance of one sample over the flattened parameters.
+    """Unbiased covariance of a sample over the flattened parameters.
 
     Args:
-        gradients: pytree of [N, ...], P numbers a sample.
+        gradients: pytree of [N, ...], with P numbers in each sample.
 
     Returns:
         [P, P], in the order of `ravel_pytree`.
@@ -143,14 +143,14 @@ def covariance(gradients: PyTree[Float[Array, "N ..."]]) -> Float[Array, "P P"]:
     """
     count = num_samples(gradients)
     if count < 2:
-        raise ValueError(f"covariance needs at least 2 samples, got {count}")
+        raise ValueError(f"covariance needs at least 2 samples, got {count}; draw more")
     flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(gradients)
     centered = flat - jnp.mean(flat, axis=0, keepdims=True)
     return centered.T @ centered / (count - 1)
 
 
 def signal_to_noise(moments: RunningMoments) -> Float[Array, ""]:
-    """‖mean‖² / tr Σ of a single sample; N times it for the mean of N.
+    """Signal to noise ‖mean‖² / tr Σ of a single sample; N times it for the mean of N.
 
     Bias: the squared mean is too large by tr Σ / N on average, and so the ratio by about 1/N.
 
@@ -162,7 +162,7 @@ def signal_to_noise(moments: RunningMoments) -> Float[Array, ""]:
 
 
 def squared_signal(moments: RunningMoments) -> Float[Array, ""]:
-    """‖E g‖², estimated as ‖mean‖² − tr Σ̂ / N; it can be negative by noise.
+    """Squared signal ‖E g‖², estimated as ‖mean‖² − tr Σ̂ / N; noise can make it negative.
 
     Bias: none.
 
@@ -177,17 +177,17 @@ def squared_signal(moments: RunningMoments) -> Float[Array, ""]:
 
 
 def noise_scale(moments: RunningMoments) -> Float[Array, ""]:
-    """Gradient noise scale, B = tr Σ / ‖E g‖²: samples after which signal and noise are equal.
+    """Gradient noise scale B = tr Σ / ‖E g‖²: the batch size at which signal and noise are equal.
 
     Larger batches are worth their cost up to about B, and hardly beyond.
 
     Args:
-        moments: of at least two samples; B counts in them.
+        moments: of at least two samples, the unit of B.
 
     Returns:
         Scalar, infinite if the estimated signal is not positive.
 
-    Bias: numerator and denominator have none; their ratio has one of order 1/N.
+    Bias: of order 1/N, although numerator and denominator have none.
 
     References:
         McCandlish et al., An Empirical Model of Large-Batch Training (2018), eq. 2.9 and A.2.
@@ -211,7 +211,8 @@ def cosine_of_means(first: RunningMoments, second: RunningMoments | Gradient) ->
         second: moments of *independent* samples, or a known gradient.
 
     Returns:
-        Scalar; it may exceed 1 by noise, and is NaN if an estimated length is not positive.
+        Scalar; noise can make it exceed 1. It is NaN if an estimated squared length is not
+        positive.
 
     Bias: of order 1/N.
 
@@ -238,7 +239,11 @@ def _check_moments(name: str, moments: Any) -> None:
 
 
 def num_samples(gradients: PyTree, name: str = "gradients") -> int:
-    """N of a pytree of [N, ...], whose name is for messages.
+    """The number N of samples in a pytree of [N, ...].
+
+    Args:
+        gradients: pytree of [N, ...].
+        name: of the argument, for messages.
 
     Raises:
         TypeError: if a leaf is not an array of real numbers, or there is none.
@@ -249,6 +254,6 @@ def num_samples(gradients: PyTree, name: str = "gradients") -> int:
     if len(counts) != 1 or counts & {(), (0,)}:
         raise ValueError(
             f"every array of {name} must have shape [N, ...] with the same N >= 1, got leading "
-            f"axes {counts}"
+            f"axes {counts}; give a single sample a leading axis with x[None]"
         )
     return counts.pop()[0]

@@ -1,7 +1,7 @@
 """Exact mean and covariance of the classic estimates, from one trajectory, on MDPs of any horizon.
 
-No trajectory is enumerated: see `exact.recursion`. The full covariance is for some hundreds of
-parameters and tens of states; a Spread keeps its diagonal only, and goes on to thousands of
+No trajectory is enumerated: see `exact.recursion`. The full covariance is for up to some hundreds
+of parameters and tens of states. A Spread holds only its diagonal, and is for up to thousands of
 parameters and hundreds of states. The mean of N independent estimates has 1/N of either.
 """
 
@@ -23,18 +23,18 @@ from pgjax.exact.recursion import REWARD_TO_GO, Recursion, Steps, solve, steps_o
 from pgjax.types import Moments, Spread
 
 FEW = 10_000_000
-"""For no more numbers than this, a program that is compiled fast is worth more than a fast one."""
+"""Up to this many numbers, a program that compiles fast saves more time than one that runs fast."""
 
 
 @in_float64
 def moments(
     problem: Problem, of: Recursion = REWARD_TO_GO, baseline: Float[np.ndarray, "S"] | float = 0.0
 ) -> Moments:
-    """Mean and covariance of an estimate from one trajectory, exactly.
+    """Exact mean and covariance of an estimate from one trajectory.
 
-    - `REWARD_TO_GO`: Σ_t γ^t ∇log π(a_t|s_t) (G_t − b(s_t)), of mean ∇J.
-    - `MISMATCHED`: the same without γ^t, of mean `exact.mismatched_gradient`.
-    - `TOTAL_RETURN`: Σ_t ∇log π(a_t|s_t) (R − b(s_t)), of mean ∇J.
+    - `REWARD_TO_GO`: Σ_t γ^t ∇log π(a_t|s_t) (G_t − b(s_t)), with mean ∇J.
+    - `MISMATCHED`: the same without γ^t, with mean `exact.mismatched_gradient`.
+    - `TOTAL_RETURN`: Σ_t ∇log π(a_t|s_t) (R − b(s_t)), with mean ∇J.
 
     Args:
         problem: of some hundreds of parameters at most.
@@ -45,8 +45,9 @@ def moments(
         Moments, over the flattened parameters.
 
     Raises:
-        ValueError: as for `exact.gradient`; if the baseline is not [S]; if the horizon is infinite,
-            γ^t is left out or the return is total, and an episode need not end.
+        ValueError: as for `exact.gradient`; if the baseline is neither a scalar nor [S]. For
+            `MISMATCHED` and `TOTAL_RETURN` also if γ < 1, where the horizon is infinite and an
+            episode need not end.
 
     Bias: exact; the mean of `MISMATCHED` is not ∇J when γ < 1.
 
@@ -70,7 +71,7 @@ def moments(
 def spread(
     problem: Problem, of: Recursion = REWARD_TO_GO, baseline: Float[np.ndarray, "S"] | float = 0.0
 ) -> Spread:
-    """Mean and variances of an estimate, for many parameters: memory grows with S·P, not P².
+    """Exact mean and variances of an estimate, for many parameters: memory grows as S·P, not S·P².
 
     Args, Raises: as for `moments`, for thousands of parameters.
 
@@ -81,19 +82,27 @@ def spread(
 
     References:
         As for `moments`.
+
+    Example:
+        >>> import numpy as np
+        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> bandit = tabular.two_armed_bandit()
+        >>> problem = Problem(bandit, tabular_softmax(3, 2), np.zeros((3, 2)), horizon=1)
+        >>> spread(problem).variance[:2].round(6)
+        array([0.106875, 0.106875])
     """
     return Spread(*_evaluate(problem, of, baseline, full=False))
 
 
 @in_float64
 def optimal_state_baseline(problem: Problem) -> Float[np.ndarray, "S"]:
-    """The b(s) that minimises tr Σ of reward-to-go.
+    """The state baseline b(s) that minimises the total variance tr Σ of reward-to-go.
 
     tr Σ is quadratic in b without cross terms, because E[∇log π(a|s)] = 0 given s, whatever came
-    before: so two slopes, at b = 0 and at b = 1, give every state's minimum.
+    before. So its slopes at b = 0 and at b = 1 give every state's minimum.
 
     Returns:
-        [S] float64; zero in states that no episode acts in.
+        [S] float64, in units of return; zero in states in which no episode acts.
 
     Raises:
         ValueError: as for `exact.gradient`.
@@ -103,6 +112,14 @@ def optimal_state_baseline(problem: Problem) -> Float[np.ndarray, "S"]:
     References:
         Greensmith, Bartlett & Baxter, Variance Reduction Techniques for Gradient Estimates (2004),
         give the minimum for a single step; this is the one for the whole estimate.
+
+    Example:
+        >>> import numpy as np
+        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> bandit = tabular.two_armed_bandit()
+        >>> problem = Problem(bandit, tabular_softmax(3, 2), np.zeros((3, 2)), horizon=1)
+        >>> optimal_state_baseline(problem).round(6)
+        array([0.45, 0.  , 0.  ])
     """
     steps, P = steps_of(problem, 0.0, full=False)
 
@@ -129,7 +146,7 @@ def _evaluate(
     check_problem(problem)
     check_kind("of", of, Recursion, "exact.REWARD_TO_GO is one")
     if of.must_end:
-        prepare(replace(problem, mdp=replace(problem.mdp, discount=1.0)))  # raises if it need not
+        prepare(replace(problem, mdp=replace(problem.mdp, discount=1.0)))  # raises if they need not
     steps, P = steps_of(problem, baseline, full)
     numbers = problem.mdp.num_states * P ** (1 + full) * (problem.horizon or P)
     run = (jit_once if numbers <= FEW else jax.jit)(solve, static_argnums=(0, 1, 2, 3))

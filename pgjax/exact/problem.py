@@ -1,4 +1,4 @@
-"""Problem: everything that an exact policy gradient is a function of."""
+"""Problem: an MDP, a policy, its parameters and a horizon, which define an exact gradient."""
 
 from typing import Any
 
@@ -10,24 +10,25 @@ from pgjax.types import Params, Policy, describe
 
 @record
 class Problem:
-    """A finite MDP with S states and A actions, and a policy at its parameters.
+    """A finite MDP with S states and A actions, and a policy with its parameters.
 
     Every function of `exact` and `enumeration`, and every judge, takes a Problem.
     `dataclasses.replace` gives the same problem with another horizon, MDP, or parameters.
 
     Attributes:
-        mdp: with S states and A actions.
-        policy: over the MDP's A actions.
+        mdp: a TabularMDP with S states and A actions.
+        policy: a Policy over the MDP's A actions.
         params: of the policy, P numbers in all.
         horizon: H, the number of steps after which an episode is cut; it is part of the task. None
             is the infinite horizon.
-        name: as reports print it.
-        behaviour: parameters of the policy that acts, if it is not the policy itself. Enumeration
-            and sampling draw trajectories from it, and record its log-probabilities; J, its
+        name: the name that reports print.
+        behaviour: parameters of the policy that acts, if they are not `params`. Enumeration and
+            sampling draw trajectories with them, and record their log-probabilities. J, its
             derivatives and the values stay those of `params`.
 
     Raises:
-        TypeError: if `mdp` is not a TabularMDP, or `horizon` is not an integer.
+        TypeError: if `mdp` is not a TabularMDP, `policy` is not a Policy without memory, or
+            `horizon` is not an integer.
         ValueError: if `horizon` is below one.
 
     Example:
@@ -47,7 +48,10 @@ class Problem:
 
     def __post_init__(self) -> None:
         if not isinstance(self.mdp, TabularMDP):
-            raise TypeError(f"mdp must be a pgjax.TabularMDP, got {describe(self.mdp)}")
+            raise TypeError(
+                f"mdp must be a pgjax.TabularMDP, got {describe(self.mdp)}; "
+                "pgjax.tabular.chain() makes one"
+            )
         check_policy_without_memory(self.policy)
         check_leaves("params", self.params)
         check_leaves("behaviour", self.behaviour)
@@ -58,7 +62,11 @@ class Problem:
 
     @property
     def finite_horizon(self) -> int:
-        """H; ValueError if the horizon is infinite."""
+        """H.
+
+        Raises:
+            ValueError: if the horizon is infinite.
+        """
         if self.horizon is None:
             raise ValueError(
                 "problem.horizon is infinite, so its trajectories can be neither listed nor drawn; "
@@ -73,7 +81,7 @@ class Problem:
 
 
 def check_problem(problem: Any) -> None:
-    """Raise a TypeError if it is no Problem."""
+    """Raise a TypeError if it is not a Problem."""
     if not isinstance(problem, Problem):
         raise TypeError(
             f"problem must be a pgjax.Problem, got {describe(problem)}; "

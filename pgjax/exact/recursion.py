@@ -1,19 +1,20 @@
 """The matrix-valued Bellman equation: an estimate's first two moments, by recursion.
 
-An estimate from one trajectory is built up backwards from the end of the episode, by a recursion
-that is affine in what follows; so the first two moments of what follows, state by state, are all it
-takes. With c = ∇log π(a|s), G = r + γ G' the return, and primes for one step on:
+An estimate X from one trajectory is built up backwards from the end of the episode, by a recursion
+that is affine in the later steps. So the first two moments of the later steps, state by state, are
+enough. Let c = ∇log π(a|s), let G = r + γ G' be the return, and let a prime mean one step later.
 
-- reward-to-go: X = c (G − b) + δ X', δ = γ, or 1 without γ^t. Carried are E[G], E[G²], E[X], E[G X]
-  and E[X Xᵀ].
-- total return: X = G Z − D, of the sums Z = c + Z' and D = b c + D'. Carried are E[G], E[G²],
-  E[G^k Z], E[G^k D], E[G^k Z Zᵀ], E[G^k Z Dᵀ] and E[D Dᵀ], for the k that E[X Xᵀ] leads to.
+- Reward-to-go: X = c (G − b) + δ X', with δ = γ, or δ = 1 without γ^t. The recursion carries E[G],
+  E[G²], E[X], E[G X] and E[X Xᵀ].
+- Total return: X = G Z − D, with the sums Z = c + Z' and D = b c + D'. The recursion carries E[G],
+  E[G²], E[G^k Z], E[G^k D], E[G^k Z Zᵀ], E[G^k Z Dᵀ] and E[D Dᵀ], for the k that E[X Xᵀ] needs.
 
-(r + γ G')^k is expanded by the binomial theorem. Over a horizon the recursion is a scan; without
-one, each moment solves its own linear equation once those that it depends on are known.
+(r + γ G')^k is expanded by the binomial theorem. With a finite horizon the recursion is a scan.
+With an infinite one, each moment solves a linear equation once the moments that it depends on are
+known.
 
-A covariance takes S·P² numbers. Where its diagonal is enough, outer products become elementwise
-ones, S·P suffice, and of the score only the parameters that a state can touch are kept.
+A covariance takes S·P² numbers. If its diagonal is enough, outer products become elementwise ones,
+and S·P numbers suffice. Of the score, only the parameters that a state can touch are then kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,7 +49,7 @@ class Steps(NamedTuple):
 
 
 Carried = dict[str, Array]
-"""Moments of what follows each state: [S], [S, P], and [S, P, P], or [S, P] for its diagonal."""
+"""Moments from each state on: [S], [S, P], and [S, P, P], or [S, P] for its diagonal."""
 
 OuterProduct = Callable[[Array, Array, Array], Array]
 """Σ_a weight[S,A] x[S,A,K] yᵀ[S,A,K], or its diagonal."""
@@ -58,10 +59,10 @@ class Recursion(NamedTuple):
     """An estimate, built up backwards from the end of an episode.
 
     Attributes:
-        layout: (discount) -> each carried moment's rank in P, and the factor of itself one step on,
-            in an order in which each depends on none that comes later.
+        layout: (discount) -> for each carried moment, its rank in P and the factor of itself one
+            step later. The order is such that no moment depends on a later one.
         step: (steps, P, product, carried) -> carried, one step earlier.
-        result: (carried) -> E[X] [S, P] and E[X Xᵀ], or its trace, for every first state.
+        result: (carried) -> E[X] [S, P] and E[X Xᵀ], or its diagonal, for every first state.
         must_end: whether, if the horizon is infinite, episodes must end even if γ < 1.
     """
 
@@ -72,7 +73,7 @@ class Recursion(NamedTuple):
 
 
 def steps_of(problem: Problem, baseline: Any, full: bool) -> tuple[Steps, int]:
-    """The process under the policy, and P; the whole score if full, else what is not zero of it."""
+    """The process under the policy, and P; the whole score if `full`, else its nonzero part."""
     model, params = prepare(problem)
     mdp, policy = problem.mdp, problem.policy
     offset = np.asarray(check_finite("baseline", baseline), np.float64)
@@ -82,8 +83,8 @@ def steps_of(problem: Problem, baseline: Any, full: bool) -> tuple[Steps, int]:
         )
     probabilities = action_probabilities(problem)
     joint = probabilities[:, :, None] * mdp.transition
-    # What no episode gets to has no part in the moments, and need not end: left in, it would make
-    # the equations singular where the horizon is infinite.
+    # States that no episode reaches have no part in the moments, and need not end. Left in, they
+    # would make the equations singular if the horizon is infinite.
     joint[mdp.terminal | ~reachable_states(mdp, probabilities)] = 0
     score = np.asarray(_scores(policy, params, model.observation, mdp.num_actions))
     touched = np.any(score != 0, axis=1) | full
@@ -115,7 +116,7 @@ def _scores(policy: Policy, params: Params, observation: Array, num_actions: int
 
 
 def _ragged(present: np.ndarray) -> np.ndarray:
-    """[S, W] the columns present in each row, then absent ones, which weigh nothing."""
+    """[S, W] the columns present in each row, then absent ones, which have weight zero."""
     width = max(int(present.sum(1).max()), 1)
     return np.argsort(~present, axis=1, kind="stable")[:, :width]
 
@@ -136,7 +137,7 @@ def solve(
         kernel = jnp.zeros((S, S)).at[jnp.arange(S)[:, None], steps.successor]
         kernel = kernel.add(jnp.sum(steps.probability, axis=1))
         for name, (_, rate) in layout.items():
-            source = step(carried)[name]  # all but its own share, which is still zero
+            source = step(carried)[name]  # without its own share, which is still zero
             solution = jnp.linalg.solve(jnp.eye(S) - rate * kernel, source.reshape(S, -1))
             carried = carried | {name: solution.reshape(source.shape)}
     mean, second = (jnp.tensordot(steps.initial, x, 1) for x in recursion.result(carried))
@@ -206,7 +207,7 @@ def _step_total_return(steps: Steps, P: int, product: OuterProduct, carried: Car
 
 _SUMS = (("Z", 2), ("D", 1))
 _PAIRS = (("ZZ", 2), ("ZD", 1), ("DD", 0))
-"""E[G^k x y], up to the k that E[(G Z − D)(G Z − D)ᵀ] leads to."""
+"""The moments E[G^k x] and E[G^k x y], up to the k that E[(G Z − D)(G Z − D)ᵀ] needs."""
 
 REWARD_TO_GO, MISMATCHED = (
     Recursion(
@@ -238,8 +239,8 @@ def _power(steps: Steps, k: int, following: Sequence[Array], columns: Array | No
     Args:
         steps: of the process.
         k: the power.
-        following: for j up to k at least.
-        columns: [S, K] the parameters wanted of each x'; all if None.
+        following: moments for j = 0, …, k at least.
+        columns: [S, K] the parameters that are needed of each x'; None needs all.
     """
     total = jnp.zeros(())
     for j in range(k + 1):
@@ -254,7 +255,7 @@ def _power(steps: Steps, k: int, following: Sequence[Array], columns: Array | No
 
 
 def _flow(steps: Steps, k: int, following: Sequence[Array]) -> Array:
-    """E[(r + γ G')^k x' | s], [S, ...]: `_power` summed over actions before x' is touched."""
+    """E[(r + γ G')^k x' | s], [S, ...]: as `_power`, but summed over actions first."""
     total = jnp.zeros(())
     for j in range(k + 1):
         weight = comb(k, j) * steps.reward ** (k - j) * steps.discount**j * steps.probability
@@ -283,5 +284,5 @@ def _diagonal(steps: Steps, P: int, weight: Array, x: Array, y: Array) -> Array:
 
 
 def _twice(x: Array) -> Array:
-    """X + Xᵀ, or the diagonal of it."""
+    """X + Xᵀ, or its diagonal."""
     return x + jnp.swapaxes(x, 1, 2) if x.ndim == 3 else 2 * x

@@ -1,9 +1,9 @@
 """Exact truth with a regulariser: entropy, or the KL divergence to a reference policy.
 
-Two estimands go by one name. The gradient of the *regularised return*, E[Σ_t γ^t (r_t + β f(s_t))]
-with f the entropy or −KL of the policy at each state visited, also credits an action for the f of
-the states that it leads to. The *local* gradient, Σ_s d(s) ∇f(s) with the discounted visitation d
-held fixed, does not. On a bandit they are the same; on longer episodes they may point apart.
+Two gradients go by one name. Let f(s) be the policy's entropy, or −KL, in a state. The *regularised
+return* is E[Σ_t γ^t (r_t + β f(s_t))]. Its gradient also credits an action for the f of the states
+that it leads to. The *local* gradient, Σ_s d(s) ∇f(s), does not: it holds the discounted visitation
+d fixed. On a bandit both treat f alike; on longer episodes they may point apart.
 """
 
 from functools import partial
@@ -36,7 +36,7 @@ from pgjax.types import Params, Policy
 def kl_regularized_objective(
     problem: Problem, *, reference: Float[np.ndarray, "S A"], coefficient: float
 ) -> np.float64:
-    """E[Σ_t γ^t (r_t − β KL(π(·|s_t) ‖ ref(·|s_t)))], exactly.
+    """The exact KL-regularised return, E[Σ_t γ^t (r_t − β KL(π(·|s_t) ‖ ref(·|s_t)))].
 
     Args:
         problem: with any horizon.
@@ -47,9 +47,8 @@ def kl_regularized_objective(
         Scalar, float64.
 
     Raises:
-        ValueError: as for `exact.objective`; if `reference` has another shape, is not a
-            distribution in every state, or is zero where the policy is not; if `coefficient` is
-            negative.
+        ValueError: as for `exact.objective`; if `coefficient` is negative; if `reference` is not
+            [S, A], is not a distribution in every state, or is zero where the policy is not.
 
     Bias: exact.
 
@@ -92,7 +91,9 @@ def kl_regularized_gradient(
 
 @in_float64
 def entropy_regularized_objective(problem: Problem, *, coefficient: float) -> np.float64:
-    """E[Σ_t γ^t (r_t + β H(π(·|s_t)))], exactly: the maximum-entropy objective.
+    """The exact entropy-regularised return, E[Σ_t γ^t (r_t + β H(π(·|s_t)))].
+
+    It is the maximum-entropy objective.
 
     Args:
         problem: with any horizon.
@@ -134,7 +135,7 @@ def entropy_regularized_gradient(
 def local_kl_gradient(
     problem: Problem, *, reference: Float[np.ndarray, "S A"]
 ) -> PyTree[Float[np.ndarray, "..."]]:
-    """Σ_s d(s) ∇KL(π(·|s) ‖ ref(·|s)), the discounted visitation d held fixed.
+    """The local KL gradient, Σ_s d(s) ∇KL(π(·|s) ‖ ref(·|s)), with the visitation d held fixed.
 
     Args:
         problem: with any horizon.
@@ -157,15 +158,22 @@ def local_kl_gradient(
 
 @in_float64
 def local_entropy_gradient(problem: Problem) -> PyTree[Float[np.ndarray, "..."]]:
-    """Σ_s d(s) ∇H(π(·|s)), the discounted visitation d held fixed.
+    """The local entropy gradient, Σ_s d(s) ∇H(π(·|s)), with the visitation d held fixed.
 
-    Args, Returns, Raises: as for `local_kl_gradient`.
+    Args:
+        problem: with any horizon.
+
+    Returns:
+        A pytree like params, float64.
+
+    Raises:
+        ValueError: as for `exact.objective`.
 
     Bias: exact. It is not the gradient of E[Σ_t γ^t H(s_t)], which also moves d.
     """
     model, params, alive, _, nothing = _regularized(problem, None, 0.0)
     found = to_numpy(_local_slope(problem.policy, problem.horizon, model, params, alive, nothing))
-    return jax.tree.map(np.negative, found)  # H is −KL to a measure that is one
+    return jax.tree.map(np.negative, found)  # H is −KL to a reference of ones
 
 
 def _regularized(
@@ -173,7 +181,8 @@ def _regularized(
 ) -> tuple[Model, Params, Array, Array, Array]:
     """The model, the parameters, [S] states that count, β, and [S, A] log ref, zero for entropy."""
     check_scalars(coefficient=coefficient)
-    check_at_least("coefficient", coefficient, 0.0, "a penalty is subtracted, a bonus added")
+    fix = "give its size: a KL divergence is subtracted, an entropy added"
+    check_at_least("coefficient", coefficient, 0.0, fix)
     model, params = prepare(problem)
     alive = ~problem.mdp.terminal & proper_states(problem)
     log_reference = np.zeros((problem.mdp.num_states, problem.mdp.num_actions))

@@ -24,7 +24,7 @@ from pgjax.types import Params, Policy
 
 @in_float64
 def objective(problem: Problem) -> np.float64:
-    """J(θ) = E[Σ_t γ^t r_t], exactly.
+    """The exact objective J(θ) = E[Σ_t γ^t r_t].
 
     Returns:
         Scalar, float64.
@@ -56,9 +56,8 @@ def state_values(problem: Problem) -> Float[np.ndarray, "... S"]:
     """V(s), the expected discounted return from a state on; zero in terminal states.
 
     Returns:
-        [S] if the horizon is infinite; else [H, S], V_t(s) having H − t steps to go. NaN in a state
-        that no episode reaches, if γ = 1, the horizon is infinite and episodes from it need not
-        end.
+        [S] if the horizon is infinite; else [H, S], where V_t(s) has H − t steps to go. If γ = 1
+        and the horizon is infinite, it is NaN in a state from which episodes need not end.
 
     Raises:
         ValueError: as for `objective`.
@@ -67,6 +66,14 @@ def state_values(problem: Problem) -> Float[np.ndarray, "... S"]:
 
     References:
         Sutton & Barto (2018), eq. 4.4.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> bandit = tabular.two_armed_bandit()
+        >>> problem = Problem(bandit, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)
+        >>> state_values(problem).round(6)
+        array([[0.45, 0.  , 0.  ]])
     """
     model, params = prepare(problem)
     return _reported(_state_values(problem.policy, problem.horizon, params, model), problem)
@@ -86,6 +93,14 @@ def action_values(problem: Problem) -> Float[np.ndarray, "... S A"]:
 
     References:
         Sutton & Barto (2018), eq. 4.6.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from pgjax import Problem, tabular, tabular_softmax
+        >>> bandit = tabular.two_armed_bandit()
+        >>> problem = Problem(bandit, tabular_softmax(3, 2), jnp.zeros((3, 2)), horizon=1)
+        >>> action_values(problem)[0, 0]
+        array([0.3, 0.6])
     """
     model, params = prepare(problem)
     return _reported(_action_values(problem.policy, problem.horizon, params, model), problem)
@@ -96,8 +111,8 @@ def visitation(problem: Problem) -> Float[np.ndarray, "... S"]:
     """Discounted expected visits, d(s) = Σ_t γ^t P(s_t = s), episodes that have ended excluded.
 
     Returns:
-        [S] if the horizon is infinite; else [H, S], the summand γ^t P(s_t = s) of each time. Not
-        normalised: with γ = 1 it sums to the expected length.
+        [S] if the horizon is infinite; else [H, S], the summand γ^t P(s_t = s) of each time. It is
+        not normalised: with γ = 1 it sums to an episode's expected length.
 
     Raises:
         ValueError: as for `objective`.
@@ -129,7 +144,7 @@ def _visits(policy: Policy, horizon: int | None, params: Params, model: Model) -
 
 
 def _reported(values: Array, problem: Problem) -> np.ndarray:
-    """[K, S, ...] as users see it: no K if the horizon is infinite, NaN in improper states."""
+    """Values [K, S, ...] as returned: no K if the horizon is infinite, NaN in improper states."""
     shape = (1, -1) + (1,) * (values.ndim - 2)
     found = np.where(proper_states(problem).reshape(shape), np.asarray(values), np.nan)
     return found[0] if problem.horizon is None else found

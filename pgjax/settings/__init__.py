@@ -1,6 +1,6 @@
-"""Settings of training: their classes, and a table of settings tuned for each environment.
+"""Settings of training: their classes, and a table of settings tuned for some environments.
 
-Nothing here imports JAX, so that the command line's help answers at once.
+No module here imports JAX, so that the command line's help answers at once.
 """
 
 from pgjax.settings.algorithms import BASELINES as BASELINES

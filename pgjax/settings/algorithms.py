@@ -1,8 +1,9 @@
 """Settings of REINFORCE, A2C and PPO: frozen dataclasses that need no JAX.
 
-Their numbers are leaves of a pytree and their counts are static, so `jax.vmap` goes over learning
-rates, discounts, λ or clips. The command line makes its options from the same fields: a field's
-metadata hold the option's name where it differs, the group, what it means, and what it must be.
+In training their real numbers are leaves of a pytree, and their counts are static. So `jax.vmap`
+can go over learning rates, discounts, λ or clips. The command line makes its options from the same
+fields. A field's metadata hold the option's name if it differs, its group, its meaning, and the
+values that it accepts.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ MAX_DEFAULT_STEPS = 500
 BASELINES = ("leave-one-out", "batch-mean", "none")
 
 RAW, STANDARDIZED = "raw", "standardized"
-"""How the default networks of A2C and PPO see observations."""
+"""The two forms in which the default networks of A2C and PPO see observations."""
 
 COUNT, RATE, OPEN_RATE = "count", "in [0, 1]", "in (0, 1)"
 POSITIVE, NONNEGATIVE, CHOICE = "positive", "at least 0", "choice"
@@ -33,12 +34,12 @@ def setting(
     """A field of settings.
 
     Args:
-        default: its value where it is left out.
-        group: of the command line's help.
+        default: the field's value if none is given.
+        group: the group of options in the command line's help.
         must_be: COUNT, RATE, OPEN_RATE, POSITIVE, NONNEGATIVE or CHOICE.
-        meaning: with the unit, for the help.
-        option: its name on the command line, where that is not the field's.
-        choices: of a CHOICE.
+        meaning: the field's meaning and unit, for the help.
+        option: the option's name on the command line; None takes the field's.
+        choices: the accepted values of a CHOICE.
     """
     about = {"group": group, "must_be": must_be, "meaning": meaning}
     return field(default=default, metadata=about | {"option": option, "choices": choices})
@@ -64,13 +65,13 @@ class ReinforceSettings:
     """Settings of REINFORCE on whole episodes.
 
     Attributes:
-        num_updates: in all; the learning rate falls to zero at the last.
-        num_trajectories: N, episodes in each update.
-        num_steps: T, steps after which an episode is cut. None is the environment's own limit, but
-            at most `MAX_DEFAULT_STEPS`.
+        num_updates: the number of updates. The learning rate falls to zero at the last.
+        num_trajectories: N, the episodes in each update.
+        num_steps: T, the number of steps after which an episode is cut. None is the environment's
+            own limit, but at most `MAX_DEFAULT_STEPS`.
         discount: γ in [0, 1], per step.
-        baseline: "leave-one-out", "batch-mean" or "none".
-        learning_rate: of Adam, at the start.
+        baseline: "leave-one-out", "batch-mean" or "none", as in `pgjax.baselines`.
+        learning_rate: of Adam, at the first update.
     """
 
     num_updates: int = _updates(100)
@@ -91,7 +92,7 @@ class ReinforceSettings:
         "subtracted from the return at each time step; leave-one-out and none are unbiased",
         choices=BASELINES,
     )
-    # Twice that learns CartPole sooner, and freezes on FrozenLake.
+    # Twice this rate learns CartPole sooner, but gets stuck on FrozenLake.
     learning_rate: float = _learning_rate(0.005)
 
 
@@ -100,17 +101,17 @@ class A2CSettings:
     """Settings of A2C on windows.
 
     Attributes:
-        num_updates: in all; the learning rate falls to zero at the last.
-        num_environments: N streams that are stepped together.
-        num_steps: T steps of each in a window; an update has N·T rows.
+        num_updates: the number of updates. The learning rate falls to zero at the last.
+        num_environments: N, the environments that are stepped together.
+        num_steps: T, the steps of each environment in a window; an update has N·T steps.
         discount: γ in [0, 1], per step.
         lambda_: λ of the advantages, in [0, 1].
-        entropy_weight: c_H, of the entropy in nats.
-        value_weight: c_V, of the critic's squared error.
-        learning_rate: of Adam, at the start.
-        max_gradient_norm: a longer gradient is shortened to it.
-        observations: "raw", or "standardized": the default networks see them less their mean so
-            far, over their standard deviation so far.
+        entropy_weight: c_H ≥ 0, the weight of the entropy in nats.
+        value_weight: c_V ≥ 0, the weight of the critic's squared error.
+        learning_rate: of Adam, at the first update.
+        max_gradient_norm: the largest norm of a gradient; a longer gradient is shortened to it.
+        observations: "raw" or "standardized". If standardized, the default networks see them less
+            their mean so far, divided by their standard deviation so far.
     """
 
     num_updates: int = _updates(1000)
@@ -149,9 +150,9 @@ class PPOSettings(A2CSettings):
     """Settings of PPO on windows: those of A2C, and three more.
 
     Attributes:
-        epochs: passes of an update through its rows.
-        num_minibatches: equal parts of the rows in an epoch, one step of the optimizer each.
-        clip: ε in (0, 1); ratios beyond 1 ± ε give no more incentive.
+        epochs: the passes of an update through its window.
+        num_minibatches: the equal parts of a window in an epoch, each for one step of Adam.
+        clip: ε in (0, 1), of `terms.ppo_clip`: ratios beyond 1 ± ε give no more incentive.
     """
 
     num_updates: int = _updates(100)

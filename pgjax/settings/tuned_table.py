@@ -9,7 +9,7 @@ from typing import Any
 from pgjax.settings.algorithms import SETTINGS, ReinforceSettings, Settings, options
 
 FACTS = ("steps", "goal", "returns")
-"""What a section says beside the settings."""
+"""The keys of a section that are not settings."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class TunedRow:
     Attributes:
         algorithm: "reinforce", "a2c" or "ppo".
         options: by their names on the command line; the others have the algorithm's defaults.
-        steps: of the environment, in the training of one seed.
-        goal: that each of the returns reaches.
-        returns: of seeds 0 to 4, the mean over the last tenth of the updates.
+        steps: the environment's steps in the training of one seed.
+        goal: a return that each of the returns reaches.
+        returns: the mean return over the last tenth of the updates, for seeds 0 to 4.
     """
 
     algorithm: str
@@ -32,7 +32,7 @@ class TunedRow:
 
     @property
     def settings(self) -> Settings:
-        """The settings of the section, complete."""
+        """The section's settings, completed with the algorithm's defaults."""
         kind = SETTINGS[self.algorithm]
         names = {name: field.name for name, field in options(kind)}
         return kind(**{names[name]: value for name, value in self.options.items()})
@@ -70,11 +70,11 @@ def tuned(name: str) -> Settings:
 
 
 def tuned_words(name: str, taken: Settings) -> str | None:
-    """A sentence on the tuned settings among those taken; None if there are none.
+    """A sentence that names the tuned settings among those taken; None if there are none.
 
     Args:
         name: of the environment.
-        taken: the settings of the training, of which some may be tuned ones.
+        taken: the settings of the training, some of which may be tuned.
     """
     row = tuned_rows().get(name)
     if row is None or type(taken) is not SETTINGS[row.algorithm]:

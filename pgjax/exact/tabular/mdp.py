@@ -22,7 +22,7 @@ class TabularMDP:
     """A finite MDP, held in float64 NumPy arrays so that exact mathematics stays exact.
 
     Entering a terminal state pays its reward and ends the episode; the terminal state's own rows
-    play no part. Construction validates; rows of `transition` are normalised to sum to one exactly.
+    play no part. Arguments are checked, and rows of `transition` are normalised to sum to one.
 
     Attributes:
         transition: [S, A, S] P(s'|s,a).
@@ -33,8 +33,10 @@ class TabularMDP:
         observation: [S, ...] what a policy sees; one-hot by default. Two states may look alike.
 
     Raises:
-        ValueError: if a shape is wrong, a row is not a distribution (its state and action are
-            named), the discount is outside [0, 1], or there is no state to start from.
+        TypeError: if a field is not an array of numbers.
+        ValueError: if a shape is wrong; if a row is not a distribution (the error names its state
+            and action); if the discount is outside [0, 1]; if an episode starts in a terminal
+            state; if a reward is not finite.
 
     Example:
         >>> mdp = TabularMDP([[[1.0]]], [[[2.0]]], [1.0], [False], discount=0.5)
@@ -89,7 +91,7 @@ def save(mdp: TabularMDP, path: str | Path) -> None:
     """Write an MDP to a .npz file, with one array for each field.
 
     Raises:
-        TypeError: if `mdp` is not a TabularMDP.
+        TypeError: if `mdp` is not a TabularMDP, or `path` is not a path.
     """
     if not isinstance(mdp, TabularMDP):
         raise TypeError(f"mdp must be a TabularMDP, got {describe(mdp)}; the path comes second")
@@ -99,11 +101,11 @@ def save(mdp: TabularMDP, path: str | Path) -> None:
 
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, KeyError, struct.error, NotImplementedError)
-"""What a cut or altered archive raises."""
+"""The errors that a cut or altered archive raises."""
 
 
 def load(path: str | Path) -> TabularMDP:
-    """Read an MDP from a .npz file with the arrays of TabularMDP; `observation` may be missing.
+    """A TabularMDP, read from a .npz file with its arrays; `observation` may be missing.
 
     Raises:
         ValueError: if an array is missing, unknown or invalid, or the file is incomplete.

@@ -14,7 +14,7 @@ from pgjax.types import describe
 def two_armed_bandit(discount: float = 1.0) -> TabularMDP:
     """One decision between two arms: a coin worth 1 with probability 0.3, and one with 0.6.
 
-    The coin's face is the terminal state it leads to, so that rewards are part of the transition.
+    Each face of the coin is a terminal state, so that the reward is a function of the transition.
     """
     transition = np.zeros((3, 2, 3))
     transition[0, 0] = [0, 0.7, 0.3]
@@ -28,8 +28,8 @@ def two_armed_bandit(discount: float = 1.0) -> TabularMDP:
 def short_corridor(discount: float = 1.0) -> TabularMDP:
     """Three states that all look alike, the second with its actions reversed; −1 a step.
 
-    Actions: 0 left, 1 right. The best policy is stochastic, and no policy that is greedy in a value
-    function is good.
+    Actions: 0 left, 1 right. The best policy is stochastic, and no policy that is greedy in action
+    values is good.
 
     References:
         Sutton & Barto (2018), Example 13.1.
@@ -71,8 +71,8 @@ def gridworld(
 ) -> TabularMDP:
     """A grid with a goal in the last corner: +1 on entering it, −0.04 on every other step.
 
-    Actions: 0 up, 1 right, 2 down, 3 left; a move into a wall changes nothing; a slip moves in a
-    uniformly random direction. Episodes start anywhere else, uniformly.
+    Actions: 0 up, 1 right, 2 down, 3 left. A move into a wall changes nothing, and a slip moves in
+    a uniformly random direction. Episodes start in any cell but the goal, uniformly.
 
     Args:
         height: rows.
@@ -85,7 +85,9 @@ def gridworld(
     check_rate("slip", slip)
     S, goal = height * width, height * width - 1
     if S < 2:
-        raise ValueError("gridworld needs a cell beside the goal, got 1 x 1")
+        raise ValueError(
+            "gridworld needs a cell beside the goal, got 1 x 1; make height or width at least 2"
+        )
     transition = np.zeros((S, 4, S))
     for state in range(S):
         row, column = divmod(state, width)
@@ -108,17 +110,21 @@ def random_mdp(
     num_successors: int = 2,
     discount: float = 0.8,
 ) -> TabularMDP:
-    """A seeded random MDP on which known mistakes show: nothing about it is symmetric.
+    """A seeded random MDP without symmetries, on which known mistakes show.
 
-    Stochastic transitions, normal rewards, an asymmetric start, and one absorbing state with a
-    non-zero reward on entering it, so that episodes differ in length.
+    It has stochastic transitions, normal rewards and an asymmetric start. Its one terminal state
+    has a larger reward on entering it, and makes episodes differ in length.
 
     Args:
         seed: of NumPy's default generator.
         num_states: S, the terminal state included.
         num_actions: A.
-        num_successors: states that each state and action can lead to.
+        num_successors: the number of states that each state and action can lead to.
         discount: γ.
+
+    Raises:
+        TypeError: if a count or the seed is not an integer.
+        ValueError: if `num_states` is below 2, or `num_successors` is above it.
 
     References:
         The construction is close to the Garnet problems of Bhatnagar et al., Natural Actor-Critic
@@ -137,7 +143,7 @@ def random_mdp(
     transition = np.zeros((S, A, S))
     for state in range(S - 1):
         for action in range(A):
-            # The first successors run round the states, so that every state is reached.
+            # The first successors go round all states, so that every state is reached.
             first = (state + action + 1) % S
             others = random.choice(np.delete(np.arange(S), first), num_successors - 1, False)
             transition[state, action, [first, *others]] = random.dirichlet(np.ones(num_successors))
@@ -149,7 +155,7 @@ def random_mdp(
 
 
 class NamedMDP(NamedTuple):
-    """A row of the registry: how to make the MDP, and the horizon it is meant for."""
+    """A row of the registry: a function that makes an MDP, and the horizon that it is meant for."""
 
     make: Callable[[], TabularMDP]
     horizon: int
