@@ -188,7 +188,7 @@ def examine(
         Examination. Every trajectory is in at least one of the batches that were tried.
 
     Raises:
-        ValueError: as `moments` does.
+        ValueError: as for `moments`.
 
     Bias: exact.
 

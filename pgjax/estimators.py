@@ -182,6 +182,10 @@ def reinforce(discount: Number, *, baseline: Baseline | None = None) -> Estimato
 
     References:
         Williams (1992).
+
+    Example:
+        >>> reinforce(0.99)
+        Estimator(weights=total_return(discount=0.99), term=score)
     """
     return Estimator(weights.total_return(discount, baseline=baseline), terms.score)
 
@@ -209,16 +213,19 @@ def mismatched_reward_to_go(discount: Number, *, baseline: Baseline | None = Non
 
     References:
         Nota & Thomas (2020); Zhang et al. (2022).
+
+    Example:
+        >>> mismatched_reward_to_go(0.99)
+        Estimator(weights=mismatched_reward_to_go(discount=0.99), term=score)
     """
     return Estimator(weights.mismatched_reward_to_go(discount, baseline=baseline), terms.score)
 
 
 def rloo(discount: Number, *, groups: Groups | None = None) -> Estimator:
-    """REINFORCE leave-one-out: each return less the mean return of the others.
+    """REINFORCE leave-one-out: each return less the mean return of the other trajectories.
 
     Args:
-        groups: the mean is over the others of the trajectory's group; None takes the whole batch
-            as one group.
+        groups: the others are those of the trajectory's group; None takes the batch as one group.
 
     Raises:
         ValueError: if a group has only one member; at use, if there are no groups and N = 1.
@@ -227,6 +234,10 @@ def rloo(discount: Number, *, groups: Groups | None = None) -> Estimator:
 
     References:
         Kool et al. (2019); Ahmadian et al., Back to Basics (2024).
+
+    Example:
+        >>> from pgjax.baselines import consecutive
+        >>> estimator = rloo(1.0, groups=consecutive(4))
     """
     baseline = leave_one_out if groups is None else group_leave_one_out(groups)
     return reinforce(discount, baseline=baseline)
@@ -282,6 +293,11 @@ def dr_grpo(discount: Number, groups: Groups, *, term: Term = terms.importance_r
 
     References:
         Liu et al., Understanding R1-Zero-Like Training: A Critical Perspective (2025), section 3.2.
+
+    Example:
+        >>> from pgjax import terms
+        >>> from pgjax.baselines import consecutive
+        >>> estimator = dr_grpo(1.0, consecutive(8), term=terms.ppo_clip(0.2))
     """
     return Estimator(weights.total_return(discount, baseline=group_mean(groups)), term)
 
@@ -343,6 +359,9 @@ def n_step_actor_critic(discount: Number, n: int) -> Estimator:
     References:
         Sutton & Barto (2018), eq. 7.1; Mnih et al. (2016), section 4, where n is the number of
         steps left in the window, and γ^t is left out.
+
+    Example:
+        >>> estimator = n_step_actor_critic(0.99, 5)
     """
     return Estimator(weights.n_step(discount, n, baseline=recorded_value), terms.score)
 
@@ -395,7 +414,7 @@ def evaluate_weights(
         log_prob: [N, T] log π(a_it|s_it) under the parameters to improve.
 
     Raises:
-        ValueError: if they are not [N, T].
+        ValueError: if the weights are not [N, T].
 
     Bias: the estimator's.
     """

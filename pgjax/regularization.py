@@ -107,7 +107,8 @@ def with_k2_reward(
     """The batch with r_t − β k2 for r_t, k2 = (log π(a_t|s_t) − log ref(a_t|s_t))²/2.
 
     Bias: biased, for two reasons: E[k2] is not a KL divergence, and the gradient of k2 itself is
-    left out. Its mean is ∇E[Σ_t γ^t (r_t − β k2)] + β Σ_s d(s) ∇KL(π‖ref).
+    left out. With an estimator that has none for ∇J, the mean is
+    ∇E[Σ_t γ^t (r_t − β k2)] + β Σ_s d(s) ∇KL(π‖ref).
     """
     return _subtract_divergence(batch, reference_log_prob, coefficient, k2)
 

@@ -256,7 +256,7 @@ class Weights(Protocol):
 
 @runtime_checkable
 class Term(Protocol):
-    """Term: a function -> [T] of one trajectory, by which the log-probability enters an estimate.
+    """Term: a function of one trajectory -> [T], by which the log-probability enters an estimate.
 
     Any function of this signature will do.
 
@@ -306,7 +306,7 @@ class Baseline(Protocol):
 
 @record
 class Estimator:
-    """A policy-gradient estimator: credit assignment × how the log-probability enters.
+    """A policy-gradient estimator: weights × term.
 
     The estimate is ĝ = ∇θ (1/N) Σ_i Σ_t mask · term(log π_θ, log μ, weights).
 

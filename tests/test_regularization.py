@@ -327,7 +327,7 @@ def test_a_reference_that_cannot_be_is_refused(give: Callable, batch: Trajectory
         give(batch, wrong, *coefficient)
     assert "(9, 2)" in str(error.value) or "9 2" in str(error.value) or "[9,2]" in str(error.value)
     impossible = jnp.full((9, 3), -1.0).at[4, 0].set(-jnp.inf)
-    with pytest.raises(ValueError, match="is -inf at trajectory 4, step 0; where the reference"):
+    with pytest.raises(ValueError, match="is -inf at trajectory 4, step 0; if the reference"):
         give(batch, impossible, *coefficient)
     with pytest.raises(ValueError, match="reference_log_prob is -inf at trajectory 4, step 0"):
         pgjax.checked(lambda x: give(batch, x, *coefficient).reward)(impossible)

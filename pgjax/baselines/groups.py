@@ -143,7 +143,7 @@ def deviation(
         squares: the sum of squared deviations from the mean.
         degrees: the divisor of that sum; if it is below one, the result is infinite.
         magnitude: the root mean square of the numbers themselves.
-        epsilon: ε ≥ 0, in their units.
+        epsilon: ε ≥ 0, in the numbers' units.
 
     Raises:
         ValueError: if ε is not a single number.

@@ -13,7 +13,7 @@ OPTIONS = {
     # From 0.11 on there is no such switch, and an option unknown to XLA is an error.
     **({"xla_cpu_use_fusion_emitters": False} if version("jaxlib").startswith("0.10.") else {}),
 }
-"""Without the optimiser, and each program in one piece."""
+"""Compiler options that skip the optimiser, and compile each program in one piece."""
 
 
 def jit_once(function: Callable, **settings: Any) -> Callable:

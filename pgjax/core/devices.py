@@ -85,8 +85,8 @@ def without_explicit_axes(
 def varying(tree: Any, like: Any) -> Any:
     """The tree, marked within `shard_map` as varying over devices wherever a leaf of `like` varies.
 
-    A loop's carry must be marked from its start. Parameters must be marked before they are
-    differentiated, because JAX sums derivatives by unmarked ones over the devices. Here each device
+    A loop's carry must be marked from its start. Parameters must be marked before differentiation:
+    JAX sums the derivative with respect to unmarked parameters over the devices, but each device
     needs the estimate from its own trajectories. Outside `shard_map` nothing changes.
     """
     axes = frozenset().union(*map(_varies_over, jax.tree.leaves(like)))

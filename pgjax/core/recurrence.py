@@ -39,7 +39,7 @@ def reverse_affine(
     """x_t = intercept_t + slope_t x_{t+1} with x_T = last, the only recurrence in pgjax.
 
     If one slope for all times is zero, x_t is the intercept, even if x_{t+1} is infinite. All three
-    have one dtype. Differentiable in both modes, at any order.
+    have the same dtype. The function is differentiable in both modes, at any order.
     """
     if intercept.size == 0:
         return intercept
@@ -123,7 +123,7 @@ def _transpose(cotangent: Array, slope: Array, intercept: Any, last: Any, *, axi
 
 
 def _loop(slope: Array, intercept: Array, last: Array, *, axis: int, flatten: bool) -> Array:
-    """On a CPU: time last as sequences, else one time for all of them; both in place."""
+    """The solution on a CPU, in place: by sequences if time is last, else time by time for all."""
     end = _end(intercept, axis) + scaled(_end(slope, axis), last)
     x = jax.lax.dynamic_update_slice_in_dim(intercept, end, intercept.shape[axis] - 1, axis)
     time_is_last = x.size == x.shape[axis] * math.prod(x.shape[:axis])

@@ -173,7 +173,7 @@ def _is_real(dtype: Any) -> bool:
 
 
 def check_number(name: str, value: Any) -> Any:
-    """`value` as a setting of a record: Python integers and lists become floats."""
+    """`value` as a setting of a record: an integer becomes a float, and a list an array."""
     if isinstance(value, list | tuple):
         value = (
             as_array(name, value) if not is_concrete(value) else np.asarray(as_array(name, value))
@@ -466,7 +466,8 @@ def check_traced_finite(name: str, value: jax.Array, mask: jax.Array) -> None:
         row, step = index // max(value.shape[1], 1), index % max(value.shape[1], 1)
         return ~jnp.any(bad), {"value": jnp.ravel(value)[index], "row": row, "step": step}
 
-    check_traced(name + " is {value} at trajectory {row}, step {step}", finding)
+    place = "is {value} at trajectory {row}, step {step}"
+    check_traced(f"{name} {place}; it must be finite where batch.mask is true", finding)
 
 
 def check_policy(policy: Any) -> None:
@@ -614,7 +615,9 @@ def check_key(key: Any) -> jax.Array:
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         if key.shape != ():
-            raise ValueError(f"key must be a single key, got a batch of shape {key.shape}")
+            raise ValueError(
+                f"key must be a single key, got a batch of shape {key.shape}; take one, keys[0]"
+            )
         if jax.random.key_impl(key) == THREEFRY:
             return key
         return _as_threefry(jax.random.key_data(key))

@@ -149,7 +149,8 @@ def noise_scale_interval(
 ) -> Interval:
     """Gradient noise scale in trajectories, N tr Cov(ĝ) / ‖E ĝ‖², with an interval.
 
-    The interval reaches infinity if the estimated signal ‖E ĝ‖² is not positive.
+    The interval is all of [0, ∞] if the estimated signal ‖E ĝ‖² is not positive, with all estimates
+    or without one of them.
 
     Args:
         estimates: pytree of [K, ...].
@@ -180,8 +181,7 @@ def signal_to_noise_interval(
 ) -> Interval:
     """Signal to noise of one trajectory, ‖E ĝ‖² / (N tr Cov(ĝ)), with an interval.
 
-    It is the inverse of `noise_scale_interval`, and reaches zero if the estimated signal is not
-    positive.
+    It is the inverse of `noise_scale_interval`, and is all of [0, ∞] in the same case.
 
     Args:
         estimates: pytree of [K, ...].
@@ -214,7 +214,7 @@ def cosine_interval(
 
     The variance is subtracted from the squared length of the mean; otherwise the cosine would be
     too small. The interval lies in [−1, 1]. It is all of [−1, 1] if the estimated squared length is
-    not positive.
+    not positive, with all estimates or without one of them.
 
     Args:
         estimates: pytree of [K, ...].
@@ -249,7 +249,7 @@ def cosine_between_interval(
     """Cosine of the angle between two expectations, E ĝ and E ĥ, with an interval.
 
     The interval lies in [−1, 1]. It is all of [−1, 1] if an estimated squared length is not
-    positive.
+    positive, with all estimates or without one of them.
 
     Args:
         first: pytree of [K, ...], estimates ĝ.

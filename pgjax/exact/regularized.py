@@ -64,7 +64,9 @@ def kl_regularized_objective(
 def kl_regularized_gradient(
     problem: Problem, *, reference: Float[np.ndarray, "S A"], coefficient: float
 ) -> PyTree[Float[np.ndarray, "..."]]:
-    """∇E[Σ_t γ^t (r_t − β KL(π(·|s_t) ‖ ref(·|s_t)))], by differentiating the dynamic program.
+    """The exact KL-regularised gradient, ∇E[Σ_t γ^t (r_t − β KL(π(·|s_t) ‖ ref(·|s_t)))].
+
+    It is the derivative of the dynamic program for `kl_regularized_objective`.
 
     Args, Raises: as for `kl_regularized_objective`.
 
@@ -118,7 +120,9 @@ def entropy_regularized_objective(problem: Problem, *, coefficient: float) -> np
 def entropy_regularized_gradient(
     problem: Problem, *, coefficient: float
 ) -> PyTree[Float[np.ndarray, "..."]]:
-    """∇E[Σ_t γ^t (r_t + β H(π(·|s_t)))], by differentiating the dynamic program.
+    """The exact entropy-regularised gradient, ∇E[Σ_t γ^t (r_t + β H(π(·|s_t)))].
+
+    It is the derivative of the dynamic program for `entropy_regularized_objective`.
 
     Args, Raises: as for `entropy_regularized_objective`.
 
@@ -202,7 +206,8 @@ def _checked(reference: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     if not np.allclose(reference.sum(-1), 1, atol=1e-4) or np.any(reference < 0):
         raise ValueError(
             "reference must be a distribution over actions in every state, got sums from "
-            f"{reference.sum(-1).min():g} to {reference.sum(-1).max():g}"
+            f"{reference.sum(-1).min():g} to {reference.sum(-1).max():g} and a least entry of "
+            f"{reference.min():g}"
         )
     outside = np.argwhere((reference == 0) & (probabilities > 0))
     if len(outside):

@@ -158,8 +158,8 @@ def geometric_clip(width: Number) -> Term:
     """GMPO: the geometric mean of the tokens' ratios, each clipped first, exp(Σ_t clip(Δ_t) / L).
 
     A token's log-ratio is held at `width` if it is above and its weight is positive. It is held at
-    −`width` if it is below and its weight is negative. Gradient: the mean times
-    w_t (1/L) Σ_k ∇log π(a_k|s_k), over the tokens k that are not held.
+    −`width` if it is below and its weight is negative. Gradient: the term times
+    (1/L) Σ_k ∇log π(a_k|s_k), over the tokens k that are not held.
 
     Args:
         width: ≥ 0, a bound on the log-ratio, in nats; 0.4 in the paper. `math.inf` sets no bound.

@@ -135,7 +135,9 @@ def random_mdp(
     if check_positive("num_states", num_states) < 2:
         raise ValueError(f"num_states must be at least 2, one of them terminal, got {num_states}")
     if num_successors > num_states:
-        raise ValueError(f"num_successors must be at most num_states, got {num_successors}")
+        raise ValueError(
+            f"num_successors must be at most num_states = {num_states}, got {num_successors}"
+        )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise TypeError(f"seed must be an integer, zero or more, got {describe(seed)}")
     random = np.random.default_rng(seed)
