@@ -21,7 +21,8 @@ The settings of the named estimators are those of `pgjax.weights` and `pgjax.ter
 - groups: `consecutive(group_size)` or `labelled(ids)`, from `pgjax.groups`.
 
 A ValueError is raised if γ or λ is outside [0, 1]. At use it is raised if groups do not fit the
-batch, or if the batch lacks the critic's `value`.
+batch, or if the batch lacks the critic's `value`. An episode is bootstrapped if it is cut before it
+terminates, and the batch has the critic's value after the cut.
 """
 
 from dataclasses import replace
@@ -230,7 +231,7 @@ def rloo(discount: Number, *, groups: Groups | None = None) -> Estimator:
     Raises:
         ValueError: if a group has only one member; at use, if there are no groups and N = 1.
 
-    Bias: none.
+    Bias: none for ∇J.
 
     References:
         Kool et al. (2019); Ahmadian et al., Back to Basics (2024).

@@ -63,7 +63,7 @@ from pgjax.types import Number, Params, Policy, Term, Trajectory, Weights
 def with_entropy_reward(batch: Trajectory, coefficient: Number) -> Trajectory:
     """The batch with r_t − β log π(a_t|s_t) for r_t: a sampled entropy bonus.
 
-    Bias: with an estimator that has none for ∇J, none for ∇E[Σ_t γ^t (r_t + β H(π(·|s_t)))].
+    Bias: none for ∇E[Σ_t γ^t (r_t + β H(π(·|s_t)))], if the estimator has none for ∇J.
 
     References:
         Haarnoja et al., Soft Actor-Critic (2018), eq. 1, for the objective.
@@ -91,8 +91,8 @@ def with_k1_reward(
 ) -> Trajectory:
     """The batch with r_t − β k1 for r_t, k1 = log π(a_t|s_t) − log ref(a_t|s_t).
 
-    Bias: with an estimator that has none for ∇J, none for ∇E[Σ_t γ^t (r_t − β KL(π‖ref))]. That k1
-    itself moves with θ does not matter: E[∇k1] = 0.
+    Bias: none for ∇E[Σ_t γ^t (r_t − β KL(π‖ref))], if the estimator has none for ∇J. That k1 itself
+    depends on θ does not matter, because E[∇k1] = 0.
 
     References:
         Schulman, Approximating KL Divergence (2020); Tang & Munos, On a few pitfalls in KL
@@ -107,7 +107,7 @@ def with_k2_reward(
     """The batch with r_t − β k2 for r_t, k2 = (log π(a_t|s_t) − log ref(a_t|s_t))²/2.
 
     Bias: biased, for two reasons: E[k2] is not a KL divergence, and the gradient of k2 itself is
-    left out. With an estimator that has none for ∇J, the mean is
+    left out. If the estimator has none for ∇J, its mean is
     ∇E[Σ_t γ^t (r_t − β k2)] + β Σ_s d(s) ∇KL(π‖ref).
     """
     return _subtract_divergence(batch, reference_log_prob, coefficient, k2)
@@ -325,7 +325,7 @@ def _subtract_penalty(batch: Trajectory, coefficient: Number, penalty: Array) ->
 def _subtract_divergence(
     batch: Trajectory, reference_log_prob: Array, coefficient: Number, estimate: Term
 ) -> Trajectory:
-    """The batch with r_t − β k for r_t, where k is a loss's estimate of the KL divergence."""
+    """The batch with r_t − β k for r_t, where k is the term k1, k2 or k3."""
     reference = _read_reference(batch, reference_log_prob)
     ours = jnp.where(batch.mask, batch.log_prob, 0)
     penalty = jax.vmap(estimate)(ours, reference, jnp.ones_like(ours), batch.mask)

@@ -4,8 +4,8 @@
 primitive learns from `vmap` where the batch axes are. It chooses when it is lowered:
 
 - time last ([T] or [N, T]): a look-ahead loop, sequence after sequence. Eight elements are first
-  solved as if nothing followed them, which no carry delays; then one multiply-add with the carry
-  corrects all eight.
+  solved as if nothing followed them, without waiting for the carry. Then one multiply-add with the
+  carry corrects all eight.
 - time not last ([T, N]): one row at a time, a vector operation each.
 - accelerators: a parallel scan, because each step of a loop would be a kernel launch.
 

@@ -28,9 +28,9 @@ from pgjax.types import (
 Result = TypeVar("Result")
 
 THREEFRY, RAW_KEYS = "threefry2x32", ((2,), (4,))
-"""The implementation of every key inside the library; shapes of raw keys, threefry's and rbg's."""
+"""The implementation of all keys inside the library; the shapes of raw threefry and rbg keys."""
 
-_checking = jax.make_user_context(default_value=False)  # a part of the key of JAX's caches
+_checking = jax.make_user_context(default_value=False)  # JAX's caches distinguish its values
 
 
 def checked(function: Callable[..., Result]) -> Callable[..., Result]:

@@ -62,7 +62,7 @@ class Problem:
 
     @property
     def finite_horizon(self) -> int:
-        """H.
+        """The horizon H.
 
         Raises:
             ValueError: if the horizon is infinite.

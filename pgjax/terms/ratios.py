@@ -42,7 +42,7 @@ def importance_ratio(
 def likelihood_ratio(
     log_prob: Float[Array, "..."], other_log_prob: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """exp(log_prob − other_log_prob), held where its square would overflow: e^44 in float32.
+    """Ratio exp(log_prob − other_log_prob), held where its square would overflow: e^44 in float32.
 
     Above that bound the value is constant, and the slope is that at the bound. So the gradient
     keeps its direction. (Clamping the difference alone would make the gradient zero.) The result is

@@ -40,7 +40,7 @@ def score(
 
 @jax.custom_jvp
 def weighted(weight: Float[Array, "T"], log_prob: Float[Array, "T"]) -> Float[Array, "T"]:
-    """w_t log π(a_t|s_t), zero where the weight is zero and the log-probability infinite.
+    """Weighted log-probability w_t log π(a_t|s_t); zero where w_t is zero and log π infinite.
 
     Its derivative by log π is the weight, which does not depend on log π. So the gradient of a
     surrogate needs no pass over the network for its value.

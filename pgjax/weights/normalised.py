@@ -68,7 +68,10 @@ def whitened(weights: Weights, *, epsilon: Number = 1e-8, degrees: int = 0) -> W
 
 
 def check_degrees(degrees: object) -> int:
-    """Return what the divisor of a variance subtracts, 0 or 1, or raise a ValueError.
+    """Return `degrees`, which the divisor of a variance subtracts, if it is 0 or 1.
+
+    Raises:
+        ValueError: if it is anything else.
 
     Bias: does not apply.
     """

@@ -63,12 +63,12 @@ class TabularMDP:
 
     @property
     def num_states(self) -> int:
-        """S, terminal states included."""
+        """The number of states S, terminal states included."""
         return self.transition.shape[0]
 
     @property
     def num_actions(self) -> int:
-        """A."""
+        """The number of actions A."""
         return self.transition.shape[1]
 
 

@@ -99,7 +99,7 @@ def per_decision(
 ) -> Weights:
     """Per-decision importance sampling, w_t = γ^t (Σ_{k≥t} γ^(k−t) ρ_{0:k} r_k − ρ_{0:t} b_t).
 
-    A reward is weighed by the ratios of the actions before it, and not of later ones.
+    A reward is weighed by the ratios of the actions up to it, and not of later ones.
 
     Args:
         baseline: b, in units of return. Its target is Σ_{k≥t} γ^(k−t) ρ_{0:k} r_k, so that

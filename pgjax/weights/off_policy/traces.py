@@ -316,7 +316,7 @@ def _accumulate_errors(slope: Array, error: Array) -> Array:
 
 
 def _read_critic(batch: Trajectory, name: str) -> tuple[Array, Array, Array]:
-    """V(s_t), V of what followed it in its own episode, and whether the episode goes on, [N, T]."""
+    """V(s_t), V of the next state in its episode, and whether the episode goes on, each [N, T]."""
     dtype = accumulation_dtype(batch.reward)
     value = boundaries.require_field(batch, "value", f"{name} needs")
     value = jnp.where(batch.mask, value, 0).astype(dtype)
