@@ -168,7 +168,7 @@ def score_weights(
     weight = evaluate_weights(estimator, batch, log_prob)
     if estimator.term is terms.score and isinstance(weight, jax.Array):
         return (weight * (1 / len(batch.mask))).astype(log_prob.dtype)
-    own = varying(log_prob, (log_prob, weight, batch.log_prob))  # or devices' would be summed
+    own = varying(log_prob, (log_prob, weight, batch.log_prob))  # without it devices' are summed
 
     def mean_term(log_prob: Array) -> Array:
         return _mean_term(estimator, batch, log_prob, weight)

@@ -299,7 +299,7 @@ class Baseline(Protocol):
 
         Args:
             batch: [N, T].
-            target: [N, T] what the baseline is subtracted from, such as the returns to go.
+            target: [N, T] the return that the baseline is subtracted from.
         """
         ...
 

@@ -53,6 +53,7 @@ def _per_time_step(batch: Trajectory, target: Array, *, baseline: Array | np.nda
     values = jnp.asarray(baseline, target.dtype)
     if values.shape != target.shape[1:]:
         raise ValueError(
-            f"per_time_step baseline must have shape [T] = {target.shape[1:]}, got {values.shape}"
+            f"per_time_step baseline must have shape [T] = {target.shape[1:]}, got {values.shape}; "
+            "cut or pad it to the batch's T"
         )
     return jnp.broadcast_to(values, target.shape)

@@ -106,7 +106,7 @@ def labelled(
         raise ValueError(f"ids must have shape [N], one for each trajectory, got {array.shape}")
     array = np.asarray(array) if is_concrete(array) else array
     if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"ids must be integers, got {array.dtype}")
+        raise TypeError(f"ids must be integers, got {array.dtype}; number the groups from 0")
     total = configured(_labelled, ids=array, num_groups=_check_num_groups(array, num_groups))
     if isinstance(array, np.ndarray):
         return Groups(total, int(np.unique(array, return_counts=True)[1].min()))
@@ -163,7 +163,10 @@ def _check_num_groups(ids: np.ndarray | Array, num_groups: int | None) -> int:
         number = check_positive("num_groups", number)
         outside = ids[(ids < 0) | (ids >= number)]
         if outside.size:
-            raise ValueError(f"ids must lie in 0 to {number - 1}, got {outside[0]}")
+            raise ValueError(
+                f"ids must lie in 0 to {number - 1}, got {outside[0]}; number the groups from 0, "
+                "and give a num_groups above the largest id"
+            )
         return number
     if num_groups is None:
         raise ValueError(

@@ -96,7 +96,9 @@ def jackknife(
     counts = [num_samples(each, name) for each, name in zip(samples, names, strict=True)]
     K = counts[0]
     if K < 3:
-        raise ValueError(f"{names[0]} must hold at least 3 independent estimates, got {K}")
+        raise ValueError(
+            f"{names[0]} must hold at least 3 independent estimates, got {K}; use more batches"
+        )
     if any(count != K for count in counts):
         raise ValueError(f"samples must hold the same number of estimates each, got {counts}")
     if isinstance(statistic, Partial):

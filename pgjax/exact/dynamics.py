@@ -54,7 +54,7 @@ def action_probabilities(problem: Problem) -> Float[np.ndarray, "S A"]:
         raise ValueError(
             f"policy.log_prob must be a distribution over the MDP's {mdp.num_actions} actions; in "
             f"state {state} the probabilities are {probabilities[state]}, "
-            f"which sum to {probabilities[state].sum():g}"
+            f"which sum to {probabilities[state].sum():g}; give the policy the MDP's actions"
         )
     return probabilities
 

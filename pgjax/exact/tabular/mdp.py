@@ -202,4 +202,4 @@ def _check_distribution(name: str, row: np.ndarray) -> None:
     if not np.all(row >= 0):  # also false for NaN
         raise ValueError(f"{name} must be non-negative, got {row.min():g}")
     if abs(row.sum() - 1) > 1e-6:
-        raise ValueError(f"{name} must sum to 1, got {row.sum():g}")
+        raise ValueError(f"{name} must sum to 1, got {row.sum():g}; divide by the sum")
