@@ -1,5 +1,6 @@
 """Estimators of ∇E[f(x)] are what is said of them: exactly, by enumeration and quadrature."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from pgjax import baselines, expectations
 from pgjax.core.float64 import in_float64
 from pgjax.proof.expectation_certificate import (
     certify_expectations,
+    evaluate_code,
     expectation_moments,
     refuted,
     table,
@@ -284,3 +286,28 @@ def test_the_conditional_relaxation_of_a_choice_has_the_law_of_the_relaxation_gi
             wanted = weight @ (at_z * np.asarray(bound)) / p[chosen]
             assert weight @ again == pytest.approx(wanted, rel=1e-9)
             assert weight @ at_z != pytest.approx(wanted, rel=1e-2)
+
+
+def draws_of_each_estimator() -> dict[Any, Any]:
+    """Functions of a key; draws of x alone are left out, where a distribution splits the key."""
+    found = {}
+    for problem in problems():
+        for row in EXPECTATIONS:
+            estimator = evaluate_code(row.code, problem) if problem.name in row.problems else None
+            if getattr(estimator, "law", "outcomes") != "outcomes":
+                found[problem.name, estimator.draw] = problem, estimator
+    return found
+
+
+def test_no_draw_consumes_a_key_twice() -> None:
+    """What is drawn twice from one key is dependent, though each mean may be right."""
+    found = draws_of_each_estimator()
+    assert len(found) >= 30
+    with jax.debug_key_reuse(True):
+        for problem, estimator in found.values():
+            draw = partial(estimator.draw, problem.distribution, problem.params)
+            jax.jit(lambda key, draw=draw: draw(key, 4))(jax.random.key(0))
+        with pytest.raises(jax.errors.KeyReuseError):  # the control
+            jax.jit(lambda key: (jax.random.normal(key), jax.random.uniform(key)))(
+                jax.random.key(0)
+            )

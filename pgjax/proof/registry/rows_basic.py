@@ -13,7 +13,7 @@ ESSENTIALS = (
         "pgjax.reinforce(γ, baseline=pgjax.baselines.batch_mean)",
         weights="R_i − mean, its own return included",
         term="score",
-        bias="shrinks by (K−1)/K in a batch of K",
+        bias="(K−1)/K of the gradient in a batch of K",
         batch_size=2,
     ),
     Row("RLOO", "pgjax.rloo(γ)", "R_i − mean of the others", "score", "none", batch_size=2),
@@ -76,7 +76,7 @@ GROUPS = (
         "pgjax.reinforce(γ, baseline=pgjax.baselines.group_mean(pgjax.groups.consecutive(2)))",
         weights="R_i − mean of the group, its own return included",
         term="score",
-        bias="shrinks by (G−1)/G in groups of G",
+        bias="(G−1)/G of the gradient in groups of G",
         batch_size=2,
     ),
     Row(
@@ -110,7 +110,7 @@ GROUPS = (
         "pgjax.dr_grpo(γ, pgjax.groups.consecutive(2))",
         weights="R_i − mean of the group, its own return included",
         term="ratio",
-        bias="shrinks by (G−1)/G in groups of G",
+        bias="(G−1)/G of the gradient in groups of G",
         batch_size=2,
     ),
 )
