@@ -428,7 +428,9 @@ def test_bad_settings_are_refused_before_anything_runs(change, message):
 
 
 def test_a_critic_of_several_numbers_is_refused():
-    agent = agents.separate(POLICY, Both())
-    params = jax.jit(agent.init)(jax.random.key(0), jnp.zeros(4))
-    with pytest.raises((ValueError, AttributeError)):
-        agent.value(params, jnp.zeros(4))
+    refused = (Both(), TypeError, "got a tuple"), (MLP(2), ValueError, r"got shape \(2,\)")
+    for critic, error, words in refused:
+        agent = agents.separate(POLICY, critic)
+        params = jax.jit(agent.init)(jax.random.key(0), jnp.zeros(4))
+        with pytest.raises(error, match=f"a critic must give one number, {words}; use MLP"):
+            agent.value(params, jnp.zeros(4))

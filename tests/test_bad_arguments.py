@@ -92,6 +92,37 @@ def test_a_module_that_returns_logits_and_a_value_is_told_what_makes_two_of_it()
     assert roll(agent.policy, agent.init(jax.random.key(0), jnp.zeros(4))).mask.any()
 
 
+class Heads(linen.Module):
+    """A module that returns as many outputs as there are widths; the first alone if not a tuple."""
+
+    widths: tuple[int, ...] = ()
+    as_tuple: bool = True
+
+    @linen.compact
+    def __call__(self, x):
+        found = tuple(linen.Dense(width)(x) for width in self.widths)
+        return found if self.as_tuple else found[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "error", "words"),
+    [
+        (
+            Heads((2,), as_tuple=False),
+            TypeError,
+            r"must return a pair .*got float32\[2\]; agents.sep",
+        ),
+        (Heads((2, 1, 1)), TypeError, "must return a pair .*got 3 outputs; agents.separate"),
+        (Heads((1, 2)), ValueError, r"give one number, got shape \(2,\); the module's second"),
+    ],
+)
+def test_a_module_that_cannot_be_shared_is_refused(module, error, words) -> None:
+    agent = pgjax.agents.shared(module)
+    params = agent.init(jax.random.key(0), jnp.zeros(4))
+    with pytest.raises(error, match=words):
+        agent.value(params, jnp.zeros(4))
+
+
 DAMAGE = {
     "cut": lambda raw: raw[: len(raw) // 2],
     "garbage": lambda raw: b"no archive at all" * 20,

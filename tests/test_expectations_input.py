@@ -8,6 +8,7 @@ import pytest
 import pgjax
 from pgjax import baselines, expectations
 from pgjax.expectations.natural import quantile, uniform_shape
+from pgjax.expectations.vimco import vimco_weights
 
 KEY = jax.random.key(0)
 PLAIN = expectations.score_function()
@@ -71,6 +72,13 @@ def test_what_an_estimator_cannot_do_is_refused(estimator, f, distribution, word
 def test_one_sample_where_two_are_needed_is_refused(estimator, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         gradient(estimator, square, expectations.bernoulli(), jnp.zeros(2), num_samples=1)
+
+
+@pytest.mark.parametrize("make", [expectations.vimco, vimco_weights])
+def test_a_group_of_one_is_refused(make) -> None:
+    with pytest.raises(ValueError, match="group_size must be at least 2, got 1: a baseline needs"):
+        make(1)
+    make(2)
 
 
 def test_a_set_larger_than_the_outcomes_is_refused() -> None:

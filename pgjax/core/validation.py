@@ -133,6 +133,20 @@ def _gathered(value: Any) -> Any:
     return np.asarray(value) if is_concrete(value) else jnp.asarray(value)
 
 
+def check_one_value(found: Any, fix: str) -> jax.Array:
+    """A critic's output for one observation as a scalar; the messages end with `fix`.
+
+    Raises:
+        TypeError: if it is not an array.
+        ValueError: if it holds more than one number, or none.
+    """
+    if not hasattr(found, "shape"):
+        raise TypeError(f"a critic must give one number, got {describe(found)}; {fix}")
+    if found.size != 1:
+        raise ValueError(f"a critic must give one number, got shape {found.shape}; {fix}")
+    return found.reshape(())
+
+
 def as_array(name: str, value: Any) -> jax.Array:
     """`value` as a JAX array of real numbers, or of booleans; raises as `check_real`."""
     check_real(name, value)

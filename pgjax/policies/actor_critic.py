@@ -7,9 +7,9 @@ import jax
 from jax import Array
 from jaxtyping import Key
 
-from pgjax.core.validation import check_kind, check_module, check_policy
+from pgjax.core.validation import check_kind, check_module, check_one_value, check_policy
 from pgjax.policies import SOFTMAX, Distribution, distribution_policy, flax_functions
-from pgjax.policies.critics import Value, flax_value, one_value
+from pgjax.policies.critics import Value, flax_value
 from pgjax.policies.distribution import unmasked
 from pgjax.records import configured, record
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy, check_functions, describe
@@ -129,7 +129,7 @@ def _shared_output(params: Params, observation: Observation, *, both: Any) -> An
 
 def _shared_value(params: Params, observation: Observation, *, both: Any) -> Array:
     value = _pair(both(params, unmasked(observation)))[1]
-    return one_value(value, "the module's second output must be V(s), such as Dense(1)(x)")
+    return check_one_value(value, "the module's second output must be V(s), such as Dense(1)(x)")
 
 
 def _pair(output: Any) -> Any:

@@ -5,7 +5,6 @@ into the batch. So it stays visible what the critic was fitted to, and whether i
 function is (params, observation) -> scalar, in units of return.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -22,6 +21,7 @@ from pgjax.core.episode_boundaries import replace_dead_steps
 from pgjax.core.validation import (
     check_batch,
     check_leaves,
+    check_one_value,
     check_optimizer,
     check_params,
     check_positive,
@@ -62,20 +62,7 @@ def flax_value(module: Any) -> Value:
 
 
 def _flax_value(params: Params, observation: Observation, *, output: Any) -> Array:
-    return one_value(output(params, observation), "use MLP(1)")
-
-
-def one_value(found: Any, fix: str) -> Array:
-    """A critic's output for one observation as a scalar.
-
-    Raises:
-        ValueError: if it is not one number; the message ends with `fix`.
-    """
-    shape = getattr(found, "shape", None)
-    if shape is None or math.prod(shape) != 1:
-        what = type(found).__name__ if shape is None else f"shape {shape}"
-        raise ValueError(f"a critic must give one number, got {what}; {fix}")
-    return found.reshape(())
+    return check_one_value(output(params, observation), "use MLP(1)")
 
 
 def _check_value(value: Any) -> None:
