@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -28,7 +27,7 @@ except ModuleNotFoundError:  # Windows has no such lock: a worker may compute wh
 
 def rows(tree: Any, index: Any) -> Any:
     """Rows of every leaf, taken by NumPy: JAX compiles a program for each shape and each slice."""
-    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[index]), tree)
+    return jax.device_put(jax.tree.map(lambda x: np.asarray(x)[index], tree))
 
 
 def folder(factory: pytest.TempPathFactory) -> Path:

@@ -27,7 +27,7 @@ LOGITS = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
 
 def all_episodes(horizon: int = H) -> pgjax.Trajectory:
     batch, _ = enumeration.trajectories(Problem(MDP, POLICY, LOGITS, horizon))
-    return jax.tree.map(jnp.asarray, batch)
+    return jax.device_put(batch)
 
 
 def test_the_expectation_is_the_gradient_and_with_a_fading_trace_it_is_not() -> None:

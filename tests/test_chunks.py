@@ -63,7 +63,7 @@ def test_a_sum_over_chunks_is_the_sum_over_live_rows(sum_rows: Any, size: int) -
 
 def test_chunks_of_live_rows_never_hold_a_dead_one() -> None:
     """Each is NaN, which no mask within the chunk removes here."""
-    rows = jax.tree.map(jnp.asarray, {**ROWS, "x": np.where(LIVE[:, None], ROWS["x"], np.nan)})
+    rows = jax.device_put({**ROWS, "x": np.where(LIVE[:, None], ROWS["x"], np.nan)})
 
     @jax.jit
     def each(rows: Any, live: Any) -> tuple[Any, Any, Any]:

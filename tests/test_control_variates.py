@@ -40,7 +40,7 @@ FEATURES = {"scalar": scalar, "time": time_steps, "state": observations}
 def listed(strict: None, table: np.ndarray) -> tuple[Trajectory, np.ndarray]:
     """All trajectories and their probabilities."""
     batch, probability = enumeration.trajectories(Problem(MDP, POLICY, table, H))
-    return jax.tree.map(jnp.asarray, batch), probability
+    return jax.device_put(batch), probability
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def batch() -> Trajectory:
         "value": random.normal(size=(N, T)),
         "final_value": random.normal(size=N),
     }
-    return Trajectory(**jax.tree.map(jnp.asarray, fields))
+    return Trajectory(**jax.device_put(fields))
 
 
 def live(weigh: weights.Weights, seen: Trajectory | None = None) -> np.ndarray:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("strict")
 def samples(seed: int, count: int) -> dict:
     random = np.random.default_rng(seed)
     tree = {"b": random.normal(3.0, 2.0, size=(count,)), "w": random.normal(size=(count, 2, 3))}
-    return jax.tree.map(jnp.asarray, tree)
+    return jax.device_put(tree)
 
 
 def flat(tree: dict) -> np.ndarray:

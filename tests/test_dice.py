@@ -59,7 +59,7 @@ def expectation(
     members = np.array(list(product(range(len(probability)), repeat=K)))
     batches = jax.tree.map(lambda x: jnp.asarray(x[members]), every)
     weight = jnp.asarray(np.prod(probability[members], axis=1))
-    flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, problem.params))
+    flat, unravel = ravel_pytree(jax.device_put(problem.params))
 
     def mean(flat: Any) -> Any:
         def one(batch: Trajectory) -> Any:

@@ -98,7 +98,7 @@ def test_each_record_is_a_whole_episode(
     ends = MDP.terminal[np.argmax(batch.final_observation, axis=-1)]
     np.testing.assert_array_equal(np.any(batch.terminated, axis=1), ends)
     assert np.any(batch.terminated & batch.truncated)  # both flags can be up at once
-    found = pgjax.log_probs(POLICY, jnp.asarray(table), jax.tree.map(jnp.asarray, batch))
+    found = pgjax.log_probs(POLICY, jnp.asarray(table), jax.device_put(batch))
     np.testing.assert_allclose(batch.log_prob, found, rtol=0, atol=1e-14)
     assert batch.reward.dtype == np.float64
 
@@ -109,7 +109,7 @@ def test_moments_of_one_trajectory_are_the_weighted_sums(
     batch, probability = listed
     estimator = pgjax.reward_to_go(MDP.discount)
     each = pgjax.per_trajectory_gradients(
-        estimator, POLICY, jnp.asarray(table), jax.tree.map(jnp.asarray, batch)
+        estimator, POLICY, jnp.asarray(table), jax.device_put(batch)
     )
     rows = np.reshape(np.asarray(each), (len(probability), -1))
     mean = probability @ rows

@@ -568,7 +568,7 @@ def spoiled(batch: Trajectory) -> Trajectory:
         if whole.final_value is None
         else np.where(ended, np.nan, whole.final_value),
     )
-    return jax.tree.map(jnp.asarray, found)
+    return jax.device_put(found)
 
 
 @each_row
@@ -831,7 +831,7 @@ def test_only_what_did_not_terminate_is_bootstrapped() -> None:
         "final_observation": np.broadcast_to(np.eye(4)[0], (N, 4)),
         "final_value": np.array([10.0, 10.0, 10.0, 10.0, np.nan]),
     }
-    batch = jax.tree.map(jnp.asarray, Trajectory(**fields))
+    batch = jax.device_put(Trajectory(**fields))
     expected = 2.0 + GAMMA * 10.0 * np.array(bootstrapped)
     np.testing.assert_allclose(returns_to_go(batch)[:, 0], expected, rtol=1e-15)
     without = returns_to_go(replace(batch, final_value=None))

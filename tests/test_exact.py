@@ -129,7 +129,7 @@ def test_the_gradient_is_the_slope_of_the_objective_by_finite_differences(
     name: str, horizon: int | None, cases: dict[str, Problem]
 ) -> None:
     problem = replace(cases[name], horizon=horizon)
-    vector, unravel = ravel_pytree(jax.tree.map(jnp.asarray, problem.params))
+    vector, unravel = ravel_pytree(jax.device_put(problem.params))
     direction = np.random.default_rng(3).normal(size=vector.shape)
     direction /= np.linalg.norm(direction)
     h = 1e-4

@@ -294,7 +294,7 @@ def draws_of_each_estimator() -> dict[Any, Any]:
     for problem in problems():
         for row in EXPECTATIONS:
             estimator = evaluate_code(row.code, problem) if problem.name in row.problems else None
-            if getattr(estimator, "law", "outcomes") != "outcomes":
+            if estimator is not None and getattr(estimator, "law", "outcomes") != "outcomes":
                 found[problem.name, estimator.draw] = problem, estimator
     return found
 

@@ -244,7 +244,7 @@ def linen_with_statistics(values: Any) -> tuple[Any, Callable[[Any], Any]]:
         leaves = dense["kernel"], dense["bias"], norm["scale"], norm["bias"]
         return dict(zip(NAMES, leaves, strict=True))
 
-    return module.bind(jax.tree.map(jnp.asarray, variables)), by_name
+    return module.bind(jax.device_put(variables)), by_name
 
 
 def nnx_with_statistics(values: Any) -> tuple[Any, Callable[[Any], Any]]:

@@ -50,7 +50,7 @@ def listed(
     batch, probability = enumeration.trajectories(Problem(MDP, POLICY, behaviour, H))
     V = exact.state_values(Problem(MDP, POLICY, table, H))
     Q = exact.action_values(Problem(MDP, POLICY, table, H))
-    batch = jax.tree.map(jnp.asarray, batch)
+    batch = jax.device_put(batch)
     log_prob = pgjax.log_probs(POLICY, jnp.asarray(table), batch)
     return with_critic(batch, V, Q), probability, log_prob, V, Q
 
@@ -171,7 +171,7 @@ def test_products_of_ratios_make_the_gradient_unbiased_off_policy(table, exactly
 
 def test_on_its_own_batches_importance_sampling_is_reinforce_and_reward_to_go(table):
     batch, _ = enumeration.trajectories(Problem(MDP, POLICY, table, H))
-    batch = jax.tree.map(jnp.asarray, batch)
+    batch = jax.device_put(batch)
     for mine, plain in (
         (off_policy.trajectory_importance, weights.total_return),
         (off_policy.normalised_trajectory_importance, weights.total_return),
@@ -547,7 +547,7 @@ def test_the_weights_of_action_value_targets_are_their_definition(listed, kind, 
     batch, log_prob = jax.tree.map(lambda x: x[::23], (batch, log_prob))
     random = np.random.default_rng(7)  # a critic that is wrong
     fields = {name: random.normal(size=batch.mask.shape) for name in ("value", "action_value")}
-    batch = replace(batch, **jax.tree.map(jnp.asarray, fields))
+    batch = replace(batch, **jax.device_put(fields))
     make = {"retrace": off_policy.retrace, "tree": off_policy.tree_backup}[kind]
     found = weigh(make(GAMMA, lambda_=lambda_, ratio_ceiling=ceiling), batch, log_prob)
     ratio, pi = np.exp(log_prob - batch.log_prob), np.exp(log_prob)

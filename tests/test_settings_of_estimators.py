@@ -173,7 +173,7 @@ def batch(strict: None) -> Trajectory:
         "action_value": random.normal(size=(N, T)),
         "final_value": random.normal(size=N),
     }
-    return Trajectory(**jax.tree.map(jnp.asarray, fields))
+    return Trajectory(**jax.device_put(fields))
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ def loss_of(function: Callable[..., Any], token: Any = TOKEN, cotangents: Any = 
 
 def outcome(function: Callable[..., Any], values: dict[str, Any] = ARGUMENTS, **of: Any) -> Any:
     """Both results, and the gradients of their sum with the cotangents by all the values."""
-    values = jax.tree.map(jnp.asarray, values)
+    values = jax.device_put(values)
     (_, found), gradients = jax.jit(jax.value_and_grad(loss_of(function, **of), has_aux=True))(
         values
     )
@@ -138,7 +138,7 @@ def test_gradients_are_finite_differences() -> None:
 
 def test_second_derivatives_are_the_dense_ones() -> None:
     def hessian(function: Any) -> Any:
-        values = jax.tree.map(jnp.asarray, ARGUMENTS)
+        values = jax.device_put(ARGUMENTS)
         names = "bias", "softcap"
 
         def loss(some: Any) -> Any:
@@ -163,7 +163,7 @@ def test_tokens_have_any_leading_shape(shape: tuple[int, ...]) -> None:
 def test_vmap_over_sequences_and_over_temperatures(truth: Any) -> None:
     axes = {"hidden": 0, "table": None, "temperature": 0, "bias": None, "softcap": None}
     loss = jax.vmap(lambda values, *of: loss_of(in_chunks((4, 8)), *of)(values)[1], (axes, 0, 1))
-    values = jax.tree.map(jnp.asarray, ARGUMENTS)
+    values = jax.device_put(ARGUMENTS)
     found = jax.jit(loss)(values, jnp.asarray(TOKEN), jnp.asarray(COTANGENTS))
     assert difference(found, truth[0]) <= 1e-12
     arrays = values["hidden"], values["table"], jnp.asarray(TOKEN)
@@ -173,7 +173,7 @@ def test_vmap_over_sequences_and_over_temperatures(truth: Any) -> None:
 
 
 def test_calls_outside_jit_agree(truth: Any) -> None:
-    values = jax.tree.map(jnp.asarray, ARGUMENTS)
+    values = jax.device_put(ARGUMENTS)
     gradients, found = jax.grad(loss_of(in_chunks((7, 6))), has_aux=True)(values)
     assert difference((found, gradients), truth) <= 1e-12
 
@@ -324,7 +324,7 @@ def test_masked_tokens_are_harmless_be_they_nan_or_no_token() -> None:
         return jax.value_and_grad(loss_of(run, token), has_aux=True)
 
     def at(mask: Any, token: Any) -> Any:  # tokens are traced, so that −100 is not an error
-        values = jax.tree.map(jnp.asarray, garbage)
+        values = jax.device_put(garbage)
         (_, found), by = jax.jit(lambda token: gradients(mask, token)(values))(token)
         return found, by
 

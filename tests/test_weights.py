@@ -36,7 +36,7 @@ def batch(strict: None) -> Trajectory:
         "mask": mask,
         "final_observation": np.eye(4)[random.integers(4, size=N)],
     }
-    return Trajectory(**jax.tree.map(jnp.asarray, fields))
+    return Trajectory(**jax.device_put(fields))
 
 
 def returns_to_go(batch: Trajectory) -> np.ndarray:

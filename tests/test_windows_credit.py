@@ -61,7 +61,7 @@ def window(numbers: Any, terminated: Any, truncated: Any, length: Any, first: An
         "next_value": next_value,
         "time": time,
     }
-    return Trajectory(**jax.tree.map(jnp.asarray, fields))
+    return Trajectory(**jax.device_put(fields))
 
 
 numbers = arrays.arrays(np.float64, (3, N, T), elements=st.floats(-10, 10, width=64))
@@ -127,7 +127,7 @@ def episodes(batch: Trajectory) -> tuple[Trajectory, np.ndarray, list[tuple[int,
             rows[name][row, : steps.stop - steps.start] = getattr(found, name)[i, steps]
         final[row], age[row] = found.next_value[i, steps.stop - 1], found.time[i, steps.start]
     apart: dict[str, Any] = rows | {"final_observation": np.zeros((N * T, 4)), "final_value": final}
-    return Trajectory(**jax.tree.map(jnp.asarray, apart)), age, places
+    return Trajectory(**jax.device_put(apart)), age, places
 
 
 def as_rows_of_their_own(weigh: Weights, batch: Trajectory, discounted: bool) -> np.ndarray:

@@ -39,11 +39,16 @@ def running_moments(gradients: PyTree[Float[Array, "N ..."]]) -> RunningMoments:
         >>> variance(running_moments(jnp.array([[1.0], [3.0]])))
         Array([2.], dtype=float32)
     """
-    count = num_samples(gradients)
+    num_samples(gradients)
+    return _moments(gradients)
+
+
+@jax.jit
+def _moments(gradients: PyTree[Float[Array, "N ..."]]) -> RunningMoments:
     mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), gradients)
     squares = jax.tree.map(lambda x, m: jnp.sum((x - m[None]) ** 2, axis=0), gradients, mean)
     dtype = jax.tree.leaves(mean)[0].dtype
-    return RunningMoments(jnp.asarray(count, dtype), mean, squares)
+    return RunningMoments(jnp.asarray(num_samples(gradients), dtype), mean, squares)
 
 
 def merge(first: RunningMoments, second: RunningMoments) -> RunningMoments:

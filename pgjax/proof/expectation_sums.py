@@ -111,7 +111,7 @@ def repeated(draws: Any, probability: np.ndarray, num_samples: int) -> Law:
             f"{len(probability)} to the power {num_samples}"
         )
     places = np.indices((len(probability),) * num_samples).reshape(num_samples, -1).T
-    chosen = jax.tree.map(lambda x: jnp.asarray(x)[places], draws)
+    chosen = jax.tree.map(lambda x: np.asarray(x)[places], draws)  # JAX compiles for each shape
     return chosen, np.prod(probability[places], axis=1)
 
 

@@ -165,7 +165,7 @@ def _draw(tables: Tables, keys: Keys) -> tuple[Any, Any]:
         empty = jnp.zeros(STEPS + 1, int).at[0].set(start), jnp.zeros(STEPS, int)
         return jax.lax.fori_loop(0, tables.horizon, step, empty)
 
-    tables = jax.tree.map(jnp.asarray, tables)
+    tables = jax.device_put(tables)
     return jax.vmap(jax.vmap(jax.vmap(episode)))(keys)
 
 
