@@ -3,8 +3,10 @@
 Each would give a plausible wrong number. Known values raise at once, traced ones under `checked`.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -255,3 +257,27 @@ def test_one_number_is_accepted_by_the_same_estimators() -> None:
     for name in ("reinforce", "actor_critic", "n_step_actor_critic"):
         part = ESTIMATORS[name].make(jnp.asarray(0.9))
         jax.eval_shape(lambda b, part=part: pgjax.gradient(part, POLICY, PARAMS, b), batch)
+
+
+def test_a_numpy_batch_of_float64_is_read_without_a_warning() -> None:
+    """JAX warns if float64 is asked of it while x64 is off; an exact batch is float64 of NumPy."""
+    batch = replace(
+        BATCH, value=BATCH.reward, action_value=BATCH.reward, final_value=BATCH.reward[:, 0]
+    )
+    batch = jax.tree.map(
+        lambda x: np.asarray(x, np.float64 if x.dtype.kind == "f" else None), batch
+    )
+    assert batch.reward.dtype == np.float64
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, row in NUMBERS.items():
+            part = row.make(np.float32(row.numbers[1]))
+            if name in WEIGHTS:
+                found = jax.eval_shape(lambda part=part: part(batch, batch.log_prob))
+                assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(found)), name
+                part = pgjax.Estimator(part, pgjax.terms.score)
+            elif name in TERMS:
+                part = pgjax.Estimator(pgjax.weights.reward_to_go(0.9), part)
+            jax.eval_shape(partial(pgjax.gradient, part, POLICY, batch=batch), PARAMS)
+        with pytest.raises(UserWarning, match="float64"):  # the control: what would be seen
+            jnp.zeros(2, np.float64)

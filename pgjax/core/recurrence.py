@@ -55,8 +55,12 @@ def scaled(rate: Array, x: Array) -> Array:
 
 
 def accumulation_dtype(x: Array) -> jnp.dtype:
-    """The dtype of sums of x: float64 if x is float64, else float32."""
-    return jnp.dtype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
+    """The dtype of sums of x: float64 if x is float64 to JAX, else float32.
+
+    A NumPy array of float64 is float32 to JAX unless x64 is on.
+    """
+    is_double = jax.dtypes.canonicalize_dtype(x.dtype) == jnp.float64
+    return jnp.dtype(jnp.float64 if is_double else jnp.float32)
 
 
 # Operands have one rank. `slope` is as long as `intercept` along each axis, or 1; `last` likewise,
