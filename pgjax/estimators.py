@@ -7,8 +7,7 @@ episode's end.
 
 They raise a ValueError if the batch is not laid out as [N, T] or holds no trajectory. They raise a
 TypeError if a parameter is not floating or the mask is not boolean. If the batch has an action that
-the policy lacks, they raise a ValueError outside jit. Under jit, or if the policy is recurrent, the
-whole estimate is then NaN.
+the policy lacks, they raise a ValueError outside jit. Under jit the whole estimate is then NaN.
 
 Within your own `shard_map` or `pmap` they see the trajectories of one device. `jax.lax.pmean` of
 the gradients is the estimate from all devices.

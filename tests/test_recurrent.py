@@ -345,3 +345,18 @@ def test_a_flax_cell_is_rolled_out_and_scored_with_the_same_memory() -> None:
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(score))
     cell = jax.tree.leaves(score["params"]["cell"])
     assert max(np.max(np.abs(x)) for x in cell) > 1e-4
+
+
+def test_an_action_that_the_policy_does_not_have_is_named(everything) -> None:
+    batch, _ = everything
+    row = int(np.argmax(np.sum(batch.mask, axis=1)))
+    wrong = replace(batch, action=batch.action.at[row, 1].set(A + 5))
+    estimator = Estimator(weights.reward_to_go(DISCOUNT), pgjax.terms.score)
+    words = f"batch.action at trajectory {row}, step 1: .*{A + 5}"
+    for call in (
+        lambda batch: pgjax.log_probs(POLICY, PARAMS, batch),
+        lambda batch: pgjax.gradient(estimator, POLICY, PARAMS, batch),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call(wrong)
+        call(batch)  # the control

@@ -58,8 +58,8 @@ def log_probs(
 
     Raises:
         ValueError: if a recurrent policy returns a memory of another structure or shape than it was
-            given; outside jit, if the batch has an action that the policy lacks. Under jit, or if
-            the policy is recurrent, such an action has log-probability NaN.
+            given; outside jit, if the batch has an action that the policy lacks. Under jit such an
+            action has log-probability NaN.
 
     Bias: exact, except for a recurrent policy in a window that begins within an episode. There it
         starts from the initial memory, and the policy that acted may have had another.
@@ -86,7 +86,7 @@ def explained(
 ) -> Result:
     """The result; but if an action of the batch made it NaN, the policy's own error is raised.
 
-    Traced values, and actions of a recurrent policy, are not checked.
+    Traced values are not checked. A recurrent policy is asked with its initial memory.
 
     Args:
         result: of a pass over the policy; a pytree whose leaves are NaN together.
@@ -105,16 +105,15 @@ def explained(
 
 def _raise_of_policy(policy: Policy | RecurrentPolicy, params: Params, batch: Trajectory) -> None:
     """Raise the policy's own error, if it has one, for the first action of log-probability NaN."""
-    if isinstance(policy, RecurrentPolicy):
-        return
     log_prob = np.asarray(_log_probs(policy, params, batch, chunks.rows_per_chunk()))
     bad = np.argwhere(np.isnan(log_prob) & np.asarray(batch.mask))
     if not len(bad):
         return
     row, step = map(int, bad[0])
     at_fault = jax.tree.map(lambda x: x[row, step], (batch.observation, batch.action))
+    memory = (policy.memory(params),) if isinstance(policy, RecurrentPolicy) else ()
     try:
-        policy.log_prob(params, *at_fault)
+        policy.log_prob(params, *memory, *at_fault)
     except (ValueError, TypeError) as error:
         place = f"batch.action at trajectory {row}, step {step}"
         raise type(error)(f"{place}: {error}") from None
