@@ -56,7 +56,7 @@ class Convergence(NamedTuple):
             f"on {self.problem} the sample gradient of {self.num_trajectories:,} trajectories is "
             f"{self.error:.2%} of ‖∇J‖ away from the exact gradient, tested in "
             f"{self.num_directions} directions; a right estimator fails, and one with a bias above "
-            f"{self.margin:g} ‖∇J‖ passes, at a rate of {self.alpha:g}"
+            f"{self.margin:g} ‖∇J‖ passes, at a rate of at most {self.alpha:g}"
         )
 
 
