@@ -334,7 +334,7 @@ def test_a_reference_that_cannot_be_is_refused(give: Callable, batch: Trajectory
 
 
 def test_a_negative_coefficient_is_refused(batch: Trajectory) -> None:
-    with pytest.raises(ValueError, match=r"coefficient must be at least 0, got -0\.3; give"):
+    with pytest.raises(ValueError, match=r"coefficient must be at least 0, got -0\.3; give its"):
         reg.with_k1_reward(batch, batch.log_prob, -BETA)
     with pytest.raises(ValueError, match=r"coefficient must be at least 0\.0, got -0\.3"):
         pgjax.checked(lambda b: reg.with_entropy_reward(batch, b).reward)(jnp.full((), -BETA))

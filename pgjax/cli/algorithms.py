@@ -140,8 +140,8 @@ def with_tuned(arguments: argparse.Namespace) -> argparse.Namespace:
         complete(filled)
     except ValueError as error:
         if arguments.algorithm is None:
-            reason = f"{error}; {row.algorithm} is tuned for {arguments.environment}, and no other "
-            raise ValueError(f"{reason}was given, such as --algorithm reinforce") from None
+            reason = f"{error}; {row.algorithm} is tuned for {arguments.environment}; to choose "
+            raise ValueError(f"{reason}another, give --algorithm, such as reinforce") from None
         raise
     return filled
 

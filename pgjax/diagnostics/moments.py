@@ -39,7 +39,7 @@ def running_moments(gradients: PyTree[Float[Array, "N ..."]]) -> RunningMoments:
         >>> variance(running_moments(jnp.array([[1.0], [3.0]])))
         Array([2.], dtype=float32)
     """
-    num_samples(gradients)
+    num_samples(gradients)  # refuses what is no batch of gradients
     return _moments(gradients)
 
 

@@ -221,7 +221,9 @@ def reinforce_parts(
     policy: Policy | RecurrentPolicy | None,
     estimator: Estimator | None,
 ) -> tuple[ReinforceSettings, Policy | RecurrentPolicy, Environment, Estimator, int]:
-    """The parts of an algorithm on episodes, each checked; the default for a part that is None.
+    """The checked parts of an algorithm that learns from whole episodes.
+
+    A part that was not given is None; the default takes its place.
 
     Args:
         environment: an environment, or its name.
@@ -306,7 +308,7 @@ def _clipped_adam(*, learning_rate: float, **others: Any) -> optax.GradientTrans
 
 
 def own_or(optimizer: optax.GradientTransformation | None, otherwise: Any) -> Any:
-    """A record that makes `optimizer`; `otherwise` if that is None."""
+    """A record that makes the optimizer that was given. Without one, it is `otherwise`."""
     if optimizer is None:
         return otherwise
     check_optimizer(optimizer)
