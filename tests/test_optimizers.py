@@ -12,7 +12,7 @@ import pytest
 import pgjax
 from pgjax import tabular, terms, training
 from pgjax.policies import critics
-from pgjax.training import actor_critic, minibatches
+from pgjax.training import actor_critic, ascent, minibatches
 
 MDP = tabular.random_mdp()
 POLICY, TABLE = pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2))
@@ -80,6 +80,48 @@ def test_the_loss_that_minibatches_give_has_the_value_and_the_gradient_they_give
     value, apart = found[1]
     assert value != 0
     assert apart < 1e-6
+
+
+def test_our_optimizers_step_on_one_vector_as_they_would_on_the_tree():
+    with jax.enable_x64(True):
+        agent = pgjax.agents.separate(POLICY, pgjax.MLP(1, hidden=(3,)))
+        params = jax.tree.map(jnp.float64, agent.init(jax.random.key(0), jnp.zeros(4)))
+        settings = minibatches.Settings(4, 8, 0.9, 0.9, epochs=2, num_minibatches=2)
+        stream = pgjax.windows.start(MDP, jax.random.key(1), 4)
+        _, window = pgjax.windows.window(POLICY, params["policy"], MDP, stream, num_steps=8)
+        rows = actor_critic.rows_of(agent, params, window, settings)
+        ours = actor_critic.clipped_adam(0.01, num_gradient_steps=8, max_gradient_norm=0.1)
+        unmarked = made(*ours)  # which may tell the leaves apart, as far as anyone knows
+
+        def improved(optimizer: Any) -> Any:
+            given = agent, optimizer, settings, terms.ppo_clip(0.2), params, ours.init(params)
+            return minibatches.improve(*given, rows, jax.random.key(2))
+
+        for found, expected in zip(
+            *map(jax.tree.leaves, map(improved, (ours, unmarked))), strict=True
+        ):
+            np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-13)
+        moved = improved(ours)[0]["policy"] - params["policy"]
+        assert np.any(moved != 0)
+        assert num_roots(improved, ours) < num_roots(improved, unmarked)
+
+
+def num_roots(function: Any, optimizer: Any) -> int:
+    """Adam takes a root for each leaf."""
+    return str(jax.make_jaxpr(partial(function, optimizer))()).count("= sqrt")
+
+
+def test_a_tree_of_two_dtypes_and_an_unknown_optimizer_stay_trees():
+    mixed = {"a": jnp.zeros(2), "b": jnp.zeros(3, jnp.bfloat16)}
+    ours = actor_critic.clipped_adam(0.01, num_gradient_steps=8, max_gradient_norm=0.1)
+    for optimizer, params in ((ours, mixed), (optax.adam(0.1), {"a": TABLE, "b": TABLE})):
+        pack, unpack = ascent.vectors(optimizer, params)
+        assert pack(params) is params
+        assert unpack(params) is params
+    pack, unpack = ascent.vectors(ours, {"a": TABLE, "b": TABLE})
+    state = ours.init({"a": TABLE, "b": TABLE + 1})
+    assert max(np.size(x) for x in jax.tree.leaves(pack(state))) == 2 * TABLE.size
+    jax.tree.map(np.testing.assert_array_equal, unpack(pack(state)), state)
 
 
 def test_a_critic_is_fitted_by_a_line_search_too():

@@ -6,6 +6,7 @@ import numpy as np
 from jax import Array
 
 from pgjax.core.randomness import LARGEST_DRAW, split_random_draws
+from pgjax.rollouts.stepping import draws_at
 
 KEYS = jax.random.split(jax.random.key(0), 2)
 
@@ -55,6 +56,23 @@ def test_a_large_draw_stays_so_that_its_steps_are_not_all_held() -> None:
     draw, step = split_random_draws(function, KEYS, jnp.float32(0))
     assert sum(x.size for x in draw(KEYS)) <= LARGEST_DRAW
     np.testing.assert_array_equal(step(draw(KEYS), 1.0), function(KEYS, jnp.float32(1)))
+
+
+def test_each_row_draws_at_each_time_by_its_own_key_of_that_time() -> None:
+    kinds = tuple(jax.random.split(jax.random.key(1), (2, 3)))
+    times = jnp.arange(5), jnp.arange(5) + 1
+
+    def draw(keys: tuple[Array, ...]) -> tuple[Array, Array]:
+        return jax.random.normal(keys[0], (2,)), jax.random.uniform(keys[1])
+
+    for found, kind in zip(draws_at(draw, kinds, times), (0, 1), strict=True):
+        for t, n in np.ndindex(5, 3):
+            at = tuple(
+                jax.random.fold_in(keys[n], time[t])
+                for keys, time in zip(kinds, times, strict=True)
+            )
+            np.testing.assert_array_equal(found[t, n], draw(at)[kind])
+    assert len(np.unique(draws_at(draw, kinds, times)[0])) == 5 * 3 * 2
 
 
 def test_what_ignores_its_keys_draws_nothing() -> None:

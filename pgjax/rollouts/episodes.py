@@ -26,8 +26,8 @@ from pgjax.rollouts.stepping import (
     begin,
     check_number_of_actions,
     chunk_length,
+    draws_at,
     freeze,
-    keys_at,
     policy_act,
     step,
 )
@@ -150,15 +150,14 @@ def episodes(
         one_step, (action_keys[0], step_keys[0]), (jnp.int32(0), first)
     )
 
-    def draw_at(time: Array) -> list[Array]:
-        return jax.vmap(draw)((keys_at(action_keys, time), keys_at(step_keys, time)))
-
     def chunk(start: Episode, times: Array) -> tuple[Episode, dict]:
+        draws = draws_at(draw, (action_keys, step_keys), (times, times))
+
         def one(now: Episode, x: Any) -> tuple[Episode, dict]:
             time, draws = x
             return jax.vmap(lambda d, c: advance(d, (time, c)))(draws, now)
 
-        return jax.lax.scan(one, start, (times, jax.vmap(draw_at)(times)))
+        return jax.lax.scan(one, start, (times, draws))
 
     final, record = _until_all_ended(chunk, start, num_steps)
     return Trajectory(**record, final_observation=final.observation)

@@ -144,9 +144,27 @@ def check_number_of_actions(
         )
 
 
-def keys_at(keys: Array, time: Array) -> Array:
-    """Each row's key of that time step."""
-    return jax.vmap(partial(jax.random.fold_in, data=time))(keys)
+def draws_at(
+    draw: Callable[[tuple[Array, ...]], Any], keys: tuple[Array, ...], times: tuple[Array, ...]
+) -> Any:
+    """What each row draws at each time step, [T, N, ...].
+
+    Rows and steps are drawn as one axis of T·N. With an axis for each, XLA would unroll the loop
+    over the few numbers of a row; that program takes twice as long to compile, and longer to run.
+
+    Args:
+        draw: a key of each kind -> a pytree, as `split_random_draws` makes it.
+        keys: [N] of each kind.
+        times: [T] of each kind.
+    """
+    shape = len(times[0]), len(keys[0])
+
+    def flat(keys: Array, times: Array) -> Array:
+        every, at = jnp.broadcast_to(keys, shape), jnp.broadcast_to(times[:, None], shape)
+        return jax.vmap(jax.random.fold_in)(every.reshape(-1), at.reshape(-1))
+
+    drawn = jax.vmap(draw)(tuple(map(flat, keys, times)))
+    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), drawn)
 
 
 def chunk_length(num_steps: int, lengths: range, default: int | None = None) -> int:

@@ -34,7 +34,7 @@ from pgjax.rollouts.stepping import (
     begin,
     check_number_of_actions,
     chunk_length,
-    keys_at,
+    draws_at,
     policy_act,
     select,
     step,
@@ -277,7 +277,7 @@ def _check_memory(policy: Policy | RecurrentPolicy, params: Params, stream: Stre
 @partial(jax.jit, static_argnames="num_environments")
 def _start(environment: Environment, key: Array, memory: Any, num_environments: int) -> Stream:
     keys = jax.random.split(key, (num_environments, 3))
-    first = keys_at(keys[:, 0], jnp.int32(0))
+    first = jax.vmap(partial(jax.random.fold_in, data=0))(keys[:, 0])
     running = jax.vmap(partial(_begin, stable(environment), memory))(first)
     return Stream(running, jnp.int32(0), keys)
 
@@ -299,14 +299,7 @@ def _window(
     )
     check_number_of_actions(policy, params, environment, first.observation)
     draw, advance = split_random_draws(partial(_step, environment, act, memory), first_keys, first)
-    keys = stream.keys
-
-    def draw_at(time: Array) -> list[Array]:
-        # The start at time 0 has been used: the one after step t is that of time t + 1.
-        starts, actions, steps = (
-            keys_at(keys[:, i], time + later) for i, later in enumerate((1, 0, 0))
-        )
-        return jax.vmap(draw)((starts, actions, steps))
+    keys = tuple(stream.keys.T)
 
     def all_rows(running: Running, draws: list[Array]) -> tuple[Running, dict[str, Any]]:
         return jax.vmap(advance)(draws, running)
@@ -314,7 +307,8 @@ def _window(
     # The random numbers of the steps and of new starts depend on keys alone. They are drawn for a
     # chunk of steps at once; inside the loop they would be drawn a few at a time.
     def chunk(running: Running, times: Array) -> tuple[Running, dict[str, Any]]:
-        return jax.lax.scan(all_rows, running, jax.vmap(draw_at)(times))
+        # The start at time 0 has been used: the one after step t is that of time t + 1.
+        return jax.lax.scan(all_rows, running, draws_at(draw, keys, (times + 1, times, times)))
 
     times = stream.clock + jnp.arange(num_steps, dtype=jnp.int32)
     # A usual window is one chunk; of a longer one few steps are drawn at a time.
@@ -324,7 +318,7 @@ def _window(
     record = jax.lax.stop_gradient(jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), record))
     running = jax.lax.stop_gradient(running)
     window = _assemble(record)._replace(memory=stream.running.memory)
-    return Stream(running, stream.clock + num_steps, keys), window
+    return Stream(running, stream.clock + num_steps, stream.keys), window
 
 
 def _assemble(record: dict[str, Any]) -> Window:

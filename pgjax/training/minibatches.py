@@ -32,7 +32,7 @@ from pgjax.core.validation import (
 from pgjax.policies.actor_critic import ActorCritic
 from pgjax.policies.distribution import log_prob_and_entropy
 from pgjax.records import record, static
-from pgjax.training.ascent import ascend
+from pgjax.training.ascent import ascend, vectors
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy, Term
 
 
@@ -263,25 +263,27 @@ def improve(
         Parameters and optimizer state after the last step; the mean over the steps of the
         gradient's norm, and of the statistics.
     """
+    pack, unpack = vectors(optimizer, params)
 
     def minibatch(carry: tuple[Any, Any], rows: Rows) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         params, optimizer_state = carry
         given = agent, term, settings
-        found = objective_and_gradient(*given, params, rows)
+        found = objective_and_gradient(*given, unpack(params), rows)
         value, shown, gradient = over_devices(settings, found)
+        gradient = pack(gradient)
         metrics = optax.tree.norm(gradient), shown
 
         def fixed(params: Params) -> Array:
-            return over_devices(settings, objective(*given, params, rows)[0])
+            return over_devices(settings, objective(*given, unpack(params), rows)[0])
 
         return ascend(optimizer, params, optimizer_state, gradient, value, fixed), metrics
 
     def epoch(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         return jax.lax.scan(minibatch, carry, _deal_rows(rows, settings.num_minibatches, key))
 
-    start = params, optimizer_state
+    start = pack((params, optimizer_state))
     carry, metrics = jax.lax.scan(epoch, start, jax.random.split(key, settings.epochs))
-    params, optimizer_state = carry
+    params, optimizer_state = unpack(carry)
     norm, shown = jax.tree.map(jnp.mean, metrics)
     return params, optimizer_state, norm, shown
 
