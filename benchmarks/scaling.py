@@ -371,9 +371,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, save."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--strong", type=int, metavar="N", help="trajectories of strong scaling")
     parser.add_argument("--output", type=Path, help="the JSON file")
     arguments = parser.parse_args(argv)
     sizes = QUICK if arguments.quick else FULL
+    sizes = sizes._replace(strong=arguments.strong or sizes.strong)
     described = _described()
     chosen = settings(described["platform"], described["count"])
     groups = [Group(setting, described["platform"]) for setting in chosen]
