@@ -176,8 +176,8 @@ def vectors(
 ) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Functions that turn each tree like the parameters into one vector, and back.
 
-    A step on one vector is a few operations, where a step on a tree is a few for each leaf: PPO with
-    two networks of three layers compiles in nine tenths of the time.
+    A step on one vector is a few operations, where a step on a tree is a few for each leaf. PPO
+    with two networks of three layers compiles in nine tenths of the time.
 
     Args:
         optimizer: the functions change nothing if it is not `Scheduled`.
