@@ -5,26 +5,21 @@ import numpy as np
 
 from pgjax import language_models, tokens
 from pgjax.proof.registry import TOKENS
-from tests.bad_input import (
+from tests.bad_input import PAIR, PART, RESULT, USED, Row, row
+from tests.bad_values import (
     BATCH,
     COUNT,
     NOTHING,
-    PAIR,
-    PART,
     PER_STEP,
     PROBLEM,
     RATE,
-    RESULT,
     TERMS,
-    USED,
     Kind,
     N,
-    Row,
     arrays,
     functions,
     numbers,
     of_type,
-    row,
 )
 
 LOG_PROB = arrays(

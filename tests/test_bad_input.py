@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import pytest
 
 from pgjax.training.minibatches import Settings, check_settings
-from tests import bad_input, bad_input_tokens
-from tests.bad_input import SETTINGS, Cell, Row, cells, fault
+from tests import bad_input, bad_input_tokens, bad_values
+from tests.bad_input import Cell, Row, cells, fault
+from tests.bad_values import SETTINGS
 
 ROWS = bad_input.ROWS + bad_input_tokens.ROWS
 WITHOUT = bad_input.NOT_IN_TABLE | bad_input_tokens.NOT_IN_TABLE
@@ -56,7 +57,7 @@ def test_every_argument_has_a_kind_and_every_reason_a_cell() -> None:
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Settings) if f.name != "axis"])
 def test_settings_of_training_are_checked_where_they_are_used(name: str) -> None:
-    kind = bad_input.COUNT if isinstance(getattr(SETTINGS, name), int) else bad_input.SCALAR
+    kind = bad_values.COUNT if isinstance(getattr(SETTINGS, name), int) else bad_input.SCALAR
     for what, value in kind.bad.items():
         bad = replace(SETTINGS, **{name: value})
         cell = Cell(ROWS[0], name, what, value, partial(check_settings, bad), (name,))

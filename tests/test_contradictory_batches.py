@@ -17,7 +17,7 @@ import pytest
 import pgjax
 from pgjax import Trajectory, critics
 from pgjax.core.validation import check_batch
-from tests.bad_input import BATCH, N, T
+from tests.bad_values import BATCH, N, T
 from tests.test_settings_of_estimators import ESTIMATORS, TERMS, WEIGHTS
 
 POLICY, PARAMS = pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2))

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgjax.core.validation.numbers import check_array
+from pgjax.core.validation.numbers import as_array, check_array
 from pgjax.core.validation.parts import check_like
 from pgjax.core.validation.traced import check_traced, check_values, is_concrete
 from pgjax.types import Trajectory, describe
