@@ -458,7 +458,7 @@ ROWS = [
         )
     ),
     row("core.scores.log_probs", chunk_size=COUNT),
-    row("core.validation.checked", function=functions(jnp.sum)),
+    row("core.validation.traced.checked", function=functions(jnp.sum)),
     # regularization
     row("regularization.entropy_gradient", discount=SCALAR),
     row("regularization.visits"),
