@@ -12,7 +12,6 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
@@ -25,6 +24,7 @@ from pgjax.diagnostics.moments import (
     num_samples,
     running_moments,
 )
+from pgjax.diagnostics.tails import t_quantile
 from pgjax.types import check_function, describe
 
 
@@ -114,7 +114,7 @@ def jackknife(
             low, high = backward(np.asarray([-np.inf, np.inf]))
             return Interval(estimate, float(low), float(high))
     error = np.sqrt((K - 1) / K * np.sum((replicates - replicates.mean()) ** 2))
-    reach = scipy.stats.t.isf((1 - level) / 2, K - 1) * error
+    reach = t_quantile((1 - level) / 2, K - 1) * error
     low, high = backward(np.asarray([centre - reach, centre + reach]))
     return Interval(estimate, float(low), float(high))
 

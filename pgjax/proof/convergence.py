@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import numpy as np
-import scipy
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
@@ -17,6 +16,7 @@ from jaxtyping import Float, PyTree
 from pgjax import exact
 from pgjax.core.float64 import flatten
 from pgjax.core.validation import check_key, check_positive
+from pgjax.diagnostics import tails
 from pgjax.enumeration import Function
 from pgjax.exact.problem import Problem, check_problem
 from pgjax.proof.candidates import Candidate, Rollout, estimate_on, library_rollout, resolve
@@ -186,5 +186,5 @@ def _allowed(test: MeanTest, alpha: float) -> float:
     """The margin; with projections, also the noise of entries along directions not tested."""
     if test.num_directions == test.mean.size:
         return test.margin
-    z = float(scipy.stats.norm.isf(alpha / (2 * test.mean.size)))
+    z = tails.normal_quantile(alpha / (2 * test.mean.size))
     return test.margin + z * float(test.standard_error.max())

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
@@ -19,7 +18,7 @@ from jaxtyping import Float
 from pgjax import baselines, diagnostics, estimators, exact
 from pgjax.core.float64 import flatten
 from pgjax.core.validation import check_positive
-from pgjax.diagnostics import RunningMoments
+from pgjax.diagnostics import RunningMoments, tails
 from pgjax.exact.problem import Problem
 from pgjax.proof.error_bands import BLOCK, Runs
 from pgjax.rollouts.episodes import rollout
@@ -255,7 +254,7 @@ def judge(point: Point, *, num_parameters: int, alpha: float) -> Verdict:
 
     Bias: the test is two-sided and normal in each parameter, with alpha / P each (Bonferroni).
     """
-    threshold = float(scipy.stats.norm.isf(alpha / (2 * num_parameters)))
+    threshold = tails.normal_quantile(alpha / (2 * num_parameters))
     within = point.largest_z <= threshold
     if np.isnan(point.bias):
         return Verdict(not within, within, threshold, 0)

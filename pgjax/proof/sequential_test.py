@@ -28,6 +28,7 @@ from pgjax.core.validation import (
     check_real,
     check_scalars,
 )
+from pgjax.diagnostics import tails
 from pgjax.types import check_function
 
 NUM_DIRECTIONS = 48
@@ -210,11 +211,11 @@ def _normal_decision(
         return None, 1.0
     coordinates = vectors.T @ mean
     t_squared = n * np.sum(coordinates**2 / values)
-    p_dense = scipy.stats.f.sf(t_squared * (n - r) / (r * (n - 1)), r, n - r)
+    p_dense = tails.f_tail(t_squared * (n - r) / (r * (n - 1)), r, n - r)
     deviations = np.sqrt(np.diag(covariance))
     varies = deviations > 1e-6 * scale
     t = np.abs(mean[varies]) / (deviations[varies] / np.sqrt(n))
-    p_sparse = 2 * varies.sum() * scipy.stats.t.sf(t.max(), n - 1)
+    p_sparse = 2 * varies.sum() * tails.t_tail(t.max(), n - 1)
     p_value = float(min(1.0, 2 * min(p_dense, p_sparse)))
     if p_value < level:
         return False, p_value
@@ -253,7 +254,7 @@ def _decompose(
 
 
 def _critical(level: float, r: int, n: float) -> float:
-    return float(r * (n - 1) / (n - r) * scipy.stats.f.isf(level, r, n - r))
+    return float(r * (n - 1) / (n - r) * tails.f_quantile(level, r, n - r))
 
 
 def _skew_is_harmless(sums: _Sums, level: float, scale: float) -> bool:
@@ -264,7 +265,7 @@ def _skew_is_harmless(sums: _Sums, level: float, scale: float) -> bool:
     varies = variance > (1e-6 * scale) ** 2
     third = sums.third / n - 3 * mean * np.diag(sums.second) / n + 2 * mean**3
     skew = np.abs(third[varies]) / variance[varies] ** 1.5
-    z = scipy.stats.norm.isf(level / 2)
+    z = tails.normal_quantile(level / 2)
     return bool(n >= (skew.max() * z**3 / (6 * np.log(2))) ** 2)
 
 
@@ -282,7 +283,7 @@ def _what_it_takes(sums: _Sums, level: float, margin: float, scale: float) -> st
     to_fail, power = n, 0.0
     while power < 0.99 and to_fail < 1e15:
         to_fail *= 2
-        threshold = scipy.stats.f.isf(level / 2, r, to_fail - r)
+        threshold = tails.f_quantile(level / 2, r, to_fail - r)
         power = scipy.stats.ncf.sf(threshold, r, to_fail - r, to_fail * effect)
     return (
         f"inconclusive after {int(n):,} samples: the mean is {np.linalg.norm(mean) / scale:.2%} of "

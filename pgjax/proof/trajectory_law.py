@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import scipy
 from jax import Array
 
 from pgjax import enumeration
 from pgjax.core.compilation import jit_once
 from pgjax.core.validation import check_between, check_layout
+from pgjax.diagnostics import tails
 from pgjax.exact.problem import Problem, check_problem
 from pgjax.types import Params, Policy, Trajectory
 
@@ -75,7 +75,7 @@ def law_test(batch: Trajectory, problem: Problem, *, alpha: float = 1e-6) -> Law
         expected = np.append(expected[:-2], expected[-2:].sum())
         counts = np.append(counts[:-2], counts[-2:].sum())
     statistic = np.sum((counts - expected) ** 2 / expected)
-    p_value = float(scipy.stats.chi2.sf(statistic, max(len(expected) - 1, 1)))
+    p_value = tails.chi_squared_tail(statistic, max(len(expected) - 1, 1))
     return LawTest(p_value >= alpha and impossible == 0, p_value, impossible, len(expected))
 
 
