@@ -1,7 +1,8 @@
 """How estimates scale over devices and processes, and what a thousand accelerators would do.
 
-    python -m benchmarks.scaling            # some three minutes
-    python -m benchmarks.scaling --quick    # small sizes: a smoke test
+    python -m benchmarks.scaling                  # some three minutes
+    python -m benchmarks.scaling --strong 4096    # another N of strong scaling
+    python -m benchmarks.scaling --quick          # small sizes: a smoke test
 
 Strong scaling keeps N, weak scaling N per device. Every CPU device has a core of its own, simulated
 in one process or alone in its process, so that one cannot use what two would. All processes live

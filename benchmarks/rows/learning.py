@@ -38,13 +38,13 @@ def training_seconds(run: Run) -> float:
 def cold(scale: Scale) -> Case:
     ours = partial(_pgjax, scale.threshold)
     note = "import, compile, train; no compile cache"
-    return _case(scale, ours, process_seconds, note, at_least=2.0)
+    return _case(scale, ours, process_seconds, note, at_least=2.5)
 
 
 def warm(scale: Scale) -> Case:
     ours = partial(_pgjax, scale.threshold, compile_cache=_compile_cache().name)
     note = "import, train; the compile cache is filled by our warm-up"
-    return _case(scale, ours, process_seconds, note, at_least=3.0)
+    return _case(scale, ours, process_seconds, note, at_least=4.5)
 
 
 def training(scale: Scale) -> Case:
