@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +26,7 @@ from benchmarks import (
     naive,
     peak_memory,
     picture,
+    ppo_parts,
     ppo_steps,
     problems,
     processes,
@@ -469,3 +471,11 @@ ENTRY %main (x: f32[3]) -> f32[3] {
     assert len(scaling_counts.INSTRUCTION.findall(text)) == 3
     assert len(scaling_counts.COLLECTIVE.findall(text)) == 2
     assert scaling_counts.bytes_reduced(text) == 12
+
+
+def test_each_part_of_an_update_can_follow_itself() -> None:
+    every = ppo_parts.parts(4)
+    assert list(every) == ["sampling", "gradients", "minibatches"]
+    for step, carry in every.values():
+        after, _ = jax.eval_shape(step, carry, jax.ShapeDtypeStruct((), jnp.int32))
+        jax.tree.map(lambda x, y: chex.assert_equal_shape([x, y]), after, carry)

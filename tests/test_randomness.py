@@ -73,6 +73,8 @@ def test_each_row_draws_at_each_time_by_its_own_key_of_that_time() -> None:
             )
             np.testing.assert_array_equal(found[t, n], draw(at)[kind])
     assert len(np.unique(draws_at(draw, kinds, times)[0])) == 5 * 3 * 2
+    numbers = draws_at(lambda keys: draw(keys)[1], kinds, times)  # a single number for each row
+    np.testing.assert_array_equal(numbers, draws_at(draw, kinds, times)[1])
 
 
 def test_what_ignores_its_keys_draws_nothing() -> None:

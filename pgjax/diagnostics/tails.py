@@ -3,27 +3,27 @@
 scipy.stats has them too, but its import takes most of a second. These use scipy.special.
 """
 
-from scipy import special
+import scipy
 
 
 def normal_quantile(tail: float) -> float:
     """The z that a standard normal variable exceeds with this probability."""
-    return float(-special.ndtri(tail))
+    return float(-scipy.special.ndtri(tail))
 
 
 def t_tail(x: float, degrees: int | float) -> float:
     """The probability that Student's t exceeds x."""
-    return float(special.stdtr(degrees, -x))
+    return float(scipy.special.stdtr(degrees, -x))
 
 
 def t_quantile(tail: float, degrees: int | float) -> float:
     """The x that Student's t exceeds with this probability."""
-    return float(-special.stdtrit(degrees, tail))
+    return float(-scipy.special.stdtrit(degrees, tail))
 
 
 def f_tail(x: float, degrees: int | float, of_error: int | float) -> float:
     """The probability that F(degrees, of_error) exceeds x."""
-    return float(special.fdtrc(degrees, of_error, x))
+    return float(scipy.special.fdtrc(degrees, of_error, x))
 
 
 def f_quantile(tail: float, degrees: int | float, of_error: int | float) -> float:
@@ -31,11 +31,11 @@ def f_quantile(tail: float, degrees: int | float, of_error: int | float) -> floa
 
     It is found from the tail: one minus a small probability would lose its digits.
     """
-    share = special.betaincinv(of_error / 2, degrees / 2, tail)
-    rest = special.betainccinv(degrees / 2, of_error / 2, tail)
+    share = scipy.special.betaincinv(of_error / 2, degrees / 2, tail)
+    rest = scipy.special.betainccinv(degrees / 2, of_error / 2, tail)
     return float(of_error * rest / (degrees * share))
 
 
 def chi_squared_tail(x: float, degrees: int | float) -> float:
     """The probability that χ² exceeds x."""
-    return float(special.chdtrc(degrees, x))
+    return float(scipy.special.chdtrc(degrees, x))

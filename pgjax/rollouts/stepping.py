@@ -150,8 +150,8 @@ def draws_at(
     """What each row draws at each time step, [T, N, ...].
 
     If a row draws several numbers at once, rows and steps are drawn as one axis of T·N. With an
-    axis for each, XLA would unroll the loop over the few numbers of a row; that program takes twice
-    as long to compile, and half as long again to run. A single number is drawn faster with two.
+    axis for each, XLA would unroll the loop over the few numbers of a row; that program takes
+    longer to compile, and to run. A single number is drawn faster with two axes.
 
     Args:
         draw: a key of each kind -> a pytree, as `split_random_draws` makes it.

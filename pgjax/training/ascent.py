@@ -176,8 +176,8 @@ def vectors(
 ) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Functions that turn each tree like the parameters into one vector, and back.
 
-    A step on one vector is a few operations, where a step on a tree is a few for each leaf. PPO
-    with two networks of three layers compiles in nine tenths of the time.
+    A step on one vector is a few operations, where a step on a tree is a few for each leaf. So a
+    program compiles in less time. It holds one more copy of the parameters.
 
     Args:
         optimizer: the functions change nothing if it is not `Scheduled`.
@@ -191,7 +191,7 @@ def vectors(
     if (
         not isinstance(optimizer, Scheduled)
         or len(leaves) < 2
-        or len({x.dtype for x in leaves}) > 1
+        or len(set(map(jnp.result_type, leaves))) > 1
     ):
         return (lambda tree: tree), (lambda tree: tree)
     vector, as_tree = ravel_pytree(params)

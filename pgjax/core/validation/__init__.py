@@ -18,7 +18,6 @@ from pgjax.core.validation.numbers import check_at_least as check_at_least
 from pgjax.core.validation.numbers import check_between as check_between
 from pgjax.core.validation.numbers import check_counts as check_counts
 from pgjax.core.validation.numbers import check_finite as check_finite
-from pgjax.core.validation.numbers import check_kind as check_kind
 from pgjax.core.validation.numbers import check_number as check_number
 from pgjax.core.validation.numbers import check_one_value as check_one_value
 from pgjax.core.validation.numbers import check_positive as check_positive
@@ -33,6 +32,7 @@ from pgjax.core.validation.numbers import check_unit_interval as check_unit_inte
 from pgjax.core.validation.parts import check_estimate as check_estimate
 from pgjax.core.validation.parts import check_estimator as check_estimator
 from pgjax.core.validation.parts import check_gradient as check_gradient
+from pgjax.core.validation.parts import check_kind as check_kind
 from pgjax.core.validation.parts import check_leaves as check_leaves
 from pgjax.core.validation.parts import check_like as check_like
 from pgjax.core.validation.parts import check_members as check_members

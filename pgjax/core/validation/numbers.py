@@ -71,14 +71,6 @@ def check_same_shape(**arrays: Any) -> tuple[jax.Array, ...]:
     return (found, *rest)
 
 
-def check_kind(name: str, value: Any, kind: type | tuple[type, ...], fix: str) -> Any:
-    """`value`, if it is an instance of the class, or of one of several."""
-    if isinstance(value, kind):
-        return value
-    needed = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
-    raise TypeError(f"{name} must be a {needed}, got {describe(value)}; {fix}")
-
-
 def is_real(dtype: Any) -> bool:
     """Whether numbers of this dtype are integers or floating."""
     return jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)

@@ -1,4 +1,4 @@
-"""The parts of a call: policies, estimators, optimizers, and pytrees such as parameters."""
+"""The parts of a call: records, policies, estimators, optimizers, and pytrees of parameters."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,6 +8,14 @@ import jax.numpy as jnp
 
 from pgjax.core.validation.numbers import is_real
 from pgjax.types import Estimator, Policy, RecurrentPolicy, describe, returned_by
+
+
+def check_kind(name: str, value: Any, kind: type | tuple[type, ...], fix: str) -> Any:
+    """`value`, if it is an instance of the class, or of one of several."""
+    if isinstance(value, kind):
+        return value
+    needed = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+    raise TypeError(f"{name} must be a {needed}, got {describe(value)}; {fix}")
 
 
 def check_policy(policy: Any) -> None:
