@@ -14,13 +14,13 @@ from jax.sharding import Mesh, PartitionSpec
 
 import pgjax
 from pgjax.core import recurrence
-from pgjax.core.recurrence import LOOK_AHEAD, reverse_affine
+from pgjax.core.recurrence import reverse_affine
 
 pytestmark = pytest.mark.usefixtures("strict")
 N = 5
 LAYOUTS = [(0, 0, 0), (None, 0, None), (1, 1, None), (0, None, None), (None, None, 0),
            (None, 1, 0), (1, 0, 0)]  # fmt: skip
-LENGTHS = [1, LOOK_AHEAD - 1, LOOK_AHEAD, 2 * LOOK_AHEAD + 1]
+LENGTHS = [1, 8, 9, 20]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -66,7 +66,7 @@ def test_every_layout_is_the_scan(layout: Any) -> None:
 def test_derivatives_of_both_orders_and_modes_are_the_scan_s(
     layout: Any, scalar_slope: bool
 ) -> None:
-    arguments = operands(layout, LOOK_AHEAD + 1, scalar_slope)
+    arguments = operands(layout, 9, scalar_slope)
 
     def derivatives(function: Any) -> Any:
         def scalar(*x: Array) -> Array:
@@ -81,6 +81,37 @@ def test_derivatives_of_both_orders_and_modes_are_the_scan_s(
         derivatives(reverse_affine),
         derivatives(by_scan),
     )
+
+
+SIZES = [(1, 16), (1, 17), (1, 40), (2, 1), (2, 9), (3, 33), (4, 4), (4, 5), (6, 10), (8, 13)]
+
+
+@jax.jit
+def of_sizes(cases: Any) -> list[tuple[Array, ...]]:
+    """What the recurrence and a scan make of rows [N, T]; slopes may be [N or 1, T or 1]."""
+
+    def by_row(function: Any, slope: Array, x: Array, last: Array) -> Array:
+        axes = None if len(slope) == 1 else 0, 0, None if len(last) == 1 else 0
+        shared = [y[0] if len(y) == 1 else y for y in (slope, last)]
+        return jax.vmap(function, axes)(shared[0], x, shared[1])
+
+    return [tuple(by_row(f, *case) for f in (reverse_affine, by_scan)) for case in cases]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_number_of_rows_and_times_is_the_scan(dtype: Any) -> None:
+    """They decide how many rows and blocks are solved together, and what is left at the ends."""
+    rng = np.random.default_rng(0)
+    cases = [
+        [jnp.asarray(x, dtype) for x in (rng.uniform(size=slope), rng.normal(size=(N, T)), last)]
+        for N, T in SIZES
+        for slope in {(1, 1), (N, 1), (1, T), (N, T)}
+        for last in (rng.normal(size=N if slope[0] > 1 else 1),)
+    ]
+    for case, (found, expected) in zip(cases, of_sizes(cases), strict=True):
+        message = f"slopes {case[0].shape}, rows {case[1].shape}"
+        tolerance = 50 * np.finfo(dtype).eps
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=message)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -191,3 +222,25 @@ def test_rows_are_solved_in_place(axis: int | None, shape: tuple[int, ...]) -> N
 
     assert temporary_bytes(reverse_affine) < arrays[1].nbytes / 4
     assert temporary_bytes(by_scan) >= arrays[1].nbytes, "the control keeps time first"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_xla_compiles_the_loops_into_one_function(dtype: Any) -> None:
+    """It does so while a pass reads and writes little; else each operation would be a call."""
+
+    def in_one_function(N: int, T: int, slope: tuple[int, ...], last: tuple[int, ...]) -> bool:
+        arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in (slope, (N, T), last)]
+        axes = [0 if len(slope) == 2 else None, 0, 0 if last else None]
+        # A function of its own, because the control must not meet what JAX keeps of another trace.
+        loop = jax.jit(jax.vmap(lambda *x: reverse_affine(*x), axes), donate_argnums=1)
+        text = loop.lower(*arguments).compile().as_text()
+        assert text is not None
+        assert " while(" in text
+        return " while(" not in text[text.index("ENTRY") :]
+
+    for N, T in [(64, 501), (66, 128), (67, 128), (1, 1000)]:
+        for slope, last in [((N, T), (N,)), ((N, 1), ()), ((T,), ()), ((1,), (N,))]:
+            assert in_one_function(N, T, slope, last), (N, T, slope, last)
+    with pytest.MonkeyPatch.context() as negative_control:
+        negative_control.setattr(recurrence, "PASS_BYTES", 2 * recurrence.PASS_BYTES)
+        assert not in_one_function(64, 501, (64, 501), (64,))

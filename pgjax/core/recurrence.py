@@ -3,9 +3,9 @@
 `jax.vmap` over a scan runs every layout in one way, and no single way is fast in all of them. A
 primitive learns from `vmap` where the batch axes are. It chooses when it is lowered:
 
-- time last ([T] or [N, T]): a look-ahead loop, sequence after sequence. Eight elements are first
-  solved as if nothing followed them, without waiting for the carry. Then one multiply-add with the
-  carry corrects all eight.
+- time last ([T] or [N, T]): a look-ahead loop over blocks of elements, of up to four sequences at
+  once. A block is first solved as if nothing followed it, without waiting for what follows. Then
+  one multiply-add with the element after the block corrects the whole block.
 - time not last ([T, N]): one row at a time, a vector operation each.
 - accelerators: a parallel scan, because each step of a loop would be a kernel launch.
 
@@ -14,6 +14,7 @@ On a CPU both loops write over their input, so a donated buffer costs no new mem
 
 import math
 from functools import partial
+from itertools import product
 from typing import Any
 
 import jax
@@ -26,9 +27,14 @@ from jaxtyping import Float
 
 from pgjax.core.devices import varying
 
-LOOK_AHEAD = 8
-"""Elements solved without the carry. At 10, XLA on a CPU recomputes the shared terms for each
-output, and is a hundred times slower. 4 takes 1.6 times as long as 8."""
+LOOK_AHEAD = 4
+"""Elements of a block; in a single sequence twice as many. At 10, XLA on a CPU recomputes the terms
+that the elements share for each of them, and is a hundred times slower."""
+
+PASS_BYTES = 64
+"""The size of all blocks that one pass of a loop solves. XLA on a CPU compiles a loop into one
+function only if it counts less than 1,024 bytes read and written in a pass. Otherwise, as with
+twice this size, each operation is a call, and the loop is up to a hundred times slower."""
 
 
 def reverse_affine(
@@ -128,16 +134,16 @@ def _transpose(cotangent: Array, slope: Array, intercept: Any, last: Any, *, axi
 
 def _loop(slope: Array, intercept: Array, last: Array, *, axis: int, flatten: bool) -> Array:
     """The solution on a CPU, in place: by sequences if time is last, else time by time for all."""
-    end = _end(intercept, axis) + scaled(_end(slope, axis), last)
-    x = jax.lax.dynamic_update_slice_in_dim(intercept, end, intercept.shape[axis] - 1, axis)
-    time_is_last = x.size == x.shape[axis] * math.prod(x.shape[:axis])
-    if not (time_is_last and (flatten or x.size == x.shape[axis])):
-        return _without_zero_slope(slope, x, _rows(slope, x, axis), axis)
-    slopes = slope.shape[axis]
-    if slope.size > slopes:  # not the same for all rows
-        slope = jnp.broadcast_to(slope, (*x.shape[:axis], slopes))
-    rows = x.reshape(-1, x.shape[axis])
-    return _sequences(slope.reshape(-1, slopes), rows).reshape(x.shape)
+    x, T, end_slope = intercept, intercept.shape[axis], _end(slope, axis)
+    last = jnp.where(end_slope == 0, 0, last)  # zero times infinity is NaN
+    time_is_last = x.size == T * math.prod(x.shape[:axis])
+    if time_is_last and (flatten or x.size == T):
+        rows = x.reshape(-1, T)
+        solution = _sequences(_as_rows(slope, x, axis), rows, _as_rows(last, x, axis))
+        return solution.reshape(x.shape)
+    end = _end(x, axis) + end_slope * last
+    x = jax.lax.dynamic_update_slice_in_dim(x, end, T - 1, axis)
+    return _without_zero_slope(slope, x, _rows(slope, x, axis), axis)
 
 
 def _lower_loop(context: Any, *operands: Any, axis: int) -> Any:
@@ -162,42 +168,95 @@ def _rows(slope: Array, x: Array, axis: int) -> Array:
     return jax.lax.fori_loop(0, T - 1, step, x)
 
 
-def _sequences(slope: Array, x: Array) -> Array:
-    """The solution [N, T] in place: each row in blocks of LOOK_AHEAD, then the shorter rest."""
+def _as_rows(operand: Array, x: Array, axis: int) -> Array:
+    """A slope or a last value as [N, T], where N or T is 1 if all rows or times have the same."""
+    times = operand.shape[axis]
+    if operand.size > times:
+        operand = jnp.broadcast_to(operand, (*x.shape[:axis], times))
+    return operand.reshape(-1, times)
+
+
+def _sequences(slope: Array, x: Array, last: Array) -> Array:
+    """The solution [N, T] in place.
+
+    First the end of each row is solved, as many elements as leave whole passes. A pass solves one
+    block in each of four rows, whose chains of multiply-adds do not wait for each other; or, if N
+    is not a multiple of four, more blocks of fewer rows.
+    """
     N, T = x.shape
-    size, left = min(T, LOOK_AHEAD), T % LOOK_AHEAD if T > LOOK_AHEAD else 0
+    flat = {"slope": slope.reshape(-1), "last": last.reshape(-1)}
+    strides = {"x": (T, 1), "slope": _strides(slope), "last": _strides(last)}
+    one_slope = slope.shape[1] == 1
+    numbers = PASS_BYTES // x.dtype.itemsize
+    if slope.size < x.size and N > 1:
+        numbers //= 2  # XLA computes what blocks share before the passes, and counts that too
+    rows = math.gcd(N, numbers // LOOK_AHEAD)
+    size = numbers // rows
+    block = min(2 * LOOK_AHEAD if N == 1 else LOOK_AHEAD, size)
+    passes = (T - 1) // size
+    end = T - passes * size
 
-    def slopes(n: Any, start: Any, size: int) -> Array:
-        """The slopes of a block of row n; a single one if it is the same at all times."""
-        row = n if slope.shape[0] > 1 else 0
-        is_one = slope.shape[1] == 1
-        place, size = (row, 0 if is_one else start), 1 if is_one else size
-        return jax.lax.dynamic_slice(slope, place, (1, size))[0]
+    def place(name: str, row: tuple[Any, int], start: Any) -> Any:
+        """Where in the flat array the elements of a row stand, from `start` on."""
+        group, member = row
+        by_row, by_time = strides[name]
+        return group * (rows * by_row) + start * by_time + member * by_row
 
-    def solve_row(n: Any, x: Array) -> Array:
-        def solve(carry: tuple[Array, Array], start: Any, size: int) -> tuple[Array, Array]:
-            x, following = carry
-            a, b = slopes(n, start, size), jax.lax.dynamic_slice(x, (n * T + start,), (size,))
-            solution = _look_ahead(jnp.broadcast_to(a, b.shape), b, following)
-            return jax.lax.dynamic_update_slice(x, solution, (n * T + start,)), solution[0]
+    def slopes(row: tuple[Any, int], start: Any, size: int) -> Array:
+        a = _window(flat["slope"], place("slope", row, start), 1 if one_slope else size)
+        return jnp.broadcast_to(a, size)
 
-        def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            return solve(carry, T - size * (i + 1), size)
+    def solve(x: Array, row: tuple[Any, int], start: Any, size: int, last: Array | None) -> Array:
+        """One block, before an element that is solved already, or before `last`."""
+        a, b = slopes(row, start, size), _window(x, place("x", row, start), size + (last is None))
+        b, following = (b[:-1], b[-1]) if last is None else (b, last)
+        solution = _look_ahead(a, b, following)
+        if one_slope:
+            solution = _without_zero_slope(a[:1], b, solution, 0)
+        return _put(x, solution, place("x", row, start))
 
-        def first(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            return solve(carry, 0, left)
+    def solve_ends(group: Any, x: Array) -> Array:
+        for start, member in product(reversed(range(T - end, T, block)), range(rows)):
+            row, length = (group, member), min(block, T - start)
+            last = _window(flat["last"], place("last", row, 0), 1)[0]
+            x = solve(x, row, start, length, last if start + length == T else None)
+        return x
 
-        blocks, remainder = T // size, int(left > 0)
-        if slope.shape[1] == 1:  # a zero slope needs no step, and zero times infinity is NaN
-            counts = slopes(n, 0, 1)[0] != 0
-            blocks, remainder = (jnp.where(counts, each, 0) for each in (blocks, remainder))
-        carry = x, varying(jnp.zeros((), x.dtype), x)
-        carry = jax.lax.fori_loop(0, blocks, step, carry)
-        return (jax.lax.fori_loop(0, remainder, first, carry) if left else carry)[0]
+    def solve_end_of_one_row(x: Array) -> Array:
+        """Element by element: outside of a loop, XLA would copy the row between two blocks."""
+        a, b = slopes((0, 0), T - end, end), x[T - end :]
+        solution = _rows(a, b.at[-1].add(a[-1] * flat["last"][0]), 0)
+        if one_slope:
+            solution = _without_zero_slope(a[:1], b, solution, 0)
+        return _put(x, solution, T - end)
 
-    flat = x.reshape(-1)
-    flat = solve_row(0, flat) if N == 1 else jax.lax.fori_loop(0, N, solve_row, flat)
-    return flat.reshape(x.shape)
+    def solve_rest(group: Any, x: Array) -> Array:
+        def one_pass(i: Any, x: Array) -> Array:
+            for offset, member in product(reversed(range(0, size, block)), range(rows)):
+                x = solve(x, (group, member), (passes - 1 - i) * size + offset, block, None)
+            return x
+
+        return jax.lax.fori_loop(0, passes, one_pass, x)
+
+    x = x.reshape(-1)
+    x = solve_end_of_one_row(x) if N == 1 else jax.lax.fori_loop(0, N // rows, solve_ends, x)
+    if passes:
+        x = jax.lax.fori_loop(0, N // rows, solve_rest, x)
+    return x.reshape(N, T)
+
+
+def _strides(x: Array) -> tuple[int, int]:
+    """How far rows and times are apart in a flat [N, T]; zero where one serves for all."""
+    rows, times = x.shape
+    return (times if rows > 1 else 0), int(times > 1)
+
+
+def _window(flat: Array, start: Any, size: int) -> Array:
+    return jax.lax.dynamic_slice(flat, (start,), (size,), allow_negative_indices=False)
+
+
+def _put(flat: Array, x: Array, start: Any) -> Array:
+    return jax.lax.dynamic_update_slice(flat, x, (start,), allow_negative_indices=False)
 
 
 def _without_zero_slope(slope: Array, intercept: Array, solution: Array, axis: int) -> Array:
