@@ -27,24 +27,31 @@ from benchmarks.harness import (
 from benchmarks.problems import DISCOUNT
 
 LIMIT = "donated copy r+d"
+FLIPPED, ASSOCIATIVE = "naive JAX, flipped scan", "associative_scan"
 
 
 def sequence(scale: Scale) -> Case:
-    goals = Goal("rlax", 2.5), Goal(LIMIT, 0.25)
+    goals = Goal("rlax", 3.0), Goal(LIMIT, 0.25)
     return _case(*data(scale.sequence), lambda function: function, goals)
 
 
 def rows(scale: Scale) -> Case:
-    return _case(*data(scale.rows, scale.columns), jax.vmap, [Goal("rlax", 4.0)])
+    return _case(*data(scale.rows, scale.columns), jax.vmap, [Goal("rlax", 2.5)])
+
+
+def short_rows(scale: Scale, more: float) -> Case:
+    """Episodes of a fifth of the length; `more` times as many."""
+    given = data(int(scale.rows * more), scale.columns // 5)
+    return _case(*given, jax.vmap, [Goal(name, 1.0) for name in ("rlax", FLIPPED, ASSOCIATIVE)])
 
 
 def columns(scale: Scale) -> Case:
-    goals = Goal("rlax", 2.0), Goal(LIMIT, 0.5)
+    goals = Goal("rlax", 1.5), Goal(LIMIT, 0.5)
     return _case(*data(scale.columns, scale.rows), over_columns, goals)
 
 
 def wide_columns(scale: Scale) -> Case:
-    goals = Goal("rlax", 4.0), Goal(LIMIT, 0.4)
+    goals = Goal("rlax", 3.0), Goal(LIMIT, 0.4)
     return _case(*data(scale.wide_columns, scale.wide_rows), over_columns, goals)
 
 
@@ -117,8 +124,8 @@ def _case(
             "pgjax, donated": ready(pgjax.discounted_returns, donated=True, role="ours"),
             "rlax": rlax(),
             "rlax, donated": rlax(donated=True),
-            "naive JAX, flipped scan": ready(naive.discounted_returns),
-            "associative_scan": ready(naive.associative_returns),
+            FLIPPED: ready(naive.discounted_returns),
+            ASSOCIATIVE: ready(naive.associative_returns),
             LIMIT: limit,
         },
         unit="elements",
@@ -148,6 +155,19 @@ def _unrolled_returns(reward: Array, discount: Array, unroll: int) -> Array:
 ROWS = (
     Row("returns", "returns of one long sequence [T]", sequence, 21),
     Row("returns-rows", "returns of a batch laid out [N, T]", rows, 21),
+    Row(
+        "returns-short-few",
+        "the same of short rows, a quarter as many",
+        partial(short_rows, more=0.25),
+        21,
+    ),
+    Row("returns-short", "the same of short rows", partial(short_rows, more=1), 21),
+    Row(
+        "returns-short-many",
+        "the same of short rows, four times as many",
+        partial(short_rows, more=4),
+        21,
+    ),
     Row("returns-columns", "returns of a batch laid out [T, N]", columns, 21),
     Row("returns-wide", "returns of a wide batch laid out [T, N]", wide_columns, 11),
     Row("returns-cliff", "a long sequence costs no more per element", cliff, 11),
