@@ -77,11 +77,18 @@ def scan_rows(
     """
     count = _count(rows)
 
-    def take_step(carry: Any, index: Array) -> tuple[Any, PyTree]:
+    def take_slice(carry: Any, rows: PyTree) -> tuple[Any, PyTree]:
+        return step(carry, rows, jnp.ones(size, bool))
+
+    def take_rows(carry: Any, index: Array) -> tuple[Any, PyTree]:
         return step(carry, _take(rows, jnp.minimum(index, count - 1)), index < count)
 
-    index = jnp.arange(-(-count // size) * size).reshape(-1, size)
-    carry, out = jax.lax.scan(take_step, carry, index)
+    if count % size == 0:
+        in_chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), rows)
+        carry, out = jax.lax.scan(take_slice, carry, in_chunks)
+    else:
+        index = jnp.arange(-(-count // size) * size).reshape(-1, size)
+        carry, out = jax.lax.scan(take_rows, carry, index)
     return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], out)
 
 

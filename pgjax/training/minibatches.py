@@ -18,7 +18,8 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float, Key, Num, PyTree
 
-from pgjax.core.chunks import even_size, map_rows, rows_per_chunk, sum_rows
+from pgjax.core.chunks import even_size, map_rows, rows_per_chunk, scan_rows
+from pgjax.core.devices import varying
 from pgjax.core.recurrent_log_probs import unroll_window
 from pgjax.core.shuffling import random_order
 from pgjax.core.validation import (
@@ -153,30 +154,30 @@ def objective_and_gradient(
         (value, shown), gradient = jax.value_and_grad(aim, has_aux=True)(params, rows)
         return value, shown, gradient
     size = even_size(R, rows_per_chunk())
-    every = jnp.ones(R, bool)
 
     def score(rows: Rows) -> Array:
         return jax.vmap(partial(agent.policy.log_prob, agent.acting(params)))(*rows[:2])
 
     def mean_term(log_prob: Array) -> Array:
-        return jnp.mean(term(log_prob, rows.log_prob, rows.advantage, every))
+        return jnp.mean(term(log_prob, rows.log_prob, rows.advantage, jnp.ones(R, bool)))
 
     log_prob = map_rows(score, rows, size)
     gain, weight = jax.value_and_grad(mean_term)(log_prob)
 
-    def sums(rows_and_weight: tuple[Rows, Array], live: Array) -> tuple[Params, tuple]:
+    def add(total: tuple, rows_and_weight: tuple[Rows, Array], counts: Array) -> tuple[tuple, None]:
         rows, weight = rows_and_weight
 
         def aim(params: Params) -> tuple[Array, tuple]:
             log_prob, entropies, errors = _outputs(agent, params, rows)
-            entropy, squares = (jnp.sum(x, where=live) / R for x in (entropies, errors**2))
-            gain = jnp.sum(weight * log_prob, where=live)
+            entropy, squares = (jnp.sum(x, where=counts) / R for x in (entropies, errors**2))
+            gain = jnp.sum(weight * log_prob, where=counts)
             shown = _statistics(settings, rows, log_prob, gain, entropy, squares)
             return _value(settings, shown), (entropy, squares)
 
-        return jax.grad(aim, has_aux=True)(params)
+        return jax.tree.map(jnp.add, total, jax.grad(aim, has_aux=True)(params)), None
 
-    gradient, means = sum_rows(sums, (rows, weight), every, size)
+    zeros = jax.tree.map(jnp.zeros_like, (params, (gain, gain)))
+    (gradient, means), _ = scan_rows(add, varying(zeros, (params, rows)), (rows, weight), size)
     shown = _statistics(settings, rows, log_prob, gain, *means)
     return _value(settings, shown), shown, gradient
 
