@@ -224,6 +224,16 @@ def test_rows_are_solved_in_place(axis: int | None, shape: tuple[int, ...]) -> N
     assert temporary_bytes(by_scan) >= arrays[1].nbytes, "the control keeps time first"
 
 
+def test_an_array_too_large_for_indices_of_32_bits_is_never_flattened() -> None:
+    def is_flattened(*shape: int) -> bool:
+        arguments = [jax.ShapeDtypeStruct(y, jnp.float32) for y in (shape, shape, (shape[0], 1))]
+        loop = partial(recurrence._loop, axis=1, flatten=True)
+        return f"[{np.prod(shape)}]" in str(jax.make_jaxpr(loop)(*arguments))
+
+    assert is_flattened(2**15, 2**15)
+    assert not is_flattened(2**16, 2**15)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_xla_compiles_the_loops_into_one_function(dtype: Any) -> None:
     """It does so while a pass reads and writes little; else each operation would be a call."""

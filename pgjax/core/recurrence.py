@@ -137,7 +137,7 @@ def _loop(slope: Array, intercept: Array, last: Array, *, axis: int, flatten: bo
     x, T, end_slope = intercept, intercept.shape[axis], _end(slope, axis)
     last = jnp.where(end_slope == 0, 0, last)  # zero times infinity is NaN
     time_is_last = x.size == T * math.prod(x.shape[:axis])
-    if time_is_last and (flatten or x.size == T):
+    if time_is_last and (flatten or x.size == T) and x.size < 2**31:  # its indices are 32 bits wide
         rows = x.reshape(-1, T)
         solution = _sequences(_as_rows(slope, x, axis), rows, _as_rows(last, x, axis))
         return solution.reshape(x.shape)
@@ -186,7 +186,6 @@ def _sequences(slope: Array, x: Array, last: Array) -> Array:
     N, T = x.shape
     flat = {"slope": slope.reshape(-1), "last": last.reshape(-1)}
     strides = {"x": (T, 1), "slope": _strides(slope), "last": _strides(last)}
-    one_slope = slope.shape[1] == 1
     numbers = PASS_BYTES // x.dtype.itemsize
     if slope.size < x.size and N > 1:
         numbers //= 2  # XLA computes what blocks share before the passes, and counts that too
@@ -203,17 +202,15 @@ def _sequences(slope: Array, x: Array, last: Array) -> Array:
         return group * (rows * by_row) + start * by_time + member * by_row
 
     def slopes(row: tuple[Any, int], start: Any, size: int) -> Array:
-        a = _window(flat["slope"], place("slope", row, start), 1 if one_slope else size)
-        return jnp.broadcast_to(a, size)
+        """[size], or [1] if one slope serves for all times."""
+        return _window(flat["slope"], place("slope", row, start), size if slope.shape[1] > 1 else 1)
 
     def solve(x: Array, row: tuple[Any, int], start: Any, size: int, last: Array | None) -> Array:
         """One block, before an element that is solved already, or before `last`."""
         a, b = slopes(row, start, size), _window(x, place("x", row, start), size + (last is None))
         b, following = (b[:-1], b[-1]) if last is None else (b, last)
-        solution = _look_ahead(a, b, following)
-        if one_slope:
-            solution = _without_zero_slope(a[:1], b, solution, 0)
-        return _put(x, solution, place("x", row, start))
+        solution = _look_ahead(jnp.broadcast_to(a, b.shape), b, following)
+        return _put(x, _without_zero_slope(a, b, solution, 0), place("x", row, start))
 
     def solve_ends(group: Any, x: Array) -> Array:
         for start, member in product(reversed(range(T - end, T, block)), range(rows)):
@@ -226,9 +223,7 @@ def _sequences(slope: Array, x: Array, last: Array) -> Array:
         """Element by element: outside of a loop, XLA would copy the row between two blocks."""
         a, b = slopes((0, 0), T - end, end), x[T - end :]
         solution = _rows(a, b.at[-1].add(a[-1] * flat["last"][0]), 0)
-        if one_slope:
-            solution = _without_zero_slope(a[:1], b, solution, 0)
-        return _put(x, solution, T - end)
+        return _put(x, _without_zero_slope(a, b, solution, 0), T - end)
 
     def solve_rest(group: Any, x: Array) -> Array:
         def one_pass(i: Any, x: Array) -> Array:
@@ -262,8 +257,9 @@ def _put(flat: Array, x: Array, start: Any) -> Array:
 def _without_zero_slope(slope: Array, intercept: Array, solution: Array, axis: int) -> Array:
     """The intercept where one slope for all times is zero, because zero times infinity is NaN.
 
-    The test runs once, at the end: inside a loop it would make XLA copy the whole array at every
-    step. Slopes for each time are not tested, which would cost a quarter of the speed.
+    A block is tested when it is solved. An array that is solved time by time is tested at its end:
+    inside the loop the test would make XLA copy the whole array at every step. Slopes for each time
+    are not tested, which would cost a quarter of the speed.
     """
     return jnp.where(slope == 0, intercept, solution) if slope.shape[axis] == 1 else solution
 
