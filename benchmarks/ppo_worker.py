@@ -71,20 +71,23 @@ def purejaxrl(N: int, updates: int) -> Callable[[Any], Any]:
     return lambda key: train(key)["metrics"]["returned_episode_returns"][-1].mean()
 
 
-def compiled(program: Callable[[int, int], Any], N: int, updates: int, seeds: int) -> Any:
-    """() -> mean return, of one run or of the mean over seeds in one program."""
+def compiled(
+    program: Callable[[int, int], Any], N: int, updates: int, seeds: int
+) -> tuple[Callable[[], float], Any]:
+    """() -> mean return, of one run or of the mean over seeds in one program; and the program."""
     import jax
 
+    jax.config.update("jax_enable_compilation_cache", False)  # or a second run would be timed
     train, key = program(N, updates), jax.random.PRNGKey(30)
     if seeds > 1:
         one = train
         train, key = lambda keys: jax.vmap(one)(keys).mean(), jax.random.split(key, seeds)
     run = jax.jit(train).lower(key).compile()
-    return lambda: float(jax.block_until_ready(run(key)))
+    return lambda: float(jax.block_until_ready(run(key))), run
 
 
-def sb3(N: int, updates: int, seeds: int) -> Callable[[], float]:
-    """The same of Stable-Baselines3, one seed after the other, each with one thread."""
+def sb3(N: int, updates: int, seeds: int) -> tuple[Callable[[], float], None]:
+    """The same of Stable-Baselines3, one seed after the other, each with one thread; no program."""
     import_module("torch").set_num_threads(1)
     make = import_module("stable_baselines3").PPO
     make_vec_env = import_module("stable_baselines3.common.env_util").make_vec_env
@@ -110,7 +113,7 @@ def sb3(N: int, updates: int, seeds: int) -> Callable[[], float]:
         returns = [episode["r"] for episode in agent.ep_info_buffer or ()]
         return sum(returns) / max(len(returns), 1)
 
-    return lambda: sum(train(seed) for seed in range(seeds)) / seeds
+    return lambda: sum(train(seed) for seed in range(seeds)) / seeds, None
 
 
 def main() -> None:
@@ -134,8 +137,9 @@ def main() -> None:
         answer = {}
         if line not in runs:
             begin = time.perf_counter()
-            runs[line] = prepare(*map(int, line.split()))
+            runs[line], program = prepare(*map(int, line.split()))
             answer["compilation"] = time.perf_counter() - begin
+            answer["operations"] = program.as_text().count(" fusion(") if program else 0
         begin = time.perf_counter()
         mean_return = runs[line]()
         answer |= {"seconds": time.perf_counter() - begin, "mean_return": mean_return}

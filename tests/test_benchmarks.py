@@ -442,13 +442,13 @@ def test_wrong_option_is_an_error(argv):
 
 
 def test_steps_of_ppo_are_compared_by_the_best_rounds_and_a_worker_that_ends_is_named() -> None:
-    run = {"compilation": 2.0, "mean_return": 50.0}
+    run = {"compilation": 2.0, "operations": 481, "mean_return": 50.0}
     found = {
         "pgjax": [run | {"seconds": 4.0}, {"seconds": 2.0, "mean_return": 50.0}],
         "PureJaxRL": [run | {"seconds": 5.0, "compilation": 3.0}],
     }
     ours, theirs = ppo_steps.shown(64, 1000, found).splitlines()
-    assert "500 steps/s" in ours
+    assert "500 steps/s, compiled in 2.0 s (481 operations), mean return 50" in ours
     assert theirs.endswith("ours is 2.50x, its compilation 1.50x")
     worker = ppo_steps.Worker(sys.executable, "-c", "")
     with pytest.raises(SystemExit, match="has ended"):

@@ -11,11 +11,11 @@ from pgjax.core import chunks
 
 pytestmark = pytest.mark.usefixtures("strict")
 
-R = 11
-SIZES = 1, 3, 4, R, 2 * R
+R = 12
+SIZES = 1, 4, 5, R, 2 * R  # some of which divide R evenly
 RANDOM = np.random.default_rng(0)
 ROWS = {"x": RANDOM.normal(size=(R, 2)), "n": np.arange(R)}
-LIVE = np.array([0, 1, 1, 0, 0, 0, 0, 1, 1, 1, 0], bool)
+LIVE = np.array([0, 1, 1, 0, 0, 0, 0, 1, 1, 1, 0, 0], bool)
 
 
 def product(rows: Any) -> Any:

@@ -224,6 +224,18 @@ def test_rows_are_solved_in_place(axis: int | None, shape: tuple[int, ...]) -> N
     assert temporary_bytes(by_scan) >= arrays[1].nbytes, "the control keeps time first"
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_batch_of_no_rows_has_a_solution_of_no_rows(axis: int) -> None:
+    returns = jax.vmap(partial(pgjax.discounted_returns, discount=0.9), axis, axis)
+    rows = jnp.ones((0, 5) if axis == 0 else (5, 0))
+    for solution in (
+        returns(rows),
+        jax.jit(returns)(rows),
+        jax.grad(lambda x: returns(x).sum())(rows),
+    ):
+        assert solution.shape == rows.shape
+
+
 def test_an_array_too_large_for_indices_of_32_bits_is_never_flattened() -> None:
     def is_flattened(*shape: int) -> bool:
         arguments = [jax.ShapeDtypeStruct(y, jnp.float32) for y in (shape, shape, (shape[0], 1))]

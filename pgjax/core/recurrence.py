@@ -134,6 +134,8 @@ def _transpose(cotangent: Array, slope: Array, intercept: Any, last: Any, *, axi
 
 def _loop(slope: Array, intercept: Array, last: Array, *, axis: int, flatten: bool) -> Array:
     """The solution on a CPU, in place: by sequences if time is last, else time by time for all."""
+    if intercept.size == 0:  # a batch of no rows
+        return intercept
     x, T, end_slope = intercept, intercept.shape[axis], _end(slope, axis)
     last = jnp.where(end_slope == 0, 0, last)  # zero times infinity is NaN
     time_is_last = x.size == T * math.prod(x.shape[:axis])
