@@ -16,7 +16,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Key
 
 from pgjax.core.validation import check_at_least, check_kind, check_positive
-from pgjax.records import configured, data, record, static
+from pgjax.records import Configured, configured, data, record, static
 from pgjax.types import MaskedObservation, Observation, check_functions, describe
 
 State: TypeAlias = Any
@@ -199,12 +199,25 @@ def stable(environment: Environment) -> Environment:
         >>> str(state.dtype), str(step.reward.dtype), str(step.terminated.dtype)
         ('float32', 'float32', 'bool')
     """
+    if _is_stable(environment):
+        return environment
     leaves, structure = jax.tree.flatten(environment)
     kind = structure, tuple(map(_type_of, leaves))
     return replace(
         environment,
         init=configured(_stable_init, init=environment.init, kind=kind),
         step=configured(_stable_step, step=environment.step, kind=kind),
+    )
+
+
+def _is_stable(environment: Environment) -> bool:
+    """Whether `stable` made it; making it so once more would only trace it once more."""
+    init, step = environment.init, environment.step
+    return (
+        isinstance(init, Configured)
+        and isinstance(step, Configured)
+        and (init.function, step.function) == (_stable_init, _stable_step)
+        and init.settings["kind"] == step.settings["kind"]
     )
 
 
