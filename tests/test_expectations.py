@@ -1,5 +1,6 @@
 """Estimators of ∇E[f(x)] are what is said of them: exactly, by enumeration and quadrature."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ import pgjax
 from pgjax import baselines, expectations
 from pgjax.core.float64 import in_float64
 from pgjax.proof.expectation_certificate import (
+    _moments,
     certify_expectations,
     evaluate_code,
     expectation_moments,
@@ -27,6 +29,13 @@ LEAVE_ONE_OUT = expectations.score_function(baseline=baselines.leave_one_out)
 
 def coin(p: float, t: float = 0.45) -> Expectation:
     return Expectation(toy(t), expectations.bernoulli(), np.log(np.array(p / (1 - p))))
+
+
+def moments_of_all(
+    estimators: Sequence[Any], problem: Expectation, sizes: Sequence[int]
+) -> list[pgjax.Moments]:
+    """`expectation_moments` of each estimator; one program computes them all."""
+    return in_float64(_moments)(estimators, problem, sizes)
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +84,9 @@ TOYS = [
 def test_the_published_toys_are_reproduced(p, t, truth, plain, others, arm, disarm) -> None:
     problem = coin(p, t)
     np.testing.assert_allclose(true_gradient(problem), [truth], rtol=1e-12)
-    for estimator, N, variance in (
-        (PLAIN, 1, plain),
-        (LEAVE_ONE_OUT, 2, others),
-        (expectations.arm(), 1, arm),
-        (expectations.disarm(), 1, disarm),
-    ):
-        moments = expectation_moments(estimator, problem, num_samples=N)
+    estimators = [PLAIN, LEAVE_ONE_OUT, expectations.arm(), expectations.disarm()]
+    found = moments_of_all(estimators, problem, [1, 2, 1, 1])
+    for moments, variance in zip(found, [plain, others, arm, disarm], strict=True):
         np.testing.assert_allclose(moments.mean, [truth], rtol=1e-10)
         assert moments.total_variance == pytest.approx(variance, rel=2e-3, abs=1e-18)
 
@@ -106,34 +111,30 @@ def test_the_variances_of_a_quadratic_by_the_mean_are_mohameds() -> None:
         expectations.pathwise(): 4 * s**2,
         expectations.measure_valued(): m**2 * (16 / np.pi - 4),
     }
-    for estimator, variance in formulas.items():
-        moments = expectation_moments(estimator, problem)
+    estimators = [*formulas, expectations.uncoupled_measure_valued()]
+    *found, uncoupled = moments_of_all(estimators, problem, [1] * 4)
+    for moments, variance in zip(found, formulas.values(), strict=True):
         np.testing.assert_allclose(moments.mean, [2 * m], rtol=1e-10)
         np.testing.assert_allclose(moments.total_variance, variance, rtol=1e-10)
     assert list(formulas.values()) == pytest.approx([30, 4, 1.093], abs=1e-3)
-    uncoupled = expectation_moments(expectations.uncoupled_measure_valued(), problem)
     assert uncoupled.total_variance > 1.5 * formulas[expectations.measure_valued()]
 
 
 def test_greensmiths_identity_holds_for_a_constant_baseline() -> None:
     # Var(b) = Var(b*) + E‖s‖² (b − b*)², for every b; it fails about another constant than b*.
     problem = coin(0.3)
-    best = float(
-        in_float64(expectations.least_variance_constant)(
-            problem.f, problem.distribution, problem.params
-        )
-    )
-    squared_score = 0.3 * 0.7
-
-    def variance(b: float) -> float:
-        estimator = expectations.score_function(baseline=baselines.constant(b))
-        return float(expectation_moments(estimator, problem).total_variance)
-
+    least = jax.jit(partial(expectations.least_variance_constant, problem.f, problem.distribution))
+    best = float(in_float64(least)(problem.params))
+    squared_score, mean = 0.3 * 0.7, 0.2235
+    constants = [-1.0, 0.0, 0.5, best, mean]
+    estimators = [expectations.score_function(baseline=baselines.constant(b)) for b in constants]
+    moments = moments_of_all(estimators, problem, [1] * 5)
+    variance = {b: float(m.total_variance) for b, m in zip(constants, moments, strict=True)}
     for b in (-1.0, 0.0, 0.5):
         excess = squared_score * (b - best) ** 2
-        assert variance(b) == pytest.approx(variance(best) + excess, rel=1e-10)
-        about_the_mean = squared_score * (b - 0.2235) ** 2
-        assert variance(b) != pytest.approx(variance(0.2235) + about_the_mean, rel=1e-4)
+        assert variance[b] == pytest.approx(variance[best] + excess, rel=1e-10)
+        about_the_mean = squared_score * (b - mean) ** 2
+        assert variance[b] != pytest.approx(variance[mean] + about_the_mean, rel=1e-4)
 
 
 def test_tuckers_decomposition_by_total_variance_holds() -> None:
@@ -173,21 +174,23 @@ def test_tuckers_decomposition_by_total_variance_holds() -> None:
 def test_one_step_episodes_are_the_estimator_itself() -> None:
     assert expectations.score_function() == pgjax.reinforce(1.0)
     policy = pgjax.softmax_policy(lambda key, s: jnp.zeros(3), lambda params, s: params)
-    params, x = jnp.array([0.3, -0.2, 0.6]), jnp.array([0, 2, 1, 1])
     f = lambda x: jnp.sin(x + 1.0)  # noqa: E731
     from pgjax.expectations.estimates import objective_of_draws
     from pgjax.expectations.estimator import one_step_batch
     from pgjax.expectations.integrands import as_integrand
 
-    mine = jax.grad(
-        lambda params: objective_of_draws(
-            LEAVE_ONE_OUT, as_integrand(f), expectations.categorical(), params, x
-        )
-    )(params)
-    batch = one_step_batch(x, f(x), jnp.zeros(4))
-    np.testing.assert_allclose(
-        mine, pgjax.gradient(LEAVE_ONE_OUT, policy, params, batch), rtol=1e-5, atol=1e-7
-    )
+    @jax.jit
+    def both(params, x):
+        mine = jax.grad(
+            lambda params: objective_of_draws(
+                LEAVE_ONE_OUT, as_integrand(f), expectations.categorical(), params, x
+            )
+        )(params)
+        batch = one_step_batch(x, f(x), jnp.zeros(4))
+        return mine, pgjax.gradient(LEAVE_ONE_OUT, policy, params, batch)
+
+    mine, wanted = both(np.array([0.3, -0.2, 0.6]), np.array([0, 2, 1, 1]))
+    np.testing.assert_allclose(mine, wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_the_derivative_of_f_by_its_own_parameters_is_added() -> None:
@@ -198,25 +201,24 @@ def test_the_derivative_of_f_by_its_own_parameters_is_added() -> None:
     difference = true_gradient(two) - true_gradient(frozen)
     assert abs(difference[0]) > 0.05
     assert abs(difference[1]) < 1e-14
-    for estimator in (PLAIN, expectations.arm(), expectations.likeliest_outcomes(2)):
-        added = (
-            expectation_moments(estimator, two).mean - expectation_moments(estimator, frozen).mean
-        )
-        np.testing.assert_allclose(added, difference, rtol=0, atol=1e-12)
+    estimators = [PLAIN, expectations.arm(), expectations.likeliest_outcomes(2)]
+    moments = [moments_of_all(estimators, problem, [1] * 3) for problem in (two, frozen)]
+    for whole, part in zip(*moments, strict=True):
+        np.testing.assert_allclose(whole.mean - part.mean, difference, rtol=0, atol=1e-12)
 
 
 def test_per_sample_gradients_average_to_the_gradient_and_jacobians_are_rows() -> None:
-    params, key = jnp.array([0.3, -0.2]), jax.random.key(1)
+    params, key = np.array([0.3, -0.2]), jax.random.key(1)
     f = lambda b: (b[0] - 0.45) ** 2 + b[0] * b[1]  # noqa: E731
     given = expectations.bernoulli(), params, key
     both = expectations.jacobians(
         LEAVE_ONE_OUT, lambda b: jnp.stack([f(b), 2 * f(b)]), *given, num_samples=6
     )
-    each = expectations.per_sample_gradients(LEAVE_ONE_OUT, f, *given, num_samples=6)
-    mean = expectations.gradient(LEAVE_ONE_OUT, f, *given, num_samples=6)
+    each = np.asarray(expectations.per_sample_gradients(LEAVE_ONE_OUT, f, *given, num_samples=6))
+    mean = np.asarray(expectations.gradient(LEAVE_ONE_OUT, f, *given, num_samples=6))
     assert each.shape == (6, 2)
     np.testing.assert_allclose(each.mean(axis=0), mean, rtol=1e-5)
-    np.testing.assert_allclose(both, jnp.stack([mean, 2 * mean]), rtol=1e-5)
+    np.testing.assert_allclose(both, np.stack([mean, 2 * mean]), rtol=1e-5)
 
 
 def test_estimators_are_arguments_of_jit_and_their_numbers_are_leaves() -> None:
@@ -246,7 +248,7 @@ def test_a_moving_average_is_the_weighted_mean_of_earlier_values() -> None:
     assert value(state) == 0
     means = [1.0, -2.0, 4.0]
     for mean in means:
-        state = average.update(state, jnp.array([mean - 1, mean + 1]))
+        state = average.update(state, np.array([mean - 1, mean + 1]))
     weights = np.array([0.81, 0.9, 1.0])
     wanted = float(weights @ means / weights.sum())
     assert value(state) == pytest.approx(wanted, rel=1e-6)
@@ -261,10 +263,11 @@ def test_the_conditional_relaxation_of_a_choice_has_the_law_of_the_relaxation_gi
     from pgjax.proof.expectation_sums import uniform_rule
 
     with jax.enable_x64(True):
-        natural = Natural("one-hot categorical", jnp.array([0.4, -0.3]))
-        p = np.asarray(jax.nn.softmax(natural.values))
+        logits = np.array([0.4, -0.3])
+        natural = Natural("one-hot categorical", logits)
+        p = np.exp(logits) / np.exp(logits).sum()
         u, weight = uniform_rule([])
-        grid = jnp.stack(jnp.meshgrid(u, u, indexing="ij"), axis=-1).reshape(-1, 2)
+        grid = np.stack(np.meshgrid(u, u, indexing="ij"), axis=-1).reshape(-1, 2)
         weight = np.outer(weight, weight).ravel()
 
         def control(z):
@@ -280,10 +283,10 @@ def test_the_conditional_relaxation_of_a_choice_has_the_law_of_the_relaxation_gi
             # `chosen` wins if u_other lies under the bound u_chosen^(p_other / p_chosen).
             bound = grid[:, 0] ** (p[other] / p[chosen])
             columns = {chosen: grid[:, 0], other: bound * grid[:, 1]}
-            first = jnp.stack([columns[0], columns[1]], axis=1)
-            b, at_z, again = map(np.asarray, of_grid(jnp.stack([first, grid], axis=1)))
+            first = np.stack([columns[0], columns[1]], axis=1)
+            b, at_z, again = map(np.asarray, of_grid(np.stack([first, grid], axis=1)))
             assert weight @ (b != chosen) < 1e-12  # ties at the grid's ends
-            wanted = weight @ (at_z * np.asarray(bound)) / p[chosen]
+            wanted = weight @ (at_z * bound) / p[chosen]
             assert weight @ again == pytest.approx(wanted, rel=1e-9)
             assert weight @ at_z != pytest.approx(wanted, rel=1e-2)
 
@@ -303,11 +306,10 @@ def test_no_draw_consumes_a_key_twice() -> None:
     """What is drawn twice from one key is dependent, though each mean may be right."""
     found = draws_of_each_estimator()
     assert len(found) >= 30
-    with jax.debug_key_reuse(True):
+    key = jax.random.key(0)
+    with jax.debug_key_reuse(True):  # JAX looks for such keys as it traces: nothing need run
         for problem, estimator in found.values():
             draw = partial(estimator.draw, problem.distribution, problem.params)
-            jax.jit(lambda key, draw=draw: draw(key, 4))(jax.random.key(0))
+            jax.jit(lambda key, draw=draw: draw(key, 4)).trace(key)
         with pytest.raises(jax.errors.KeyReuseError):  # the control
-            jax.jit(lambda key: (jax.random.normal(key), jax.random.uniform(key)))(
-                jax.random.key(0)
-            )
+            jax.jit(lambda key: (jax.random.normal(key), jax.random.uniform(key))).trace(key)
