@@ -248,7 +248,7 @@ def test_a_moving_average_is_the_weighted_mean_of_earlier_values() -> None:
     assert value(state) == 0
     means = [1.0, -2.0, 4.0]
     for mean in means:
-        state = average.update(state, np.array([mean - 1, mean + 1]))
+        state = average.update(state, jnp.array([mean - 1, mean + 1]))
     weights = np.array([0.81, 0.9, 1.0])
     wanted = float(weights @ means / weights.sum())
     assert value(state) == pytest.approx(wanted, rel=1e-6)

@@ -154,7 +154,8 @@ def pipeline(problem, num_trajectories=2, temperature=1.0):
 
 def test_a_right_pipeline_passes_every_test_of_it():
     # False alarms: 3 tests × 1e-6. A bias above the margin of 5% passes with probability 1e-6.
-    problem = SHORT
+    # Estimates of half the parameters are less skewed: an eighth of the samples show as much.
+    problem = replace(SHORT, params=SHORT.params / 2)
     report = assert_unbiased(
         pgjax.reward_to_go(problem.mdp.discount),
         problem,
@@ -192,7 +193,7 @@ def test_what_cannot_be_enumerated_is_sampled():
     report = assert_unbiased(
         pgjax.reward_to_go(problem.mdp.discount),
         problem,
-        batch_size=16,
+        batch_size=8,
         judge=Judge(margin=0.2, limit=50),
     )
     assert [finding.tier for finding in report.findings] == ["independence", "sampling"]
@@ -206,13 +207,13 @@ def test_what_cannot_be_enumerated_is_sampled():
 
 
 def test_a_spent_budget_names_the_number_needed():
-    problem = SHORT
+    problem = PROBLEMS["continuing"]
     with pytest.raises(sampling.InconclusiveError, match=r"about [\d,]+ samples would pass it"):
         assert_unbiased(
             pgjax.reward_to_go(problem.mdp.discount),
             problem,
-            rollout=pipeline(problem),
-            judge=Judge(margin=0.001, max_samples=4096),
+            batch_size=8,
+            judge=Judge(margin=0.001, limit=50, max_samples=4096),
         )
 
 
