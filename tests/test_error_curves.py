@@ -1,7 +1,8 @@
 """The convergence experiment: its exact side agrees with enumeration, and its verdicts can fail."""
 
+from typing import NamedTuple
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -24,11 +25,22 @@ def experiment():
     return problem, error_curves.contenders(problem)
 
 
-def run(problem, rows, max_trajectories=2**13, key=5):
+class Run(NamedTuple):
+    history: list[dict[str, Point]]
+    runs: error_bands.Runs
+
+
+@pytest.fixture(scope="module")
+def run(experiment) -> Run:
+    """One stream of 2^13 trajectories, of the contenders and of one that claims no bias."""
+    problem, rows = experiment
+    liar = rows[-1]._replace(name="liar", mean=flatten(exact.gradient(problem)))
+    rows = (*rows, liar)
+    runs = error_curves.empty_runs(problem, rows)
     stream = error_curves.converge(
-        problem, jax.random.key(key), rows, max_trajectories=max_trajectories
+        problem, jax.random.key(5), rows, max_trajectories=2**13, runs=runs
     )
-    return [found for _, found in stream if found]
+    return Run([points for _, points in stream if points], runs)
 
 
 def test_stated_expectations_equal_enumeration(experiment):
@@ -51,11 +63,10 @@ def test_a_point_is_made_of_lengths_relative_to_the_gradient_s():
     """Each field by its definition, for vectors whose lengths and angles are whole numbers."""
     truth, mean, expected = np.array([3.0, 4.0]), np.array([0.0, 8.0]), np.array([3.0, 9.0])
     row = error_curves.Contender("x", reinforce(1.0), expected, np.array([16.0, 9.0]))
-    samples = jnp.stack(
-        [jnp.asarray(mean) + d for d in (jnp.array([2.0, 1.0]), -jnp.array([2, 1]))]
-    )
-    samples = jnp.tile(samples, (2, 1))  # N = 4, of variance 16/3 and 4/3
-    point = error_curves._point(row, diagnostics.running_moments(samples), truth)
+    around = np.array([[2.0, 1.0], [-2.0, -1.0]])
+    samples = np.tile(mean + around, (2, 1))  # N = 4, of variance 16/3 and 4/3
+    moments = jax.jit(diagnostics.running_moments)(samples)
+    point = error_curves._point(row, moments, truth)
     assert point.num_trajectories == 4
     assert point.error == pytest.approx(5 / 5)
     assert point.cosine == pytest.approx(32 / 40)
@@ -81,9 +92,8 @@ def test_a_verdict_holds_the_largest_deviation_to_bonferroni_s_quantile():
         assert verdict.needed == needed
 
 
-def test_every_power_of_two_is_reported_once_and_means_merge_exactly(experiment):
-    problem, rows = experiment
-    history = run(problem, rows)
+def test_every_power_of_two_is_reported_once_and_means_merge_exactly(run):
+    history = run.history
     counts = [points["reward-to-go"].num_trajectories for points in history]
     assert counts == [2**power for power in range(8, 14)]
     assert history[-1]["total return"].standard_error == pytest.approx(
@@ -113,18 +123,13 @@ def test_runs_are_all_disjoint_means_however_the_stream_is_cut():
         error_bands.Runs(truth, scale=1.0, num_estimators=1).add(blocks)
 
 
-def test_the_errors_of_many_runs_follow_theory_and_no_other_line(experiment):
-    problem, rows = experiment
-    runs = error_curves.empty_runs(problem, rows)
-    stream = error_curves.converge(
-        problem, jax.random.key(5), rows, max_trajectories=2**12, runs=runs
-    )
-    points = [points for _, points in stream if points][-1]
+def test_the_errors_of_many_runs_follow_theory_and_no_other_line(experiment, run):
+    _, rows = experiment
     for index, row in enumerate(rows):
-        point, band = points[row.name], runs.bands(index)[0]
+        point, band = run.history[-1][row.name], run.runs.bands(index)[0]
         variance = point.deviation**2 * point.num_trajectories / band.num_trajectories
-        # A mean of 512 squares of one normal number has a relative deviation of √(2/512) = 6%.
-        assert band.num_runs == 512
+        # A mean of 1024 squares of one normal number has a relative deviation of √(2/1024) = 4%.
+        assert band.num_runs == 1024
         assert band.root_mean_square**2 == pytest.approx(point.bias**2 + variance, rel=0.25)
         assert band.root_mean_square**2 != pytest.approx(point.bias**2 + variance / 2, rel=0.25)
         assert band.low < band.root_mean_square < band.high
@@ -143,24 +148,22 @@ def test_the_picture_joins_equal_errors_and_marks_a_bias_by_its_shape():
     }
 
 
-def test_verdicts_hold_at_a_stated_rate(experiment):
+def test_verdicts_hold_at_a_stated_rate(experiment, run):
     # False alarms: 4 estimators × 1e-6. Power: the biased one stands > threshold + 3 errors away.
-    problem, rows = experiment
-    last = run(problem, rows)[-1]
+    _, rows = experiment
+    last = run.history[-1]
     verdicts = {
-        name: error_curves.judge(point, num_parameters=rows[0].mean.size, alpha=1e-6)
-        for name, point in last.items()
+        row.name: error_curves.judge(last[row.name], num_parameters=row.mean.size, alpha=1e-6)
+        for row in rows
     }
     assert last["reward-to-go, no γ^t"].expected_z > verdicts["total return"].threshold + 3
     assert all(verdict.passed for verdict in verdicts.values())
 
 
-def test_a_wrong_claim_of_unbiasedness_is_refuted(experiment):
-    problem, rows = experiment
-    truth = flatten(exact.gradient(problem))
-    liar = rows[-1]._replace(mean=truth)
-    point = run(problem, (liar,))[-1][liar.name]
-    verdict = error_curves.judge(point, num_parameters=truth.size, alpha=1e-6)
+def test_a_wrong_claim_of_unbiasedness_is_refuted(experiment, run):
+    _, rows = experiment
+    point, num_parameters = run.history[-1]["liar"], rows[0].mean.size
+    verdict = error_curves.judge(point, num_parameters=num_parameters, alpha=1e-6)
     assert not verdict.is_biased
     assert not verdict.passed
 
@@ -176,7 +179,7 @@ def test_the_baseline_table_is_v_averaged_over_time_and_look_alikes():
     mdp = tabular.short_corridor()
     policy, params = scattered_policies.flax_policy_for(mdp, 2, jax.random.key(0))
     problem = Problem(mdp, policy, params, horizon=4)
-    value = error_curves.observation_values(problem)
+    value = jax.jit(error_curves.observation_values(problem))
     visits, values = exact.visitation(problem), exact.state_values(problem)
     expected = (visits * values)[:, :3].sum() / visits[:, :3].sum()
     assert float(value(mdp.observation[0])) == pytest.approx(expected, rel=1e-6)
@@ -185,7 +188,7 @@ def test_the_baseline_table_is_v_averaged_over_time_and_look_alikes():
 def test_a_number_that_is_no_power_of_two_is_refused(experiment):
     problem, rows = experiment
     with pytest.raises(ValueError, match="power of two of at least 256, got 1000"):
-        run(problem, rows, max_trajectories=1000)
+        next(error_curves.converge(problem, jax.random.key(5), rows, max_trajectories=1000))
 
 
 def test_command_draws_its_picture_and_passes_for_an_mdp_from_a_file(tmp_path, capsys):
@@ -241,7 +244,8 @@ def test_too_little_data_to_show_a_bias_is_no_failure_and_a_wrong_estimate_is(
         return verdict._replace(within=False) if is_off and not verdict.is_biased else verdict
 
     monkeypatch.setattr(error_curves, "judge", judged)
-    arguments = ["--trajectories", "256", "--mdp", "chain", "--hidden", "2", "--discount", "0.999"]
+    arguments = ["--trajectories", "256", "--mdp", "random", "--horizon", "3", "--hidden", "2"]
+    arguments += ["--discount", "0.999"]
     status = main(["converge", *arguments, "--output", str(tmp_path / "p.png")])
     printed = " ".join(capsys.readouterr().out.split())
     assert "too few trajectories to see its bias" in printed
