@@ -11,7 +11,7 @@ import pgjax
 from pgjax import enumeration, exact, tabular
 from pgjax.cli import main, own_estimators
 from pgjax.core.float64 import flatten
-from pgjax.proof import error_curves, scattered_policies
+from pgjax.proof import error_curves
 
 MINE = """
 import jax
@@ -92,10 +92,8 @@ def test_compare_shows_own_estimators_and_names_do_not_collide(folder, capsys, m
 
 
 @pytest.fixture(scope="module")
-def problem():
-    mdp = tabular.random_mdp(1)
-    policy, params = scattered_policies.flax_policy_for(mdp, 2, jax.random.key(3))
-    return pgjax.Problem(mdp, policy, params, 2)
+def problem(table):
+    return pgjax.Problem(tabular.random_mdp(1), pgjax.tabular_softmax(4, 2), table, 2)
 
 
 def own(estimator):
