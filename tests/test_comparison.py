@@ -98,7 +98,7 @@ def test_too_few_batches_are_refused(known, rows):
 
 def test_the_command_prints_exact_values_and_draws(tmp_path, capsys):
     picture = tmp_path / "comparison.png"
-    sizes = ["--batches", "4", "--batch-size", "8", "--num-steps", "2"]
+    sizes = ["--batches", "4", "--batch-size", "8", "--num-steps", "3"]
     arguments = [*sizes, "--hidden", "2", "--output", str(picture)]
     assert main(["compare", "random", *arguments]) == 0
     printed = capsys.readouterr().out
