@@ -11,10 +11,13 @@ from pgjax import Problem, bridge, diagnostics, enumeration, exact, reinforce, t
 from pgjax.cli import main, plots
 from pgjax.core.float64 import flatten
 from pgjax.environments import from_gymnax
+from pgjax.policies import softmax_policy
 from pgjax.proof import error_bands, error_curves, scattered_policies
 from pgjax.proof.error_curves import Point
 
 HORIZON = 3
+BLIND = softmax_policy(lambda key, observation: None, lambda logits, observation: logits)
+"""Its parameters are the logits, whatever it observes."""
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +180,7 @@ def test_an_unseen_bias_is_no_pass_and_names_the_number_needed():
 
 def test_the_baseline_table_is_v_averaged_over_time_and_look_alikes():
     mdp = tabular.short_corridor()
-    policy, params = scattered_policies.flax_policy_for(mdp, 2, jax.random.key(0))
-    problem = Problem(mdp, policy, params, horizon=4)
+    problem = Problem(mdp, BLIND, np.array([0.3, -0.4]), horizon=4)
     value = jax.jit(error_curves.observation_values(problem))
     visits, values = exact.visitation(problem), exact.state_values(problem)
     expected = (visits * values)[:, :3].sum() / visits[:, :3].sum()
@@ -219,11 +221,11 @@ def test_a_truth_of_zero_is_measured_in_its_own_unit():
     # Every arm of the bandit pays the same on average, so ∇J = 0, and no estimator is biased.
     environment, params = bridge.make("SimpleBandit-bsuite")
     mdp, horizon = bridge.timeless_mdp(environment, params, discount=0.9)
-    policy, theta = scattered_policies.flax_policy_for(mdp, 2, jax.random.key(0))
-    zero = np.zeros(sum(leaf.size for leaf in jax.tree.leaves(theta)))
+    logits = np.linspace(-1, 1, mdp.num_actions)
+    zero = np.zeros(mdp.num_actions)
     row = error_curves.Contender("total return", reinforce(0.9), zero, zero + 1)
     stream = error_curves.converge(
-        Problem(mdp, policy, theta, horizon), jax.random.key(1), (row,), max_trajectories=2**10,
+        Problem(mdp, BLIND, logits, horizon), jax.random.key(1), (row,), max_trajectories=2**10,
         environment=from_gymnax.adapt(environment, params),
     )  # fmt: skip
     point = [points for _, points in stream if points][-1]["total return"]
