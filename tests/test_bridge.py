@@ -7,6 +7,7 @@ chi-square over all states and actions, at a false alarm rate of 1e-6 for each e
 """
 
 from dataclasses import replace
+from functools import cache
 
 import gymnax
 import jax
@@ -18,7 +19,6 @@ from scipy import stats
 from pgjax import Problem, bridge, estimators, exact, flax_policy, rollout
 from pgjax.environments import from_gymnax
 from pgjax.environments.tables import laws, reachable_states
-from pgjax.proof import scattered_policies
 from pgjax.training import default_network
 
 ALPHA = 1e-6
@@ -84,7 +84,7 @@ class Held:
     def numbers(self, observation, state, reward, ended):
         """[B] which rows of the table real states are; −1 for none."""
         kept = reachable_states._kept(self.law, state, self._times)
-        mark = reward if self.law.draws_reward else 0 * reward
+        mark = reward if self.law.draws_reward else np.zeros(len(ended))
         nodes = reachable_states.Nodes(observation, kept, mark, ended)
         rows = self._rounded(reachable_states._identity(nodes))
         return np.array([self.index.get(row.tobytes(), -1) for row in rows])
@@ -101,7 +101,7 @@ class Held:
         observation, state = self.reset(jax.random.split(reset_key, BATCH))
         # Resets may differ from steps in dtype, which would compile the step twice.
         like = jax.eval_shape(self.step, jax.random.split(key, BATCH), state, np.zeros(BATCH, int))
-        state = jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), state, like[1])
+        state = jax.tree.map(lambda x, y: np.asarray(x, y.dtype), state, like[1])
         reward, ended = np.zeros(BATCH), np.zeros(BATCH, bool)
         states, rows = [], []
         while not np.all(ended):
@@ -164,9 +164,14 @@ def chi_square(counts, probability):
     return stats.chi2.sf(statistic, freedom) if freedom else 1.0
 
 
+@cache
+def held_to(name):
+    return Held(*CASES[name]())
+
+
 @pytest.fixture(scope="module", params=list(CASES))
 def held(request):
-    return Held(*CASES[request.param]())
+    return held_to(request.param)
 
 
 def test_starts_are_distributed_as_the_table_says(held):
@@ -190,7 +195,7 @@ def test_steps_arrive_where_the_table_says_and_as_often(held):
 def test_another_slip_is_rejected():
     # Power: slipping with 0.7 instead of 2/3, 256 draws on each of > 300 states and actions shift
     # the statistic by some hundreds, on a standard deviation of some forty.
-    held = Held(*CASES["FrozenLake"]())
+    held = held_to("FrozenLake")
     environment, params = made("FrozenLake-misc", limit=12, success_rate=0.3)
     other = Held(environment, params)
     states, rows = other.episodes(jax.random.key(1))
@@ -202,27 +207,28 @@ def test_another_slip_is_rejected():
 
 
 def test_a_forgotten_field_that_matters_is_found(monkeypatch):
-    held = Held(*made("Catch-bsuite", rows=4, columns=3))
+    held = held_to("Catch")
     monkeypatch.setattr(held, "law", held.law._replace(forgotten=("paddle_x",)))
     with pytest.raises(AssertionError, match="a real state that the table lacks"):
         held.episodes(jax.random.key(0))
 
 
-def flax_problem(environment, params, seed=0):
-    policy = flax_policy(default_network(environment).clone(hidden=(4,)))
+@cache
+def flax_problem(name):
+    """A table without the time, its horizon, and a policy at parameters far from uniform."""
+    environment, params = CASES[name]()
     mdp, horizon = bridge.timeless_mdp(environment, params, discount=0.9)
-    return (
-        mdp,
-        horizon,
-        policy,
-        scattered_policies.scattered_params(policy, mdp, jax.random.key(seed)),
-    )
+    policy = flax_policy(default_network(environment).clone(hidden=(4,)))
+    like = jax.eval_shape(policy.init, jax.random.key(0), mdp.observation[0])
+    random = np.random.default_rng(1)
+    theta = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype), like)
+    return mdp, horizon, policy, theta
 
 
 @pytest.mark.parametrize("name", ["FrozenLake", "FourRooms", "DeepSea"])
 def test_time_in_the_state_and_a_horizon_are_one_gradient(name):
     environment, params = CASES[name]()
-    mdp, horizon, policy, theta = flax_problem(environment, params)
+    mdp, horizon, policy, theta = flax_problem(name)
     timed = bridge.tabular_mdp(environment, params, discount=0.9)
     one = exact.gradient(Problem(mdp, policy, theta, horizon))
     other = exact.gradient(Problem(timed, policy, theta, None))
@@ -255,9 +261,8 @@ def discounted_returns(batch, discount):
 def test_exact_objective_is_the_mean_of_real_returns(name):
     # Five standard errors: 6e-7, were the mean normal. Power: a J that is off by a tenth of the
     # returns' standard deviation stands 12 standard errors away.
-    environment, params = CASES[name]()
-    mdp, horizon, policy, theta = flax_problem(environment, params)
-    adapted = from_gymnax.adapt(environment, params)
+    mdp, horizon, policy, theta = flax_problem(name)
+    adapted = from_gymnax.adapt(*CASES[name]())
     batch = rollout(
         policy, theta, adapted, jax.random.key(4), num_trajectories=2**14, num_steps=horizon
     )
@@ -268,9 +273,8 @@ def test_exact_objective_is_the_mean_of_real_returns(name):
 
 def test_exact_objective_and_gradient_are_means_of_real_ones_on_frozen_lake():
     # 1e-6, split over the parameters. Power: with a γ of 0.8 instead it is found.
-    environment, params = made("FrozenLake-misc", limit=30)
-    mdp, horizon, policy, theta = flax_problem(environment, params)
-    adapted = from_gymnax.adapt(environment, params)
+    mdp, horizon, policy, theta = flax_problem("FrozenLake")
+    adapted = from_gymnax.adapt(*CASES["FrozenLake"]())
     batch = rollout(
         policy, theta, adapted, jax.random.key(5), num_trajectories=2**15, num_steps=horizon
     )

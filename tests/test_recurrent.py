@@ -74,24 +74,21 @@ def everything(strict: None) -> tuple[Trajectory, np.ndarray]:
 @partial(jax.jit, static_argnums=0)
 def by_hand(policy: RecurrentPolicy, params: Any, batch: Trajectory) -> Any:
     """[N, T] log-probabilities, one step after another; zero at dead steps."""
-    first = jax.tree.map(lambda x: x[:, 0], (batch.observation, batch.action))
-    memory = jax.tree.map(lambda x: jnp.stack([x] * len(batch.mask)), policy.memory(params))
-    columns = []
-    for t in range(batch.mask.shape[1]):
-        alive = batch.mask[:, t]
-        observation, action = jax.tree.map(
-            lambda x, y, t=t, alive=alive: jnp.where(
-                alive.reshape(-1, *[1] * (x.ndim - 2)), x[:, t], y
-            ),
-            (batch.observation, batch.action),
-            first,
-        )
-        over_rows = jax.vmap(policy.log_prob, (None, 0, 0, 0))
-        memory, log_prob = over_rows(params, memory, observation, action)
-        columns.append(jnp.where(alive, log_prob, 0))
-    return jnp.stack(columns, axis=1)
+
+    def along(observations: Any, actions: Any, mask: Any) -> Any:
+        def go_on(memory: Any, here: Any) -> tuple[Any, Any]:
+            *taken, alive = here
+            first = observations[0], actions[0]  # stands in for what follows the end
+            seen, action = jax.tree.map(partial(jnp.where, alive), tuple(taken), first)
+            memory, log_prob = policy.log_prob(params, memory, seen, action)
+            return memory, jnp.where(alive, log_prob, 0)
+
+        return jax.lax.scan(go_on, policy.memory(params), (observations, actions, mask))[1]
+
+    return jax.vmap(along)(batch.observation, batch.action, batch.mask)
 
 
+@jax.jit
 def probabilities(params: Any, batch: Trajectory, environments: Any) -> Any:
     return environments * jnp.exp(jnp.sum(by_hand(POLICY, params, batch), axis=1))
 
@@ -101,8 +98,12 @@ def objective(params: Any, batch: Trajectory, environments: Any) -> Any:
     return probabilities(params, batch, environments) @ total
 
 
+# One program for the tests of the estimate.
+true_gradient = jax.jit(jax.grad(objective))
+
+
 def expectation(tree: Any, probability: Any) -> Any:
-    return jax.tree.map(lambda x: jnp.tensordot(probability, x, 1), tree)
+    return jax.tree.map(lambda x: np.tensordot(probability, x, 1), tree)
 
 
 def assert_close(found: Any, expected: Any, tolerance: float = 1e-12) -> None:
@@ -120,7 +121,7 @@ def expected_estimate(estimator: Estimator, policy: RecurrentPolicy, everything:
 
 
 def test_the_expected_estimate_is_the_gradient_through_the_memory(everything: Any) -> None:
-    truth = jax.jit(jax.grad(objective))(PARAMS, *everything)
+    truth = true_gradient(PARAMS, *everything)
     assert min(np.max(np.abs(x)) for x in jax.tree.leaves(truth)) > 1e-3
     for estimator in (pgjax.reinforce(DISCOUNT), pgjax.reward_to_go(DISCOUNT)):
         assert_close(expected_estimate(estimator, POLICY, everything), truth)
@@ -128,9 +129,9 @@ def test_the_expected_estimate_is_the_gradient_through_the_memory(everything: An
 
 def test_without_the_gradient_through_the_memory_the_estimate_is_biased(everything: Any) -> None:
     """The negative control; where no memory comes in between it is right all the same."""
-    truth = jax.jit(jax.grad(objective))(PARAMS, *everything)
+    truth = true_gradient(PARAMS, *everything)
     found = expected_estimate(pgjax.reward_to_go(DISCOUNT), made(forgetting_step), everything)
-    assert np.max(np.abs(found["memory"] - truth["memory"])) > 1e-3
+    assert np.max(np.abs(found["memory"] - np.asarray(truth["memory"]))) > 1e-3
     assert_close(found["logits"], truth["logits"])
 
 
@@ -165,19 +166,20 @@ def random_batch(*, garbage: bool = False, N: int = 7, T: int = 6) -> Trajectory
 
     def field(values: np.ndarray, bad: Any) -> Any:
         dead = ~mask.reshape(mask.shape + (1,) * (values.ndim - 2))
-        return jnp.asarray(np.where(dead, np.asarray(bad if garbage else 0, values.dtype), values))
+        return np.where(dead, np.asarray(bad if garbage else 0, values.dtype), values)
 
     flags = ~mask & (np.arange(T) % 2 == 0) if garbage else np.zeros((N, T), bool)
-    return Trajectory(
+    batch = Trajectory(
         observation=field(random.normal(size=(N, T, SEES)), np.nan),
         action=field(random.integers(A, size=(N, T)), 99),
         reward=field(random.normal(size=(N, T)), np.nan),
         log_prob=field(np.log(random.uniform(0.2, 0.9, size=(N, T))), np.nan),
-        terminated=jnp.asarray(flags),
-        truncated=jnp.asarray(flags),
-        mask=jnp.asarray(mask),
-        final_observation=jnp.zeros((N, SEES)),
+        terminated=flags,
+        truncated=flags,
+        mask=mask,
+        final_observation=np.zeros((N, SEES)),
     )
+    return jax.device_put(batch)
 
 
 COUPLED = Estimator(
@@ -215,31 +217,42 @@ def whole(strict: None) -> dict[str, Any]:
 
 def test_log_probabilities_and_gradients_are_those_of_unrolling_by_hand(whole: Any) -> None:
     batch = random_batch()
-    assert_close(whole["log_probs"], by_hand(POLICY, PARAMS, batch))
-    weight = COUPLED.weights(batch, whole["log_probs"])
 
-    def term(params: Any) -> Any:
-        log_prob = by_hand(POLICY, params, batch)
-        ratio = jnp.exp(log_prob - batch.log_prob) * weight
-        return jnp.sum(jnp.where(batch.mask, ratio, 0)) / len(batch.mask)
+    @jax.jit
+    def differentiated(params: Any, log_prob: Any) -> Any:
+        """Log-probabilities, the gradient by hand, and the surrogate's."""
+        weight = COUPLED.weights(batch, log_prob)
 
-    truth = jax.jit(jax.grad(term))(PARAMS)
+        def term(params: Any) -> Any:
+            log_prob = by_hand(POLICY, params, batch)
+            ratio = jnp.exp(log_prob - batch.log_prob) * weight
+            return jnp.sum(jnp.where(batch.mask, ratio, 0)) / len(batch.mask), log_prob
+
+        slope, log_prob = jax.grad(term, has_aux=True)(params)
+        return log_prob, slope, jax.grad(partial(pgjax.surrogate, COUPLED, POLICY))(params, batch)
+
+    log_prob, truth, of_surrogate = differentiated(PARAMS, whole["log_probs"])
+    assert_close(whole["log_probs"], log_prob)
     assert_close(whole["derivative"], truth)
     assert_close(whole["gradient"], truth)
-    assert_close(jax.jit(jax.grad(partial(pgjax.surrogate, COUPLED, POLICY)))(PARAMS, batch), truth)
+    assert_close(of_surrogate, truth)
     assert_close(pgjax.gradient(COUPLED, POLICY, PARAMS, batch), truth)
-    assert_close(jax.tree.map(lambda x: jnp.mean(x, axis=0), whole["each"]), truth)
+    assert_close(jax.tree.map(lambda x: np.mean(np.asarray(x), axis=0), whole["each"]), truth)
 
 
 def test_the_sum_of_entropies_is_over_the_live_steps_and_their_memories(whole: Any) -> None:
-    batch, total = random_batch(), 0.0
-    entropy, log_prob = jax.jit(POLICY.entropy), jax.jit(POLICY.log_prob)
+    batch, total = jax.device_get(random_batch()), 0.0
+
+    @jax.jit
+    def go_on(memory: Any, seen: Any, action: Any) -> tuple[Any, Any]:
+        after, _ = POLICY.log_prob(PARAMS, memory, seen, action)
+        return after, POLICY.entropy(PARAMS, memory, seen)
+
     for row in range(len(batch.mask)):
-        memory = POLICY.memory(PARAMS)
+        memory = PARAMS["start"]
         for t in range(int(np.sum(batch.mask[row]))):
-            seen = batch.observation[row, t]
-            total += float(entropy(PARAMS, memory, seen))
-            memory, _ = log_prob(PARAMS, memory, seen, batch.action[row, t])
+            memory, entropy = go_on(memory, batch.observation[row, t], batch.action[row, t])
+            total += float(entropy)
     np.testing.assert_allclose(whole["measured"][1], total, rtol=1e-13)
 
 
@@ -257,7 +270,7 @@ def test_a_memory_that_grows_without_bound_after_the_end_spoils_no_gradient() ->
         lambda params, memory, seen: (1e100 * (memory + 1), jnp.tanh(memory) * params["logits"][0]),
     )
     batch = random_batch(garbage=True)
-    batch = replace(batch, mask=batch.mask.at[:, 2:].set(False))
+    batch = replace(batch, mask=jnp.asarray(np.asarray(batch.mask) & (np.arange(6) < 2)))
     found = pgjax.gradient(COUPLED, policy, PARAMS, batch)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(found))
 
@@ -270,23 +283,24 @@ def test_in_a_window_the_memory_begins_anew_after_every_cut() -> None:
         jax.tree.map(lambda x, row=row, n=n: x[row, :n], listed)
         for row, n in zip(rows, lengths, strict=True)
     ]
-    window = jax.tree.map(lambda *x: jnp.asarray(np.concatenate(x)[None]), *pieces)
+    window = jax.tree.map(lambda *x: np.concatenate(x)[None], *pieces)
     ends, step = np.cumsum(lengths) - 1, np.arange(sum(lengths))[None]
     window = replace(
         window,
-        terminated=jnp.asarray(step == ends[0]),
-        truncated=jnp.asarray(step == ends[1]),
-        final_observation=jnp.asarray(np.asarray(episodes.final_observation)[:1]),
-        next_value=jnp.asarray(np.zeros(window.reward.shape)),
+        terminated=step == ends[0],
+        truncated=step == ends[1],
+        final_observation=np.asarray(episodes.final_observation)[:1],
+        next_value=np.zeros(window.reward.shape),
     )
-    unroll = jax.jit(partial(pgjax.log_probs, POLICY))
-    found = unroll(PARAMS, window)[0]
-    apart = unroll(PARAMS, episodes)
-    apart = np.asarray(apart)
+
+    def unroll(batch: Any) -> np.ndarray:
+        return np.asarray(pgjax.log_probs(POLICY, PARAMS, jax.device_put(batch)))
+
+    apart = unroll(episodes)
     expected = np.concatenate([apart[row, :n] for row, n in zip(rows, lengths, strict=True)])
-    assert_close(found, expected)
-    uncut = replace(window, terminated=jnp.asarray(step < 0))
-    assert np.max(np.abs(unroll(PARAMS, uncut)[0] - expected)) > 0.01
+    assert_close(unroll(window)[0], expected)
+    uncut = replace(window, terminated=step < 0)
+    assert np.max(np.abs(unroll(uncut)[0] - expected)) > 0.01
 
 
 def test_a_policy_without_memory_is_one_with_an_empty_memory() -> None:
@@ -294,13 +308,18 @@ def test_a_policy_without_memory_is_one_with_an_empty_memory() -> None:
         lambda key, seen: jnp.zeros((SEES, A)), lambda params, seen: jnp.tanh(seen @ params)
     )
     lifted = policies.as_recurrent(plain)
-    params, batch = jnp.asarray(RANDOM.normal(size=(SEES, A))), random_batch(garbage=True)
-    found, expected = (pgjax.gradient(COUPLED, policy, params, batch) for policy in (lifted, plain))
-    assert_close(found, expected)
-    key, seen = jax.random.key(0), jnp.ones(SEES)
-    drawn = jax.jit(lifted.sample)(params, key, (), seen)[1:]
-    assert_close(drawn, jax.jit(plain.sample)(params, key, seen))
-    assert_close(jax.jit(lifted.entropy)(params, (), seen), jax.jit(plain.entropy)(params, seen))
+
+    @jax.jit
+    def both(params: Any, batch: Trajectory, key: Any, seen: Any) -> Any:
+        slopes = [pgjax.gradient(COUPLED, policy, params, batch) for policy in (lifted, plain)]
+        drawn = lifted.sample(params, key, (), seen)[1:], plain.sample(params, key, seen)
+        entropies = lifted.entropy(params, (), seen), plain.entropy(params, seen)
+        return slopes, drawn, entropies
+
+    params, batch = RANDOM.normal(size=(SEES, A)), random_batch(garbage=True)
+    for found, expected in both(params, batch, jax.random.key(0), np.ones(SEES)):
+        assert np.all(np.isfinite(jax.tree.leaves(found)[0]))
+        assert_close(found, expected)
 
 
 def test_a_recurrent_gaussian_policy_scores_along_the_episode() -> None:
@@ -312,13 +331,15 @@ def test_a_recurrent_gaussian_policy_scores_along_the_episode() -> None:
     batch = random_batch()
     random = np.random.default_rng(7)
     batch = replace(batch, action=jnp.asarray(random.normal(size=(*batch.mask.shape, A))))
-    expected = by_hand(policy, PARAMS, batch)
-    assert_close(pgjax.log_probs(policy, PARAMS, batch), expected)
-    memory, action, found = policy.sample(
-        PARAMS, jax.random.key(0), POLICY.memory(PARAMS), batch.observation[0, 0]
-    )
-    again = policy.log_prob(PARAMS, POLICY.memory(PARAMS), batch.observation[0, 0], action)
-    assert_close((memory, found), again, 0)
+
+    @jax.jit
+    def drawn_and_scored(params: Any, key: Any, seen: Any) -> Any:
+        memory, action, log_prob = policy.sample(params, key, policy.memory(params), seen)
+        return (memory, log_prob), policy.log_prob(params, policy.memory(params), seen, action)
+
+    assert_close(pgjax.log_probs(policy, PARAMS, batch), by_hand(policy, PARAMS, batch))
+    found, again = drawn_and_scored(PARAMS, jax.random.key(0), random.normal(size=SEES))
+    assert_close(found, again, 0)
 
 
 def test_a_memory_of_another_shape_is_an_error() -> None:
@@ -334,12 +355,14 @@ def test_a_flax_cell_is_rolled_out_and_scored_with_the_same_memory() -> None:
         jax.numpy_rank_promotion("allow"),
         jax.enable_x64(False),
     ):
-        params = jax.jit(policy.init)(jax.random.key(0), jnp.zeros(SEES))
-        params = jax.tree.map(lambda x: 3 * x, params)  # or the head is nearly uniform
+        # Not the initial parameters, at which the head is nearly uniform.
+        random = np.random.default_rng(0)
+        like = jax.eval_shape(policy.init, jax.random.key(0), np.zeros(SEES))
+        params = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype), like)
         batch = pgjax.rollout(
             policy, params, look_alikes(), jax.random.key(1), num_trajectories=8, num_steps=5
         )
-        found = jax.jit(partial(pgjax.log_probs, policy))(params, batch)
+        found = pgjax.log_probs(policy, params, batch)
         np.testing.assert_allclose(found, batch.log_prob, rtol=0, atol=1e-5)
         score = pgjax.gradient(pgjax.rloo(DISCOUNT), policy, params, batch)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(score))
@@ -347,15 +370,16 @@ def test_a_flax_cell_is_rolled_out_and_scored_with_the_same_memory() -> None:
     assert max(np.max(np.abs(x)) for x in cell) > 1e-4
 
 
-def test_an_action_that_the_policy_does_not_have_is_named(everything) -> None:
-    batch, _ = everything
-    row = int(np.argmax(np.sum(batch.mask, axis=1)))
-    wrong = replace(batch, action=batch.action.at[row, 1].set(A + 5))
-    estimator = Estimator(weights.reward_to_go(DISCOUNT), pgjax.terms.score)
+def test_an_action_that_the_policy_does_not_have_is_named() -> None:
+    batch = random_batch()
+    row = int(np.argmax(np.sum(np.asarray(batch.mask), axis=1)))
+    action = np.array(batch.action)
+    action[row, 1] = A + 5
+    wrong = replace(batch, action=jnp.asarray(action))
     words = f"batch.action at trajectory {row}, step 1: .*{A + 5}"
     for call in (
         lambda batch: pgjax.log_probs(POLICY, PARAMS, batch),
-        lambda batch: pgjax.gradient(estimator, POLICY, PARAMS, batch),
+        lambda batch: pgjax.gradient(COUPLED, POLICY, PARAMS, batch),
     ):
         with pytest.raises(ValueError, match=words):
             call(wrong)
