@@ -5,6 +5,7 @@ ends by termination, by a time limit, and by the window itself.
 """
 
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 from scipy import stats
 
 from pgjax import Problem, baselines, exact, terms, weights, windows
@@ -44,30 +46,37 @@ POLICY = softmax_policy(
 )
 
 
+def show(limit, state, age, reward):
+    seen = {"state": jax.nn.one_hot(state, 3), "age": age}
+    return (state, age), Step(seen, jnp.asarray(reward), state == 2, age >= limit)
+
+
+def draw(key, probability):
+    return jax.random.categorical(key, jnp.log(probability)).astype(jnp.int32)
+
+
+def begin(initial, limit, key):
+    return show(limit, draw(key, initial), jnp.int32(0), 0.0)
+
+
+def move(limit, key, placed, action):
+    state, age = placed
+    following = draw(key, jnp.asarray(TRANSITION)[state, action])
+    return show(limit, following, age + 1, jnp.asarray(REWARD)[state, action, following])
+
+
 def environment(initial=(0.6, 0.4, 0.0), limit=LIMIT):
-    """The MDP with a time limit, on the surface."""
-
-    def show(state, age, reward):
-        seen = {"state": jax.nn.one_hot(state, 3), "age": age}
-        return (state, age), Step(seen, jnp.asarray(reward), state == 2, age >= limit)
-
-    def draw(key, probability):
-        return jax.random.categorical(key, jnp.log(jnp.asarray(probability))).astype(jnp.int32)
-
-    def step(key, placed, action):
-        state, age = placed
-        following = draw(key, jnp.asarray(TRANSITION)[state, action])
-        return show(following, age + 1, jnp.asarray(REWARD)[state, action, following])
-
+    """The MDP with a time limit, on the surface. Its numbers are leaves, for one program of all."""
     return Environment(
-        init=lambda key: show(draw(key, initial), jnp.int32(0), 0.0),
-        step=step,
+        init=Partial(begin, np.array(initial), np.int32(limit)),
+        step=Partial(move, np.int32(limit)),
         action_space=Discrete(2),
         time_limit=limit,
     )
 
 
 ENVIRONMENT = environment()
+STREAMS = 64
 
 
 class Paths(NamedTuple):
@@ -249,8 +258,8 @@ def test_a_critic_of_the_endless_task_biases_the_limited_one():
 @pytest.mark.parametrize("task", ["limited", "endless"])
 def test_asking_the_critic_about_a_reset_observation_is_biased(task):
     batch = judged(task)
-    value, following = jnp.asarray(batch.value), jnp.asarray(batch.next_value)
-    of_the_next_row = jnp.concatenate([value[:, 1:], following[:, -1:]], 1)
+    value, following = np.asarray(batch.value), np.asarray(batch.next_value)
+    of_the_next_row = np.concatenate([value[:, 1:], following[:, -1:]], 1)
     wrong = replace(batch, next_value=of_the_next_row)
     error = expectation("GAE 1", wrong) - truth(task)
     assert np.abs(error).max() > 1e-3
@@ -258,7 +267,7 @@ def test_asking_the_critic_about_a_reset_observation_is_biased(task):
 
 def test_returns_that_leak_into_the_episode_before_are_biased():
     batch = judged("limited")
-    never = jnp.zeros_like(batch.terminated)
+    never = np.zeros(batch.terminated.shape, bool)
     wrong = replace(batch, terminated=never, truncated=never)
     error = expectation("returns", wrong) - truth("limited")
     assert np.abs(error).max() > 1e-3
@@ -274,24 +283,24 @@ def test_a_cut_taken_for_an_end_is_biased(task):
 
 def test_discounting_from_the_start_of_the_window_is_biased():
     batch = judged("limited")
-    wrong = replace(batch, time=jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), batch.mask.shape))
+    wrong = replace(batch, time=np.broadcast_to(np.arange(T, dtype=np.int32), batch.mask.shape))
     error = expectation("GAE 1", wrong) - truth("limited")
     assert np.abs(error).max() > 1e-3
 
 
-def drawn(environment, num_windows, num_steps, after=0):
-    """Windows of many streams, some steps after their start."""
+def drawn(environment, num_windows, num_steps, before=0):
+    """A window of many streams, after some windows before it, and as NumPy arrays."""
     stream = windows.start(environment, jax.random.key(3), num_windows)
-    params = jnp.asarray(PARAMS)
-    if after:
-        stream, _ = windows.window(POLICY, params, environment, stream, num_steps=after)
-    return windows.window(POLICY, params, environment, stream, num_steps=num_steps)
+    for _ in range(before + 1):
+        stream, window = windows.window(POLICY, PARAMS, environment, stream, num_steps=num_steps)
+    return jax.device_get(window)
 
 
 def path_indices(window):
     """[N, T, 4] of a sampled window, as `Paths` has them."""
     batch = window.batch
-    state, following = (seen["state"].argmax(-1) for seen in (batch.observation, window[1]))
+    after = window.next_observation
+    state, following = (seen["state"].argmax(-1) for seen in (batch.observation, after))
     return np.stack([state, batch.time, batch.action, following], -1)
 
 
@@ -314,47 +323,53 @@ def test_windows_are_drawn_with_their_exact_probabilities():
     fresh = np.zeros((LIMIT, 3))
     fresh[0] = MDP.initial
     paths = list_windows(fresh, T)
-    assert goodness_of_fit(drawn(ENVIRONMENT, 20_000, T)[1], paths) > 1e-6
+    assert goodness_of_fit(drawn(ENVIRONMENT, 20_000, T), paths) > 1e-6
     # Starts one part in ten elsewhere are told apart.
     other = environment(initial=(0.66, 0.34, 0.0))
-    assert goodness_of_fit(drawn(other, 20_000, T)[1], paths) < 1e-6
+    assert goodness_of_fit(drawn(other, 20_000, T), paths) < 1e-6
 
 
 def test_a_window_that_begins_within_an_episode_knows_its_age():
-    window = drawn(ENVIRONMENT, 64, T, after=2)[1]
+    window = drawn(ENVIRONMENT, STREAMS, 2, before=1)
     np.testing.assert_array_equal(window.batch.time, window.batch.observation["age"])
     assert len(np.unique(window.batch.observation["age"][:, 0])) == LIMIT
 
 
 def test_two_windows_in_a_row_are_one_longer_window():
-    stream = windows.start(ENVIRONMENT, jax.random.key(0), 8)
-    params = jnp.asarray(PARAMS)
-    after, whole = windows.window(POLICY, params, ENVIRONMENT, stream, num_steps=300)
-    stream, first = windows.window(POLICY, params, ENVIRONMENT, stream, num_steps=200)
-    stream, second = windows.window(POLICY, params, ENVIRONMENT, stream, num_steps=100)
+    stream = windows.start(ENVIRONMENT, jax.random.key(0), STREAMS)
+    act = partial(windows.window, POLICY, PARAMS, ENVIRONMENT)
+    after, whole = act(stream, num_steps=300)
+    stream, first = act(stream, num_steps=150)
+    stream, second = act(stream, num_steps=150)
     jax.tree.map(np.testing.assert_array_equal, stream._replace(keys=()), after._replace(keys=()))
+    whole, first, second = jax.device_get((whole, first, second))
     # Only at the seam does the first window's own end count as a cut.
-    cut = whole.batch.truncated.at[:, 199].set(True)
+    cut = whole.batch.truncated | (np.arange(300) == 149)
     whole = whole._replace(batch=replace(whole.batch, truncated=cut))
     for name in ("next_observation", "ended", "total"):
         parts = (getattr(window, name) for window in (first, second))
-        joined = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *parts)
+        joined = jax.tree.map(lambda *x: np.concatenate(x, 1), *parts)
         jax.tree.map(np.testing.assert_array_equal, joined, getattr(whole, name))
     last = second.batch.final_observation
     one, two = (replace(window.batch, final_observation=None) for window in (first, second))
-    joined = jax.tree.map(lambda *x: jnp.concatenate(x, 1), one, two)
+    joined = jax.tree.map(lambda *x: np.concatenate(x, 1), one, two)
     joined = replace(joined, final_observation=last)
     jax.tree.map(np.testing.assert_array_equal, joined, whole.batch)
+
+
+@jax.jit
+def valued(table, window):
+    return windows.with_values(window, table_value(table))
 
 
 @pytest.mark.parametrize("limit", [LIMIT, 100])
 def test_what_follows_is_judged_in_its_own_episode(limit):
     """Where no limit cuts inside the window, the critic is asked about the next steps only once."""
     table = np.random.default_rng(1).normal(size=(101, 3))
-    window = drawn(environment(limit=limit), 32, 9)[1]
+    window = drawn(environment(limit=limit), STREAMS, 9)
     inside = (window.batch.truncated & ~window.batch.terminated)[:, :-1]
     assert inside.any() == (limit == LIMIT)
-    batch = windows.with_values(window, table_value(table))
+    batch = jax.device_get(valued(table, window))
     after = window.next_observation
     expected = np.take_along_axis(
         table[after["age"]], after["state"].argmax(-1)[..., None], -1
@@ -366,33 +381,34 @@ def test_what_follows_is_judged_in_its_own_episode(limit):
 
 
 def test_values_written_into_a_window_are_constants():
-    window = drawn(environment(limit=LIMIT), 32, 9)[1]
+    window = drawn(ENVIRONMENT, STREAMS, 9)
 
     def total(table):
-        batch = windows.with_values(window, table_value(table))
-        assert batch.value is not None
-        assert batch.next_value is not None
+        batch = valued(table, window)
         return jnp.sum(batch.value + batch.next_value)
 
-    table = jnp.ones((101, 3))
-    assert total(table) > 0
-    np.testing.assert_array_equal(jax.grad(total)(table), 0)
+    found, slope = jax.jit(jax.value_and_grad(total))(np.ones((101, 3)))
+    assert found > 0
+    np.testing.assert_array_equal(slope, 0)
+
+
+finished = jax.jit(windows.finished)
 
 
 def test_statistics_are_of_whole_episodes_that_ended_in_the_window():
-    stream = windows.start(ENVIRONMENT, jax.random.key(5), 6)
-    params, running = jnp.asarray(PARAMS), np.zeros((6, 2))
-    totals, lengths, found = [], [], None
+    stream = windows.start(ENVIRONMENT, jax.random.key(5), STREAMS)
+    running, totals, lengths, found = np.zeros((STREAMS, 2)), [], [], None
     for _ in range(3):
-        stream, window = windows.window(POLICY, params, ENVIRONMENT, stream, num_steps=2)
+        stream, window = windows.window(POLICY, PARAMS, ENVIRONMENT, stream, num_steps=2)
+        reward, ended = np.asarray(window.batch.reward), np.asarray(window.ended)
         totals, lengths = [], []
-        for t, i in product(range(2), range(6)):
-            running[i] += [window.batch.reward[i, t], 1]
-            if window.ended[i, t]:
+        for t, i in product(range(2), range(STREAMS)):
+            running[i] += [reward[i, t], 1]
+            if ended[i, t]:
                 totals.append(running[i, 0])
                 lengths.append(running[i, 1])
                 running[i] = 0
-        found = windows.finished(window)
+        found = finished(window)
     assert found is not None
     assert found.number == len(totals)
     assert found.mean_return == pytest.approx(np.mean(totals), abs=1e-12)
@@ -401,8 +417,8 @@ def test_statistics_are_of_whole_episodes_that_ended_in_the_window():
 
 
 def test_statistics_of_no_episode_are_missing():
-    window = drawn(environment(limit=100), 4, 1)[1]
-    found = windows.finished(window._replace(ended=jnp.zeros_like(window.ended)))
+    window = drawn(ENVIRONMENT, STREAMS, 2)
+    found = finished(window._replace(ended=np.zeros_like(window.ended)))
     assert found.number == 0
     assert all(np.isnan(x) for x in found[1:])
 
@@ -418,27 +434,29 @@ def test_illegal_actions_are_never_taken_and_the_mask_is_recorded():
         action_space=Discrete(2),
     )
     stream = windows.start(masked, jax.random.key(0), 2)
-    _, window = windows.window(POLICY_TABULAR, jnp.asarray(PARAMS), masked, stream, num_steps=6)
+    _, window = windows.window(POLICY_TABULAR, PARAMS, masked, stream, num_steps=6)
+    window = jax.device_get(window)
     seen = window.batch.observation
     np.testing.assert_array_equal(window.batch.action, [[0, 1, 0, 0, 1, 0]] * 2)
     np.testing.assert_array_equal(seen.action_mask[:, :, 0], window.batch.action == 0)
 
 
 def test_bad_input_is_refused_with_the_fix():
-    key, params = jax.random.key(0), jnp.asarray(PARAMS)
+    key = jax.random.key(0)
     with pytest.raises(TypeError, match=r"must be a pgjax Environment, .*got a tuple"):
         windows.start((MDP, None), key, 2)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="num_environments must be at least 1, got 0"):
         windows.start(ENVIRONMENT, key, 0)
-    stream = windows.start(ENVIRONMENT, key, 2)
+    stream = windows.start(ENVIRONMENT, key, STREAMS)
     with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
-        windows.window(POLICY, params, ENVIRONMENT, stream, num_steps=0)
+        windows.window(POLICY, PARAMS, ENVIRONMENT, stream, num_steps=0)
     remembering = as_recurrent(POLICY)  # of nothing: the window is that of the policy itself
-    both = [
-        windows.window(p, params, ENVIRONMENT, stream, num_steps=2) for p in (POLICY, remembering)
+    one, other = [
+        jax.tree.leaves(windows.window(policy, PARAMS, ENVIRONMENT, stream, num_steps=2))
+        for policy in (POLICY, remembering)
     ]
-    for x, y in zip(*map(jax.tree.leaves, both), strict=True):
-        assert jnp.all(x == y)
+    same = jax.jit(lambda *both: [jnp.all(x == y) for x, y in zip(*both, strict=True)])
+    assert all(same(one, other))
 
 
 @pytest.mark.parametrize("space", [Discrete(2), Box((-1.0, -1.0), (1.0, 1.0), (2,))])
