@@ -34,12 +34,19 @@ def remember(params, memory, observation):
 # The memory that an episode begins with is a parameter, too.
 POLICY = pgjax.recurrent_policy(init, lambda params: params["first"], remember)
 AGENT = agents.separate(POLICY, linen.Dense(1))
-PARAMS = training.initial_params(AGENT, WALK, jax.random.key(0))
-ACTING = PARAMS["policy"]
+RANDOM = np.random.default_rng(0)
+ACTING = {
+    name: RANDOM.normal(size=size).astype(np.float32)
+    for name, size in {"into": (4, 4), "out": (2, 4), "first": 4}.items()
+}
+PARAMS = {
+    "policy": ACTING,
+    "critic": {"params": {"kernel": np.ones((4, 1), np.float32), "bias": np.zeros(1, np.float32)}},
+}
 
 
 def started(number=N):
-    return windows.start(WALK, jax.random.key(1), number, POLICY.memory(ACTING))
+    return windows.start(WALK, jax.random.key(1), number, ACTING["first"])
 
 
 @jax.jit
@@ -64,7 +71,7 @@ def three_windows():
     stream, found = started(), []
     for _ in range(3):
         stream, *rest = stored(PARAMS, stream)
-        found.append(rest)
+        found.append(jax.device_get(rest))
     return found
 
 
@@ -73,10 +80,10 @@ def test_log_probabilities_recomputed_on_the_stored_window_are_the_sampler_s(thr
     inside = 0
     for window, (sampled, again, without_memory, without_reset) in three_windows:
         np.testing.assert_allclose(again, sampled, rtol=0, atol=1e-6)
-        apart["memory"].append(float(jnp.max(jnp.abs(without_memory - sampled))))
-        apart["reset"].append(float(jnp.max(jnp.abs(without_reset - sampled))))
-        inside += int(jnp.sum(window.ended[:, :-1]))
-        assert bool(jnp.all(window.batch.mask))
+        apart["memory"].append(np.max(np.abs(without_memory - sampled)))
+        apart["reset"].append(np.max(np.abs(without_reset - sampled)))
+        inside += np.sum(window.ended[:, :-1])
+        assert np.all(window.batch.mask)
     # The controls: in the first window, all begin with the initial memory, and later they do not.
     assert apart["memory"][0] < 1e-6
     assert min(apart["memory"][1:]) > 1e-2
@@ -91,7 +98,7 @@ def test_two_windows_in_a_row_are_the_window_of_both_lengths():
     whole_end, whole = act(started(), num_steps=2 * T)
     for name in ("action", "log_prob", "reward", "time"):
         pieces = [getattr(window.batch, name) for window in (first, second)]
-        np.testing.assert_array_equal(jnp.concatenate(pieces, 1), getattr(whole.batch, name))
+        np.testing.assert_array_equal(np.concatenate(pieces, 1), getattr(whole.batch, name))
     np.testing.assert_array_equal(end.running.memory, whole_end.running.memory)
     np.testing.assert_array_equal(second.memory, stream.running.memory)
 
@@ -100,22 +107,26 @@ def test_the_gradient_on_a_first_window_is_the_estimators_own():
     """There every row begins an episode, and `pgjax.gradient` unrolls from the same memory."""
     _, window = windows.window(POLICY, ACTING, WALK, started(), num_steps=T)
     settings = actor_critic.Settings(N, T, 0.9, 0.9, value_weight=0.0)
-    rows = actor_critic.rows_of(AGENT, PARAMS, window, settings)
 
-    def aim(acting):
-        params = PARAMS | {"policy": acting}
-        return minibatches.objective(AGENT, pgjax.terms.score, settings, params, rows)[0]
+    @jax.jit
+    def both(acting, window):
+        rows = actor_critic.rows_of(AGENT, PARAMS, window, settings)
 
-    batch = window.batch
-    estimator = pgjax.Estimator(lambda batch, log_prob: rows.advantage / T, pgjax.terms.score)
-    expected = pgjax.gradient(estimator, POLICY, ACTING, batch)
-    found = jax.grad(aim)(ACTING)
-    assert bool(jnp.any(is_first_step(batch)[:, 1:]))
+        def aim(acting):
+            params = PARAMS | {"policy": acting}
+            return minibatches.objective(AGENT, pgjax.terms.score, settings, params, rows)[0]
+
+        estimator = pgjax.Estimator(lambda batch, log_prob: rows.advantage / T, pgjax.terms.score)
+        expected = pgjax.gradient(estimator, POLICY, acting, window.batch)
+        return jax.grad(aim)(acting), expected, is_first_step(window.batch)
+
+    found, expected, is_first = jax.device_get(both(ACTING, window))
+    assert np.any(is_first[:, 1:])
     for name in ("into", "out"):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-6)
     # The memory before a row's first step is a constant: no gradient goes back through it.
     assert not np.allclose(found["first"], expected["first"], rtol=1e-2)
-    assert bool(jnp.any(found["first"] != 0))  # but through that of episodes that begin inside
+    assert np.any(found["first"] != 0)  # but through that of episodes that begin inside
 
 
 def test_ppo_and_a2c_train_it_and_stay_on_policy_until_the_first_step():
@@ -124,13 +135,12 @@ def test_ppo_and_a2c_train_it_and_stay_on_policy_until_the_first_step():
         training.a2c(WALK, SETTINGS, agent=AGENT),
         training.ppo(WALK, one_step, agent=AGENT, optimizer=optax.sgd(0.1)),
     ):
-        state, metrics = jax.jit(lambda key, learner=learner: training.run(learner, key, 3))(
-            jax.random.key(2)
-        )
+        train = jax.jit(partial(training.run, learner, num_updates=3))
+        state, metrics = train(jax.random.key(2), params=PARAMS)
         # The KL from the policy that acted is zero before the first step, in each later window too.
-        np.testing.assert_allclose(jnp.asarray(metrics.approximate_kl), 0, atol=1e-6)
+        np.testing.assert_allclose(metrics.approximate_kl, 0, atol=1e-6)
         assert not np.array_equal(learner.acting(state)["into"], ACTING["into"])
-        assert bool(jnp.all(jnp.isfinite(jnp.asarray(metrics.entropy))))
+        assert np.all(np.isfinite(np.asarray(metrics.entropy)))
 
 
 def test_minibatches_hold_whole_rows_and_their_number_must_divide_the_environments():
@@ -144,7 +154,7 @@ def test_minibatches_hold_whole_rows_and_their_number_must_divide_the_environmen
 
 
 def test_a_stream_without_the_policy_s_memory_is_refused_with_the_fix():
-    without = windows.start(WALK, jax.random.key(0), N)
+    without = windows.start(WALK, jax.random.key(1), N)
     for policy, stream in ((POLICY, without), (pgjax.tabular_softmax(4, 2), started())):
         with pytest.raises(ValueError, match=r"stream must carry a memory .*policy\.memory"):
             windows.window(policy, ACTING, WALK, stream, num_steps=T)
