@@ -1,7 +1,6 @@
 """Action masks: what is forbidden is never done, scores nothing, and biases nothing."""
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -81,11 +80,12 @@ def test_where_the_uniform_number_is_zero_a_forbidden_first_action_is_not_taken(
     """The smallest of float32's uniform numbers is 0, and 0 is also the first action's share."""
     key = jax.random.key(780_233)
     assert jax.random.uniform(key, dtype=jnp.float32) == 0  # one key in 2^23
-    logits = jnp.array([-jnp.inf, -jnp.inf, 0.3, -jnp.inf, 1.0], jnp.float32)
+    logits = np.array([-np.inf, -np.inf, 0.3, -np.inf, 1.0], np.float32)
+    policy = policies.softmax_policy(lambda key, state: logits, lambda logits, state: logits)
+    sample = jax.jit(policy.sample)
     for allowed in (2, 4):
-        only = jnp.where(jnp.arange(5) < allowed, -jnp.inf, logits)
-        policy = policies.softmax_policy(lambda key, state: logits, lambda logits, state: logits)
-        action, log_prob = policy.sample(only, key, jnp.zeros(()))
+        only = np.where(np.arange(5) < allowed, np.float32(-np.inf), logits)
+        action, log_prob = sample(only, key, np.zeros(()))
         assert action == allowed
         assert log_prob > -jnp.inf
 
@@ -97,39 +97,50 @@ def log_prob_table(params: Any) -> Any:
 
 
 def test_no_score_of_a_legal_action_touches_a_forbidden_logit() -> None:
-    score = jax.jit(jax.jacobian(log_prob_table))(PARAMS)
+    def entropies(params: Any) -> Any:
+        return jax.vmap(masked.entropy, (None, 0))(params, jnp.eye(S))
+
+    slopes = jax.jit(jax.jacobian(lambda p: (log_prob_table(p), entropies(p))))(PARAMS)
+    score, slope = jax.device_get(slopes)
     assert np.all(np.isfinite(score))
     for state in range(S):
         np.testing.assert_array_equal(score[state][:, state][LEGAL[state]][:, ~LEGAL[state]], 0)
-    slope = jax.jit(jax.jacobian(lambda p: jax.vmap(masked.entropy, (None, 0))(p, jnp.eye(S))))
-    assert np.all(np.isfinite(slope(PARAMS)))
+    assert np.all(np.isfinite(slope))
 
 
 @pytest.mark.parametrize("num_actions", [5, 40])
 def test_few_actions_or_many_a_forbidden_one_is_never_sampled(num_actions: int) -> None:
     legal = np.arange(num_actions) % 3 == 1
-    masks = MaskedObservation(jnp.zeros(1), jnp.asarray(legal))
+    masks = MaskedObservation(np.zeros(1), legal)
     policy = policies.softmax_policy(
         lambda key, s: jnp.zeros(num_actions), lambda params, s: params
     )
-    keys = jax.random.split(jax.random.key(0), 500)
+
+    @jax.jit
+    def drawn(params: Any, key: Any, seen: Any) -> Any:
+        keys = jax.random.split(key, 500)
+        draws = jax.vmap(policy.sample, (None, 0, None))(params, keys, seen)
+        return *draws, policy.entropy(params, seen)
+
     # The forbidden logits would win by far.
-    params = jnp.where(legal, 0.0, 50.0)
-    actions, found = jax.jit(jax.vmap(policy.sample, (None, 0, None)))(params, keys, masks)
+    actions, found, entropy = drawn(np.where(legal, 0.0, 50.0), jax.random.key(0), masks)
     assert set(np.unique(actions)) == set(np.flatnonzero(legal))
     np.testing.assert_allclose(found, -np.log(legal.sum()), rtol=0, atol=1e-14)
-    entropy = jax.jit(policy.entropy)(params, masks)
     np.testing.assert_allclose(entropy, np.log(legal.sum()), rtol=0, atol=1e-14)
 
 
 def test_a_network_sees_the_observation_alone() -> None:
     with jax.numpy_dtype_promotion("standard"):
         policy = pgjax.flax_policy(pgjax.MLP(num_actions=A, hidden=(4,)))
-        bare = jnp.ones(S)
-        masks = MaskedObservation(bare, jnp.array([True, False, True]))
-        params, same = (jax.jit(policy.init)(jax.random.key(0), x) for x in (masks, bare))
+
+        @jax.jit
+        def started(key: Any, masks: Any) -> Any:
+            params, same = (policy.init(key, x) for x in (masks, masks.observation))
+            return params, same, jax.grad(policy.log_prob)(params, masks, 2)
+
+        masks = MaskedObservation(np.ones(S), np.array([True, False, True]))
+        params, same, score = started(jax.random.key(0), masks)
         jax.tree.map(np.testing.assert_array_equal, params, same)
-        score = jax.jit(jax.grad(policy.log_prob))(params, masks, 2)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(score))
 
 
@@ -147,45 +158,52 @@ def masked_batch(*, garbage: bool) -> Trajectory:
         legal = legal & mask[..., None]
         action = np.where(mask, action, 7)
     observation = np.where(mask[..., None] | (not garbage), np.eye(S)[states], np.nan)
-    return Trajectory(
-        observation=MaskedObservation(jnp.asarray(observation), jnp.asarray(legal)),
-        action=jnp.asarray(action),
-        reward=jnp.asarray(random.normal(size=mask.shape)),
-        log_prob=jnp.asarray(np.log(random.uniform(0.2, 0.9, size=mask.shape))),
-        terminated=jnp.zeros(mask.shape, bool),
-        truncated=jnp.zeros(mask.shape, bool),
-        mask=jnp.asarray(mask),
-        final_observation=jnp.zeros((5, S)),
+    batch = Trajectory(
+        observation=MaskedObservation(observation, legal),
+        action=action,
+        reward=random.normal(size=mask.shape),
+        log_prob=np.log(random.uniform(0.2, 0.9, size=mask.shape)),
+        terminated=np.zeros(mask.shape, bool),
+        truncated=np.zeros(mask.shape, bool),
+        mask=mask,
+        final_observation=np.zeros((5, S)),
     )
+    return jax.device_put(batch)
 
 
 @pytest.mark.parametrize("kind", ["plain", "recurrent"])
 def test_after_the_end_there_may_be_no_legal_action(kind: str) -> None:
     policy = plain if kind == "plain" else policies.as_recurrent(plain)
-    functions = pgjax.log_probs, partial(pgjax.gradient, pgjax.rloo(0.9))
-    for function in functions:
-        run = jax.jit(partial(function, policy))
-        found, expected = (run(PARAMS, masked_batch(garbage=garbage)) for garbage in (True, False))
+
+    @jax.jit
+    def both(params: Any, batch: Trajectory) -> Any:
+        gradient = pgjax.gradient(pgjax.rloo(0.9), policy, params, batch)
+        return pgjax.log_probs(policy, params, batch), gradient
+
+    with_garbage, without = (both(PARAMS, masked_batch(garbage=each)) for each in (True, False))
+    for found, expected in zip(with_garbage, without, strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
-        assert np.any(found != 0)
+        assert np.any(np.asarray(found) != 0)
     run = pgjax.checked(lambda p, b: pgjax.gradient(pgjax.rloo(0.9), policy, p, b))
     assert np.all(np.isfinite(run(jnp.asarray(PARAMS), masked_batch(garbage=True))))
     batch = masked_batch(garbage=False)
-    nowhere = batch.observation.action_mask.at[0, 1].set(False)
-    bad = replace(batch, observation=batch.observation._replace(action_mask=nowhere))
+    nowhere = np.array(batch.observation.action_mask)
+    nowhere[0, 1] = False
+    observation = batch.observation._replace(action_mask=jnp.asarray(nowhere))
     with pytest.raises(ValueError, match="state has no legal action"):
-        run(jnp.asarray(PARAMS), bad)
+        run(jnp.asarray(PARAMS), replace(batch, observation=observation))
 
 
 def test_an_impossible_action_is_an_error_where_it_is_known_and_no_probability_elsewhere() -> None:
     params = jnp.asarray(PARAMS)
-    state = seen(jnp.eye(S)[0])
+    first = jnp.asarray(np.eye(S)[0])
+    state = MaskedObservation(first, jnp.asarray(LEGAL[0]))
     with pytest.raises(ValueError, match="action 1 is illegal in this state"):
         plain.log_prob(params, state, 1)
     with pytest.raises(ValueError, match="action 1 is illegal in this state"):
         pgjax.checked(plain.log_prob)(params, state, 1)
     assert jax.jit(plain.log_prob)(params, state, 1) == -np.inf
-    nowhere = MaskedObservation(jnp.eye(S)[0], jnp.zeros(A, bool))
+    nowhere = MaskedObservation(first, jnp.asarray(np.zeros(A, bool)))
     for function in (
         lambda p: plain.log_prob(p, nowhere, 1),
         lambda p: plain.entropy(p, nowhere),
@@ -203,10 +221,16 @@ def test_a_memory_does_not_see_the_mask_but_its_distribution_does() -> None:
         return memory + state, network(params, memory + state)
 
     policy = policies.recurrent_policy(lambda key, s: PARAMS, lambda p: jnp.zeros(S), step)
-    state = jnp.eye(S)[0]
-    for action in (0, 2):
-        memory, found = policy.log_prob(PARAMS, jnp.zeros(S), seen(state), jnp.asarray(action))
-        np.testing.assert_array_equal(memory, state)
+
+    @jax.jit
+    def once(key: Any, state: Any, action: Any) -> Any:
+        scored = policy.log_prob(PARAMS, jnp.zeros(S), seen(state), action)
         expected = log_prob_by_hand(PARAMS, state, action)
+        return *scored, expected, policy.sample(PARAMS, key, jnp.zeros(S), seen(state))[1]
+
+    state = np.eye(S)[0]
+    for action in (0, 2):
+        memory, found, expected, drawn = once(jax.random.key(1), state, np.array(action))
+        np.testing.assert_array_equal(memory, state)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
-    assert policy.sample(PARAMS, jax.random.key(1), jnp.zeros(S), seen(state))[1] in (0, 2)
+        assert drawn in (0, 2)
