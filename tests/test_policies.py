@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("strict")
 
 A = 4
 EPS = np.finfo(np.float64).eps
-SEEN = jnp.zeros(1)
+SEEN = np.zeros(1)
 plain = pgjax.softmax_policy(lambda key, s: jnp.zeros(A), lambda params, s: params)
 every_log_prob = jax.jit(
     lambda params: jax.vmap(plain.log_prob, (None, None, 0))(params, SEEN, jnp.arange(A))
@@ -91,14 +91,15 @@ def test_an_illegal_action_has_no_probability_and_no_influence(legal: list[int])
 
 
 def test_huge_logits_overflow_nowhere() -> None:
-    params = jnp.array([1e300, -1e300, 1e300, 0.0])
+    params = np.array([1e300, -1e300, 1e300, 0.0])
     np.testing.assert_allclose(np.exp(every_log_prob(params)), [0.5, 0, 0.5, 0], atol=EPS)
-    assert np.all(np.isfinite(scores(params)[np.array([0, 2])]))
+    assert np.all(np.isfinite(np.asarray(scores(params))[[0, 2]]))
     np.testing.assert_allclose(entropy(params), np.log(2), rtol=4 * EPS)
 
 
 def test_a_logit_that_is_not_a_number_does_not_pass_for_an_illegal_action() -> None:
-    assert np.all(np.isnan(every_log_prob(jnp.array([0.0, jnp.nan, 1.0, -jnp.inf]))[:3]))
+    found = np.asarray(every_log_prob(np.array([0.0, np.nan, 1.0, -np.inf])))
+    assert np.all(np.isnan(found[:3]))
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +166,9 @@ def both_actions(policy: pgjax.Policy, params: Any, seen: Any) -> Any:
 def test_a_linen_module_gives_its_logits() -> None:
     module = linen.Dense(2)
     policy = pgjax.flax_policy(module)
-    seen = jnp.array([0.1, 0.2, -0.4])
+    seen = np.array([0.1, 0.2, -0.4])
     params = jax.jit(policy.init)(jax.random.key(0), seen)
-    expected = scipy.special.log_softmax(module.apply(params, seen))
+    expected = scipy.special.log_softmax(np.asarray(jax.jit(module.apply)(params, seen)))
     np.testing.assert_allclose(both_actions(policy, params, seen), expected, rtol=0, atol=4 * EPS)
 
 
@@ -209,12 +210,18 @@ NETWORKS: dict[str, tuple[Callable, Any]] = {
 def test_networks_start_nearly_uniform_and_have_finite_scores(name: str) -> None:
     make, seen = NETWORKS[name]
     policy = pgjax.flax_policy(make())
-    params = jax.jit(policy.init)(jax.random.key(0), jnp.asarray(seen))
-    over_actions = jax.jit(jax.vmap(policy.log_prob, (None, None, 0)))
-    log_prob = np.asarray(over_actions(params, jnp.asarray(seen), np.arange(3)), np.float64)
+
+    @jax.jit
+    def started(key: Any, seen: Any) -> tuple[Any, Any]:
+        """[3] log-probabilities under the initial parameters, and the score of action 0."""
+        params = policy.init(key, seen)
+        log_prob = jax.vmap(policy.log_prob, (None, None, 0))(params, seen, jnp.arange(3))
+        return log_prob, jax.grad(policy.log_prob)(params, seen, jnp.asarray(0))
+
+    log_prob, score = jax.device_get(started(jax.random.key(0), seen))
+    log_prob = log_prob.astype(np.float64)
     np.testing.assert_allclose(np.sum(np.exp(log_prob)), 1, rtol=1e-6)
     np.testing.assert_allclose(log_prob, np.log(1 / 3), rtol=0, atol=0.15)
-    score = jax.jit(jax.grad(policy.log_prob))(params, jnp.asarray(seen), jnp.asarray(0))
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(score))
     assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(score))
 
@@ -223,24 +230,28 @@ def test_networks_start_nearly_uniform_and_have_finite_scores(name: str) -> None
 def test_a_category_is_one_hot_encoded_and_a_number_is_not() -> None:
     for categories, size in ((6, 6), (None, 1)):
         module = pgjax.MLP(num_actions=3, hidden=(), num_categories=categories)
-        init = jax.jit(pgjax.flax_policy(module).init)
-        params = init(jax.random.key(0), jnp.asarray(2))
+        init = pgjax.flax_policy(module).init
+        params = jax.eval_shape(init, jax.random.key(0), np.asarray(2))
         assert params["params"]["Dense_0"]["kernel"].shape == (size, 3)
 
 
 def test_an_observation_of_several_parts_is_one_vector_to_a_perceptron() -> None:
     module = pgjax.MLP(2, (3,))
-    joined = jnp.array([0.0, 1.0, 2.0, 0.5, -1.0], jnp.float32)
+
+    @jax.jit
+    def outputs(key: Any, joined: Any, parts: Any) -> tuple[Any, Any]:
+        params = module.init(key, joined)
+        return module.apply(params, parts), module.apply(params, joined)
+
+    joined = np.array([0.0, 1.0, 2.0, 0.5, -1.0], np.float32)
     parts = {"a": joined[:3], "b": joined[None, 3:]}
-    params = jax.jit(module.init)(jax.random.key(0), joined)
-    apply = jax.jit(module.apply)
-    np.testing.assert_array_equal(apply(params, parts), apply(params, joined))
+    np.testing.assert_array_equal(*outputs(jax.random.key(0), joined, parts))
 
 
 def test_log_probability_and_entropy_share_one_pass_over_the_network() -> None:
     policy, observation, action = (
         pgjax.flax_policy(pgjax.MLP(3, (4,))),
-        jnp.ones(2, jnp.float32),
+        jnp.asarray(np.ones(2, np.float32)),
         jnp.int32(1),
     )
     by_hand = pgjax.Policy(policy.init, policy.sample, policy.log_prob, lambda w, x: jnp.zeros(()))
@@ -250,7 +261,7 @@ def test_log_probability_and_entropy_share_one_pass_over_the_network() -> None:
         policy.log_prob,
         pgjax.flax_policy(pgjax.MLP(3, (5,))).entropy,
     )
-    params = policy.init(jax.random.key(0), observation)
+    params = jax.jit(policy.init)(jax.random.key(0), observation)
 
     def products(policy: pgjax.Policy, function: Callable) -> int:
         jaxpr = jax.make_jaxpr(lambda w: function(policy, w, observation, action))(params)
@@ -260,9 +271,14 @@ def test_log_probability_and_entropy_share_one_pass_over_the_network() -> None:
         params, observation, action = given
         return policy.log_prob(params, observation, action), policy.entropy(params, observation)
 
-    for each in (policy, by_hand):
-        found = log_prob_and_entropy(each, params, observation, action)
-        np.testing.assert_array_equal(found, separately(each, params, observation, action))
+    @jax.jit
+    def both(params: Any) -> list:
+        return [
+            [function(each, params, observation, action) for each in (policy, by_hand)]
+            for function in (log_prob_and_entropy, separately)
+        ]
+
+    np.testing.assert_array_equal(*both(params))
     assert products(policy, separately) == 2 * products(policy, log_prob_and_entropy) > 0
     assert products(by_hand, log_prob_and_entropy) == products(by_hand, separately)
     with pytest.raises(Exception, match="shape"):  # of another network, which is not left out

@@ -1,7 +1,7 @@
 """Credit within windows: each episode gets exactly what it would get as a row of its own."""
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import hypothesis
@@ -84,18 +84,21 @@ def example() -> Trajectory:
     )
 
 
+time_in_episode = jax.jit(episode_boundaries.time_in_episode)
+
+
 def test_time_counts_from_the_start_of_each_episode_if_the_batch_does_not_say_it() -> None:
     batch = example()
     assert np.any(np.asarray(batch.time)[1] == 2)  # the second row begins within an episode
-    found = episode_boundaries.time_in_episode(replace(batch, time=None))
-    ends = np.asarray(batch.terminated | batch.truncated)
+    found = np.asarray(time_in_episode(replace(batch, time=None)))
+    ends = np.asarray(batch.terminated) | np.asarray(batch.truncated)
     assert ends.sum() == 4
     for i in range(N):
         time = 0
-        for t in range(int(batch.mask[i].sum())):
+        for t in range(np.asarray(batch.mask)[i].sum()):
             assert found[i, t] == time, (i, t)
             time = 0 if ends[i, t] else time + 1
-    np.testing.assert_array_equal(episode_boundaries.time_in_episode(batch), batch.time)
+    np.testing.assert_array_equal(time_in_episode(batch), batch.time)
 
 
 FIELDS = (
@@ -130,26 +133,26 @@ def episodes(batch: Trajectory) -> tuple[Trajectory, np.ndarray, list[tuple[int,
     return Trajectory(**jax.device_put(apart)), age, places
 
 
-def as_rows_of_their_own(weigh: Weights, batch: Trajectory, discounted: bool) -> np.ndarray:
-    """[N, T] the weights that the episodes get one by one, put back where they stood."""
+@jax.jit
+def weigh_both(weigh: Weights, *batches: Trajectory) -> list[Any]:
+    return [weigh(batch, batch.log_prob) for batch in batches]
+
+
+def weighed(name: str, batch: Trajectory, seen: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+    """[N, T] the weights of `seen`, and those that the episodes of `batch` get one by one."""
     apart, age, places = episodes(batch)
-    found = np.asarray(COMPILED[weigh](apart, apart.log_prob))
+    found, alone = jax.device_get(weigh_both(WEIGHTS[name], seen, apart))
     expected = np.zeros((N, T))
     for row, (i, steps) in enumerate(places):
-        factor = GAMMA ** age[row] if discounted else 1.0
-        expected[i, steps] = factor * found[row, : steps.stop - steps.start]
-    return expected
-
-
-COMPILED: dict[Weights, Callable] = {weigh: jax.jit(weigh) for weigh in WEIGHTS.values()}
+        factor = 1.0 if "without" in name else GAMMA ** age[row]
+        expected[i, steps] = factor * alone[row, : steps.stop - steps.start]
+    return np.where(batch.mask, found, 0), expected
 
 
 def difference(name: str, batch: Trajectory, seen: Trajectory | None = None) -> float:
     """The largest, on live steps, from what is right for `batch` if the weights are of `seen`."""
-    weigh, seen = WEIGHTS[name], batch if seen is None else seen
-    found = np.asarray(COMPILED[weigh](seen, seen.log_prob))
-    expected = as_rows_of_their_own(weigh, batch, "without" not in name)
-    return float(np.max(np.abs(np.where(batch.mask, found - expected, 0))))
+    found, expected = weighed(name, batch, batch if seen is None else seen)
+    return float(np.max(np.abs(found - expected)))
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -164,12 +167,12 @@ def test_each_episode_of_a_window_gets_what_it_would_get_as_a_row_of_its_own(
 
 def flags_forgotten(batch: Trajectory) -> Trajectory:
     """Every return leaks back over the episode_boundaries."""
-    no = jnp.zeros_like(batch.truncated)
+    no = np.zeros((N, T), bool)
     return replace(batch, truncated=no, terminated=no)
 
 
 def terminal_states_bootstrapped(batch: Trajectory) -> Trajectory:
-    no = jnp.zeros_like(batch.terminated)
+    no = np.zeros((N, T), bool)
     return replace(batch, terminated=no, truncated=batch.terminated | batch.truncated)
 
 
@@ -177,8 +180,8 @@ def bootstrapped_from_the_reset(batch: Trajectory) -> Trajectory:
     """The value of the row's next step, whose episode may be another one."""
     assert batch.value is not None
     assert batch.next_value is not None
-    following = jnp.concatenate([batch.value[:, 1:], batch.next_value[:, -1:]], 1)
-    return replace(batch, next_value=following)
+    value, following = np.asarray(batch.value), np.asarray(batch.next_value)
+    return replace(batch, next_value=np.concatenate([value[:, 1:], following[:, -1:]], 1))
 
 
 def truncation_taken_for_termination(batch: Trajectory) -> Trajectory:
@@ -186,7 +189,7 @@ def truncation_taken_for_termination(batch: Trajectory) -> Trajectory:
 
 
 def aged_by_the_row(batch: Trajectory) -> Trajectory:
-    return replace(batch, time=jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (N, T)))
+    return replace(batch, time=np.broadcast_to(np.arange(T, dtype=np.int32), (N, T)))
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -214,16 +217,14 @@ def test_garbage_where_nothing_follows_changes_nothing(name: str) -> None:
     batch = example()
     assert batch.next_value is not None
     assert batch.value is not None
-    nothing = batch.terminated | ~batch.mask
+    nothing = np.asarray(batch.terminated) | ~np.asarray(batch.mask)
     dirty = replace(
         batch,
-        next_value=jnp.where(nothing, jnp.nan, batch.next_value),
-        reward=jnp.where(batch.mask, batch.reward, jnp.nan),
-        value=jnp.where(batch.mask, batch.value, jnp.nan),
+        next_value=np.where(nothing, np.nan, batch.next_value),
+        reward=np.where(batch.mask, batch.reward, np.nan),
+        value=np.where(batch.mask, batch.value, np.nan),
     )
-    clean, found = (
-        np.where(batch.mask, COMPILED[WEIGHTS[name]](x, x.log_prob), 0) for x in (batch, dirty)
-    )
+    clean, found = (weighed(name, batch, seen)[0] for seen in (batch, dirty))
     np.testing.assert_array_equal(found, clean)
 
 
@@ -231,8 +232,7 @@ def test_garbage_where_nothing_follows_changes_nothing(name: str) -> None:
 @hypothesis.settings(deadline=None, max_examples=40)
 def test_without_time_an_episode_begins_where_another_was_cut(batch: Trajectory) -> None:
     assert batch.time is not None
-    began = replace(batch, time=None)
-    found, time = np.asarray(episode_boundaries.time_in_episode(began)), np.asarray(batch.time)
+    found, time = jax.device_get((time_in_episode(replace(batch, time=None)), batch.time))
     first_episode = np.arange(T) == time - time[:, :1]
     expected = np.where(first_episode, np.arange(T), time)
     np.testing.assert_array_equal(np.where(batch.mask, found, 0), np.where(batch.mask, expected, 0))
@@ -241,13 +241,14 @@ def test_without_time_an_episode_begins_where_another_was_cut(batch: Trajectory)
 def test_the_gradient_of_a_window_is_the_sum_over_its_episodes() -> None:
     batch, policy = example(), pgjax.tabular_softmax(4, 2)
     params = jnp.asarray(np.random.default_rng(1).normal(size=(4, 2)))
-    dirty = replace(batch, reward=jnp.where(batch.mask, batch.reward, jnp.nan))
+    dirty = replace(batch, reward=jnp.asarray(np.where(batch.mask, batch.reward, np.nan)))
     estimator = Estimator(WEIGHTS["GAE without γ^t"], pgjax.terms.score)
     apart, _, _ = episodes(batch)
-    found = pgjax.gradient(estimator, policy, params, dirty)
-    expected = pgjax.gradient(estimator, policy, params, apart) * (len(apart.reward) / N)
+    gradient = jax.jit(partial(pgjax.gradient, estimator, policy))
+    found, leaking = (gradient(params, each) for each in (dirty, flags_forgotten(dirty)))
+    alone = pgjax.gradient(estimator, policy, params, apart)
+    expected = np.asarray(alone) * (len(apart.reward) / N)
     np.testing.assert_allclose(found, expected, rtol=0, atol=100 * EPS)
-    leaking = jax.jit(pgjax.gradient)(estimator, policy, params, flags_forgotten(dirty))
     assert np.max(np.abs(leaking - expected)) > 0.01
 
 
@@ -255,10 +256,10 @@ def test_a_window_no_critic_has_judged_is_cut_and_bootstraps_nothing() -> None:
     batch = example()
     assert batch.next_value is not None
     unjudged = replace(batch, next_value=None, value=None)
-    of_zeros = replace(batch, next_value=jnp.zeros((N, T)))
-    found, expected = (weights.returns_to_go(x, GAMMA) for x in (unjudged, of_zeros))
+    of_zeros = replace(batch, next_value=np.zeros((N, T)))
+    returns = jax.jit(partial(weights.returns_to_go, discount=GAMMA))
+    found, expected, with_values = jax.device_get([returns(x) for x in (unjudged, of_zeros, batch)])
     np.testing.assert_array_equal(found, expected)
-    with_values = weights.returns_to_go(batch, GAMMA)
     assert np.max(np.abs(with_values - expected)) > 0.1
 
 
