@@ -20,7 +20,7 @@ from gymnax.wrappers.purerl import GymnaxWrapper
 import pgjax
 from pgjax.environments import from_gymnax
 
-POLICY, TABLE = pgjax.tabular_softmax(1, 2), jnp.zeros((1, 2))
+POLICY, TABLE = pgjax.tabular_softmax(1, 2), np.zeros((1, 2), np.float32)
 
 
 @struct.dataclass
@@ -93,11 +93,16 @@ def test_a_wrapper_that_only_logs_changes_nothing() -> None:
 def test_a_wrapper_that_flattens_observations_flattens_them() -> None:
     catch = gymnax.make("Catch-bsuite")[0]
     task = from_gymnax.adapt(LogWrapper(FlattenObservationWrapper(catch)))
-    state, step = task.init(jax.random.key(0))
-    observation, _ = catch.reset_env(jax.random.key(0), catch.default_params)
-    np.testing.assert_array_equal(step.observation, observation.reshape(-1))
-    _, step = task.step(jax.random.key(1), state, jnp.int32(0))
-    assert step.observation.shape == (50,)
+
+    @jax.jit
+    def both(key: Any) -> tuple[Any, Any, Any]:
+        state, step = task.init(key)
+        observation, _ = catch.reset_env(key, catch.default_params)
+        return step.observation, observation, task.step(key, state, 0)[1].observation
+
+    first, theirs, second = both(jax.random.key(0))
+    np.testing.assert_array_equal(first, np.ravel(theirs))
+    assert second.shape == (50,)
 
 
 def test_a_wrapper_that_repeats_actions_does_so_as_in_gymnax() -> None:
@@ -105,14 +110,25 @@ def test_a_wrapper_that_repeats_actions_does_so_as_in_gymnax() -> None:
     cartpole, params = gymnax.make("CartPole-v1")
     wrapped = StickyActionWrapper(cartpole, 0.5)
     task = from_gymnax.adapt(wrapped)
-    state, _ = task.init(jax.random.key(3))
-    _, theirs = wrapped.reset(jax.random.key(3), params)
+
+    @jax.jit
+    def reset(key: Any) -> Any:
+        return task.init(key)[0], wrapped.reset(key, params)[1]
+
+    @jax.jit
+    def step(key: Any, state: Any, theirs: Any) -> Any:
+        action = 1 - theirs.last_action
+        state, shown = task.step(key, state, action)
+        expected, theirs, *_ = wrapped.step(key, theirs, action, params)
+        return state, theirs, shown.observation, expected
+
+    # From this start no number comes near zero, where rounding would be large beside it.
+    state, theirs = reset(jax.random.key(7))
     repeated = []
     for key in jax.random.split(jax.random.key(4), 8):
         before = int(theirs.last_action)
-        expected, theirs, *_ = wrapped.step(key, theirs, 1 - before, params)
-        state, step = task.step(key, state, jnp.int32(1 - before))
-        np.testing.assert_allclose(step.observation, expected, rtol=1e-6)
+        state, theirs, observation, expected = step(key, state, theirs)
+        np.testing.assert_allclose(observation, expected, rtol=1e-6)
         repeated.append(int(theirs.last_action) == before)
     assert len(set(repeated)) == 2  # both happened, so that leaving it out would be seen
 
