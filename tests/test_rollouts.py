@@ -48,7 +48,7 @@ def sampled(name: str) -> Any:
     """A batch as NumPy arrays, of which each slice would be a program otherwise."""
     made, params, A = environment(name)
     batch = pgjax.rollout(
-        fixed_policy(A), jnp.zeros(A), from_gymnax.adapt(made, params), jax.random.key(3),
+        fixed_policy(A), np.zeros(A), from_gymnax.adapt(made, params), jax.random.key(3),
         num_trajectories=N, num_steps=T,
     )  # fmt: skip
     return jax.tree.map(np.asarray, batch)
@@ -93,28 +93,39 @@ def test_integer_rewards_arrive_as_floats_of_the_same_value() -> None:
         assert np.any(reward != 0)
 
 
-def eager_episode(name: str, key: Any, params: Any) -> dict[str, list]:
-    """One episode in plain Python, with the keys that `rollout` documents by its structure."""
+@cache
+def start_and_step(name: str) -> tuple[Any, Any]:
+    """Of one episode, with the keys that `rollout` documents by its structure."""
     made, environment_params, A = environment(name)
-    policy = fixed_policy(A)
-    reset_key, action_stream, step_stream = key
-    step, act = jax.jit(made.step_env), jax.jit(policy.sample)
-    observation, state = made.reset_env(reset_key, environment_params)
-    record: dict[str, list] = {"observation": [], "action": [], "reward": [], "end": []}
-    for time in range(60):
-        action_key = jax.random.fold_in(action_stream, time)
-        environment_key = jax.random.fold_in(step_stream, time)
-        action, _ = act(params, action_key, observation)
-        record["observation"].append(np.asarray(observation))
-        observation, state, reward, terminated, _ = step(
+
+    @jax.jit
+    def advance(params: Any, keys: Any, time: Any, observation: Any, state: Any) -> Any:
+        action_key, environment_key = (jax.random.fold_in(key, time) for key in keys)
+        action, _ = fixed_policy(A).sample(params, action_key, observation)
+        observation, state, reward, terminated, _ = made.step_env(
             environment_key, state, action, environment_params
         )
-        record["action"].append(int(action))
-        record["reward"].append(float(reward))
-        record["end"].append(bool(terminated))
-        if terminated or made.is_truncated(state, environment_params):
+        truncated = made.is_truncated(state, environment_params)
+        return observation, state, action, reward, terminated, terminated | truncated
+
+    return jax.jit(made.reset_env), advance
+
+
+def plain_episode(name: str, key: Any, params: Any) -> dict[str, list]:
+    """One episode, in a loop in plain Python."""
+    reset, advance = start_and_step(name)
+    observation, state = jax.device_get(reset(key[0], environment(name)[1]))
+    record: dict[str, list] = {"observation": [observation], "action": [], "reward": [], "end": []}
+    for time in range(60):
+        observation, state, action, reward, terminated, ended = jax.device_get(
+            advance(params, key[1:], time, observation, state)
+        )
+        for values, value in zip(
+            record.values(), (observation, action, reward, terminated), strict=True
+        ):
+            values.append(value)
+        if ended:
             break
-    record["observation"].append(np.asarray(observation))
     return record
 
 
@@ -123,7 +134,7 @@ def test_a_rollout_equals_a_plain_loop_and_keeps_the_observation_after_the_last_
     name: str,
 ) -> None:
     made, environment_params, A = environment(name)
-    params = jnp.linspace(0.5, -0.5, A)
+    params = np.linspace(0.5, -0.5, A, dtype=np.float32)
     key = jax.random.key(11)
     batch = pgjax.rollout(
         fixed_policy(A), params, from_gymnax.adapt(made, environment_params), key,
@@ -131,7 +142,7 @@ def test_a_rollout_equals_a_plain_loop_and_keeps_the_observation_after_the_last_
     )  # fmt: skip
     batch: Any = jax.tree.map(np.asarray, batch)
     for i, episode_key in enumerate(jax.random.split(key, (16, 3))[:2]):
-        expected = eager_episode(name, episode_key, params)
+        expected = plain_episode(name, episode_key, params)
         length = len(expected["reward"])
         assert np.sum(batch.mask[i]) == length < 60
         np.testing.assert_array_equal(batch.action[i, :length], expected["action"])
@@ -148,7 +159,7 @@ def test_a_rollout_of_several_chunks_is_one_that_goes_on() -> None:
     made, params, A = environment("MountainCar-v0")
     steps = {
         T: pgjax.rollout(
-            fixed_policy(A), jnp.zeros(A), from_gymnax.adapt(made, params),
+            fixed_policy(A), np.zeros(A), from_gymnax.adapt(made, params),
             jax.random.key(4), num_trajectories=2, num_steps=T,
         )
         for T in (60, 130)
@@ -169,7 +180,7 @@ def test_a_rollout_of_several_chunks_is_one_that_goes_on() -> None:
 def test_cartpole_ends_outside_its_bounds_and_not_at_a_reset_observation() -> None:
     made, params, A = environment("CartPole-v1")
     batch = pgjax.rollout(
-        fixed_policy(A), jnp.array([3.0, -3.0]), from_gymnax.adapt(made, params),
+        fixed_policy(A), np.array([3, -3], np.float32), from_gymnax.adapt(made, params),
         jax.random.key(11), num_trajectories=16, num_steps=60,
     )  # fmt: skip
     batch = jax.tree.map(np.asarray, batch)
@@ -192,7 +203,7 @@ def test_a_time_limit_of_the_task_truncates_and_a_shorter_one_does_so_earlier() 
     made, params, A = environment("MountainCar-v0")
     limited = from_gymnax.adapt(made, params.replace(max_steps_in_episode=5))
     batch = pgjax.rollout(
-        fixed_policy(A), jnp.zeros(A), limited, jax.random.key(0), num_trajectories=2, num_steps=60,
+        fixed_policy(A), np.zeros(A), limited, jax.random.key(0), num_trajectories=2, num_steps=60,
     )  # fmt: skip
     batch = jax.tree.map(np.asarray, batch)
     np.testing.assert_array_equal(np.sum(batch.mask, axis=1), [5, 5])
