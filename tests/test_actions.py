@@ -1,6 +1,7 @@
 """Actions that a policy does not have: an error outside jit, NaN under it, never a number."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +20,17 @@ def batch_of(random: np.random.Generator, N: int = 8, T: int = 4) -> pgjax.Traje
     """Episodes of one to T steps in four states; everything is zero after their end."""
     mask = np.arange(T) < random.integers(1, T + 1, size=(N, 1))
     seen = np.eye(4, dtype=np.float32)[random.integers(4, size=(N, T + 1))]
-    return pgjax.Trajectory(
-        observation=seen[:, :T],
-        action=np.where(mask, random.integers(2, size=(N, T)), 0).astype(np.int32),
-        reward=np.where(mask, random.normal(size=(N, T)), 0).astype(np.float32),
-        log_prob=np.where(mask, np.log(0.5), 0).astype(np.float32),
-        terminated=mask & ~np.pad(mask[:, 1:], ((0, 0), (0, 1))),
-        truncated=np.zeros((N, T), bool),
-        mask=mask,
-        final_observation=seen[:, T],
-    )
+    fields: dict[str, Any] = {
+        "observation": seen[:, :T],
+        "action": np.where(mask, random.integers(2, size=(N, T)), 0).astype(np.int32),
+        "reward": np.where(mask, random.normal(size=(N, T)), 0).astype(np.float32),
+        "log_prob": np.where(mask, np.log(0.5), 0).astype(np.float32),
+        "terminated": mask & ~np.pad(mask[:, 1:], ((0, 0), (0, 1))),
+        "truncated": np.zeros((N, T), bool),
+        "mask": mask,
+        "final_observation": seen[:, T],
+    }
+    return pgjax.Trajectory(**fields)
 
 
 BATCH = batch_of(np.random.default_rng(0))

@@ -297,7 +297,7 @@ def test_exact_objective_and_gradient_are_means_of_real_ones_on_frozen_lake():
 
 
 def test_observations_keep_their_dtype():
-    mdp, _ = bridge.timeless_mdp(*bridge.make("FrozenLake-misc"), discount=0.9)
+    mdp = flax_problem("FrozenLake")[0]
     assert mdp.observation.dtype == np.int32
     np.testing.assert_array_equal(np.sort(mdp.observation), np.arange(16))
 

@@ -98,7 +98,7 @@ def test_a_wrapper_that_flattens_observations_flattens_them() -> None:
     def both(key: Any) -> tuple[Any, Any, Any]:
         state, step = task.init(key)
         observation, _ = catch.reset_env(key, catch.default_params)
-        return step.observation, observation, task.step(key, state, 0)[1].observation
+        return step.observation, observation, task.step(key, state, jnp.int32(0))[1].observation
 
     first, theirs, second = both(jax.random.key(0))
     np.testing.assert_array_equal(first, np.ravel(theirs))

@@ -158,17 +158,17 @@ def masked_batch(*, garbage: bool) -> Trajectory:
         legal = legal & mask[..., None]
         action = np.where(mask, action, 7)
     observation = np.where(mask[..., None] | (not garbage), np.eye(S)[states], np.nan)
-    batch = Trajectory(
-        observation=MaskedObservation(observation, legal),
-        action=action,
-        reward=random.normal(size=mask.shape),
-        log_prob=np.log(random.uniform(0.2, 0.9, size=mask.shape)),
-        terminated=np.zeros(mask.shape, bool),
-        truncated=np.zeros(mask.shape, bool),
-        mask=mask,
-        final_observation=np.zeros((5, S)),
-    )
-    return jax.device_put(batch)
+    fields: dict[str, Any] = {
+        "observation": MaskedObservation(observation, legal),
+        "action": action,
+        "reward": random.normal(size=mask.shape),
+        "log_prob": np.log(random.uniform(0.2, 0.9, size=mask.shape)),
+        "terminated": np.zeros(mask.shape, bool),
+        "truncated": np.zeros(mask.shape, bool),
+        "mask": mask,
+        "final_observation": np.zeros((5, S)),
+    }
+    return Trajectory(**jax.device_put(fields))
 
 
 @pytest.mark.parametrize("kind", ["plain", "recurrent"])

@@ -154,7 +154,7 @@ def test_minibatches_hold_whole_rows_and_their_number_must_divide_the_environmen
 
 
 def test_a_stream_without_the_policy_s_memory_is_refused_with_the_fix():
-    without = windows.start(WALK, jax.random.key(1), N)
+    without = windows.start(WALK, jax.random.key(0), N)
     for policy, stream in ((POLICY, without), (pgjax.tabular_softmax(4, 2), started())):
         with pytest.raises(ValueError, match=r"stream must carry a memory .*policy\.memory"):
             windows.window(policy, ACTING, WALK, stream, num_steps=T)

@@ -291,9 +291,10 @@ def test_discounting_from_the_start_of_the_window_is_biased():
 def drawn(environment, num_windows, num_steps, before=0):
     """A window of many streams, after some windows before it, and as NumPy arrays."""
     stream = windows.start(environment, jax.random.key(3), num_windows)
-    for _ in range(before + 1):
-        stream, window = windows.window(POLICY, PARAMS, environment, stream, num_steps=num_steps)
-    return jax.device_get(window)
+    act = partial(windows.window, POLICY, PARAMS, environment, num_steps=num_steps)
+    for _ in range(before):
+        stream, _ = act(stream)
+    return jax.device_get(act(stream)[1])
 
 
 def path_indices(window):
