@@ -134,35 +134,39 @@ def episodes(batch: Trajectory) -> tuple[Trajectory, np.ndarray, list[tuple[int,
 
 
 @jax.jit
-def weigh_both(weigh: Weights, *batches: Trajectory) -> list[Any]:
-    return [weigh(batch, batch.log_prob) for batch in batches]
+def weigh_all(*batches: Trajectory) -> list[dict[str, Any]]:
+    """Every kind of weights of each batch, from one program."""
+    return [{name: WEIGHTS[name](batch, batch.log_prob) for name in WEIGHTS} for batch in batches]
 
 
-def weighed(name: str, batch: Trajectory, seen: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+def weighed(batch: Trajectory, seen: Trajectory) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """[N, T] the weights of `seen`, and those that the episodes of `batch` get one by one."""
     apart, age, places = episodes(batch)
-    found, alone = jax.device_get(weigh_both(WEIGHTS[name], seen, apart))
-    expected = np.zeros((N, T))
-    for row, (i, steps) in enumerate(places):
-        factor = 1.0 if "without" in name else GAMMA ** age[row]
-        expected[i, steps] = factor * alone[row, : steps.stop - steps.start]
-    return np.where(batch.mask, found, 0), expected
+    all_found, all_alone = jax.device_get(weigh_all(seen, apart))
+    pairs = {}
+    for name, alone in all_alone.items():
+        expected = np.zeros((N, T))
+        for row, (i, steps) in enumerate(places):
+            factor = 1.0 if "without" in name else GAMMA ** age[row]
+            expected[i, steps] = factor * alone[row, : steps.stop - steps.start]
+        pairs[name] = np.where(batch.mask, all_found[name], 0), expected
+    return pairs
 
 
-def difference(name: str, batch: Trajectory, seen: Trajectory | None = None) -> float:
+def differences(batch: Trajectory, seen: Trajectory | None = None) -> dict[str, float]:
     """The largest, on live steps, from what is right for `batch` if the weights are of `seen`."""
-    found, expected = weighed(name, batch, batch if seen is None else seen)
-    return float(np.max(np.abs(found - expected)))
+    pairs = weighed(batch, batch if seen is None else seen)
+    return {name: float(np.max(np.abs(x - y))) for name, (x, y) in pairs.items()}
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
 @hypothesis.given(batch=windows)
 @hypothesis.settings(deadline=None, max_examples=40)
 def test_each_episode_of_a_window_gets_what_it_would_get_as_a_row_of_its_own(
-    name: str, batch: Trajectory
+    batch: Trajectory,
 ) -> None:
-    # Sums of T numbers below 10, twice, each rounded: 2 T² eps · 30 at most.
-    assert difference(name, batch) < 60 * T**2 * EPS
+    for name, found in differences(batch).items():
+        # Sums of T numbers below 10, twice, each rounded: 2 T² eps · 30 at most.
+        assert found < 60 * T**2 * EPS, name
 
 
 def flags_forgotten(batch: Trajectory) -> Trajectory:
@@ -203,13 +207,13 @@ def aged_by_the_row(batch: Trajectory) -> Trajectory:
     ],
 )
 def test_a_wrong_cut_is_noticed(mutate: Any, name: str) -> None:
-    assert difference(name, example()) < 60 * T**2 * EPS
-    assert difference(name, example(), mutate(example())) > 0.01
+    assert differences(example())[name] < 60 * T**2 * EPS
+    assert differences(example(), mutate(example()))[name] > 0.01
 
 
 @pytest.mark.parametrize("name", [name for name in WEIGHTS if "without" not in name])
 def test_a_discount_counted_from_the_rows_start_is_noticed(name: str) -> None:
-    assert difference(name, example(), aged_by_the_row(example())) > 0.01
+    assert differences(example(), aged_by_the_row(example()))[name] > 0.01
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -224,7 +228,7 @@ def test_garbage_where_nothing_follows_changes_nothing(name: str) -> None:
         reward=np.where(batch.mask, batch.reward, np.nan),
         value=np.where(batch.mask, batch.value, np.nan),
     )
-    clean, found = (weighed(name, batch, seen)[0] for seen in (batch, dirty))
+    clean, found = (weighed(batch, seen)[name][0] for seen in (batch, dirty))
     np.testing.assert_array_equal(found, clean)
 
 
