@@ -53,23 +53,32 @@ def test_an_action_out_of_range_is_an_error_that_names_its_place(function, shift
     function(ESTIMATOR, POLICY, TABLE, BATCH)
 
 
-@each_function
-def test_under_jit_it_is_nan_and_under_checked_an_error(function):
+def one_wrong_action():
+    """Of the third trajectory's first step."""
     action = np.array(BATCH.action)
     action[2, 0] = 2
-    wrong = replace(BATCH, action=action)
-    found = jax.jit(lambda params, batch: function(ESTIMATOR, POLICY, params, batch))(TABLE, wrong)
-    if function is FUNCTIONS["gradient"]:
-        assert np.all(np.isnan(found))
-    elif function is FUNCTIONS["per_trajectory_gradients"]:
-        rows = np.isnan(np.asarray(found)).reshape(8, -1)
-        np.testing.assert_array_equal(np.all(rows, axis=1), np.arange(8) == 2)
-        np.testing.assert_array_equal(np.any(rows, axis=1), np.arange(8) == 2)
-    else:
-        assert np.any(np.isnan(found))
+    return replace(BATCH, action=action)
+
+
+def test_under_jit_it_is_nan():
+    @jax.jit
+    def every_function(params, batch):
+        return {name: each(ESTIMATOR, POLICY, params, batch) for name, each in FUNCTIONS.items()}
+
+    found = jax.tree.map(np.isnan, jax.device_get(every_function(TABLE, one_wrong_action())))
+    assert np.all(found["gradient"])
+    rows = found["per_trajectory_gradients"].reshape(8, -1)
+    np.testing.assert_array_equal(np.all(rows, axis=1), np.arange(8) == 2)
+    np.testing.assert_array_equal(np.any(rows, axis=1), np.arange(8) == 2)
+    assert np.any(found["surrogate"])
+    assert np.any(found["log_probs"])
+
+
+@each_function
+def test_under_checked_it_is_an_error(function):
     with pytest.raises(ValueError, match=r"action must lie in 0\.\.1, got 2"):
         pgjax.checked(lambda params, batch: function(ESTIMATOR, POLICY, params, batch))(
-            TABLE, wrong
+            TABLE, one_wrong_action()
         )
 
 

@@ -76,7 +76,7 @@ def environment(initial=(0.6, 0.4, 0.0), limit=LIMIT):
 
 
 ENVIRONMENT = environment()
-STREAMS = 64
+STREAMS, LONG = 64, 150
 
 
 class Paths(NamedTuple):
@@ -339,13 +339,13 @@ def test_a_window_that_begins_within_an_episode_knows_its_age():
 def test_two_windows_in_a_row_are_one_longer_window():
     stream = windows.start(ENVIRONMENT, jax.random.key(0), STREAMS)
     act = partial(windows.window, POLICY, PARAMS, ENVIRONMENT)
-    after, whole = act(stream, num_steps=300)
-    stream, first = act(stream, num_steps=150)
-    stream, second = act(stream, num_steps=150)
+    after, whole = act(stream, num_steps=2 * LONG)
+    stream, first = act(stream, num_steps=LONG)
+    stream, second = act(stream, num_steps=LONG)
     jax.tree.map(np.testing.assert_array_equal, stream._replace(keys=()), after._replace(keys=()))
     whole, first, second = jax.device_get((whole, first, second))
     # Only at the seam does the first window's own end count as a cut.
-    cut = whole.batch.truncated | (np.arange(300) == 149)
+    cut = whole.batch.truncated | (np.arange(2 * LONG) == LONG - 1)
     whole = whole._replace(batch=replace(whole.batch, truncated=cut))
     for name in ("next_observation", "ended", "total"):
         parts = (getattr(window, name) for window in (first, second))
@@ -367,7 +367,7 @@ def valued(table, window):
 def test_what_follows_is_judged_in_its_own_episode(limit):
     """Where no limit cuts inside the window, the critic is asked about the next steps only once."""
     table = np.random.default_rng(1).normal(size=(101, 3))
-    window = drawn(environment(limit=limit), STREAMS, 9)
+    window = drawn(environment(limit=limit), STREAMS, LONG)
     inside = (window.batch.truncated & ~window.batch.terminated)[:, :-1]
     assert inside.any() == (limit == LIMIT)
     batch = jax.device_get(valued(table, window))
@@ -382,7 +382,7 @@ def test_what_follows_is_judged_in_its_own_episode(limit):
 
 
 def test_values_written_into_a_window_are_constants():
-    window = drawn(ENVIRONMENT, STREAMS, 9)
+    window = drawn(ENVIRONMENT, STREAMS, LONG)
 
     def total(table):
         batch = valued(table, window)
