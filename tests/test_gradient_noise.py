@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,9 @@ from tests.test_training_algorithms import (
     UPDATES,
     a2c,
     assert_same_bits,
+    looped,
     ppo,
+    ppo_loop,
     reinforce,
 )
 
@@ -65,25 +68,43 @@ def test_a_coupled_baseline_is_measured_to_order_one_over_n():
     assert 1e-3 < abs(spread - exact) < exact  # why the docstring says so
 
 
+@cache
+def noise_and_gradients():
+    """Number of trajectories -> signal and noise, and the gradient of each of forty."""
+    policy, estimator = PROBLEM.policy, pgjax.reinforce(0.9)
+
+    @jax.jit
+    def computed(key):
+        batch = pgjax.rollout(policy, PARAMS, PROBLEM.mdp, key, num_trajectories=40, num_steps=2)
+        weight = estimators.score_weights(estimator, batch, batch.log_prob)
+        first = jax.tree.map(lambda x: x[:1], batch)
+        of_one = noise.signal_and_noise(policy, PARAMS, first, weight[:1])
+        of_all = noise.signal_and_noise(policy, PARAMS, batch, weight)
+        each = pgjax.per_trajectory_gradients(estimator, policy, PARAMS, batch)
+        return {1: of_one, 40: of_all}, each
+
+    return jax.device_get(computed(jax.random.key(0)))
+
+
 @pytest.mark.parametrize("number", [1, 40])
 def test_trajectories_that_fill_no_group_are_left_out_and_counted(number):
-    batch = pgjax.rollout(
-        PROBLEM.policy, PARAMS, PROBLEM.mdp, jax.random.key(0), num_trajectories=number, num_steps=2
-    )
-    estimator = pgjax.reinforce(0.9)
-    weight = estimators.score_weights(estimator, batch, batch.log_prob)
-    found = jax.jit(noise.signal_and_noise)(PROBLEM.policy, PARAMS, batch, weight)
-    signal, spread = found
+    found, each = noise_and_gradients()
+    signal, spread = found[number]
     if number == 1:
-        assert jnp.isnan(signal)
-        assert jnp.isnan(spread)
+        assert np.isnan(signal)
+        assert np.isnan(spread)
         return
     size = number // 16
-    each = pgjax.per_trajectory_gradients(estimator, PROBLEM.policy, PARAMS, batch)
     groups = each[: 16 * size].reshape(16, size, -1).mean(1)
-    of_mean = jnp.sum(jnp.var(groups, axis=0, ddof=1)) / 16
-    np.testing.assert_allclose(signal, jnp.sum(groups.mean(0) ** 2) - of_mean, rtol=1e-5)
+    of_mean = np.sum(np.var(groups, axis=0, ddof=1)) / 16
+    np.testing.assert_allclose(signal, np.sum(groups.mean(0) ** 2) - of_mean, rtol=1e-5)
     np.testing.assert_allclose(spread, of_mean * 16 * size / number, rtol=1e-5)
+
+
+@jax.jit
+def measuring_step(algorithm, state, measure):
+    """One program for all algorithms that differ in their numbers alone."""
+    return algorithm.step(state, measure)
 
 
 NO_CRITIC = {"value_weight": 0.0, "learning_rate": 0.1}
@@ -102,23 +123,28 @@ ONE_STEP = {"epochs": 1, "num_minibatches": 1}
     ids=["reinforce", "a2c", "ppo", "a2c with all terms"],
 )
 def test_signal_and_noise_are_of_the_update_s_gradient_and_change_nothing(learner, is_whole):
-    step = jax.jit(learner.step)
     start = learner.init(KEY)
-    state, metrics = step(start, jnp.bool_(True))
+    state, metrics = measuring_step(learner, start, np.True_)
+    metrics = jax.device_get(metrics)
     square = float(metrics.gradient_norm) ** 2
     found = float(metrics.gradient_signal + metrics.gradient_noise)
     assert (abs(found - square) < 1e-5 * square) == is_whole
-    again, unmeasured = step(start, jnp.bool_(False))
-    assert jnp.isnan(unmeasured.gradient_signal)
-    assert jnp.isnan(unmeasured.gradient_noise)
+    again, unmeasured = measuring_step(learner, start, np.False_)
+    assert np.isnan(unmeasured.gradient_signal)
+    assert np.isnan(unmeasured.gradient_noise)
     assert_same_bits(state, again)
     in_a_scan = jax.eval_shape(learner.step, start)[1]
     assert in_a_scan.gradient_signal is None  # not even compiled
 
 
+@cache
+def reinforce_run():
+    return training.begin(reinforce(), KEY)
+
+
 def test_a_loop_measures_the_first_of_every_ten_updates(monkeypatch):
     monkeypatch.setattr(algorithm, "MEASURED", 2)
-    bound = training.begin(reinforce(), KEY)
+    bound = reinforce_run()
     state, found = bound.start, []
     for index in (1, 2, 3):
         state, metrics = training.advance(bound, state, index)
@@ -128,11 +154,10 @@ def test_a_loop_measures_the_first_of_every_ten_updates(monkeypatch):
 
 
 def test_the_learning_rate_is_that_of_the_last_step():
-    for learner, steps in ((reinforce(), 1), (ppo(), 4)):
-        _, metrics = jax.jit(lambda key, learner=learner: training.run(learner, key, UPDATES))(KEY)
-        done = steps * jnp.arange(1, UPDATES + 1) - 1
+    for (_, metrics), steps in ((looped(reinforce_run()), 1), (ppo_loop(), 4)):
+        done = steps * np.arange(1, UPDATES + 1) - 1
         expected = 0.1 * (1 - done / (steps * UPDATES))
-        np.testing.assert_allclose(jnp.asarray(metrics.learning_rate), expected, rtol=1e-6)
+        np.testing.assert_allclose([x.learning_rate for x in metrics], expected, rtol=1e-6)
     silent = reinforce(ON_EPISODES, optimizer=optax.sgd(0.1))
     assert jax.eval_shape(silent.step, silent.init(KEY))[1].learning_rate is None
 
@@ -146,13 +171,18 @@ def test_the_optimizers_that_state_their_rate_are_adam_bit_by_bit():
             optax.chain(optax.clip_by_global_norm(0.5), optax.adam(schedule, eps=1e-5)),
         ),
     ]
+
+    @partial(jax.jit, static_argnums=0)
+    def step(optimizer, params, state):
+        found, state = optimizer.update(PARAMS**2, state, params)
+        return optax.apply_updates(params, found), state
+
     for pair in pairs:
         paths = []
         for optimizer in pair:
-            params, state = PARAMS, optimizer.init(PARAMS)
+            params, state = PARAMS, jax.jit(optimizer.init)(PARAMS)
             for _ in range(3):
-                step, state = jax.jit(optimizer.update)(PARAMS**2, state, params)
-                params = optax.apply_updates(params, step)
+                params, state = step(optimizer, params, state)
             paths.append(params)
         np.testing.assert_array_equal(*paths)
         assert not np.array_equal(paths[0], PARAMS)

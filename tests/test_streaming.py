@@ -37,7 +37,8 @@ ESTIMATORS = {
     "leave one out": pgjax.rloo(DISCOUNT),
     "batch mean": pgjax.reinforce(DISCOUNT, baseline=baselines.batch_mean),
     "reads observations": pgjax.reward_to_go(
-        DISCOUNT, baseline=baselines.state_value(lambda s: s @ np.float32([1.0, -2.0, 0.5, 3.0]))
+        DISCOUNT,
+        baseline=baselines.state_value(lambda s: s @ np.array([1.0, -2.0, 0.5, 3.0], np.float32)),
     ),
     "reads log-probabilities": Estimator(
         weights.reward_to_go(DISCOUNT, baseline=baselines.leave_one_out), terms.importance_ratio

@@ -1,7 +1,7 @@
 """Laws of algorithms as records: one scan is the loop, and vmap goes over seeds and settings."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from pgjax import (
 )
 from pgjax.environments.conversion import as_environment
 from pgjax.policies import tabular_softmax
+from pgjax.records import configured
 from pgjax.settings import SETTINGS
 from pgjax.training import A2CSettings, PPOSettings, ReinforceSettings
 from pgjax.training.algorithms import falling_adam
@@ -60,6 +61,17 @@ def a2c(settings=A2C, **own):
     return training.a2c(MDP, settings, agent=AGENT, **own)
 
 
+@partial(jax.jit, static_argnums=0)
+def whole_run(make, settings, key):
+    """The last state and all metrics: one program for all numbers in the settings."""
+    return training.run(make(settings), key, UPDATES)
+
+
+@jax.jit
+def one_step(algorithm, state):
+    return algorithm.step(state)
+
+
 def looped(bound, number=UPDATES):
     """The last state of a loop in Python, and the metrics of each update."""
     state, found = bound.start, []
@@ -82,13 +94,13 @@ def assert_same_bits(one, other):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.fixture(scope="module")
+@cache
 def ppo_loop():
     return looped(training.begin(ppo(), KEY))
 
 
 def test_reinforce_is_the_loop_of_train_bit_by_bit():
-    params = jnp.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
+    params = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]], np.float32)
     ours, _ = looped(training.begin(reinforce(), KEY, params))
     theirs, _ = looped(
         training.policy_gradient(
@@ -106,7 +118,7 @@ def test_reinforce_is_the_loop_of_train_bit_by_bit():
     assert not np.array_equal(ours[0], params)
 
 
-def test_ppo_is_the_training_of_the_same_name_bit_by_bit(ppo_loop):
+def test_ppo_is_the_training_of_the_same_name_bit_by_bit():
     # Without parameters a part of the key draws them, and the rest is the training's.
     init_key, train_key = jax.random.split(KEY)
     theirs, _ = looped(
@@ -128,12 +140,12 @@ def test_ppo_is_the_training_of_the_same_name_bit_by_bit(ppo_loop):
             ),
         )
     )
-    assert_same_bits(ppo_loop[0], theirs)
+    assert_same_bits(ppo_loop()[0], theirs)
 
 
-def test_one_scan_is_the_loop(ppo_loop):
-    state, metrics = jax.jit(lambda key: training.run(ppo(), key, UPDATES))(KEY)
-    last, each = ppo_loop
+def test_one_scan_is_the_loop():
+    state, metrics = jax.device_get(whole_run(ppo, PPO, KEY))
+    last, each = ppo_loop()
     # One program instead of three calls may round otherwise: a few units in the last place.
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), state.params, last.params)
     found = [float(x) for x in metrics.gradient_norm]
@@ -141,31 +153,23 @@ def test_one_scan_is_the_loop(ppo_loop):
     assert all(x.all() for x in metrics.finite.values())
 
 
-def swept(names, settings, make):
-    """Parameters and entropies of a run for each row of numbers, in one program."""
-
-    def one(numbers, key):
-        changed = replace(settings, **dict(zip(names, numbers, strict=True)))
-        learner = make(changed)
-        state, metrics = training.run(learner, key, UPDATES)
-        return learner.acting(state), metrics.entropy
-
-    return one
-
-
 def test_vmap_over_seeds_and_settings_is_each_run_alone():
     names = ("learning_rate", "discount", "lambda_", "clip", "entropy_weight", "max_gradient_norm")
-    rows = jnp.array([[0.1, 0.9, 0.9, 0.2, 0.0, 0.5], [0.02, 0.5, 0.2, 0.01, 0.3, 9.0]])
+    rows = [0.1, 0.9, 0.9, 0.2, 0.0, 0.5], [0.02, 0.5, 0.2, 0.01, 0.3, 9.0]
     keys = jax.random.split(KEY, 2)
-    train = swept(names, PPO, ppo)
-    every, _ = jax.jit(jax.vmap(jax.vmap(train, (None, 0)), (0, None)))(rows, keys)
-    alone = jax.jit(train)
+
+    def learnt(numbers, key):
+        settings = replace(PPO, **dict(zip(names, numbers, strict=True)))
+        return whole_run(ppo, settings, key)[0].params["policy"]
+
+    swept = jax.jit(jax.vmap(jax.vmap(learnt, (None, 0)), (0, None)))
+    every = np.asarray(swept(np.array(rows, np.float32), keys))
     for i, j in ((0, 0), (1, 1)):
-        np.testing.assert_allclose(every[i, j], alone(rows[i], keys[j])[0], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(every[i, j], learnt(rows[i], keys[j]), rtol=0, atol=1e-5)
     # Controls: each setting, and the seed, changes what is learnt.
-    for number in range(len(names)):
-        other = rows[0].at[number].set(rows[1, number])
-        assert not np.allclose(alone(other, keys[0])[0], every[0, 0], rtol=0, atol=1e-5)
+    for number, value in enumerate(rows[1]):
+        other = [*rows[0][:number], value, *rows[0][number + 1 :]]
+        assert not np.allclose(learnt(other, keys[0]), every[0, 0], rtol=0, atol=1e-5)
     assert not np.allclose(every[0, 0], every[0, 1], atol=1e-3)
 
 
@@ -187,31 +191,30 @@ def test_an_algorithm_is_an_argument_and_its_numbers_are_leaves():
     assert one != other
 
 
+SGD = optax.sgd(0.1)
+
+
+def scaled_advantage(batch, log_prob, *, factor):
+    usual = weights.mismatched_generalized_advantage(A2C.discount, A2C.lambda_)
+    return factor * usual(batch, log_prob)
+
+
 def test_own_weights_move_the_policy_and_leave_the_critic_its_target():
-    settings = replace(A2C, max_gradient_norm=1e9)
-
-    def nothing(batch, log_prob):
-        return jnp.zeros_like(log_prob)
-
-    usual, idle = (
-        a2c(settings, optimizer=optax.sgd(0.1), estimator=each)
-        for each in (None, Estimator(nothing, terms.score))
+    usual, idle, same = (
+        a2c(optimizer=SGD, estimator=each)
+        for each in (
+            None,
+            Estimator(configured(scaled_advantage, factor=0.0), terms.score),
+            Estimator(configured(scaled_advantage, factor=1.0), terms.score),
+        )
     )
     start = usual.init(KEY)
-    ours, _ = jax.jit(idle.step)(start)
-    theirs, _ = jax.jit(usual.step)(start)
+    ours, _ = one_step(idle, start)
+    theirs, _ = one_step(usual, start)
     np.testing.assert_array_equal(ours.params["policy"], start.params["policy"])
     assert not np.array_equal(theirs.params["policy"], start.params["policy"])
     assert_same_bits(ours.params["critic"], theirs.params["critic"])
-    same = a2c(
-        settings,
-        optimizer=optax.sgd(0.1),
-        estimator=Estimator(
-            weights.mismatched_generalized_advantage(settings.discount, settings.lambda_),
-            terms.score,
-        ),
-    )
-    assert_same_bits(jax.jit(same.step)(start)[0].params, theirs.params)
+    assert_same_bits(one_step(same, start)[0].params, theirs.params)
 
 
 @pytest.mark.parametrize(
@@ -246,18 +249,22 @@ def test_every_field_says_what_it_means_on_the_command_line():
             assert {"group", "must_be", "meaning", "option"} <= set(field.metadata), field.name
 
 
-def test_what_one_watches_is_what_it_says_by_hand(ppo_loop):
-    learner = a2c()
+def test_what_one_watches_is_what_it_says_by_hand():
+    learner = a2c(optimizer=SGD)
     state = learner.init(KEY)
-    _, metrics = jax.jit(learner.step)(state)
+    _, metrics = one_step(learner, state)
     settings = actor_critic.Settings(
         num_environments=4, num_steps=6, discount=A2C.discount, lambda_=A2C.lambda_
     )
-    _, window = windows.window(
-        POLICY, state.params["policy"], as_environment(MDP), state.stream, num_steps=6
-    )
-    _, scaled = actor_critic.scale_rewards(state.unit, window, A2C.discount)
-    rows = actor_critic.rows_of(AGENT, state.params, scaled, settings)
+
+    @jax.jit
+    def rows_of(state):
+        params, environment = state.params, as_environment(MDP)
+        _, window = windows.window(POLICY, params["policy"], environment, state.stream, num_steps=6)
+        _, scaled = actor_critic.scale_rewards(state.unit, window, A2C.discount)
+        return actor_critic.rows_of(AGENT, params, scaled, settings)
+
+    rows = rows_of(state)
     # The advantage of GAE is the target less the critic's value.
     error, target = np.asarray(rows.advantage, float), np.asarray(rows.target, float)
     close = partial(np.testing.assert_allclose, rtol=1e-5)
@@ -266,5 +273,6 @@ def test_what_one_watches_is_what_it_says_by_hand(ppo_loop):
     close(metrics.explained_variance, 1 - np.var(error) / np.var(target))
     # The policy of the only step is the one that acted; of PPO's later steps it is another one.
     assert metrics.approximate_kl == metrics.clip_fraction == 0
-    assert ppo_loop[1][0].approximate_kl > 0
-    assert 0 < ppo_loop[1][0].clip_fraction < 1
+    first = ppo_loop()[1][0]
+    assert first.approximate_kl > 0
+    assert 0 < first.clip_fraction < 1
