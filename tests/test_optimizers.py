@@ -1,6 +1,6 @@
 """Optimizers that read the loss get it, or are refused in our words; and nothing to optimize."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -15,7 +15,8 @@ from pgjax.policies import critics
 from pgjax.training import actor_critic, ascent, minibatches
 
 MDP = tabular.random_mdp()
-POLICY, TABLE = pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2))
+POLICY, TABLE = pgjax.tabular_softmax(4, 2), np.zeros((4, 2), np.float32)
+AGENT = pgjax.agents.separate(POLICY, pgjax.MLP(1, hidden=(3,)))
 ESTIMATOR = pgjax.reinforce(0.9)
 UNIFORM = pgjax.softmax_policy(lambda key, x: (), lambda params, x: jnp.zeros(2))
 SIZES: dict[str, Any] = {"num_trajectories": 4, "num_steps": 4}
@@ -24,7 +25,26 @@ LINE_SEARCHES = [
     optax.chain(optax.sgd(0.1), optax.scale_by_backtracking_linesearch(5)),
 ]
 
+SETTINGS = minibatches.Settings(4, 8, 0.9, 0.9, epochs=2, num_minibatches=2)
+
 made: Any = optax.GradientTransformationExtraArgs
+
+
+@cache
+def batch() -> pgjax.Trajectory:
+    key = jax.random.key(0)
+    return pgjax.rollout(POLICY, TABLE, MDP, key, num_trajectories=64, num_steps=5)
+
+
+@cache
+def params_and_rows() -> tuple[Any, minibatches.Rows]:
+    """The agent's first parameters, and the rows of some update, all NumPy's."""
+    random = np.random.default_rng(0)
+    params = jax.jit(AGENT.init)(jax.random.key(0), np.zeros(4, np.float32))
+    observation, action = np.eye(4)[random.integers(4, size=32)], random.integers(2, size=32)
+    log_prob, advantage, target = random.normal(size=(3, 32))
+    rows: Any = observation, action, log_prob / 9 - np.log(2), advantage, target
+    return jax.device_get(params), minibatches.Rows(*rows)
 
 
 def train(policy: Any, params: Any, optimizer: Any) -> list[Any]:
@@ -52,10 +72,8 @@ def test_an_optimizer_that_reads_the_loss_is_given_minus_the_mean_return():
     reading = made(
         lambda _: jnp.zeros(()), lambda updates, state, params=None, *, value, **_: (updates, value)
     )
-    batch = pgjax.rollout(POLICY, TABLE, MDP, jax.random.key(1), **SIZES)
-    _, given, metrics = training.update(
-        ESTIMATOR, POLICY, reading, TABLE, reading.init(TABLE), batch
-    )
+    update = jax.jit(partial(training.update, ESTIMATOR, POLICY, reading))
+    _, given, metrics = update(TABLE, reading.init(TABLE), batch())
     assert given == -metrics.mean_return != 0
 
 
@@ -68,14 +86,9 @@ def test_the_rate_falls_on_a_plateau():
 
 
 def test_the_loss_that_minibatches_give_has_the_value_and_the_gradient_they_give():
-    agent = pgjax.agents.separate(POLICY, pgjax.MLP(1, hidden=()))
-    params = agent.init(jax.random.key(0), jnp.zeros(4))
-    settings = minibatches.Settings(4, 8, 0.9, 0.9, epochs=2, num_minibatches=2)
-    stream = pgjax.windows.start(MDP, jax.random.key(1), 4)
-    _, window = pgjax.windows.window(POLICY, params["policy"], MDP, stream, num_steps=8)
-    rows = actor_critic.rows_of(agent, params, window, settings)
-    optimizer = recorder(0.1)
-    improve = partial(minibatches.improve, agent, optimizer, settings, terms.ppo_clip(0.2))
+    params, rows = params_and_rows()
+    optimizer, term = recorder(0.1), terms.ppo_clip(0.2)
+    improve = jax.jit(partial(minibatches.improve, AGENT, optimizer, SETTINGS, term))
     found: Any = improve(params, optimizer.init(params), rows, jax.random.key(2))
     value, apart = found[1]
     assert value != 0
@@ -84,25 +97,19 @@ def test_the_loss_that_minibatches_give_has_the_value_and_the_gradient_they_give
 
 def test_our_optimizers_step_on_one_vector_as_they_would_on_the_tree():
     with jax.enable_x64(True):
-        agent = pgjax.agents.separate(POLICY, pgjax.MLP(1, hidden=(3,)))
-        params = jax.tree.map(jnp.float64, agent.init(jax.random.key(0), jnp.zeros(4)))
-        settings = minibatches.Settings(4, 8, 0.9, 0.9, epochs=2, num_minibatches=2)
-        stream = pgjax.windows.start(MDP, jax.random.key(1), 4)
-        _, window = pgjax.windows.window(POLICY, params["policy"], MDP, stream, num_steps=8)
-        rows = actor_critic.rows_of(agent, params, window, settings)
+        params, rows = params_and_rows()
+        params = jax.tree.map(np.float64, params)
         ours = actor_critic.clipped_adam(0.01, num_gradient_steps=8, max_gradient_norm=0.1)
         unmarked = made(*ours)  # which may tell the leaves apart, as far as anyone knows
 
         def improved(optimizer: Any) -> Any:
-            given = agent, optimizer, settings, terms.ppo_clip(0.2), params, ours.init(params)
+            given = AGENT, optimizer, SETTINGS, terms.ppo_clip(0.2), params, ours.init(params)
             return minibatches.improve(*given, rows, jax.random.key(2))
 
-        for found, expected in zip(
-            *map(jax.tree.leaves, map(improved, (ours, unmarked))), strict=True
-        ):
-            np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-13)
-        moved = improved(ours)[0]["policy"] - params["policy"]
-        assert np.any(moved != 0)
+        found, expected = (jax.jit(partial(improved, each))() for each in (ours, unmarked))
+        close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-13)
+        jax.tree.map(close, found, expected)
+        assert np.any(found[0]["policy"] != params["policy"])
         assert num_roots(improved, ours) < num_roots(improved, unmarked)
 
 
@@ -112,7 +119,7 @@ def num_roots(function: Any, optimizer: Any) -> int:
 
 
 def test_a_tree_of_two_dtypes_and_an_unknown_optimizer_stay_trees():
-    mixed = {"a": jnp.zeros(2), "b": jnp.zeros(3, jnp.bfloat16)}
+    mixed = {"a": np.zeros(2, np.float32), "b": np.zeros(3, jnp.bfloat16)}
     ours = actor_critic.clipped_adam(0.01, num_gradient_steps=8, max_gradient_norm=0.1)
     for optimizer, params in ((ours, mixed), (optax.adam(0.1), {"a": TABLE, "b": TABLE})):
         pack, unpack = ascent.vectors(optimizer, params)
@@ -125,8 +132,11 @@ def test_a_tree_of_two_dtypes_and_an_unknown_optimizer_stay_trees():
 
 
 def test_a_critic_is_fitted_by_a_line_search_too():
-    batch = pgjax.rollout(POLICY, TABLE, MDP, jax.random.key(0), num_trajectories=64, num_steps=5)
-    fit = partial(critics.fit, jnp.dot, jnp.zeros(4), batch, jnp.ones((64, 5)), num_steps=12)
+    def fit(optimizer: Any) -> np.ndarray:
+        start, target = np.zeros(4, np.float32), np.ones((64, 5), np.float32)
+        fitted = partial(critics.fit, jnp.dot, num_steps=12, optimizer=optimizer)
+        return np.asarray(jax.jit(fitted)(start, batch(), target))
+
     np.testing.assert_allclose(fit(optax.lbfgs())[:3], 1, atol=1e-5)
     assert np.abs(fit(optax.sgd(0.1))[:3] - 1).max() > 0.1  # the control: few plain steps do not
 
