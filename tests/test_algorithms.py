@@ -99,10 +99,10 @@ def test_each_makes_a_run_of_the_policy_that_it_describes(algorithm, name, netwo
     assert description["settings"].keys() == algorithms.DEFAULTS[algorithm].keys()
     state, metrics = advance(training, training.start, 1)
     assert metrics.steps <= 6
-    observation = jax.tree.map(jax.numpy.zeros_like, from_gymnax.make(name).init(jax.random.key(0)))
-    seen = observation[1].observation
+    key = jax.random.key(0)
+    _, seen = jax.eval_shape(from_gymnax.make(name).init, key)
     assert isinstance(policy, Policy)
-    action, _ = policy.sample(training.params(state), jax.random.key(0), seen)
+    action, _ = jax.eval_shape(policy.sample, training.params(state), key, seen.observation)
     assert action.shape == (() if network == "MLP" else (1,))
 
 
