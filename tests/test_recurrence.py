@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("strict")
 N = 5
 LAYOUTS = [(0, 0, 0), (None, 0, None), (1, 1, None), (0, None, None), (None, None, 0),
            (None, 1, 0), (1, 0, 0)]  # fmt: skip
+ROWS = LAYOUTS[0]
 LENGTHS = [1, 8, 9, 20]
 
 
@@ -125,10 +126,7 @@ def test_every_number_of_rows_and_times_is_the_scan(dtype: Any) -> None:
         for last in (rng.normal(size=N if slope[0] > 1 else 1),)
     ]
     for case, found in zip(cases, of_sizes(cases), strict=True):
-        message, expected = (
-            f"slopes {case[0].shape}, rows {case[1].shape}",
-            one_by_one((0, 0, 0), *case),
-        )
+        message, expected = f"slopes {case[0].shape}, rows {case[1].shape}", one_by_one(ROWS, *case)
         tolerance = 50 * np.finfo(dtype).eps
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=message)
 
