@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import jax
@@ -20,15 +21,26 @@ pytestmark = pytest.mark.usefixtures("strict")
 TOLERANCE = 1e-10
 
 
-def differentiated(problem: Problem, transform: Callable[[Callable], Callable]) -> Any:
-    """A derivative of J by differentiating the dynamic program itself."""
+def differentiated(problem: Problem, order: int) -> list[Any]:
+    """∇J and further derivatives up to the order, by differentiating the dynamic program itself."""
     model, params = prepare(problem)
     flat, unravel = ravel_pytree(params)
 
     def value(flat: Any) -> Any:
         return objective_under(problem.policy, problem.horizon, unravel(flat), model)
 
-    return jax.jit(transform(value))(flat)
+    def derivatives(flat: Any, order: int) -> list[Any]:
+        if order == 1:
+            return [jax.grad(value)(flat)]
+
+        def last_and_all(flat: Any) -> Any:
+            lower = derivatives(flat, order - 1)
+            return lower[-1], lower
+
+        highest, lower = jax.jacfwd(last_and_all, has_aux=True)(flat)
+        return [*lower, highest]
+
+    return jax.jit(derivatives, static_argnums=1)(flat, order)
 
 
 def case(mdp: TabularMDP, policy: pgjax.Policy, params: Any) -> Problem:
@@ -46,8 +58,12 @@ def flax_case(module: Any) -> Problem:
     # Flax promotes its float32 parameters with the observation by itself, in its own way.
     with jax.numpy_dtype_promotion("standard"):
         policy = pgjax.flax_policy(module)
-        params = jax.jit(policy.init)(jax.random.key(0), jnp.zeros(4))
-    return case(tabular.random_mdp(), policy, noisy(params))
+        shapes = jax.eval_shape(lambda: policy.init(jax.random.key(0), jnp.zeros(4)))
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape), shapes)
+    return case(tabular.random_mdp(), policy, noisy(zeros))
+
+
+two_logits = pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params * s)
 
 
 CASES: dict[str, Callable[[], Problem]] = {
@@ -57,11 +73,7 @@ CASES: dict[str, Callable[[], Problem]] = {
     "undiscounted": lambda: case(
         tabular.chain(3, discount=1.0), pgjax.tabular_softmax(5, 2), noisy(np.zeros((5, 2)))
     ),
-    "aliased": lambda: case(
-        tabular.short_corridor(),
-        pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params * s),
-        np.array([-0.3, 0.4]),
-    ),
+    "aliased": lambda: case(tabular.short_corridor(), two_logits, np.array([-0.3, 0.4])),
     "linen": lambda: flax_case(pgjax.MLP(num_actions=2, hidden=(3,))),
     "nnx": lambda: flax_case(lambda rngs: nnx.Linear(4, 2, rngs=rngs)),
 }
@@ -74,11 +86,25 @@ each_case_and_horizon = pytest.mark.parametrize(
         *(("linen", None), ("nnx", 6)),
     ],
 )
+OF_ORDER_3 = [("tabular", 6), ("aliased", None)]
+OF_ORDER_2 = [*OF_ORDER_3, ("tabular", None), ("undiscounted", None), ("linen", None), ("nnx", 6)]
 
 
 @pytest.fixture(scope="module")
 def cases(strict: None) -> dict[str, Problem]:
     return {name: make() for name, make in CASES.items()}
+
+
+@pytest.fixture(scope="module")
+def other_form(cases: dict[str, Problem]) -> Callable[[str, int | None], list[Any]]:
+    """(name, horizon) -> `differentiated`, up to the highest order that is tested."""
+
+    @cache
+    def derivatives(name: str, horizon: int | None) -> list[Any]:
+        order = 1 + sum((name, horizon) in tested for tested in (OF_ORDER_2, OF_ORDER_3))
+        return differentiated(replace(cases[name], horizon=horizon), order)
+
+    return derivatives
 
 
 def flat(tree: Any) -> np.ndarray:
@@ -87,34 +113,24 @@ def flat(tree: Any) -> np.ndarray:
 
 @each_case_and_horizon
 def test_both_forms_of_the_gradient_agree(
-    name: str, horizon: int | None, cases: dict[str, Problem]
+    name: str, horizon: int | None, cases: dict[str, Problem], other_form: Callable
 ) -> None:
     problem = replace(cases[name], horizon=horizon)
     found = exact.gradient(problem)
-    other = differentiated(problem, jax.grad)
+    other = other_form(name, horizon)[0]
     assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(found))
     np.testing.assert_allclose(flat(found), other, rtol=0, atol=TOLERANCE)
     if horizon in (6, None):  # zero would agree with zero, as it does in very short episodes
         assert np.max(np.abs(flat(found))) > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("name", "horizon"),
-    [
-        ("tabular", 6),
-        ("tabular", None),
-        ("undiscounted", None),
-        ("aliased", None),
-        ("linen", None),
-        ("nnx", 6),
-    ],
-)
+@pytest.mark.parametrize(("name", "horizon"), OF_ORDER_2)
 def test_both_forms_of_the_hessian_agree_and_are_symmetric(
-    name: str, horizon: int | None, cases: dict[str, Problem]
+    name: str, horizon: int | None, cases: dict[str, Problem], other_form: Callable
 ) -> None:
     problem = replace(cases[name], horizon=horizon)
     found = exact.hessian(problem)
-    other = differentiated(problem, jax.hessian)
+    other = other_form(name, horizon)[1]
     scale = max(1.0, float(np.max(np.abs(found))))
     np.testing.assert_allclose(found, other, rtol=0, atol=TOLERANCE * scale)
     np.testing.assert_allclose(found, found.T, rtol=0, atol=TOLERANCE * scale)
@@ -129,19 +145,20 @@ def test_the_gradient_is_the_slope_of_the_objective_by_finite_differences(
     name: str, horizon: int | None, cases: dict[str, Problem]
 ) -> None:
     problem = replace(cases[name], horizon=horizon)
-    vector, unravel = ravel_pytree(jax.device_put(problem.params))
-    direction = np.random.default_rng(3).normal(size=vector.shape)
-    direction /= np.linalg.norm(direction)
+    leaves, tree = jax.tree.flatten(problem.params)
+    random = np.random.default_rng(3)
+    direction = [random.normal(size=x.shape) for x in leaves]
+    direction = [x / np.linalg.norm(flat(direction)) for x in direction]
     h = 1e-4
 
     def at(step: float) -> float:
-        there = replace(problem, params=unravel(vector + step * direction))
-        return float(exact.objective(there))
+        there = [x + step * along for x, along in zip(leaves, direction, strict=True)]
+        return float(exact.objective(replace(problem, params=tree.unflatten(there))))
 
     # Richardson's combination of two central differences: off by O(h⁴) and by eps |J| / h, where
     # |J| < 30 in these cases: below 1e-9 with room for the fifth derivative.
     slope = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
-    found = flat(exact.gradient(problem)) @ direction
+    found = flat(exact.gradient(problem)) @ flat(direction)
     np.testing.assert_allclose(found, slope, rtol=0, atol=1e-9)
 
 
@@ -245,9 +262,8 @@ def test_two_armed_bandit_in_closed_form() -> None:
 
 
 def corridor(probability_of_right: float) -> Problem:
-    policy = pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params * s)
     p = probability_of_right
-    return case(tabular.short_corridor(), policy, np.array([0.0, np.log(p / (1 - p))]))
+    return case(tabular.short_corridor(), two_logits, np.array([0.0, np.log(p / (1 - p))]))
 
 
 def test_the_short_corridor_has_sutton_and_bartos_optimum() -> None:
@@ -283,13 +299,13 @@ def test_visits_of_a_continuing_task_sum_to_the_effective_horizon(discount: floa
     np.testing.assert_allclose(visits.sum(), 1 / (1 - discount), rtol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "horizon"), [("tabular", 6), ("aliased", None)])
+@pytest.mark.parametrize(("name", "horizon"), OF_ORDER_3)
 def test_both_forms_of_the_third_derivative_agree_and_are_symmetric(
-    name: str, horizon: int | None, cases: dict[str, Problem]
+    name: str, horizon: int | None, cases: dict[str, Problem], other_form: Callable
 ) -> None:
     problem = replace(cases[name], horizon=horizon)
     found = exact.third_derivative(problem)
-    other = differentiated(problem, lambda f: jax.jacfwd(jax.hessian(f)))
+    other = other_form(name, horizon)[2]
     scale = float(np.max(np.abs(found)))
     assert scale > 1e-3
     np.testing.assert_allclose(found, other, rtol=0, atol=TOLERANCE * scale)
@@ -339,7 +355,7 @@ def test_an_episode_that_need_not_end_is_refused_by_the_name_of_its_state() -> N
 )
 def test_results_are_float64_numpy_whatever_the_setting(function: Callable) -> None:
     table = np.linspace(-1, 1, 8).reshape(4, 2).astype(np.float32)
-    problem = Problem(tabular.random_mdp(), pgjax.tabular_softmax(4, 2), table, horizon=3)
+    problem = Problem(tabular.random_mdp(), pgjax.tabular_softmax(4, 2), table, horizon=6)
     wide = function(problem)
     with jax.enable_x64(False):
         found = function(problem)
