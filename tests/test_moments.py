@@ -71,21 +71,21 @@ def test_mean_and_covariance_equal_enumeration_with_and_without_a_baseline(name)
         )
 
 
+FOREVER, LONG = (replace(PROBLEMS["random"], horizon=horizon) for horizon in (None, 600))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_infinite_horizon_is_the_limit_of_long_ones(kind):
-    problem = PROBLEMS["random"]
-    forever = moments(replace(problem, horizon=None), kind, 0.7)
-    long = moments(replace(problem, horizon=600), kind, 0.7)
+    forever, long = moments(FOREVER, kind, 0.7), moments(LONG, kind, 0.7)
     np.testing.assert_allclose(forever.mean, long.mean, rtol=0, atol=1e-10)
     np.testing.assert_allclose(forever.covariance, long.covariance, rtol=0, atol=1e-10)
 
 
 def test_means_are_the_exact_gradients():
-    problem = replace(PROBLEMS["time limit"], horizon=9)
-    truth = exact.gradient(problem).ravel()
-    wrong = exact.mismatched_gradient(problem).ravel()
+    truth = exact.gradient(LONG).ravel()
+    wrong = exact.mismatched_gradient(LONG).ravel()
     for kind in KINDS:
-        mean = spread(problem, kind, 0.5).mean
+        mean = moments(LONG, kind, 0.5).mean
         expected = wrong if kind == "MISMATCHED" else truth
         np.testing.assert_allclose(mean, expected, rtol=0, atol=1e-12)
     assert np.linalg.norm(wrong - truth) > 0.1 * np.linalg.norm(truth)  # the two can be told apart
