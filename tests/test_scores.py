@@ -65,17 +65,17 @@ def batch_with(mask: np.ndarray, *, garbage: bool = False, seed: int = 2) -> Tra
 
     def field(values: np.ndarray, bad: Any) -> Any:
         dead = ~mask.reshape(mask.shape + (1,) * (values.ndim - 2))
-        return jnp.asarray(np.where(dead, np.asarray(bad if garbage else 0, values.dtype), values))
+        return np.where(dead, np.asarray(bad if garbage else 0, values.dtype), values)
 
     return Trajectory(
         observation=field(random.normal(size=(N, T, 3)), np.nan),
         action=field(random.integers(2, size=(N, T)), 99),
         reward=field(random.normal(size=(N, T)), np.nan),
         log_prob=field(np.log(random.uniform(0.2, 0.9, size=(N, T))), np.nan),
-        terminated=jnp.zeros((N, T), bool),
-        truncated=jnp.zeros((N, T), bool),
-        mask=jnp.asarray(mask),
-        final_observation=jnp.zeros((N, 3)),
+        terminated=np.zeros((N, T), bool),
+        truncated=np.zeros((N, T), bool),
+        mask=mask,
+        final_observation=np.zeros((N, 3)),
     )
 
 
@@ -193,13 +193,13 @@ def test_chunks_map_over_parameters_and_over_batches() -> None:
         batch_with(MASKS[name], garbage=True, seed=seed)
         for seed, name in enumerate(["prefixes", "dead", "holes"])
     ]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
+    stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
     arguments = PARAMS, batches[0], several, stacked
     expected = mapped(*arguments, None)
     assert_close(mapped(*arguments, CHUNK), expected)
     estimate = jax.jit(pgjax.gradient)  # traced: masks with holes are refused where they are known
     one_by_one = [estimate(ESTIMATOR, POLICY, PARAMS, batch) for batch in batches]
-    assert_close(expected[-1], jax.tree.map(lambda *x: jnp.stack(x), *one_by_one))
+    assert_close(expected[-1], jax.tree.map(lambda *x: np.stack(x), *one_by_one))
 
 
 def test_a_measure_of_every_live_observation_shares_the_pass() -> None:
@@ -209,10 +209,10 @@ def test_a_measure_of_every_live_observation_shares_the_pass() -> None:
             POLICY, params, batch, weight, POLICY.entropy, chunk_size=size
         )
 
-    weight = jnp.asarray(np.random.default_rng(3).normal(size=(N, T)))
+    weight = np.random.default_rng(3).normal(size=(N, T))
     arguments = PARAMS, batch_with(MASKS["holes"], garbage=True), weight
     expected = sums(*arguments, None)
-    each_entropy = jax.vmap(jax.vmap(POLICY.entropy, (None, 0)), (None, 0))
+    each_entropy = jax.jit(jax.vmap(jax.vmap(POLICY.entropy, (None, 0)), (None, 0)))
     entropy = np.asarray(each_entropy(PARAMS, arguments[1].observation))
     assert_allclose(expected[1], np.sum(entropy[MASKS["holes"]]), **CHECK)
     assert_close(sums(*arguments, CHUNK), expected)
@@ -226,7 +226,7 @@ def test_a_batch_without_steps_has_a_zero_gradient() -> None:
     )
     for function in (pgjax.gradient, pgjax.per_trajectory_gradients):
         found = function(ESTIMATOR, POLICY, PARAMS, empty)
-        assert not any(np.any(x) for x in jax.tree.leaves(found))
+        assert not any(np.any(x) for x in jax.tree.leaves(jax.device_get(found)))
 
 
 def test_one_live_row_left_out_is_noticed(programs: Programs) -> None:
