@@ -75,11 +75,12 @@ def agree(found: Any, expected: Any) -> None:
 def following() -> np.ndarray:
     """[N, T] V(s_{t+1}) in a loop: zero where the episode terminated."""
     value, final = np.asarray(batch().value), np.asarray(batch().final_value)
+    terminated = np.asarray(batch().terminated)
     found = np.zeros((N, T))
     for i, t in np.ndindex(N, T):
         if t + 1 < LENGTH[i]:
             found[i, t] = value[i, t + 1]
-        elif t + 1 == LENGTH[i] and not batch().terminated[i, t]:
+        elif t + 1 == LENGTH[i] and not terminated[i, t]:
             found[i, t] = final[i]
     return found
 
@@ -108,13 +109,16 @@ def test_n_step_returns_of_many_steps_are_the_return() -> None:
     assert np.max(np.abs(live(weights.n_step(GAMMA, 2)) - live(weights.reward_to_go(GAMMA)))) > 0.1
 
 
+returns_to_go = jax.jit(weights.returns_to_go)
+
+
 def test_gae_of_lambda_one_plus_the_value_is_the_return() -> None:
     value = np.where(LIVE, np.asarray(batch().value), 0)
     for weigh, factor in (
         (weights.generalized_advantage, AGE),
         (weights.mismatched_generalized_advantage, np.ones(T)),
     ):
-        expected = factor * np.asarray(weights.returns_to_go(batch(), GAMMA))
+        expected = factor * np.asarray(returns_to_go(batch(), GAMMA))
         agree(live(weigh(GAMMA, 1.0)) + factor * value, expected)
         assert np.max(np.abs(live(weigh(GAMMA, 0.9)) + factor * value - expected)) > 0.01
 
@@ -154,7 +158,7 @@ CRITICS: dict[str, Callable[[], weights.Weights]] = {
 
 @pytest.mark.parametrize("name", CRITICS)
 def test_a_time_limit_of_the_tasks_own_is_followed_by_nothing(name: str) -> None:
-    limited, zero = replace(batch(), final_value=None), replace(batch(), final_value=jnp.zeros(N))
+    limited, zero = replace(batch(), final_value=None), replace(batch(), final_value=np.zeros(N))
     found = live(CRITICS[name](), limited)
     np.testing.assert_array_equal(found, live(CRITICS[name](), zero))
     assert np.max(np.abs(found - live(CRITICS[name]()))) > 0.01
@@ -165,9 +169,9 @@ def test_garbage_after_the_end_moves_no_critics_credit(name: str) -> None:
     ended = np.asarray(batch().terminated).any(1)
     dirty = replace(
         batch(),
-        reward=jnp.asarray(np.where(LIVE, batch().reward, np.nan)),
-        value=jnp.asarray(np.where(LIVE, np.asarray(batch().value), np.nan)),
-        final_value=jnp.asarray(np.where(ended, np.nan, np.asarray(batch().final_value))),
+        reward=np.where(LIVE, batch().reward, np.nan),
+        value=np.where(LIVE, np.asarray(batch().value), np.nan),
+        final_value=np.where(ended, np.nan, np.asarray(batch().final_value)),
     )
     np.testing.assert_array_equal(live(CRITICS[name](), dirty), live(CRITICS[name]()))
 
@@ -175,12 +179,12 @@ def test_garbage_after_the_end_moves_no_critics_credit(name: str) -> None:
 def test_rewards_are_weighed_in_float32_or_wider_whatever_their_dtype() -> None:
     low = replace(
         batch(),
-        reward=batch().reward.astype(jnp.bfloat16),
-        value=batch().value.astype(jnp.float32),  # pyright: ignore[reportOptionalMemberAccess]
+        reward=np.asarray(batch().reward).astype(jnp.bfloat16),
+        value=np.asarray(batch().value).astype(np.float32),
         final_value=None,
     )
     for make in CRITICS.values():
-        assert weighed(make(), low).dtype == jnp.float32
+        assert jax.eval_shape(weighed, make(), low).dtype == jnp.float32
 
 
 # A sampler's cut, exactly
@@ -212,27 +216,29 @@ BOOTSTRAPPED = [
 ]
 
 
-def expected_gradients(value: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """[3, 4, 2] of each."""
+def expected_gradients(value: np.ndarray, finals: np.ndarray) -> np.ndarray:
+    """[3, F, 4, 2] of each with each of the F final values, [F, S]."""
 
     def estimate(params: Any, batch: Trajectory) -> Any:
-        judged = replace(
-            batch,
-            value=batch.observation @ jnp.asarray(value),
-            final_value=batch.final_observation @ jnp.asarray(final),
-        )
-        return [pgjax.gradient(each, POLICY, params, judged) for each in BOOTSTRAPPED]
+        def with_final(final: Any) -> Any:
+            judged = replace(
+                batch,
+                value=batch.observation @ jnp.asarray(value),
+                final_value=batch.final_observation @ final,
+            )
+            return [pgjax.gradient(each, POLICY, params, judged) for each in BOOTSTRAPPED]
+
+        return jax.vmap(with_final)(jnp.asarray(finals))
 
     found = enumeration.moments(estimate, Problem(MDP, POLICY, first_steps_share()[0], STEPS))
-    return found.mean.reshape(3, 4, 2)
+    return found.mean.reshape(3, len(finals), 4, 2)
 
 
 def test_a_samplers_cut_with_the_right_values_is_unbiased_for_the_steps_before_it() -> None:
     _, value, share = first_steps_share()
-    found, task_limit = (expected_gradients(value, final) for final in (value, 0 * value))
-    for i in range(len(BOOTSTRAPPED)):
-        np.testing.assert_allclose(found[i], share, rtol=0, atol=1e-12)
-        assert np.max(np.abs(task_limit[i] - share)) > 1e-3
+    for found, task_limit in expected_gradients(value, np.stack([value, 0 * value])):
+        np.testing.assert_allclose(found, share, rtol=0, atol=1e-12)
+        assert np.max(np.abs(task_limit - share)) > 1e-3
 
 
 # rlax
@@ -244,7 +250,7 @@ def test_a_samplers_cut_with_the_right_values_is_unbiased_for_the_steps_before_i
 def row(i: int) -> tuple[np.ndarray, ...]:
     """Rewards, γ times the continuation, values, and those that follow, of episode i alone."""
     steps = slice(LENGTH[i])
-    discount = np.where(batch().terminated[i, steps], 0.0, GAMMA)
+    discount = np.where(np.asarray(batch().terminated)[i, steps], 0.0, GAMMA)
     after = np.asarray(batch().value)[i, 1 : LENGTH[i]]
     after = np.append(after, np.asarray(batch().final_value)[i])  # garbage if γ is zero there
     return (
@@ -273,7 +279,7 @@ def test_rlax_finds_the_same_targets_on_the_same_arrays() -> None:
                 ours = live(CRITICS[name]())[i, : LENGTH[i]]
                 agree(factor * np.asarray(found), ours)
             reward, discount, value, after = row(0)
-            wrong = theirs(reward, discount * 0.99, value, after)
+            wrong = np.asarray(theirs(reward, discount * 0.99, value, after))
             factor = 1.0 if mismatched else AGE[: LENGTH[0]]
             assert np.max(np.abs(factor * wrong - live(CRITICS[name]())[0])) > 1e-3
 
@@ -324,7 +330,7 @@ def test_equal_weights_whiten_to_zero_and_not_to_rounding(dtype: Any) -> None:
 
 
 def test_a_batch_that_is_hidden_whole_whitens_to_zero() -> None:
-    hidden = replace(batch(), mask=jnp.zeros((N, T), bool))
+    hidden = replace(batch(), mask=np.zeros((N, T), bool))
     for weigh in (weights.whitened, weights.centred, weights.divided_by_length):
         found = weighed(weigh(weights.reward_to_go(GAMMA)), hidden)
         assert np.all(np.isfinite(found))
@@ -355,7 +361,7 @@ def by_hand(statistic: Callable[[np.ndarray, int], Any]) -> np.ndarray:
 
 
 def given(baseline: baselines.Baseline, target: Any = TARGET) -> np.ndarray:
-    return np.asarray(subtracted(baseline, batch(), jnp.asarray(target)))
+    return np.asarray(subtracted(baseline, batch(), np.asarray(target)))
 
 
 @jax.jit
@@ -363,54 +369,61 @@ def subtracted(baseline: baselines.Baseline, batch: Trajectory, target: jax.Arra
     return baseline(batch, target)
 
 
+def statistics(parts: groups.Groups, target: Any = TARGET) -> np.ndarray:
+    """[3, N, T] mean, mean of the others, and deviation, by one program."""
+    return np.stack(every_statistic(parts, batch(), np.asarray(target)))
+
+
+@jax.jit
+def every_statistic(parts: groups.Groups, batch: Trajectory, target: jax.Array) -> list[jax.Array]:
+    kinds = baselines.group_mean, baselines.group_leave_one_out, baselines.group_deviation
+    return [make(parts)(batch, target) for make in kinds]
+
+
 def test_group_statistics_are_what_they_are_by_hand() -> None:
-    parts = groups.labelled(jnp.asarray(IDS))
-    agree(given(baselines.group_mean(parts)), by_hand(lambda x, own: x.mean()))
-    others = by_hand(lambda x, own: np.delete(x, own).mean())
-    agree(given(baselines.group_leave_one_out(parts)), others)
+    mean, mean_of_others, found = statistics(groups.labelled(IDS))
+    agree(mean, by_hand(lambda x, own: x.mean()))
+    agree(mean_of_others, by_hand(lambda x, own: np.delete(x, own).mean()))
     deviation = by_hand(lambda x, own: x.std(ddof=1) + 1e-4)
-    agree(given(baselines.group_deviation(parts)), deviation)
+    agree(found, deviation)
     biased = by_hand(lambda x, own: x.std() + 1e-4)
     assert np.max(np.abs(deviation - biased)) > 0.01
 
 
 def test_consecutive_groups_are_those_of_the_ids_that_say_so() -> None:
-    target = jnp.asarray(np.random.default_rng(6).normal(size=(6, 2)))
-    rows, ids = groups.consecutive(3), groups.labelled([0, 0, 0, 1, 1, 1])
-    for make in (baselines.group_mean, baselines.group_leave_one_out, baselines.group_deviation):
-        agree(given(make(rows), target), given(make(ids), target))
+    target = np.random.default_rng(6).normal(size=(6, 2))
+    found = statistics(groups.consecutive(3), target)
+    agree(found, statistics(groups.labelled([0, 0, 0, 1, 1, 1]), target))
     other = groups.labelled([0, 0, 1, 1, 1, 0])
-    found = given(baselines.group_mean(rows), target)
-    assert np.max(np.abs(found - given(baselines.group_mean(other), target))) > 0.1
+    assert np.max(np.abs(found[0] - given(baselines.group_mean(other), target))) > 0.1
 
 
 def test_the_order_of_rows_and_the_names_of_groups_change_nothing() -> None:
     order = np.random.default_rng(7).permutation(7)
     renamed = np.array([4, 0, 9])[IDS]
-    for make in (baselines.group_mean, baselines.group_leave_one_out, baselines.group_deviation):
-        found = given(make(groups.labelled(renamed[order])), TARGET[order])
-        agree(found, given(make(groups.labelled(jnp.asarray(IDS))))[order])
+    found = statistics(groups.labelled(renamed[order]), TARGET[order])
+    agree(found, statistics(groups.labelled(IDS))[:, order])
 
 
 def test_one_group_of_all_is_the_batch() -> None:
     target = np.random.default_rng(8).normal(size=(N, T))
     whole = groups.consecutive(N)
-    of_all, of_others = (
-        baseline(batch(), jnp.asarray(target))
-        for baseline in (baselines.batch_mean, baselines.leave_one_out)
-    )
+
+    @jax.jit
+    def ungrouped(batch: Trajectory, target: jax.Array) -> list[jax.Array]:
+        return [each(batch, target) for each in (baselines.batch_mean, baselines.leave_one_out)]
+
+    of_all, of_others = ungrouped(batch(), target)
     agree(given(baselines.group_mean(whole), target), of_all)
     agree(given(baselines.group_leave_one_out(whole), target), of_others)
 
 
 def test_traced_ids_give_the_groups_of_known_ones() -> None:
-    for make in (baselines.group_mean, baselines.group_leave_one_out, baselines.group_deviation):
-        traced = jax.jit(
-            lambda ids, make=make: make(groups.labelled(ids, num_groups=3))(
-                batch(), jnp.asarray(TARGET)
-            )
-        )
-        agree(traced(jnp.asarray(IDS)), given(make(groups.labelled(jnp.asarray(IDS)))))
+    @jax.jit
+    def traced(ids: jax.Array) -> list[jax.Array]:
+        return every_statistic(groups.labelled(ids, num_groups=3), batch(), jnp.asarray(TARGET))
+
+    agree(traced(IDS), statistics(groups.labelled(IDS)))
 
 
 def test_a_traced_group_of_one_weighs_nothing() -> None:
@@ -419,7 +432,7 @@ def test_a_traced_group_of_one_weighs_nothing() -> None:
         parts, target = groups.labelled(ids, num_groups=3), jnp.asarray(TARGET)
         return target - baselines.group_leave_one_out(parts)(batch(), target)
 
-    found = weigh(jnp.array([0, 0, 0, 0, 1, 2, 2]))
+    found = np.asarray(weigh(np.array([0, 0, 0, 0, 1, 2, 2])))
     np.testing.assert_array_equal(found[4], [0, 0])
     assert np.all(np.abs(np.delete(found, 4, axis=0)) > 0)
 
@@ -445,7 +458,7 @@ def test_what_counts_as_rounding_does_not_grow_with_the_group(
 ) -> None:
     """The line is 32 ε = 7e-15 of the returns' size, for a pair as for 256 of them."""
     for members in (2, 256):
-        target = jnp.asarray(1 + spread * np.where(np.arange(members) % 2, 1, -1))[:, None]
+        target = (1 + spread * np.where(np.arange(members) % 2, 1, -1))[:, None]
         whole = groups.consecutive(members)
         deviation = subtracted(baselines.group_deviation(whole, epsilon=0.0), batch(), target)
         assert np.all(np.isinf(deviation)) == is_rounding
@@ -458,7 +471,7 @@ def test_a_deviation_of_one_member_is_infinite() -> None:
 
 
 def test_a_trajectory_hidden_whole_is_a_member_with_a_return_of_zero() -> None:
-    hidden = replace(batch(), mask=batch().mask.at[0].set(False), final_value=None)
+    hidden = replace(batch(), mask=LIVE & (np.arange(N) > 0)[:, None], final_value=None)
     returns = live(weights.total_return(GAMMA), hidden)[:, 0]
     assert returns[0] == 0
     found = live(weights.total_return(GAMMA, baseline=baselines.group_leave_one_out(
@@ -483,14 +496,16 @@ def test_grpo_is_the_formula_that_trl_and_verl_run() -> None:
 
 def test_dr_grpo_is_leave_one_out_shrunk_in_every_group() -> None:
     pairs = groups.consecutive(2)
-    params = jnp.asarray(np.random.default_rng(8).normal(size=(4, 2)))
-    on_policy = replace(batch(), log_prob=pgjax.log_probs(POLICY, params, batch()))
-    shrunk, whole = (
-        pgjax.gradient(each, POLICY, params, on_policy)
-        for each in (estimators.dr_grpo(GAMMA, pairs), pgjax.rloo(GAMMA, groups=pairs))
-    )
+
+    @jax.jit
+    def gradients(params: jax.Array, batch: Trajectory) -> list[jax.Array]:
+        on_policy = replace(batch, log_prob=pgjax.log_probs(POLICY, params, batch))
+        kinds = estimators.dr_grpo(GAMMA, pairs), pgjax.rloo(GAMMA, groups=pairs), pgjax.rloo(GAMMA)
+        return [pgjax.gradient(each, POLICY, params, on_policy) for each in kinds]
+
+    params = np.random.default_rng(8).normal(size=(4, 2))
+    shrunk, whole, ungrouped = map(np.asarray, gradients(params, batch()))
     agree(2 * shrunk, whole)
-    ungrouped = pgjax.gradient(pgjax.rloo(GAMMA), POLICY, params, on_policy)
     assert np.max(np.abs(ungrouped - whole)) > 0.01
 
 

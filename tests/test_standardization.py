@@ -113,7 +113,7 @@ def test_a_run_keeps_the_moments_and_its_updates_begin_with_the_policy_that_acte
     # With the moments of the second window in it already, it would not be zero.
     assert [abs(row["approximate_kl"]) < 1e-6 for row in run.log] == [True, True]
     policy: Any = run.policy
-    action, _ = jax.eval_shape(policy.sample, run.params, jax.random.key(0), np.ones(3))
+    action, _ = jax.jit(policy.sample)(run.params, jax.random.key(0), np.ones(3))
     assert action.shape == (1,)
 
 
