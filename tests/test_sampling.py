@@ -1,5 +1,7 @@
 """Tests by sampling: their rates of error are what they state, on laws that are known."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +24,11 @@ def normal(mean, deviation=1.0, size=512):
     return draw
 
 
+right = normal(TRUTH)  # one function, hence one program
+
+
 def test_a_right_mean_passes_within_its_margin():
-    found = sampling.mean_test(normal(TRUTH), TRUTH, jax.random.key(0), margin=0.05)
+    found = sampling.mean_test(right, TRUTH, jax.random.key(0), margin=0.05)
     assert found.passed
     assert found.distance < found.margin == pytest.approx(0.05 * np.linalg.norm(TRUTH))
     one_look = sampling.mean_test(normal(TRUTH, 0.01), TRUTH, jax.random.key(0))
@@ -51,7 +56,7 @@ def outcomes(draw, seeds, truth=TRUTH, **settings):
 
 def test_false_alarms_are_no_more_frequent_than_stated():
     # 200 correct means at α = 0.05 each: more than 25 failures has probability 1e-5 (binomial).
-    found = outcomes(normal(TRUTH), range(200), alpha=0.05, margin=0.15, max_samples=4096)
+    found = outcomes(right, range(200), alpha=0.05, margin=0.15, max_samples=4096)
     assert found.count(False) <= 25
     assert found.count(True) > 100  # and the test is of some use
 
@@ -92,20 +97,25 @@ def test_on_the_edge_of_the_margin_a_mean_passes_no_more_often_than_stated(
     doubled = norm.cdf(min(2 * edge - radius, failure) - edge)
     assert binom.cdf(LIMIT, RUNS, doubled) < 1e-6
 
+    draw = signs(1 + edge / 32)
+
     def passes(margin):
         settings = {"margin": margin / 32, "bound": bound, **ONE_LOOK}
-        return outcomes(signs(1 + edge / 32), range(RUNS), np.ones(1), **settings).count(True)
+        return outcomes(draw, range(RUNS), np.ones(1), **settings).count(True)
 
     assert passes(edge) <= LIMIT
     assert passes(2 * edge) > LIMIT  # the control
 
 
-def decision(data, truth, **settings):
-    """Of the one look at these very samples: passed, failed, or None for inconclusive."""
-    with jax.enable_x64(True):
-        samples = jnp.asarray(data)
-        found = outcomes(lambda key: samples, [0], truth, max_samples=len(data), **settings)
-    return found[0]
+def decisions(data, truth):
+    """(**settings) -> passed, failed, or None for inconclusive, at one look at these samples."""
+    draw = lambda key: jnp.asarray(data)  # noqa: E731
+
+    def decision(**settings):
+        with jax.enable_x64(True):
+            return outcomes(draw, [0], truth, max_samples=len(data), **settings)[0]
+
+    return decision
 
 
 def nearly(number):
@@ -120,6 +130,7 @@ def test_the_decision_turns_where_hotelling_s_and_student_s_tests_say(shift):
     random = np.random.default_rng(0)
     noise = random.normal(size=(n, P)) @ np.array([[1, 0.5, 0], [0, 1, 0.2], [0, 0, 2.0]])
     data = truth + shift + noise - noise.mean(0)
+    decision = decisions(data, truth)
     S = np.cov(data.T)
     t_squared = n * np.array(shift) @ np.linalg.solve(S, shift)
     dense = stats.f.sf(t_squared * (n - P) / (P * (n - 1)), P, n - P)
@@ -127,13 +138,13 @@ def test_the_decision_turns_where_hotelling_s_and_student_s_tests_say(shift):
     assert (sparse < dense) == (shift[1] == 0)
     p = 2 * min(dense, sparse)
     below, above = nearly(2 * p)  # the first look spends half of α
-    assert decision(data, truth, alpha=above, margin=10.0) is False
-    assert decision(data, truth, alpha=below, margin=10.0) is True
+    assert decision(alpha=above, margin=10.0) is False
+    assert decision(alpha=below, margin=10.0) is True
     critical = P * (n - 1) / (n - P) * stats.f.isf(p / 4, P, n - P)
     radius = np.sqrt(critical * np.linalg.eigvalsh(S).max() / n)
     below, above = nearly((np.linalg.norm(shift) + radius) / np.linalg.norm(truth))
-    assert decision(data, truth, alpha=p / 2, margin=above) is True
-    assert decision(data, truth, alpha=p / 2, margin=below) is None
+    assert decision(alpha=p / 2, margin=above) is True
+    assert decision(alpha=p / 2, margin=below) is None
 
 
 def test_with_a_bound_the_decision_turns_where_the_empirical_bernstein_bound_says():
@@ -147,13 +158,13 @@ def test_with_a_bound_the_decision_turns_where_the_empirical_bernstein_bound_say
         return np.sqrt(2 * noise.var(0, ddof=1) * log / n) + 7 * 2 * B * log / (3 * (n - 1))
 
     shift = np.array([radius(0.01)[0], 0.02])
-    data = truth + shift + noise
+    decision = decisions(truth + shift + noise, truth)
     below, above = nearly(0.01)
-    assert decision(data, truth, alpha=above, margin=10.0, bound=B) is False
-    assert decision(data, truth, alpha=below, margin=10.0, bound=B) is True
+    assert decision(alpha=above, margin=10.0, bound=B) is False
+    assert decision(alpha=below, margin=10.0, bound=B) is True
     narrow, wide = nearly(np.linalg.norm(shift + radius(below)) / np.linalg.norm(truth))
-    assert decision(data, truth, alpha=below, margin=wide, bound=B) is True
-    assert decision(data, truth, alpha=below, margin=narrow, bound=B) is None
+    assert decision(alpha=below, margin=wide, bound=B) is True
+    assert decision(alpha=below, margin=narrow, bound=B) is None
 
 
 def test_skewed_samples_are_judged_once_they_are_enough_for_their_skewness():
@@ -162,8 +173,9 @@ def test_skewed_samples_are_judged_once_they_are_enough_for_their_skewness():
     skew = stats.skew(data[:, 0])
     z = (np.sqrt(4096) * 6 * np.log(2) / skew) ** (1 / 3)
     below, above = nearly(4 * stats.norm.sf(z))
-    assert decision(data, np.ones(1), alpha=above, margin=10.0) is True
-    assert decision(data, np.ones(1), alpha=below, margin=10.0) is None
+    decision = decisions(data, np.ones(1))
+    assert decision(alpha=above, margin=10.0) is True
+    assert decision(alpha=below, margin=10.0) is None
 
 
 def test_singular_covariance_is_no_obstacle():
@@ -193,11 +205,9 @@ def test_skewed_samples_wait_for_the_limit_theorem():
 
 def test_the_number_said_to_be_needed_suffices():
     with pytest.raises(sampling.InconclusiveError) as error:
-        sampling.mean_test(normal(TRUTH), TRUTH, jax.random.key(5), margin=0.03, max_samples=2048)
+        sampling.mean_test(right, TRUTH, jax.random.key(5), margin=0.03, max_samples=2048)
     needed = int(str(error.value).split("about ")[1].split(" samples")[0].replace(",", ""))
-    found = sampling.mean_test(
-        normal(TRUTH), TRUTH, jax.random.key(6), margin=0.03, max_samples=8 * needed
-    )
+    found = sampling.mean_test(right, TRUTH, jax.random.key(6), margin=0.03, max_samples=8 * needed)
     assert found.passed
     assert found.num_samples <= 8 * needed
 
@@ -224,18 +234,25 @@ def test_a_known_bound_needs_no_limit_theorem():
 
 def test_a_zero_truth_or_a_wrong_length_is_refused():
     with pytest.raises(ValueError, match="truth must not be zero"):
-        sampling.mean_test(normal(TRUTH), np.zeros(3), jax.random.key(0))
+        sampling.mean_test(right, np.zeros(3), jax.random.key(0))
     with pytest.raises(ValueError, match=r"\[n, P\] = \[n, 2\]"):
-        sampling.mean_test(normal(TRUTH), TRUTH[:2], jax.random.key(0))
+        sampling.mean_test(right, TRUTH[:2], jax.random.key(0))
 
 
+@cache
 def sampled(key, batches, size, temperature=1.0):
-    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) / temperature, PROBLEM.params)
+    """Batches [batches, size, T] in NumPy."""
+    params = jax.tree.map(lambda x: np.float32(x / temperature), PROBLEM.params)
     flat = rollout(
         PROBLEM.policy, params, PROBLEM.mdp, jax.random.key(key),
         num_trajectories=batches * size, num_steps=PROBLEM.finite_horizon,
     )  # fmt: skip
-    return jax.tree.map(lambda x: x.reshape(batches, size, *x.shape[1:]), flat)
+    return jax.tree.map(lambda x: np.asarray(x).reshape(batches, size, *x.shape[1:]), flat)
+
+
+def few(batches):
+    """32 batches of two."""
+    return jax.tree.map(lambda x: x[:32, :2], batches)
 
 
 def test_independent_batches_have_a_variance_ratio_of_one():
@@ -250,15 +267,14 @@ def test_independent_batches_have_a_variance_ratio_of_one():
 
 
 def test_batches_that_never_vary_share_nothing():
-    batch = sampled(0, 32, 2)
+    batch = few(sampled(0, 1024, 4))
     names = ("reward", "log_prob", "mask")
-    still = batch.replace(**{name: jnp.ones_like(getattr(batch, name)) for name in names})
+    still = batch.replace(**{name: np.ones_like(getattr(batch, name)) for name in names})
     assert sampling.independence_test(still) == (True, 1.0, 1.0)
 
 
 def test_a_shared_key_has_a_variance_ratio_of_the_batch_size():
-    one = sampled(0, 1024, 1)
-    shared = jax.tree.map(lambda x: jnp.repeat(x, 4, axis=1), one)
+    shared = jax.tree.map(lambda x: x[:, :1].repeat(4, axis=1), sampled(0, 1024, 4))
     found = sampling.independence_test(shared)
     assert not found.passed
     assert found.variance_ratio == pytest.approx(4, rel=0.01)
@@ -278,9 +294,9 @@ def test_over_every_pairing_of_the_same_returns_the_variance_ratio_is_one():
     The test puts back Σ y² / 64², which is right but for a share of 1/64. So the mean ratio is
     1 + (1/64 − 1/63) exactly, and N² in place of N(N − 1) would double what is put back.
     """
-    batch = sampled(3, 32, 2)
+    batch = few(sampled(0, 1024, 4))
     returns = np.random.default_rng(0).exponential(size=64)
-    silent = batch.replace(mask=jnp.ones_like(batch.mask), log_prob=jnp.zeros_like(batch.log_prob))
+    silent = batch.replace(mask=np.ones_like(batch.mask), log_prob=np.zeros_like(batch.log_prob))
     ratios = []
     for pairs in pairings(64):
         reward = np.zeros(batch.reward.shape)
@@ -303,7 +319,7 @@ def test_a_zero_is_a_zero_whatever_its_sign():
     batch = jax.tree.map(lambda x: x[:, 0], sampled(2, 2**12, 1))
     fields = ("observation", "final_observation", "reward")
     negative = {name: getattr(batch, name) for name in fields}
-    negative = {name: jnp.where(x == 0, -0.0, x) for name, x in negative.items()}
+    negative = {name: np.where(x == 0, np.float32(-0.0), x) for name, x in negative.items()}
     assert any(np.signbit(x[x == 0]).any() for x in negative.values())
     other = batch.replace(**negative)
     assert sampling.wrong_final_observation(other, PROBLEM) == ""
@@ -312,7 +328,9 @@ def test_a_zero_is_a_zero_whatever_its_sign():
 
 def test_an_impossible_trajectory_is_counted():
     batch = jax.tree.map(lambda x: x[:, 0], sampled(2, 2**12, 1))
-    wrong = batch.replace(reward=batch.reward.at[0, 0].add(1.0))
+    reward = batch.reward.copy()
+    reward[0, 0] += 1
+    wrong = batch.replace(reward=reward)
     found = sampling.law_test(wrong, PROBLEM)
     assert not found.passed
     assert found.num_impossible == 1
