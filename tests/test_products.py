@@ -18,10 +18,10 @@ pytestmark = pytest.mark.usefixtures("strict")
 
 SIZES = (2, 3, 2)
 OFFSETS = np.cumsum((0, *SIZES[:-1]))
-JOINT = jnp.asarray(list(product(*map(range, SIZES))), jnp.int32)
+JOINT = np.array(list(product(*map(range, SIZES))), np.int32)
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(size=sum(SIZES))
-SEEN = jnp.zeros(1)
+SEEN = np.zeros(1)
 
 flat = policies.multi_discrete_policy(
     lambda key, s: jnp.zeros(sum(SIZES)), lambda params, s: params, num_actions=SIZES
@@ -61,7 +61,7 @@ def test_a_joint_action_has_the_product_of_its_choices_probabilities(form: str) 
     )
     score = jax.jit(jax.jacobian(lambda w: joint_log_probs(policy, w)))(params)
     for leaf in jax.tree.leaves(score):
-        np.testing.assert_allclose(p @ leaf, 0, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(p @ np.asarray(leaf), 0, rtol=0, atol=1e-14)
 
 
 def test_samples_of_a_joint_action_come_with_their_probabilities() -> None:
@@ -85,7 +85,7 @@ def test_choices_are_independent_given_the_observation() -> None:
     two = policies.multi_discrete_policy(
         lambda key, s: jnp.zeros(4), lambda w, s: w, num_actions=(2, 2)
     )
-    drawn = np.asarray(samples(two, jnp.zeros(4), keys)[0])
+    drawn = np.asarray(samples(two, np.zeros(4), keys)[0])
     assert abs(np.corrcoef(drawn.T)[0, 1]) < 5 / np.sqrt(len(keys))
     draw = jax.jit(jax.vmap(lambda key: policies.SOFTMAX.sample(jnp.zeros(2), key)[0]))
     assert np.corrcoef(draw(keys), draw(keys))[0, 1] == pytest.approx(1)
@@ -93,12 +93,12 @@ def test_choices_are_independent_given_the_observation() -> None:
 
 def test_masked_choices_have_no_probability_and_the_rest_sums_to_one() -> None:
     mask = np.array([True, False, True, True, False, False, True])
-    seen = MaskedObservation(SEEN, jnp.asarray(mask))
+    seen = MaskedObservation(SEEN, mask)
     found = np.asarray(joint_log_probs(flat, LOGITS, seen))
     legal = np.all(mask[np.asarray(JOINT) + OFFSETS], axis=1)
     np.testing.assert_array_equal(found[~legal], -np.inf)
     np.testing.assert_allclose(np.exp(found).sum(), 1, rtol=0, atol=1e-14)
-    score = jax.jit(jax.jacobian(lambda w: joint_log_probs(flat, w, seen)))(LOGITS)
+    score = np.asarray(jax.jit(jax.jacobian(lambda w: joint_log_probs(flat, w, seen)))(LOGITS))
     assert np.all(np.isfinite(score))
     np.testing.assert_array_equal(score[legal][:, ~mask], 0)
 
@@ -109,16 +109,24 @@ GEAR = policies.softmax_policy(lambda key, s: jnp.zeros(3), lambda w, s: jnp.asa
 STEERING = policies.gaussian_policy(lambda key, s: jnp.zeros(2), lambda w, s: (w, w - 0.5))
 car = policies.factored_policy({"gear": GEAR, "steering": STEERING})
 CAR = {"gear": np.array([0.1, -0.5, 0.7]), "steering": np.array([0.3, -0.2])}
+ACTION = {"gear": np.int32(2), "steering": np.array([0.1, 0.4])}
 
 
 def test_a_factored_policys_log_probability_and_entropy_add_up() -> None:
-    action = {"gear": jnp.int32(2), "steering": jnp.array([0.1, 0.4])}
     parts = {"gear": GEAR, "steering": STEERING}
-    expected = sum(p.log_prob(CAR[k], SEEN, action[k]) for k, p in parts.items())
-    np.testing.assert_allclose(car.log_prob(CAR, SEEN, action), expected, rtol=1e-15)
-    expected = sum(p.entropy(CAR[k], SEEN) for k, p in parts.items())
-    np.testing.assert_allclose(car.entropy(CAR, SEEN), expected, rtol=1e-15)
-    assert jax.tree.structure(car.init(jax.random.key(0), SEEN)) == jax.tree.structure(CAR)
+
+    @jax.jit
+    def whole(params: Any, action: Any) -> list[Any]:
+        return [car.log_prob(params, SEEN, action), car.entropy(params, SEEN)]
+
+    @jax.jit
+    def sums(params: Any, action: Any) -> list[Any]:
+        log_probs = [p.log_prob(params[k], SEEN, action[k]) for k, p in parts.items()]
+        return [sum(log_probs), sum(p.entropy(params[k], SEEN) for k, p in parts.items())]
+
+    np.testing.assert_allclose(whole(CAR, ACTION), sums(CAR, ACTION), rtol=1e-15)
+    initial = jax.eval_shape(car.init, jax.random.key(0), SEEN)
+    assert jax.tree.structure(initial) == jax.tree.structure(CAR)
 
 
 def test_a_factored_sample_is_a_pytree_and_carries_its_log_probability() -> None:
@@ -130,12 +138,15 @@ def test_a_factored_sample_is_a_pytree_and_carries_its_log_probability() -> None
 
 
 def test_a_mask_of_one_factor_leaves_the_others_alone() -> None:
-    mask = {"gear": jnp.array([True, False, True]), "steering": None}
-    seen = MaskedObservation(SEEN, mask)
-    action = {"gear": jnp.int32(2), "steering": jnp.array([0.1, 0.4])}
-    expected = GEAR.log_prob(CAR["gear"], MaskedObservation(SEEN, mask["gear"]), action["gear"])
-    expected += STEERING.log_prob(CAR["steering"], SEEN, action["steering"])
-    np.testing.assert_allclose(car.log_prob(CAR, seen, action), expected, rtol=1e-15)
+    @jax.jit
+    def whole_and_sum(mask: Any, action: Any) -> tuple[Any, Any]:
+        seen = MaskedObservation(SEEN, {"gear": mask, "steering": None})
+        gear = GEAR.log_prob(CAR["gear"], MaskedObservation(SEEN, mask), action["gear"])
+        steering = STEERING.log_prob(CAR["steering"], SEEN, action["steering"])
+        return car.log_prob(CAR, seen, action), gear + steering
+
+    found, expected = whole_and_sum(np.array([True, False, True]), ACTION)
+    np.testing.assert_allclose(found, expected, rtol=1e-15)
 
 
 def test_heads_on_one_network_are_a_product_of_distributions() -> None:
@@ -148,6 +159,10 @@ def test_heads_on_one_network_are_a_product_of_distributions() -> None:
         policies.product({"gear": policies.SOFTMAX, "steering": policies.GAUSSIAN}),
     )
     key = jax.random.key(4)
-    found, expected = (policy.sample(CAR, key, SEEN) for policy in (shared, car))
+
+    @partial(jax.jit, static_argnums=0)
+    def sample_and_entropy(policy: Any, params: Any) -> Any:
+        return policy.sample(params, key, SEEN), policy.entropy(params, SEEN)
+
+    found, expected = (sample_and_entropy(policy, CAR) for policy in (shared, car))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-    np.testing.assert_array_equal(shared.entropy(CAR, SEEN), car.entropy(CAR, SEEN))
