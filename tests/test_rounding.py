@@ -12,13 +12,23 @@ GAUSSIAN = pgjax.gaussian_policy(
 )
 
 
+@jax.jit
+def sampled(params):
+    keys = jax.random.split(jax.random.key(0), 4096)
+    return jax.vmap(lambda key: GAUSSIAN.sample(params, key, None)[0])(keys)
+
+
+@jax.jit
+def scored(params, action):
+    return jax.vmap(jax.grad(GAUSSIAN.log_prob), (None, None, 0))(params, None, action)
+
+
 def scores(mean, std):
     """Actions [N], and ∂ log π/∂ log σ of each, in float32."""
-    params = jnp.array([mean, np.log(std)], jnp.float32)
-    keys = jax.random.split(jax.random.key(0), 4096)
-    action, _ = jax.vmap(lambda key: GAUSSIAN.sample(params, key, None))(keys)
-    score = jax.vmap(jax.grad(GAUSSIAN.log_prob), (None, None, 0))(params, None, action)
-    return np.asarray(action[:, 0]), np.asarray(score[:, 1], np.float64)
+    params = np.array([mean, np.log(std)], np.float32)
+    action = sampled(params)
+    score = scored(params, action)
+    return np.asarray(action)[:, 0], np.asarray(score, np.float64)[:, 1]
 
 
 def test_a_tiny_sigma_does_in_float32_what_the_docstring_says():
