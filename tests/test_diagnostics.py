@@ -69,37 +69,42 @@ def test_merging_two_streams_equals_all_samples_at_once_in_either_order(cut: int
 def test_squares_do_not_cancel_far_from_zero() -> None:
     tree = jnp.asarray(1e8 + np.array([[1.0], [2.0], [3.0]]))
     moments = diagnostics.running_moments(tree)
-    np.testing.assert_array_equal(diagnostics.variance(moments), [1.0])
+    np.testing.assert_array_equal(jax.jit(diagnostics.variance)(moments), [1.0])
 
 
 def test_the_variance_of_one_sample_is_not_a_number() -> None:
     moments = diagnostics.running_moments(samples(2, 1))
-    assert np.all(np.isnan(ravel_pytree(diagnostics.variance(moments))[0]))
+    variance = jax.jit(diagnostics.variance)(moments)
+    assert all(np.all(np.isnan(x)) for x in jax.tree.leaves(variance))
 
 
 def test_bias_is_the_mean_less_the_truth() -> None:
     tree = samples(3, 8)
     moments = diagnostics.running_moments(tree)
-    off = diagnostics.bias(moments, jax.tree.map(lambda x: x - 0.5, moments.mean))
-    np.testing.assert_allclose(ravel_pytree(off)[0], np.full(7, 0.5), rtol=1e-13)
+    truth = jax.tree.map(lambda x: np.asarray(x) - 0.5, moments.mean)
+    off = jax.jit(diagnostics.bias)(moments, truth)
+    for x in jax.tree.leaves(off):
+        np.testing.assert_allclose(x, np.full(x.shape, 0.5), rtol=1e-13)
 
 
 def test_cosine_is_that_of_the_angle_and_zero_for_a_zero_vector() -> None:
-    x, y = jnp.array([1.0, 0.0]), jnp.array([1.0, 1.0])
-    np.testing.assert_allclose(diagnostics.cosine(x, y), np.sqrt(0.5), rtol=1e-15)
-    np.testing.assert_allclose(diagnostics.cosine(x, -3.0 * x), -1.0, rtol=1e-15)
-    assert diagnostics.cosine(x, jnp.zeros(2)) == 0
-    np.testing.assert_allclose(diagnostics.norm({"a": x, "b": y}), np.sqrt(3.0), rtol=1e-15)
-    assert diagnostics.dot({"a": x, "b": y}, {"a": y, "b": y}) == 3
+    x, y = np.array([1.0, 0.0]), np.array([1.0, 1.0])
+    cosine = jax.jit(diagnostics.cosine)
+    np.testing.assert_allclose(cosine(x, y), np.sqrt(0.5), rtol=1e-15)
+    np.testing.assert_allclose(cosine(x, -3.0 * x), -1.0, rtol=1e-15)
+    assert cosine(x, np.zeros(2)) == 0
+    norm, dot = jax.jit(diagnostics.norm), jax.jit(diagnostics.dot)
+    np.testing.assert_allclose(norm({"a": x, "b": y}), np.sqrt(3.0), rtol=1e-15)
+    assert np.asarray(dot({"a": x, "b": y}, {"a": y, "b": y})) == 3
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
         ({}, "at least one leaf"),
-        ({"x": jnp.zeros((0, 2))}, "N >= 1"),
-        ({"x": jnp.zeros((2, 2)), "y": jnp.zeros((3, 2))}, "the same N"),
-        ({"x": jnp.zeros(())}, r"\[N, ...\]"),
+        ({"x": np.zeros((0, 2))}, "N >= 1"),
+        ({"x": np.zeros((2, 2)), "y": np.zeros((3, 2))}, "the same N"),
+        ({"x": np.zeros(())}, r"\[N, ...\]"),
     ],
 )
 def test_what_are_no_samples_is_refused(bad: dict, message: str) -> None:
@@ -185,7 +190,7 @@ def test_no_signal_gives_the_whole_range() -> None:
 
 def test_leaving_one_out_is_what_it_says() -> None:
     tree = samples(6, 5)
-    left = jax.tree.map(np.asarray, _leaving_each_out(tree))
+    left = jax.device_get(jax.jit(_leaving_each_out)(tree))
     for k in range(5):
         others = jax.tree.map(lambda x, k=k: jnp.asarray(np.delete(x, k, axis=0)), tree)
         direct = diagnostics.running_moments(others)
@@ -205,21 +210,22 @@ def test_the_sampled_noise_scale_counts_trajectories_whatever_the_batch_size() -
     assert four.low < truth < four.high
 
 
+size = jax.jit(diagnostics.effective_sample_size)
+
+
 @pytest.mark.parametrize("shift", [0.0, 800.0, -800.0])
 def test_the_effective_sample_size_knows_no_scale_and_does_not_overflow(shift: float) -> None:
     log_weight = np.log([1.0, 1.0, 2.0]) + shift
-    size = jax.jit(diagnostics.effective_sample_size)
     np.testing.assert_allclose(size(log_weight), 16 / 6, rtol=1e-12)
     per_step = size(np.stack([log_weight, 0 * log_weight], axis=1))
     np.testing.assert_allclose(per_step, [16 / 6, 3], rtol=1e-12)
 
 
 def test_one_weight_of_many_is_worth_one_and_none_is_not_a_number() -> None:
-    log_weight = jnp.array([-jnp.inf, 3.0, -jnp.inf])
-    assert diagnostics.effective_sample_size(log_weight) == 1
-    assert np.isnan(diagnostics.effective_sample_size(jnp.full(3, -jnp.inf)))
+    assert np.asarray(size(np.array([-np.inf, 3.0, -np.inf]))) == 1
+    assert np.isnan(size(np.full(3, -np.inf)))
     with pytest.raises(ValueError, match="N >= 1"):
-        diagnostics.effective_sample_size(jnp.zeros(0))
+        diagnostics.effective_sample_size(jnp.asarray(np.zeros(0)))
 
 
 def test_an_interval_needs_three_estimates_and_a_level() -> None:
