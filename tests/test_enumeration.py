@@ -16,6 +16,7 @@ pytestmark = pytest.mark.usefixtures("strict")
 
 MDP = tabular.random_mdp()
 POLICY = pgjax.tabular_softmax(4, 2)
+SAME_LOGITS = pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params)
 HORIZON = 3
 
 
@@ -76,12 +77,11 @@ def test_probabilities_sum_to_one_and_the_mean_return_is_the_objective(
     name: str, horizon: int
 ) -> None:
     mdp = tabular.NAMED[name].make()
-    policy = pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params)
     params = np.array([0.3, -0.2])
-    batch, probability = enumeration.trajectories(Problem(mdp, policy, params, horizon))
+    batch, probability = enumeration.trajectories(Problem(mdp, SAME_LOGITS, params, horizon))
     np.testing.assert_allclose(probability.sum(), 1, rtol=0, atol=1e-13)
     total = batch.reward @ mdp.discount ** np.arange(horizon)
-    J = exact.objective(Problem(mdp, policy, params, horizon))
+    J = exact.objective(Problem(mdp, SAME_LOGITS, params, horizon))
     np.testing.assert_allclose(probability @ total, J, rtol=0, atol=1e-12)
 
 
@@ -205,9 +205,8 @@ def test_an_estimate_that_is_nan_on_a_possible_trajectory_is_refused(table: np.n
 
 
 def test_an_action_without_probability_leads_nowhere() -> None:
-    policy = pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params)
     params = np.array([0.0, -np.inf])
-    batch, probability = enumeration.trajectories(Problem(MDP, policy, params, 2))
+    batch, probability = enumeration.trajectories(Problem(MDP, SAME_LOGITS, params, 2))
     assert not np.any(batch.action)
     np.testing.assert_allclose(probability.sum(), 1, rtol=0, atol=1e-14)
 

@@ -14,6 +14,7 @@ import pgjax
 from pgjax import Problem, TabularMDP, exact, tabular
 
 pytestmark = pytest.mark.usefixtures("strict")
+SAME_LOGITS = pgjax.softmax_policy(lambda key, s: 0, lambda params, s: params)
 
 
 def assert_sound(mdp: TabularMDP) -> None:
@@ -31,10 +32,9 @@ def assert_sound(mdp: TabularMDP) -> None:
 def test_named_mdps_are_sound_and_their_objectives_finite(name: str) -> None:
     mdp = tabular.NAMED[name].make()
     assert_sound(mdp)
-    policy = pgjax.softmax_policy(lambda key, s: 0, lambda params, s: params)
     uniform = np.zeros(mdp.num_actions)
     for horizon in (tabular.NAMED[name].horizon, None):
-        assert np.isfinite(exact.objective(Problem(mdp, policy, uniform, horizon)))
+        assert np.isfinite(exact.objective(Problem(mdp, SAME_LOGITS, uniform, horizon)))
 
 
 @hypothesis.given(
