@@ -5,6 +5,7 @@ Both of Flax's libraries are held to the same laws.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any, cast
 
 import jax
@@ -22,7 +23,7 @@ from pgjax.records import configured
 pytestmark = pytest.mark.filterwarnings("ignore:Using 'Module.sow:DeprecationWarning")
 
 MDP = tabular.random_mdp()
-SEEN = jnp.array([0.3, -0.4, 0.8, 0.1])
+SEEN = np.array([0.3, -0.4, 0.8, 0.1], np.float32)
 
 
 class Linen(linen.Module):
@@ -171,9 +172,10 @@ def test_a_network_that_draws_or_changes_something_is_refused_by_name(name: str)
     policy = pgjax.flax_policy(module)
     message = f"(?s)module (Linen|NNX): .*{named}.*deterministic=True"
     with pytest.raises(ValueError, match=message):
-        policy.init(jax.random.key(0), SEEN)
+        jax.eval_shape(policy.init, jax.random.key(0), SEEN)
     if isinstance(module, linen.Module):
-        params: Any = {"params": module.init(jax.random.key(0), SEEN)["params"]}
+        variables: Any = jax.eval_shape(module.init, jax.random.key(0), SEEN)
+        params: Any = {"params": variables["params"]}
     else:
         params = nnx.split(module(nnx.Rngs(0)), nnx.Param, ...)[1]
     for _ in range(2):  # by every later call too
@@ -203,17 +205,28 @@ def test_dropout_in_evaluation_mode_is_the_network_without_it() -> None:
     params = with_dropout.init(jax.random.key(0), SEEN)
     found = with_dropout.log_prob(params, SEEN, 0)
     assert found == without.log_prob(without.init(jax.random.key(0), SEEN), SEEN, 0)
-    batch = pgjax.rollout(
+    episodes = pgjax.rollout(
         with_dropout, params, MDP, jax.random.key(1), num_trajectories=8, num_steps=4
     )
-    found = jax.jit(pgjax.log_probs)(with_dropout, params, batch)
-    np.testing.assert_allclose(found, batch.log_prob, atol=1e-6)
+    found = jax.jit(pgjax.log_probs)(with_dropout, params, episodes)
+    np.testing.assert_allclose(found, episodes.log_prob, atol=1e-6)
 
 
 # Frozen statistics, against the same network by hand.
 
-STATISTICS = {"mean": (0.3, -0.7), "var": (0.4, 2.5)}
+STATISTICS = {"mean": np.array([0.3, -0.7]), "var": np.array([0.4, 2.5])}
+UNSEEN = {"mean": np.zeros(2), "var": np.ones(2)}
 NAMES = "kernel", "bias", "scale", "shift"
+
+
+@cache
+def batch() -> pgjax.Trajectory:
+    """Eight episodes of a uniform policy, in float32."""
+    policy, logits = pgjax.tabular_softmax(4, 2), np.zeros((4, 2), np.float32)
+    with jax.enable_x64(False):
+        return pgjax.rollout(
+            policy, logits, MDP, jax.random.key(1), num_trajectories=8, num_steps=4
+        )
 
 
 def values_by_hand() -> dict[str, np.ndarray]:
@@ -222,11 +235,13 @@ def values_by_hand() -> dict[str, np.ndarray]:
     return {name: random.normal(size=shape) for name, shape in zip(NAMES, shapes, strict=True)}
 
 
-def logits_by_hand(values: Any, x: Any, statistics: Any = STATISTICS) -> Any:
+def logits_by_hand(values: Any, x: Any) -> Any:
     y = x @ values["kernel"] + values["bias"]
-    mean, variance = map(jnp.array, (statistics["mean"], statistics["var"]))
-    y = (y - mean) / jnp.sqrt(variance + 1e-5)
+    y = (y - values["mean"]) / jnp.sqrt(values["var"] + 1e-5)
     return y * values["scale"] + values["shift"]
+
+
+HAND = pgjax.softmax_policy(lambda key, x: values_by_hand() | STATISTICS, logits_by_hand)
 
 
 def linen_with_statistics(values: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -236,7 +251,7 @@ def linen_with_statistics(values: Any) -> tuple[Any, Callable[[Any], Any]]:
             "Dense_0": {"kernel": values["kernel"], "bias": values["bias"]},
             "BatchNorm_0": {"scale": values["scale"], "bias": values["shift"]},
         },
-        "batch_stats": {"BatchNorm_0": {name: np.array(x) for name, x in STATISTICS.items()}},
+        "batch_stats": {"BatchNorm_0": STATISTICS},
     }
 
     def by_name(params: Any) -> dict[str, Any]:
@@ -272,19 +287,15 @@ def test_the_gradient_with_frozen_statistics_is_that_of_the_network_by_hand(libr
         values = values_by_hand()
         module, by_name = WITH_STATISTICS[library](values)
         policy = pgjax.flax_policy(module)
-        params = policy.init(jax.random.key(3), jnp.zeros(4))
+        params = policy.init(jax.random.key(3), np.zeros(4))
         for name, x in by_name(params).items():  # the module's own, whatever the key
             np.testing.assert_array_equal(x, values[name])
-        hand = pgjax.softmax_policy(lambda key, x: values, logits_by_hand)
-        wrong = pgjax.softmax_policy(
-            lambda key, x: values,
-            lambda values, x: logits_by_hand(values, x, {"mean": 0.0, "var": 1.0}),
-        )
-        batch = pgjax.rollout(hand, values, MDP, jax.random.key(1), num_trajectories=8, num_steps=4)
         estimator = pgjax.reward_to_go(0.9)
-        found = by_name(pgjax.gradient(estimator, policy, params, batch))
-        of_hand = pgjax.gradient(estimator, hand, values, batch)
-        of_wrong = pgjax.gradient(estimator, wrong, values, batch)
+        found = jax.device_get(by_name(pgjax.gradient(estimator, policy, params, batch())))
+        of_hand, of_wrong = (
+            jax.device_get(pgjax.gradient(estimator, HAND, values | statistics, batch()))
+            for statistics in (STATISTICS, UNSEEN)
+        )
         for name in NAMES:
             np.testing.assert_allclose(found[name], of_hand[name], rtol=0, atol=1e-10)
         assert abs(found["kernel"] - of_wrong["kernel"]).max() > 1e-3  # the control
@@ -294,7 +305,7 @@ def test_the_gradient_with_frozen_statistics_is_that_of_the_network_by_hand(libr
 def test_training_changes_parameters_alone(library: str) -> None:
     module, by_name = WITH_STATISTICS[library](values_by_hand())
     policy = pgjax.flax_policy(module)
-    params = policy.init(jax.random.key(0), jnp.zeros(4))
+    params = policy.init(jax.random.key(0), np.zeros(4))
     before = jax.tree.map(np.array, jax.tree.leaves(policy))
     assert len(before) >= 2
     *_, (trained, _) = pgjax.training.train(
@@ -302,8 +313,8 @@ def test_training_changes_parameters_alone(library: str) -> None:
         optimizer=optax.adamw(0.1, weight_decay=0.5), num_updates=2, num_trajectories=8,
         num_steps=4,
     )  # fmt: skip
-    moved = by_name(trained)
-    assert all(np.all(moved[name] != x) for name, x in by_name(params).items())
+    moved = by_name(jax.device_get(trained))
+    assert all(np.all(moved[name] != x) for name, x in by_name(jax.device_get(params)).items())
     for x, y in zip(before, jax.tree.leaves(policy), strict=True):
         np.testing.assert_array_equal(x, y)
     # The module is a starting point: what its owner does to it later changes no policy.
@@ -319,18 +330,18 @@ def test_constants_are_found_for_parameters_of_another_precision_too() -> None:
     policy = pgjax.flax_policy(Linen(lambda _, y: y))
     params = policy.init(jax.random.key(0), SEEN)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
-        wide, seen = jax.tree.map(lambda x: jnp.asarray(x, float), (params, SEEN))
+        wide, seen = jax.tree.map(lambda x: np.asarray(x, float), (params, SEEN))
         assert jax.eval_shape(policy.log_prob, wide, seen, jnp.int32(0)).dtype == jnp.float64
 
 
 def test_params_with_other_collections_are_refused_by_name() -> None:
     module = Linen(lambda _, y: linen.BatchNorm(use_running_average=True)(y), width=1)
-    variables = module.init(jax.random.key(0), SEEN)
+    variables = jax.jit(module.init)(jax.random.key(0), SEEN)
     wanted = r"'params' collection alone, got \['batch_stats', 'params'\].*module.bind"
     value = critics.flax_value(module)
     with pytest.raises(ValueError, match=wanted):
         value(variables, SEEN)
-    assert value({"params": variables["params"]}, SEEN).shape == ()
+    assert jax.eval_shape(value, {"params": variables["params"]}, SEEN).shape == ()
 
 
 @pytest.mark.parametrize("library", ["linen", "nnx"])
@@ -341,12 +352,8 @@ def test_critics_are_fitted_in_their_parameters_alone(library: str) -> None:
     }[library]
     init, _ = flax_functions(module)
     value, params = critics.flax_value(module), init(jax.random.key(0), SEEN)
-    batch = pgjax.rollout(
-        pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2)), MDP, jax.random.key(1),
-        num_trajectories=8, num_steps=4,
-    )  # fmt: skip
-    target = jnp.where(batch.mask, 1.0, 0.0)
-    fitted = critics.fit(value, params, batch, target, optax.adamw(0.1), num_steps=2)
+    target = np.where(batch().mask, np.float32(1), np.float32(0))
+    fitted = critics.fit(value, params, batch(), target, optax.adamw(0.1), num_steps=2)
     assert jax.tree.structure(fitted) == jax.tree.structure(params)
     assert value(fitted, SEEN) != value(params, SEEN)
 
@@ -367,8 +374,8 @@ def test_heads_that_return_several_outputs(library: str) -> None:
     assert agent.value(params, SEEN) == value[0]
     assert agent.policy.log_prob(params, SEEN, 0) == jax.nn.log_softmax(logits)[0]
     gaussian = pgjax.flax_gaussian_policy(replace_width(both, 4))
-    params = gaussian.init(jax.random.key(0), SEEN)
-    assert gaussian.sample(params, jax.random.key(0), SEEN)[0].shape == (2,)
+    params = jax.eval_shape(gaussian.init, jax.random.key(0), SEEN)
+    assert jax.eval_shape(gaussian.sample, params, jax.random.key(0), SEEN)[0].shape == (2,)
     separate = agents.separate(agent.policy, replace_width(both, 3))
     assert set(separate.init(jax.random.key(0), SEEN)) == {"policy", "critic"}
 
@@ -381,7 +388,7 @@ def replace_width(module: Any, width: int) -> Any:
 
 def test_a_recurrent_network_has_the_same_rules() -> None:
     def policy_of(last: Any) -> pgjax.RecurrentPolicy:
-        return flax_recurrent_policy(linen.LSTMCell(3), Linen(last))
+        return flax_recurrent_policy(linen.SimpleCell(3), Linen(last))
 
     policy = policy_of(lambda _, y: linen.BatchNorm(use_running_average=True)(y))
     params = policy.init(jax.random.key(0), SEEN)
@@ -396,9 +403,9 @@ def test_a_recurrent_network_has_the_same_rules() -> None:
             jax.random.key(0), SEEN
         )
     head = linen.Dense(2)
-    bound = head.bind(head.init(jax.random.key(0), jnp.zeros(3)))
+    bound = head.bind({"params": {"kernel": np.zeros((3, 2)), "bias": np.zeros(2)}})
     with pytest.raises(TypeError, match="head must not be bound to variables, got a bound Dense"):
-        flax_recurrent_policy(linen.LSTMCell(3), bound)
+        flax_recurrent_policy(linen.SimpleCell(3), bound)
 
 
 def test_a_mutable_reference_and_a_function_of_no_module_are_refused_at_once() -> None:
@@ -422,17 +429,19 @@ class Listed(linen.Module):
 def test_fresh_parameters_are_the_module_s_own_wherever_they_are_drawn(module: Any) -> None:
     """Outside of transformations they are drawn by one program, inside as a part of another's."""
     keys = jax.random.split(jax.random.key(3), 2)
-    init, expected = pgjax.flax_policy(module).init, module.init(keys[1], SEEN)
-    mapped = jax.vmap(init, (0, None))(keys, SEEN)
-    for found in (
-        init(keys[1], SEEN),
-        jax.jit(init)(keys[1], SEEN),
-        jax.jit(lambda: init(keys[1], SEEN))(),
-        jax.tree.map(lambda x: x[1], mapped),
-    ):
+    key, other, init = keys[1], keys[0], pgjax.flax_policy(module).init
+
+    @jax.jit
+    def inside(traced: Any) -> Any:
+        mapped = jax.vmap(init, (0, None))(keys, SEEN)
+        drawn = init(traced, SEEN), init(key, SEEN), jax.tree.map(lambda x: x[1], mapped)
+        return module.init(traced, SEEN), drawn
+
+    expected, drawn = jax.device_get(inside(key))
+    for found in (init(key, SEEN), *drawn):
         assert_near(found, expected)
     with pytest.raises(AssertionError, match="Mismatch"):
-        assert_near(init(keys[0], SEEN), expected)
+        assert_near(init(other, SEEN), expected)
 
 
 def assert_near(found: Any, expected: Any) -> None:
