@@ -33,7 +33,16 @@ pytestmark = pytest.mark.usefixtures("strict")
 MDP, POLICY = tabular.random_mdp(), pgjax.tabular_softmax(4, 2)
 GAMMA, H = MDP.discount, 3
 TINY = 1e-10
-FEATURES = {"scalar": scalar, "time": time_steps, "state": observations}
+FEATURES = {
+    name: jax.jit(x)
+    for name, x in {"scalar": scalar, "time": time_steps, "state": observations}.items()
+}
+fit = jax.jit(coefficients)
+to_go = jax.jit(partial(returns_to_go, discount=GAMMA))
+
+
+def ones(*shape: int) -> jax.Array:
+    return jax.device_put(np.ones(shape))
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +68,17 @@ def each(estimator: pgjax.Estimator, table: np.ndarray, batch: Trajectory) -> np
 
 def test_over_all_trajectories_the_state_fit_is_the_exact_optimum(listed, products, table):
     batch, probability = listed
-    fit = partial(coefficients, observations(batch), target=returns_to_go(batch, GAMMA))
+    features, target = FEATURES["state"](batch), to_go(batch)
     best = exact.optimal_state_baseline(Problem(MDP, POLICY, table, H))
-    found = fit(products, weight=jnp.asarray(probability))
+    found = fit(features, products, target, probability)
     np.testing.assert_allclose(found, best, rtol=0, atol=TINY)
-    uniform = jnp.full(len(probability), 1 / len(probability))
+    uniform = np.full(len(probability), 1 / len(probability))
     undiscounted = score_products(POLICY, jnp.asarray(table), batch, discount=1.0)
-    each_step_alone = products * jnp.eye(H)[None]
+    each_step_alone = np.asarray(products) * np.eye(H)
     for wrong in (
-        fit(products, weight=uniform),
-        fit(undiscounted, weight=jnp.asarray(probability)),
-        fit(each_step_alone, weight=jnp.asarray(probability)),
+        fit(features, products, target, uniform),
+        fit(features, undiscounted, target, probability),
+        fit(features, each_step_alone, target, probability),
     ):
         assert np.max(np.abs(wrong - best)) > 1e-3
 
@@ -80,10 +89,8 @@ def test_over_all_trajectories_a_fit_is_least_squares_of_the_gradients(
 ):
     """min_β Σ_i p_i ‖A_i − Σ_f β_f Z_if‖², Z_f the gradient that a baseline of φ_f takes away."""
     batch, probability = listed
-    features = FEATURES[name](batch)
-    found = coefficients(
-        features, products, returns_to_go(batch, GAMMA), jnp.asarray(probability)
-    )  # fmt: skip
+    features = np.asarray(FEATURES[name](batch))
+    found = fit(features, products, to_go(batch), probability)
     without = each(pgjax.reward_to_go(GAMMA), table, batch)
     with_value = pgjax.reward_to_go(GAMMA, baseline=baselines.recorded_value)
     taken = np.stack(
@@ -107,10 +114,10 @@ def test_over_all_trajectories_a_fit_is_least_squares_of_the_gradients(
 def test_the_scalar_fit_of_the_total_return_is_the_published_one(listed, table):
     """Peters & Schaal (2008), section 3.2: b = E[‖Σ_t c_t‖² R] / E[‖Σ_t c_t‖²]."""
     batch, probability = listed
-    R = np.asarray(returns_to_go(batch, GAMMA))[:, :1]
+    R = np.asarray(to_go(batch))[:, :1]
     products = score_products(POLICY, jnp.asarray(table), batch, discount=1.0)
-    target = jnp.broadcast_to(jnp.asarray(R), batch.mask.shape)
-    (found,) = coefficients(scalar(batch), products, target, jnp.asarray(probability))
+    target = np.broadcast_to(R, batch.mask.shape)
+    (found,) = np.asarray(fit(FEATURES["scalar"](batch), products, target, probability))
     scores = each(pgjax.reinforce(GAMMA, baseline=_less_one), table, batch)
     norms = np.sum(scores**2, -1)
     expected = probability @ (norms * R[:, 0]) / (probability @ norms)
@@ -134,27 +141,23 @@ def _less_one(batch: Trajectory, target: Any) -> Any:
 def test_step_by_step_the_fit_weighs_returns_by_squared_score_norms(listed, products):
     """Greensmith et al. (2004), theorem 8, for each time: b_t = E[‖c_t‖² G_t] / E[‖c_t‖²]."""
     batch, probability = listed
-    G = returns_to_go(batch, GAMMA)
-    norms = np.asarray(jnp.diagonal(products, axis1=1, axis2=2))
-    found = coefficients(
-        time_steps(batch), products * jnp.eye(H)[None], G, jnp.asarray(probability)
-    )
-    expected = probability @ (norms * np.asarray(G)) / (probability @ norms)
+    G, products = np.asarray(to_go(batch)), np.asarray(products)
+    norms = np.diagonal(products, axis1=1, axis2=2)
+    found = fit(FEATURES["time"](batch), products * np.eye(H), G, probability)
+    expected = probability @ (norms * G) / (probability @ norms)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TINY)
-    assert not np.allclose(
-        found, probability @ np.asarray(G) / (probability @ np.asarray(batch.mask))
-    )
+    assert not np.allclose(found, probability @ G / (probability @ np.asarray(batch.mask)))
 
 
 def test_a_fit_comes_to_the_exact_optimum_as_the_batch_grows(listed, products, table):
     batch, probability = listed
     best = exact.optimal_state_baseline(Problem(MDP, POLICY, table, H))
-    fit = jax.jit(partial(coefficients, observations(batch), products, returns_to_go(batch, GAMMA)))
+    given = FEATURES["state"](batch), products, to_go(batch)
     random = np.random.default_rng(0)
 
     def root_mean_square_error(N: int) -> float:
         drawn = random.multinomial(N, probability, size=30)  # how often each was drawn
-        errors = [np.asarray(fit(jnp.asarray(weight, jnp.float64))) - best for weight in drawn]
+        errors = [np.asarray(fit(*given, weight)) - best for weight in drawn.astype(float)]
         return float(np.sqrt(np.mean(np.square(errors))))
 
     few, many = root_mean_square_error(400), root_mean_square_error(40_000)
@@ -241,19 +244,19 @@ def test_a_cross_fitted_baseline_does_not_see_its_own_fold_and_a_same_batch_one_
     listed, products
 ):
     batch, products = rows((listed[0], products), slice(-5, None))
-    target = returns_to_go(batch, GAMMA)
     fold = np.array([0, 0, 0, 1, 1])  # five trajectories in two folds
+    fits = partial(cross_fitted, folds=2), partial(cross_fitted, folds=5), same_batch
 
-    def slope(fit: Callable[..., Any]) -> np.ndarray:
-        """[N, N] whether b_i moves with any return of trajectory j."""
-        jacobian = jax.jit(jax.jacobian(lambda x: fit(scalar(batch), products, x)))(target)
-        return np.any(np.abs(jacobian) > 1e-12, axis=(1, 3))
+    @jax.jit
+    @jax.jacobian
+    def slopes(target: Any) -> Any:
+        return [fit(scalar(batch), products, target) for fit in fits]
 
-    np.testing.assert_array_equal(
-        slope(partial(cross_fitted, folds=2)), fold[:, None] != fold[None]
-    )
-    np.testing.assert_array_equal(slope(partial(cross_fitted, folds=5)), ~np.eye(5, dtype=bool))
-    assert np.all(slope(same_batch))
+    # [N, N] whether b_i moves with any return of trajectory j.
+    found = [np.any(np.abs(x) > 1e-12, axis=(1, 3)) for x in slopes(to_go(batch))]
+    np.testing.assert_array_equal(found[0], fold[:, None] != fold[None])
+    np.testing.assert_array_equal(found[1], ~np.eye(5, dtype=bool))
+    assert np.all(found[2])
 
 
 def test_baselines_for_each_parameter_are_the_sums_of_their_formulas():
@@ -319,9 +322,9 @@ def test_features_are_zero_where_nothing_was_done_and_count_from_the_episodes_st
     dirty = np.where(dead[..., None], np.nan, batch.observation)
     dirty = replace(batch, observation=jnp.asarray(dirty))
     for features in FEATURES.values():
-        np.testing.assert_array_equal(np.asarray(jax.jit(features)(dirty))[dead], 0)
+        np.testing.assert_array_equal(np.asarray(features(dirty))[dead], 0)
     window = replace(batch, time=jnp.asarray(np.tile([1, 0, 1], (4, 1))))
-    found = time_steps(replace(window, mask=jnp.asarray(np.ones_like(dead))))
+    found = FEATURES["time"](replace(window, mask=np.ones_like(dead)))
     np.testing.assert_array_equal(found, np.tile(np.eye(3)[[1, 0, 1]], (4, 1, 1)))
 
 
@@ -346,38 +349,36 @@ def test_trajectories_without_a_step_change_no_baseline(listed, table):
 
     value = jax.jit(value, static_argnums=1)
     three = rows(batch, slice(3))
-    found, expected = value(batch, 4), value(three, 3)
+    found, expected = np.asarray(value(batch, 4)), value(three, 3)
     np.testing.assert_allclose(found[:3], expected, rtol=0, atol=1e-13)
     np.testing.assert_array_equal(found[3], 0)
-    none = replace(batch, mask=jnp.zeros_like(batch.mask))
+    none = replace(batch, mask=np.zeros(batch.mask.shape, bool))
     np.testing.assert_array_equal(value(none, 2), 0)
 
 
 def test_features_that_say_the_same_or_nothing_are_left_out(listed, products):
     batch = listed[0]
-    one, target = scalar(batch), returns_to_go(batch, GAMMA)
-    twice = jnp.concatenate([one, 3 * one, jnp.zeros_like(one)], axis=-1)
-    found = coefficients(twice, products, target, jnp.ones(len(target)))
-    np.testing.assert_allclose(
-        found[0], coefficients(one, products, target, jnp.ones(len(target)))[0]
-    )
+    one, target, weight = FEATURES["scalar"](batch), to_go(batch), np.ones(len(listed[1]))
+    twice = np.asarray(one) * [1, 3, 0]
+    found = np.asarray(fit(twice, products, target, weight))
+    np.testing.assert_allclose(found[:1], fit(one, products, target, weight))
     np.testing.assert_array_equal(found[1:], 0)
 
 
 def test_the_scale_of_a_feature_does_not_matter(listed, products):
     batch = listed[0]
-    target, weight = returns_to_go(batch, GAMMA), jnp.ones(len(listed[1]))
-    scale = jnp.array([1e-6, 1.0, 1e6])
-    found = coefficients(time_steps(batch) * scale[None, None], products, target, weight)
-    expected = coefficients(time_steps(batch), products, target, weight)
+    time, target, weight = FEATURES["time"](batch), to_go(batch), np.ones(len(listed[1]))
+    scale = np.array([1e-6, 1.0, 1e6])
+    found = fit(np.asarray(time) * scale, products, target, weight)
+    expected = fit(time, products, target, weight)
     np.testing.assert_allclose(found * scale, expected, rtol=1e-10)
 
 
 def test_fits_call_no_library_that_could_wait_for_itself():
-    given = jnp.ones((3, 4, 2, 5)), jnp.ones((3, 4, 2, 2)), jnp.ones((3, 4, 2))
+    given = ones(3, 4, 2, 5), ones(3, 4, 2, 2), ones(3, 4, 2)
     fit = jax.jit(jax.vmap(partial(cross_fitted, folds=2)))
     assert "lapack" not in fit.lower(*given).as_text().lower()
-    assert "lapack" in jax.jit(jnp.linalg.eigh).lower(jnp.eye(2)).as_text().lower()
+    assert "lapack" in jax.jit(jnp.linalg.eigh).lower(np.eye(2)).as_text().lower()
 
 
 @pytest.mark.usefixtures("unannotated")
@@ -392,20 +393,20 @@ def test_fits_call_no_library_that_could_wait_for_itself():
     ],
 )
 def test_folds_that_leave_one_empty_or_nothing_to_fit_to_are_refused(folds, N, error, words):
-    given = jnp.ones((N, 2, 1)), jnp.ones((N, 2, 2)), jnp.ones((N, 2))
+    given = ones(N, 2, 1), ones(N, 2, 2), ones(N, 2)
     with pytest.raises(error, match=words):
         cross_fitted(*given, folds=folds)
     with pytest.raises(error, match=words):
-        per_parameter_cross_fitted(jnp.ones((N, 3)), jnp.ones((N, 3)), folds=folds)
+        per_parameter_cross_fitted(ones(N, 3), ones(N, 3), folds=folds)
 
 
 @pytest.mark.usefixtures("unannotated")
 def test_arrays_that_do_not_fit_are_refused():
     words = r"features must have shape .* target being \(4, 2\), got \(4, 3, 1\)"
     with pytest.raises(ValueError, match=words):
-        same_batch(jnp.ones((4, 3, 1)), jnp.ones((4, 2, 2)), jnp.ones((4, 2)))
+        same_batch(ones(4, 3, 1), ones(4, 2, 2), ones(4, 2))
     with pytest.raises(ValueError, match=r"scores\['a'\] must have the shape of gradients"):
-        per_parameter_same_batch({"a": jnp.ones((4, 2))}, {"a": jnp.ones((4, 3))})
+        per_parameter_same_batch({"a": ones(4, 2)}, {"a": ones(4, 3)})
     with pytest.raises(ValueError, match="gradients must have at least one leaf"):
         per_parameter_same_batch({}, {})
 

@@ -113,14 +113,13 @@ def test_losses_get_their_known_numbers(loss, acting, bias, cosine) -> None:
 
 
 def test_the_inverted_clip_is_right_for_good_answers_and_wrong_for_bad_ones() -> None:
-    numbers = {"mask": jnp.ones((1, 1), bool), "rewards": jnp.array([-1.0]), "value": 0.0}
+    numbers = {"mask": np.ones((1, 1), bool), "rewards": np.array([-1.0]), "value": 0.0}
+    given = {"old_log_prob": np.zeros((1, 1)), **numbers}
+    slope = jax.jit(jax.grad(lambda x: inverted_clip(x, **given)))
     passes = {}
     for ratio in (0.5, 1.5):
-        given = {"old_log_prob": jnp.zeros((1, 1)), **numbers}
-        x = jnp.full((1, 1), np.log(ratio))
-        wrong = jax.grad(lambda x, given=given: inverted_clip(x, **given))(x)
-        right = clip(np.asarray(x), **jax.tree.map(np.asarray, given))
-        passes[ratio] = bool(wrong[0, 0] != 0), bool(right[0, 0] != 0)
+        x = np.full((1, 1), np.log(ratio))
+        passes[ratio] = bool(np.any(slope(x))), bool(np.any(clip(x, **given)))
     assert passes == {0.5: (True, False), 1.5: (False, True)}
 
 
