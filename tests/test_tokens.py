@@ -30,28 +30,24 @@ def summed(advantage: Any, term: Any = terms.score, **options: Any) -> Estimator
 
 
 @jax.jit
-def credits(estimators: list[Estimator], rows: Any) -> Any:
+def credits(estimators: list[Estimator], batch: Any) -> Any:
+    rows = as_trajectories(batch)
     return [each.weights(rows, rows.log_prob)[..., 0] for each in estimators]
 
 
-def answers_of_one_token(rewards: Any, groups: Any) -> Any:
-    """[..., N] rewards as rows."""
-    rewards = np.asarray(rewards, float)
-    shape = (*rewards.shape, 1)
-    batch = tokens.Batch(
-        *map(jnp.asarray, (np.full(shape, -1.0), np.ones(shape, bool), rewards, np.asarray(groups)))
-    )
-    many = rewards.ndim > 1
-    return jax.vmap(as_trajectories)(batch) if many else as_trajectories(batch)
+many_credits = jax.jit(jax.vmap(credits, (None, 0)))
 
 
 def advantage(weigh: list[Any], rewards: Any, groups: Any) -> list[np.ndarray]:
     """[N] of answers of one token, for each of the weights; [..., N] if there are many batches."""
-    rows = answers_of_one_token(rewards, groups)
+    rewards = np.asarray(rewards, float)
+    shape = (*rewards.shape, 1)
+    batch: Any = tokens.Batch(
+        np.full(shape, -1.0), np.ones(shape, bool), rewards, np.asarray(groups)
+    )
     estimators = [Estimator(each, terms.score) for each in weigh]
-    many = np.ndim(rewards) > 1
-    found = (jax.jit(jax.vmap(credits, (None, 0))) if many else credits)(estimators, rows)
-    return [np.asarray(x) for x in found]
+    run = many_credits if rewards.ndim > 1 else credits
+    return jax.device_get(run(estimators, batch))
 
 
 FIVE = np.array([0.3, 0.9, 0.1, 0.3, 0.5])
@@ -165,13 +161,13 @@ def sampled(garbage: float = np.nan) -> tuple[Any, tokens.Batch]:
     value = np.where(mask, random.normal(size=(N, T)), garbage)
     reward, group = random.uniform(size=N), np.array([3, 8, 3, 8, 3, 8, 3, 8])
     reward[7] = garbage
-    batch = tokens.Batch(
-        *map(jnp.asarray, (live[0], mask, reward, group)),
-        reference_log_prob=jnp.asarray(live[2]),
-        sampler_log_prob=jnp.asarray(live[3]),
-        value=jnp.asarray(value),
+    batch: Any = tokens.Batch(
+        *(live[0], mask, reward, group),
+        reference_log_prob=live[2],
+        sampler_log_prob=live[3],
+        value=value,
     )
-    return jnp.asarray(live[1]), batch
+    return live[1], batch
 
 
 @jax.jit
@@ -185,7 +181,7 @@ def slopes(estimators: Any, log_prob: Any, batch: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def expected(strict_numerics: None) -> Any:
-    return slopes(NAMED, *sampled())
+    return jax.device_get(slopes(NAMED, *sampled()))
 
 
 def test_every_named_estimator_is_tried() -> None:
@@ -201,7 +197,7 @@ def test_garbage_where_no_token_is_live_is_harmless(expected: Any) -> None:
     for name, found in expected.items():
         assert np.all(np.isfinite(found)), name
         assert np.any(found != 0), name
-        assert np.all(np.asarray(found)[dead] == 0), name
+        assert np.all(found[dead] == 0), name
         np.testing.assert_array_equal(noisy[name], found, err_msg=name)
 
 
@@ -239,7 +235,7 @@ def test_micro_batches_with_weights_of_their_own_do_not_add_up(expected: Any) ->
     cut = jax.tree.map(lambda x: x.reshape(2, 4, *x.shape[1:]), sampled())
     alone = jax.jit(jax.vmap(slopes, (None, 0, 0)))(coupled, *cut)
     for name, found in alone.items():
-        assert np.abs(found.reshape(N, T) / 2 - expected[name]).max() > 1e-3, name
+        assert np.abs(np.reshape(found, (N, T)) / 2 - expected[name]).max() > 1e-3, name
 
 
 def test_devices_share_the_weights_of_the_whole_batch(expected: Any) -> None:
@@ -256,7 +252,7 @@ def test_devices_share_the_weights_of_the_whole_batch(expected: Any) -> None:
     found = jax.jit(jax.vmap(on_device, axis_name="data"))(*split)
     for name in names:
         np.testing.assert_allclose(
-            found[name].reshape(N, T), expected[name], rtol=0, atol=1e-12, err_msg=name
+            np.reshape(found[name], (N, T)), expected[name], rtol=0, atol=1e-12, err_msg=name
         )
 
 
@@ -269,8 +265,7 @@ def packed(x: Any) -> np.ndarray:
 def without_holes() -> tuple[Any, tokens.Batch]:
     log_prob, batch = sampled()
     fields = {n: x for n, x in vars(batch).items() if x is not None and np.shape(x) == (N, T)}
-    whole = {n: jnp.asarray(packed(x)) for n, x in fields.items()}
-    return jnp.asarray(packed(log_prob)), replace(batch, **whole)
+    return packed(log_prob), replace(batch, **{n: packed(x) for n, x in fields.items()})
 
 
 def test_holes_count_nowhere(expected: Any) -> None:
@@ -280,7 +275,7 @@ def test_holes_count_nowhere(expected: Any) -> None:
 
 def test_rows_of_padding_count_nowhere(expected: Any) -> None:
     several = {name: NAMED[name] for name in COUPLED}
-    rows = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:7]), sampled())
+    rows = jax.tree.map(lambda x: x[:7], sampled())
     for name, found in slopes(several, *rows).items():
         np.testing.assert_allclose(found, expected[name][:7], rtol=0, atol=1e-12, err_msg=name)
 
@@ -289,7 +284,7 @@ def test_entropies_are_cut_with_the_micro_batches_and_asked_for_by_name() -> Non
     log_prob, batch = sampled()
     each = tokens.rloo(entropy=tokens.entropy_in_loss(0.3))
     mask = np.asarray(batch.mask)
-    entropy = jnp.asarray(np.where(mask, np.arange(1.0, T + 1), np.nan))
+    entropy = np.where(mask, np.arange(1.0, T + 1), np.nan)
 
     @jax.jit
     def run(*rows: Any) -> Any:
@@ -303,7 +298,7 @@ def test_entropies_are_cut_with_the_micro_batches_and_asked_for_by_name() -> Non
         return slope(*rows), jax.vmap(slope)(*cut)
 
     whole, parts = run(log_prob, batch, entropy)
-    np.testing.assert_allclose(parts.reshape(N, T), whole, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(np.reshape(parts, (N, T)), whole, rtol=0, atol=1e-14)
     np.testing.assert_allclose(whole, np.where(mask, 0.3 / 7, 0))
     for estimator, given in ((each, None), (tokens.rloo(), entropy)):
         with pytest.raises(ValueError, match="entropy must"):
@@ -321,13 +316,13 @@ def test_entropies_are_cut_with_the_micro_batches_and_asked_for_by_name() -> Non
 def test_a_bonus_in_the_reward_is_whitened_with_the_rest() -> None:
     """REINFORCE++ charges before it whitens, so that a bonus twice as large is no new direction."""
     log_prob, batch = sampled()
-    zero = replace(batch, reward=jnp.asarray(np.zeros(N)))
+    zero = replace(batch, reward=np.zeros(N))
     one, two = (
         slopes({"++": tokens.reinforce_plus_plus(entropy=bonus, epsilon=0.0)}, log_prob, zero)["++"]
         for bonus in (tokens.entropy_in_reward(1.0), tokens.entropy_in_reward(2.0))
     )
     np.testing.assert_allclose(one, two, rtol=0, atol=1e-12)
-    assert np.abs(one).max() > 0.01
+    assert np.abs(np.asarray(one)).max() > 0.01
 
 
 def test_bessel_s_correction_is_a_factor_of_the_deviation() -> None:
@@ -375,8 +370,8 @@ def test_half_precision_is_accumulated_in_single() -> None:
 def test_ratios_that_would_overflow_stay_finite() -> None:
     _, batch = sampled()
     mask = np.asarray(batch.mask)
-    far = replace(batch, log_prob=jnp.asarray(np.where(mask, -900.0, np.nan)))
-    near = jnp.asarray(np.where(mask, -1e-3, np.nan))
+    far = replace(batch, log_prob=np.where(mask, -900.0, np.nan))
+    near = np.where(mask, -1e-3, np.nan)
     for name, slope in slopes(NAMED, near, far).items():
         assert np.all(np.isfinite(slope)), name
 
@@ -472,7 +467,7 @@ def test_averages_are_those_of_their_names() -> None:
         tokens.constant_length(9.0): total.sum() / 9 / live.sum(),
     }
     averaged = jax.jit(lambda x, batch: [tokens.aggregate(x, batch, how) for how in expected])
-    found = averaged(jnp.asarray(np.where(mask, x, np.nan)), batch)
+    found = averaged(np.where(mask, x, np.nan), batch)
     for number, (average, value) in zip(found, expected.items(), strict=True):
         assert number == pytest.approx(value, rel=1e-12), average
 
@@ -481,7 +476,7 @@ def test_the_mean_by_length_weighs_short_answers_rightly() -> None:
     mask = np.zeros((2, 8), bool)
     mask[:, 0] = mask[1, 1] = True
     batch = small(log_prob=np.full((2, 8), -1.0), mask=mask, reward=np.array([3.0, 0.0]))
-    (credit,) = credits([summed(advantages.less_mean_by_length)], as_trajectories(batch))
+    (credit,) = credits([summed(advantages.less_mean_by_length)], batch)
     np.testing.assert_allclose(credit, [2.0, -1.0])
 
 
@@ -494,7 +489,11 @@ def test_the_smallest_group_counts() -> None:
 
 def test_metrics_describe_the_batch() -> None:
     log_prob, batch = sampled()
-    metrics = jax.jit(tokens.metrics)
+    compiled = jax.jit(tokens.metrics)
+
+    def metrics(*given: Any, **fields: Any) -> Any:
+        return jax.device_get(compiled(*given, **fields))
+
     estimator, entropy = tokens.dr_grpo(clip_low=0.01, clip_high=0.01), -np.asarray(log_prob)
     found = metrics(estimator, log_prob, batch, entropy=entropy)
     mask = np.asarray(batch.mask)
