@@ -20,6 +20,7 @@ from pgjax import Estimator, Trajectory, baselines, enumeration, exact, suite, t
 from pgjax import weights as credit
 from pgjax.core import chunks
 from pgjax.exact.problem import Problem
+from tests.shared import rows
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -57,8 +58,7 @@ def expectation(
     """Of each estimator's derivative: that of Σ P(batch) surrogate(batch), P(batch) constant."""
     every, probability = enumeration.trajectories(problem)
     members = np.array(list(product(range(len(probability)), repeat=K)))
-    batches = jax.tree.map(lambda x: jnp.asarray(x[members]), every)
-    weight = jnp.asarray(np.prod(probability[members], axis=1))
+    batches, weight = rows(every, members), np.prod(probability[members], axis=1)
     flat, unravel = ravel_pytree(jax.device_put(problem.params))
 
     def mean(flat: Any) -> Any:
@@ -68,7 +68,7 @@ def expectation(
             ]
             return jnp.stack(surrogates)
 
-        return weight @ jax.vmap(one)(batches)
+        return jnp.asarray(weight) @ jax.vmap(one)(batches)
 
     return np.asarray(jax.jit(derivative(mean, order))(flat))
 
@@ -140,8 +140,8 @@ def test_with_a_leave_one_out_baseline_the_hessian_stays_unbiased() -> None:
 def batch(strict: None) -> Trajectory:
     """Nine trajectories of different lengths."""
     every, _ = enumeration.trajectories(PROBLEM)
-    chosen = jax.tree.map(lambda x: jnp.asarray(x[::11]), every)
-    assert len(set(np.asarray(chosen.mask.sum(1)))) == 3
+    chosen = rows(every, slice(None, None, 11))
+    assert len(set(np.asarray(chosen.mask).sum(1))) == 3
     return chosen
 
 
@@ -160,10 +160,10 @@ PUBLISHED = Estimator(
 """Foerster et al. (2018), as they write it: Σ_t □(W_t) γ^t r_t."""
 
 
-@pytest.mark.parametrize("order", [1, 2, 3])
-def test_ours_is_the_published_objective_trajectory_by_trajectory(
-    order: int, batch: Trajectory
-) -> None:
+@pytest.fixture(scope="module")
+def derivatives(batch: Trajectory) -> list[Any]:
+    """The first three of ours, and of the published objective, for each trajectory."""
+
     def each(params: Any) -> Any:
         def one(trajectory: Trajectory, estimator: Estimator) -> Any:
             alone = jax.tree.map(lambda x: x[None], trajectory)
@@ -172,18 +172,30 @@ def test_ours_is_the_published_objective_trajectory_by_trajectory(
         forms = Estimator(PLAIN, terms.dice), PUBLISHED
         return [jax.vmap(one, (0, None))(batch, form) for form in forms]
 
-    ours, theirs = jax.jit(derivative(each, order))(jnp.asarray(PROBLEM.params))
+    run = jax.jit(lambda params: [derivative(each, order)(params) for order in (1, 2, 3)])
+    return jax.device_get(run(PROBLEM.params))
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_ours_is_the_published_objective_trajectory_by_trajectory(
+    order: int, derivatives: list[Any]
+) -> None:
+    ours, theirs = derivatives[order - 1]
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-13)
     assert np.max(np.abs(ours)) > 0.1
 
 
 def test_the_first_derivative_is_the_scores(batch: Trajectory) -> None:
-    score, *others = (
-        pgjax.per_trajectory_gradients(
-            Estimator(LESS_VALUE, term), PROBLEM.policy, PROBLEM.params, batch
-        )
-        for term in (terms.score, terms.dice, terms.loaded_dice(0.3))
-    )
+    @jax.jit
+    def slopes(params: Any) -> Any:
+        return [
+            pgjax.per_trajectory_gradients(
+                Estimator(LESS_VALUE, term), PROBLEM.policy, params, batch
+            )
+            for term in (terms.score, terms.dice, terms.loaded_dice(0.3))
+        ]
+
+    score, *others = slopes(PROBLEM.params)
     for found in others:
         np.testing.assert_allclose(found, score, rtol=0, atol=1e-15)
 
@@ -212,25 +224,24 @@ def test_pieces_and_garbage_after_the_end_change_no_derivative(
 
 
 def test_lambda_fades_what_an_action_owes_to_earlier_ones() -> None:
-    fade, weight, nothing = 0.7, jnp.array([3.0, 5.0, -2.0, 4.0]), jnp.zeros(4)
-    every = jnp.ones(4, bool)
-    curvature = jax.hessian(lambda x: terms.loaded_dice(fade)(x, nothing, weight, every).sum())
-    found = jax.jit(curvature)(-np.ones(4))
+    fade, weight, every = 0.7, np.array([3.0, 5.0, -2.0, 4.0]), np.ones(4, bool)
+
+    def loss(x: Any, *given: Any) -> Any:
+        return terms.loaded_dice(fade)(x, *given).sum()
+
+    found = jax.jit(jax.hessian(loss))(-np.ones(4), np.zeros(4), weight, every)
     earlier, later = np.minimum(*np.indices((4, 4))), np.maximum(*np.indices((4, 4)))
-    expected = fade ** (later - earlier) * np.asarray(weight)[later]
+    expected = fade ** (later - earlier) * weight[later]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
 
 
 def test_with_lambda_one_nothing_fades() -> None:
-    log_prob, weight = -jnp.arange(1.0, 4.0), jnp.array([3.0, 5.0, -2.0])
+    given = np.zeros(3), np.array([3.0, 5.0, -2.0]), np.ones(3, bool)
 
-    def forms(log_prob: Any) -> Any:
-        return [
-            term(log_prob, jnp.zeros(3), weight, jnp.ones(3, bool)).sum()
-            for term in (terms.loaded_dice(1.0), terms.dice)
-        ]
+    def forms(log_prob: Any, *given: Any) -> Any:
+        return [term(log_prob, *given).sum() for term in (terms.loaded_dice(1.0), terms.dice)]
 
-    loaded, plain = jax.jit(derivative(forms, 4))(log_prob)
+    loaded, plain = jax.jit(derivative(forms, 4))(-np.arange(1.0, 4.0), *given)
     np.testing.assert_allclose(loaded, plain, rtol=0, atol=1e-13)
 
 
