@@ -6,6 +6,7 @@ is drawn, and then differentiated.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -27,14 +28,20 @@ pytestmark = pytest.mark.usefixtures("strict")
 PROBLEMS = suite.certified()
 PROBLEM = replace(PROBLEMS[1], horizon=3)  # γ < 1, stochastic, lengths 1 to 3
 GAMMA = PROBLEM.mdp.discount
-VALUES = exact.state_values(PROBLEM)
 WRONG = np.array([0.7, -0.3, 0.4, 0.0])  # a wrong value function is as unbiased a baseline
 CHECK = {"rtol": 0, "atol": 1e-10}
 
 
+@cache
+def values() -> np.ndarray:
+    """[H, S] V_t(s), exactly."""
+    with jax.ensure_compile_time_eval():
+        return exact.state_values(PROBLEM)
+
+
 def value(batch: Trajectory, target: Any = None) -> Any:
     """[N, T] V_t(s_t), as a baseline."""
-    return jnp.einsum("nts,ts->nt", batch.observation, jnp.asarray(VALUES))
+    return jnp.einsum("nts,ts->nt", batch.observation, jnp.asarray(values()))
 
 
 PLAIN = credit.reward_to_go(GAMMA)
