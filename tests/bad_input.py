@@ -16,9 +16,9 @@ from types import ModuleType
 from typing import Any
 
 import flax.linen
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import device_put
 
 import pgjax
 from pgjax import expectations, training
@@ -63,6 +63,7 @@ from tests.bad_values import (
     arrays,
     changed,
     functions,
+    keys,
     numbers,
     of_type,
     single,
@@ -109,7 +110,8 @@ OWN = "the caller's own function reads them"
 VMAP = "several numbers are documented, for vmap"
 SCALAR = single(RATE)
 SEQ_RATE = replace(
-    RATE, bad=RATE.bad | {"longer": jnp.full(T + 1, 0.9), "a column": jnp.full((T, 1), 0.9)}
+    RATE,
+    bad=RATE.bad | device_put({"longer": np.full(T + 1, 0.9), "a column": np.full((T, 1), 0.9)}),
 )
 STEPS = arrays(SEQUENCE)
 POSITIVE = numbers(0.5, below=-0.5, zero=0.0)
@@ -144,8 +146,10 @@ GIVEN: dict[str, Kind] = {
     "params": PARAMETERS,
     "num_samples": COUNT,
 }
-EXPECTATION = pgjax.Expectation(jnp.sum, expectations.bernoulli(), jnp.zeros(1))
-COSTS = of_type([(1.0, [jnp.float32(0.0)])], **{"one number": [1.0], "no list": [(1.0, 2.0)]})
+EXPECTATION = pgjax.Expectation(jnp.sum, expectations.bernoulli(), device_put(np.zeros(1)))
+COSTS = of_type(
+    [(1.0, [device_put(np.float32(0.0))])], **{"one number": [1.0], "no list": [(1.0, 2.0)]}
+)
 
 NAMED = ENVIRONMENTS.with_good(MDP)
 ON_EPISODES = training.ReinforceSettings(num_trajectories=2, num_steps=2)
@@ -169,7 +173,9 @@ ROWS = [
     row("returns.generalized_advantages", discount=SEQ_RATE, lambda_=SEQ_RATE),
     row("returns.lambda_returns", discount=SEQ_RATE, lambda_=SEQ_RATE),
     row(
-        "returns.n_step_returns", discount=SEQ_RATE, continues=arrays(SEQUENCE > 0, floats=SEQUENCE)
+        "returns.n_step_returns",
+        discount=SEQ_RATE,
+        continues=arrays(np.ones(T, bool), floats=SEQUENCE),
     ),
     # baselines
     row("baselines.by_group.group_deviation"),
@@ -366,15 +372,15 @@ ROWS = [
         "policies.critics.with_values",
         skip={"params: integers": OWN, "params: complex": OWN},
         value=VALUE,
-        params=PARAMETERS.with_good(jnp.zeros(S)),
+        params=PARAMETERS.with_good(device_put(np.zeros(S))),
     ),
     row(
         "policies.critics.with_bootstrap",
         skip={"params: integers": OWN, "params: complex": OWN},
         value=VALUE,
-        params=PARAMETERS.with_good(jnp.zeros(S)),
+        params=PARAMETERS.with_good(device_put(np.zeros(S))),
     ),
-    row("policies.critics.fit", value=VALUE, params=PARAMETERS.with_good(jnp.zeros(S))),
+    row("policies.critics.fit", value=VALUE, params=PARAMETERS.with_good(device_put(np.zeros(S)))),
     # the nouns
     row("types.Estimator"),
     row("types.Policy", init=INIT, sample=OUTPUT, log_prob=OUTPUT, entropy=OUTPUT),
@@ -425,7 +431,7 @@ ROWS = [
         },
         horizon=COUNT,
         name=Kind("random", {"None": None, "a number": 3}),
-        behaviour=Kind(PARAMS, {"string": "one", "integers": jnp.zeros((S, A), int)}),
+        behaviour=Kind(PARAMS, {"string": "one", "integers": PARAMETERS.bad["integers"]}),
     ),
     row(
         "proof.judge.Judge",
@@ -468,7 +474,7 @@ ROWS = [
     row("regularization.with_k3_reward", coefficient=single(KINDS["coefficient"])),
     row("regularization.with_reference"),
     # control variates
-    row("control_variates.baselines.coefficients", weight=arrays(jnp.ones(N))),
+    row("control_variates.baselines.coefficients", weight=arrays(np.ones(N))),
     row("control_variates.baselines.same_batch"),
     row("control_variates.baselines.cross_fitted"),
     row("control_variates.baselines.per_parameter_same_batch", scores=GRADIENTS),
@@ -625,7 +631,9 @@ ROWS = [
     row("rollouts.fold.seeded_return", policy=FUNCTION_OR_POLICY, discount=SCALAR),
     row(
         "rollouts.windows.start",
-        memory=Kind(jnp.zeros(3), {"string": "one", "a policy": POLICY, "a maker": jnp.zeros}),
+        memory=Kind(
+            device_put(np.zeros(3)), {"string": "one", "a policy": POLICY, "a maker": jnp.zeros}
+        ),
     ),
     row("rollouts.windows.window"),
     row("rollouts.windows.finished"),
@@ -634,13 +642,13 @@ ROWS = [
     row(
         "beyond.all_action.all_action_gradient",
         skip={"action_values: a function": "a function is documented"},
-        action_values=arrays(jnp.ones((N, T, A))),
+        action_values=arrays(np.ones((N, T, A))),
         discount=SCALAR,
     ),
     row(
         "beyond.all_action.corrected_all_action_gradient",
         skip={"action_values: a function": "a function is documented"},
-        action_values=arrays(jnp.ones((N, T, A))),
+        action_values=arrays(np.ones((N, T, A))),
         discount=SCALAR,
     ),
     row(
@@ -677,9 +685,9 @@ ROWS = [
         "beyond.parameter_space.symmetric_contrasts",
         objective=OBJECTIVE,
         distribution=of_type(pgjax.beyond.SearchDistribution(PARAMS, PARAMS)),
-        noise=GRADIENTS.with_good(jnp.ones((2, S, A))),
+        noise=GRADIENTS.with_good(device_put(np.ones((2, S, A)))),
         skip={"keys": "passed on unchanged"},
-        extra={"keys": jax.random.split(KEY, 2)},
+        extra={"keys": keys(2)},
     ),
     row("beyond.pathwise.differentiable", params=Kind(None, {})),
     row("beyond.pathwise.pathwise_gradient", policy=FUNCTION_OR_POLICY, discount=SCALAR),
@@ -690,7 +698,7 @@ ROWS = [
     row(
         "expectations.adapters.from_policy",
         skip={"observation": "the policy reads it"},
-        extra={"observation": jnp.eye(S)[0]},
+        extra={"observation": device_put(np.eye(S)[0])},
     ),
     row("expectations.biased.gumbel_softmax", temperature=POSITIVE),
     row("expectations.biased.reinmax"),
@@ -736,7 +744,7 @@ ROWS = [
         "expectations.score.least_variance_constant",
         f=F,
         distribution=COIN,
-        params=PARAMETERS.with_good(jnp.zeros(2)),
+        params=PARAMETERS.with_good(device_put(np.zeros(2))),
     ),
     row("expectations.score.least_variance_score_function"),
     row("expectations.score.score_function"),
@@ -759,7 +767,7 @@ ROWS = [
     row("training.on_windows.rows_of", params=PARAMETERS.with_good(AGENT_PARAMS)),
     row(
         "training.on_windows.scale_rewards",
-        unit=of_type(ReturnScale(jnp.ones(()), jnp.ones(()))),
+        unit=of_type(ReturnScale(*device_put((np.ones(()), np.ones(()))))),
         discount=SCALAR,
     ),
     row("training.networks.default_network"),
@@ -899,7 +907,7 @@ ROWS = [
         "proof.expectation_problems.Expectation",
         f=F,
         distribution=COIN,
-        params=PARAMETERS.with_good(jnp.zeros(2)),
+        params=PARAMETERS.with_good(device_put(np.zeros(2))),
         name=Kind("coin", {"None": None, "a number": 3}),
     ),
     row("proof.independence.independence_test", batches=BATCHES),

@@ -2,9 +2,11 @@
 
 import jax.numpy as jnp
 import numpy as np
+from jax import device_put
 
 from pgjax import language_models, tokens
 from pgjax.proof.registry import TOKENS
+from pgjax.tokens.objective import SharedWeights
 from tests.bad_input import PAIR, PART, RESULT, USED, Row, row
 from tests.bad_values import (
     BATCH,
@@ -16,6 +18,7 @@ from tests.bad_values import (
     TERMS,
     Kind,
     N,
+    T,
     arrays,
     functions,
     numbers,
@@ -23,9 +26,14 @@ from tests.bad_values import (
 )
 
 LOG_PROB = arrays(
-    PER_STEP * -0.5, above=PER_STEP, NaN=PER_STEP * np.nan, integers=-PER_STEP.astype(int)
+    np.full((N, T), -0.5),
+    above=PER_STEP,
+    NaN=np.full((N, T), np.nan),
+    integers=-np.ones((N, T), int),
 )
-GOOD = tokens.Batch(LOG_PROB.good, PER_STEP > 0, jnp.arange(float(N)), jnp.zeros(N, int))
+GOOD = device_put(
+    tokens.Batch(LOG_PROB.good, np.ones((N, T), bool), np.arange(float(N)), np.zeros(N, int))
+)
 
 
 def changed(**fields: object) -> tokens.Batch:
@@ -39,15 +47,15 @@ BATCHES = Kind(
         "an array": PER_STEP,
         "a trajectory": BATCH,
         "a factory not called": tokens.Batch,
-        "no live token": changed(mask=PER_STEP < 0),
+        "no live token": changed(mask=device_put(np.zeros((N, T), bool))),
         "a mask of floats": changed(mask=PER_STEP),
-        "one row": changed(mask=PER_STEP[0] > 0),
-        "rewards of another number": changed(reward=jnp.zeros(N + 1)),
+        "one row": changed(mask=device_put(np.ones(T, bool))),
+        "rewards of another number": changed(reward=device_put(np.zeros(N + 1))),
         "rewards of strings": changed(reward=np.full(N, "one")),
-        "a group of floats": changed(group=jnp.zeros(N)),
+        "a group of floats": changed(group=device_put(np.zeros(N))),
         "log-probabilities above zero": changed(log_prob=PER_STEP),
         "a field None": changed(log_prob=None),
-        "a reference of another shape": changed(reference_log_prob=PER_STEP[:, :1]),
+        "a reference of another shape": changed(reference_log_prob=device_put(np.ones((N, 1)))),
     },
 )
 ESTIMATORS = Kind(
@@ -63,12 +71,12 @@ WIDTH = numbers(0.2, below=-0.5)
 POSITIVE = numbers(1.0, below=-0.5, zero=0.0)
 WORDS = {"None": None, "a number": 3, "another word": "me", "an array": PER_STEP}
 ESTIMATES = Kind("k1", WORDS | {"a function": tokens.rloo})
-ENTROPY = arrays(PER_STEP, integers=PER_STEP.astype(int))
+ENTROPY = arrays(PER_STEP, integers=np.ones((N, T), int))
 OPTIONS = {"options": "they are those of tokens.estimator"}
 MODEL = language_models.three_tokens()
 MODELS = of_type(MODEL, **{"a problem": PROBLEM, "a factory not called": language_models.models})
 ACTING = Kind("policy", WORDS)
-SHARED = tokens.shared_weights(tokens.reinforce(), GOOD)
+SHARED = SharedWeights(PER_STEP, device_put(np.full(N, 1 / N)))
 
 
 def of_tokens(name: str, **kinds: Kind) -> Row:
@@ -160,11 +168,11 @@ ROWS = [
     of_tokens("objective.shared_weights", axis_name=Kind(None, {"a number": 3})),
     of_tokens(
         "log_probs.log_probs",
-        hidden=arrays(jnp.ones((N, 2))),
-        table=arrays(jnp.ones((2, 5))),
-        token=arrays(jnp.zeros(N, int), floats=jnp.zeros(N)),
+        hidden=arrays(np.ones((N, 2))),
+        table=arrays(np.ones((2, 5))),
+        token=arrays(np.zeros(N, int), floats=np.zeros(N)),
         temperature=POSITIVE,
-        bias=arrays(jnp.zeros(5)),
+        bias=arrays(np.zeros(5)),
         softcap=POSITIVE,
         chunk=COUNT,
     ),

@@ -1,4 +1,8 @@
-"""Good values of the kinds of arguments that pgjax takes, and what is bad for each kind."""
+"""Good values of the kinds of arguments that pgjax takes, and what is bad for each kind.
+
+NumPy makes the arrays and `device_put` makes them JAX's, because an operation of JAX compiles a
+program for each shape.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import device_put
 
 import pgjax
 from pgjax import baselines, groups, tabular, terms, training, weights
@@ -15,41 +20,52 @@ from pgjax.policies import SOFTMAX
 from pgjax.proof.problems import problems
 from pgjax.rollouts.windows import Running, Stream, Window
 from pgjax.training.minibatches import Settings
+from tests.shared import rows
 
 # --- Good values ------------------------------------------------------------------------------
 
+
+def keys(*shape: int) -> Any:
+    """Keys in this shape."""
+    return jax.random.wrap_key_data(np.ones((*shape, 2), np.uint32))
+
+
 N, T, S, A = 4, 3, 4, 2
 MDP = tabular.random_mdp()
-POLICY, PARAMS = pgjax.tabular_softmax(S, A), jnp.zeros((S, A))
+POLICY, PARAMS = pgjax.tabular_softmax(S, A), device_put(np.zeros((S, A)))
 ESTIMATOR = pgjax.reward_to_go(0.9)
 PROBLEM = pgjax.Problem(MDP, POLICY, PARAMS, horizon=2, name="random")
 KEY = jax.random.key(0)
-BATCH = pgjax.Trajectory(
-    observation=jnp.broadcast_to(jnp.eye(S)[0], (N, T, S)),
-    action=jnp.zeros((N, T), int),
-    reward=jnp.arange(N * T, dtype=float).reshape(N, T),
-    log_prob=jnp.full((N, T), -jnp.log(2.0)),
-    terminated=jnp.zeros((N, T), bool),
-    truncated=jnp.zeros((N, T), bool).at[:, -1].set(True),
-    mask=jnp.ones((N, T), bool),
-    final_observation=jnp.broadcast_to(jnp.eye(S)[1], (N, S)),
+BATCH = device_put(
+    pgjax.Trajectory(
+        observation=np.tile(np.eye(S)[0], (N, T, 1)),
+        action=np.zeros((N, T), int),
+        reward=np.arange(float(N * T)).reshape(N, T),
+        log_prob=np.full((N, T), -np.log(2.0)),
+        terminated=np.zeros((N, T), bool),
+        truncated=np.tile(np.arange(T) == T - 1, (N, 1)),
+        mask=np.ones((N, T), bool),
+        final_observation=np.tile(np.eye(S)[1], (N, 1)),
+    )
 )
 AGENT = pgjax.agents.separate(POLICY, pgjax.MLP(1, hidden=()))
-AGENT_PARAMS = {
-    "policy": PARAMS,
-    "critic": {"params": {"Dense_0": {"kernel": jnp.zeros((S, 1)), "bias": jnp.zeros(1)}}},
-}
-SEQUENCE = jnp.ones(T)
-PER_STEP = jnp.ones((N, T))
-SAMPLES = jnp.arange(8.0).reshape(4, 2)
+AGENT_PARAMS = device_put(
+    {
+        "policy": PARAMS,
+        "critic": {"params": {"Dense_0": {"kernel": np.zeros((S, 1)), "bias": np.zeros(1)}}},
+    }
+)
+SEQUENCE = device_put(np.ones(T))
+PER_STEP = device_put(np.ones((N, T)))
+SAMPLES = device_put(np.arange(8.0).reshape(4, 2))
 MOMENTS = pgjax.Spread(np.array([3.0, 4.0]), np.array([10.0, 15.0]))
-RUNNING = pgjax.diagnostics.RunningMoments(jnp.float32(4), jnp.ones(2), jnp.ones(2))
+RUNNING = device_put(pgjax.diagnostics.RunningMoments(np.float32(4), np.ones(2), np.ones(2)))
 OPTIMIZER = optax.sgd(0.1)
 SETTINGS = Settings(num_environments=2, num_steps=2, discount=0.9, lambda_=0.9)
 STREAM = Stream(
-    Running(jnp.zeros(2, jnp.int32), jnp.zeros((2, S)), jnp.zeros(2, jnp.int32), jnp.zeros(2)),
-    jnp.int32(0),
-    jax.random.split(KEY, (2, 3)),
+    device_put(Running(np.zeros(2, int), np.zeros((2, S)), np.zeros(2, int), np.zeros(2))),
+    device_put(np.int32(0)),
+    keys(2, 3),
 )
 WINDOW = Window(BATCH, BATCH.observation, BATCH.truncated, PER_STEP)
 
@@ -95,24 +111,26 @@ def numbers(good: Any, **bad: Any) -> Kind:
 
 def single(kind: Kind) -> Kind:
     """One number and no other shape, where a record's number may be an array for vmap."""
-    return replace(kind, bad=kind.bad | {"array": jnp.full(3, kind.good)})
+    return replace(kind, bad=kind.bad | {"array": device_put(np.full(3, kind.good))})
 
 
 def arrays(good: Any, **bad: Any) -> Kind:
     """Bad in dtype, in rank and in length, along each axis."""
-    good = jnp.asarray(good)
+    good = np.asarray(good)
     shapes = {
-        f"shorter along axis {i}": jnp.take(good, jnp.arange(0), axis=i) for i in range(good.ndim)
+        f"shorter along axis {i}": np.delete(good, slice(None), axis=i) for i in range(good.ndim)
     }
-    common = {
+    shapes |= {
         "rank above": good[..., None],
         "rank below": good[0],
         "complex": good * 1j,
+    }
+    others = {
         "an array of strings": np.full(good.shape, "one"),
         "nested lists of different lengths": [[1.0], [1.0, 2.0]],
         "a function": pgjax.reinforce,
     }
-    return Kind(good, NOTHING | common | shapes | bad)
+    return Kind(device_put(good), NOTHING | others | device_put(shapes | bad))
 
 
 def changed(**fields: Any) -> Any:
@@ -130,7 +148,7 @@ COUNT = Kind(
 KEYS = Kind(
     KEY,
     NOTHING
-    | {"an integer": 0, "floats": jnp.zeros(2), "a batch": jax.random.split(KEY, 3)}
+    | {"an integer": 0, "floats": device_put(np.zeros(2)), "a batch": keys(3)}
     | {"a factory not called": jax.random.key},
 )
 BATCHES = Kind(
@@ -138,16 +156,16 @@ BATCHES = Kind(
     NOTHING
     | {
         "an array": PER_STEP,
-        "one trajectory": jax.tree.map(lambda x: x[0], BATCH),
-        "no trajectory": jax.tree.map(lambda x: x[:0], BATCH),
+        "one trajectory": rows(BATCH, 0),
+        "no trajectory": rows(BATCH, slice(0)),
         "a pair of batches": (BATCH, BATCH),
         "a factory not called": pgjax.rollout,
-        "time first": changed(reward=BATCH.reward.T),
+        "time first": changed(reward=device_put(np.asarray(BATCH.reward).T)),
         "a field None": changed(reward=None),
         "a field of strings": changed(reward="one"),
-        "complex rewards": changed(reward=BATCH.reward * 1j),
+        "complex rewards": changed(reward=device_put(np.asarray(BATCH.reward) * 1j)),
         "a mask of floats": changed(mask=PER_STEP),
-        "a field of another shape": changed(log_prob=PER_STEP[:, :1]),
+        "a field of another shape": changed(log_prob=device_put(np.ones((N, 1)))),
     },
 )
 POLICIES = Kind(
@@ -165,8 +183,8 @@ PARAMETERS = Kind(
     PARAMS,
     {
         "string": "one",
-        "integers": jnp.zeros((S, A), int),
-        "complex": PARAMS * 1j,
+        "integers": device_put(np.zeros((S, A), int)),
+        "complex": device_put(np.zeros((S, A)) * 1j),
         "a policy": POLICY,
         "nested lists": np.zeros((S, A)).tolist(),
         "a factory not called": jnp.zeros,
@@ -205,23 +223,26 @@ GRADIENTS = Kind(
     NOTHING
     | {
         "no leaf": {},
-        "one number": jnp.float32(1),
-        "no sample": SAMPLES[:0],
-        "complex": SAMPLES * 1j,
+        "one number": device_put(np.float32(1)),
+        "no sample": rows(SAMPLES, slice(0)),
+        "complex": device_put(np.ones((4, 2)) * 1j),
     }
-    | {"different N": {"a": SAMPLES, "b": SAMPLES[:2]}, "a function": pgjax.reinforce},
+    | {"different N": {"a": SAMPLES, "b": rows(SAMPLES, slice(2))}}
+    | {"a function": pgjax.reinforce},
 )
 GRADIENT = Kind(
-    jnp.ones(2),
+    device_put(np.ones(2)),
     NOTHING
-    | {"complex": jnp.ones(2) * 1j, "integers": jnp.ones(2, int), "a function": pgjax.reinforce},
+    | device_put({"complex": np.ones(2) * 1j, "integers": np.ones(2, int)})
+    | {"a function": pgjax.reinforce},
 )
 LIKE = replace(
-    GRADIENT, bad=GRADIENT.bad | {"another tree": {"a": 1.0}, "another shape": jnp.ones(3)}
+    GRADIENT,
+    bad=GRADIENT.bad | {"another tree": {"a": 1.0}, "another shape": device_put(np.ones(3))},
 )
 LIKE = replace(LIKE, bad={name: x for name, x in LIKE.bad.items() if name != "integers"})
-LOG_PROBS = arrays(PER_STEP * -0.5)
-FEATURES = arrays(jnp.ones((N, T, 1)))
+LOG_PROBS = arrays(np.full((N, T), -0.5))
+FEATURES = arrays(np.ones((N, T, 1)))
 PATHS = Kind("a.npz", {"None": None, "a number": 3.5, "a record": MDP})
 
 DEGREES = Kind(
@@ -314,7 +335,7 @@ KINDS: dict[str, Kind] = {
     "log_prob": LOG_PROBS,
     "reference_log_prob": LOG_PROBS,
     "features": FEATURES,
-    "products": arrays(jnp.ones((N, T, T))),
+    "products": arrays(np.ones((N, T, T))),
     "target": arrays(PER_STEP),
     "judge": of_type(pgjax.Judge()),
     "path": PATHS,
