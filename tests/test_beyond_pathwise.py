@@ -57,19 +57,20 @@ def test_it_is_the_slope_of_the_seeded_return(name: str, monkeypatch: Any) -> No
     random = np.random.default_rng(2)
     D = environment.action_space.size  # pyright: ignore[reportAttributeAccessIssue]
     params, direction = random.normal(scale=0.3, size=(2, size, D))
-    found = beyond.pathwise_gradient(
-        linear, params, environment, KEY, num_trajectories=16, num_steps=20, discount=0.9
-    )
     objective = beyond.seeded_return(linear, environment, num_steps=20, discount=0.9)
-    keys = jax.random.split(KEY, 16)
+    step = 1e-5
+    moved = params + np.array([-1, 1])[:, None, None] * step * direction
 
     @jax.jit
-    def slope(step: Any) -> Any:
-        moved = params + jnp.array([-1, 1])[:, None, None] * step * direction
-        below, above = jnp.mean(jax.vmap(jax.vmap(objective, (None, 0)), (0, None))(moved, keys), 1)
-        return (above - below) / (2 * step)
+    def gradient_and_means() -> Any:
+        found = beyond.pathwise_gradient(
+            linear, params, environment, KEY, num_trajectories=16, num_steps=20, discount=0.9
+        )
+        keys = jax.random.split(KEY, 16)
+        return found, jnp.mean(jax.vmap(jax.vmap(objective, (None, 0)), (0, None))(moved, keys), 1)
 
-    expected = slope(1e-5)
+    found, (below, above) = jax.device_get(gradient_and_means())
+    expected = (above - below) / (2 * step)
     assert abs(expected) > 3e-3
     np.testing.assert_allclose(np.sum(found * direction), expected, rtol=1e-6)
 
@@ -213,17 +214,20 @@ def test_on_the_pendulum_paths_and_scores_agree_and_a_cut_path_does_not() -> Non
     policy = policies.gaussian_policy(
         lambda key, s: jnp.zeros(4), lambda params, s: ((s @ params[:3])[None], params[3:])
     )
-    params = jnp.array([0.2, -0.4, 0.1, -0.7])
+    params = np.array([0.2, -0.4, 0.1, -0.7])
     made = gymnax.make("Pendulum-v1")[0]
 
-    @partial(jax.jit, static_argnums=0)
-    def paths(environment: Environment, keys: Any) -> Any:
-        objective = beyond.seeded_return(policy, environment, num_steps=STEPS, discount=0.9)
-        return jax.vmap(jax.grad(objective), (None, 0))(params, keys)
+    @jax.jit
+    def paths() -> Any:
+        keys = jax.random.split(KEY, COUNT)
 
-    keys = jax.random.split(KEY, COUNT)
-    smooth = np.asarray(paths(beyond.differentiable(made), keys))
-    cut = np.asarray(paths(from_gymnax.adapt(made), keys))
+        def through(environment: Environment) -> Any:
+            objective = beyond.seeded_return(policy, environment, num_steps=STEPS, discount=0.9)
+            return jax.vmap(jax.grad(objective), (None, 0))(params, keys)
+
+        return through(beyond.differentiable(made)), through(from_gymnax.adapt(made))
+
+    smooth, cut = jax.device_get(paths())
     batch = pgjax.rollout(
         policy, params, made, jax.random.key(6), num_trajectories=4 * COUNT, num_steps=STEPS
     )
@@ -235,12 +239,15 @@ def test_on_the_pendulum_paths_and_scores_agree_and_a_cut_path_does_not() -> Non
             theta=jnp.arctan2(sine, cosine), theta_dot=speed, last_u=speed, time=0 * speed
         )
         step = jax.vmap(jax.vmap(lambda s, u: made.step_env(KEY, s, u, made.default_params)))
-        seen, total = batch.observation, jnp.zeros_like(target)
-        for k in range(STEPS):
+
+        def follow(reached: Any, k: Any) -> Any:
+            seen, state = reached
             seen, state, reward, _, _ = step(state, seen @ params[:3, None])
-            remaining = jnp.arange(STEPS)[None] + k < STEPS
-            total = total + jnp.where(remaining, 0.9**k * reward, 0)
-        return total
+            remaining = jnp.arange(STEPS) + k < STEPS
+            return (seen, state), jnp.where(remaining, 0.9**k * reward, 0)
+
+        _, rewards = jax.lax.scan(follow, (batch.observation, state), jnp.arange(STEPS))
+        return jnp.sum(rewards, 0)
 
     estimator = pgjax.reward_to_go(0.9, baseline=without_noise)
     scores = np.asarray(pgjax.per_trajectory_gradients(estimator, policy, params, batch))
