@@ -289,7 +289,9 @@ def test_contenders_of_every_row_agree_and_run(row):
 
 def test_a_second_call_with_new_data_compiles_nothing(monkeypatch):
     monkeypatch.setattr(chunks, "CPU_ROWS", 16)  # loops, which eager calls would compile anew
-    case = compilations.second_call(TINY)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)  # other tests would compile theirs anew
+    scale = TINY._replace(num_steps=11)  # of its own, so that its programs are new
+    case = compilations.second_call(scale)
     all_rounds, first = (c.run() for c in case.contenders.values() if isinstance(c, Contender))
     assert all_rounds == first > 0
     seen = compilations.compilations(lambda: jax.jit(lambda x: 3 * x)(jnp.ones(7)))
@@ -342,8 +344,8 @@ def test_rows_of_learning_share_their_processes_and_give_each_round_a_seed(monke
 
 
 def test_limit_takes_the_gradient_of_all_its_rows():
-    params, start = problems.trained_params(), jnp.zeros((2, 4))
-    rows = limits._rows(3, 5)
+    params, start = problems.trained_params(), np.zeros((2, 4))
+    rows = jax.device_get(limits._rows(3, 5))
     _, chunked = limits._forward_and_gradient(params, start, rows, 4)
     observation, action, weight = (x.reshape(15, *x.shape[2:]) for x in rows)
 
@@ -474,8 +476,10 @@ ENTRY %main (x: f32[3]) -> f32[3] {
 
 
 def test_each_part_of_an_update_can_follow_itself() -> None:
-    every = ppo_parts.parts(4)
-    assert list(every) == ["sampling", "gradients", "minibatches"]
-    for step, carry in every.values():
-        after, _ = jax.eval_shape(step, carry, jax.ShapeDtypeStruct((), jnp.int32))
+    def before_and_after() -> Any:
+        every = ppo_parts.parts(4)
+        assert list(every) == ["sampling", "gradients", "minibatches"]
+        return [(carry, step(carry, jnp.int32(0))[0]) for step, carry in every.values()]
+
+    for carry, after in jax.eval_shape(before_and_after):
         jax.tree.map(lambda x, y: chex.assert_equal_shape([x, y]), after, carry)
