@@ -1,7 +1,7 @@
 """Eligibility traces are reward-to-go turned round, exactly, in memory that time does not touch."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from pgjax.environments.base import Discrete, Environment, Step
 from pgjax.environments.conversion import as_environment
 from pgjax.rollouts.fold import fold
 from pgjax.rollouts.stepping import Taken
+from tests.shared import rows
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -25,8 +26,9 @@ GAMMA = MDP.discount
 LOGITS = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
 
 
-def all_episodes(horizon: int = H) -> pgjax.Trajectory:
-    batch, _ = enumeration.trajectories(Problem(MDP, POLICY, LOGITS, horizon))
+@cache
+def all_episodes() -> pgjax.Trajectory:
+    batch, _ = enumeration.trajectories(Problem(MDP, POLICY, LOGITS, H))
     return jax.device_put(batch)
 
 
@@ -44,11 +46,11 @@ def test_the_expectation_is_the_gradient_and_with_a_fading_trace_it_is_not() -> 
 
 
 def test_batch_by_batch_it_is_the_stored_reward_to_go() -> None:
-    batch = all_episodes()
-    for rows in ([0, 1, 2], [1, 5, 9], [40, 7, 7]):
-        part = jax.tree.map(lambda x, rows=rows: x[jnp.array(rows)], batch)
-        stored = pgjax.gradient(pgjax.reward_to_go(GAMMA), POLICY, LOGITS, part)
-        online = beyond.trace_gradient(POLICY, LOGITS, part, discount=GAMMA)
+    M = len(all_episodes().mask)
+    for drawn in np.random.default_rng(0).integers(M, size=(3, M)):
+        batch = rows(all_episodes(), drawn)
+        stored = pgjax.gradient(pgjax.reward_to_go(GAMMA), POLICY, LOGITS, batch)
+        online = beyond.trace_gradient(POLICY, LOGITS, batch, discount=GAMMA)
         np.testing.assert_allclose(online, stored, rtol=0, atol=1e-14)
 
 
@@ -75,7 +77,7 @@ def test_a_network_s_traces_are_its_stored_gradient_too() -> None:
     policy = pgjax.flax_policy(pgjax.MLP(2, (3,)))
     with jax.numpy_dtype_promotion("standard"):  # linen draws float32 whatever it is shown
         params = jax.jit(policy.init)(jax.random.key(0), jnp.zeros(4))
-    params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+    params = jax.device_put(jax.tree.map(lambda x: np.asarray(x, np.float64), params))
     batch = all_episodes()
     stored = pgjax.gradient(pgjax.reward_to_go(GAMMA), policy, params, batch)
     online = beyond.trace_gradient(policy, params, batch, discount=GAMMA)
@@ -85,11 +87,12 @@ def test_a_network_s_traces_are_its_stored_gradient_too() -> None:
 
 def test_garbage_after_the_end_is_not_read() -> None:
     batch = all_episodes()
+    mask = np.asarray(batch.mask)
     spoilt = replace(
         batch,
-        observation=jnp.where(batch.mask[..., None], batch.observation, jnp.nan),
-        reward=jnp.where(batch.mask, batch.reward, jnp.nan),
-        action=jnp.where(batch.mask, batch.action, 99),
+        observation=jax.device_put(np.where(mask[..., None], batch.observation, np.nan)),
+        reward=jax.device_put(np.where(mask, batch.reward, np.nan)),
+        action=jax.device_put(np.where(mask, batch.action, 99)),
     )
     np.testing.assert_array_equal(
         beyond.trace_gradient(POLICY, LOGITS, spoilt, discount=GAMMA),
@@ -98,28 +101,36 @@ def test_garbage_after_the_end_is_not_read() -> None:
 
 
 def test_no_trace_reaches_into_the_episode_before() -> None:
-    batch = jax.tree.map(lambda x: x[jnp.array([5, 40])], all_episodes())
+    batch = jax.device_get(rows(all_episodes(), [5, 40]))
 
     def joined(x: Any) -> Any:
         return x.reshape(1, -1, *x.shape[2:])
 
     window = jax.tree.map(joined, replace(batch, final_observation=None))
     window = replace(window, final_observation=batch.final_observation[1:])
-    time = jnp.tile(jnp.arange(H, dtype=jnp.int32), 2)[None]
-    two = beyond.trace_gradient(POLICY, LOGITS, batch, discount=GAMMA)
-    one = beyond.trace_gradient(POLICY, LOGITS, replace(window, time=time), discount=GAMMA)
+    time = np.tile(np.arange(H, dtype=np.int32), 2)[None]
+
+    @jax.jit
+    def gradients(batches: Any) -> Any:
+        return [beyond.trace_gradient(POLICY, LOGITS, x, discount=GAMMA) for x in batches]
+
+    # `window` alone has a gap: such rows are refused where they are known, but here they are traced
+    found = gradients([batch, replace(window, time=time), window])
+    two, one, leaking = (np.asarray(x) for x in found)
     np.testing.assert_allclose(one, 2 * two, rtol=0, atol=1e-14)
-    traced = jax.jit(lambda rows: beyond.trace_gradient(POLICY, LOGITS, rows, discount=GAMMA))
-    leaking = traced(window)  # rows with a gap are refused where they are known
     assert np.abs(leaking - 2 * two).max() > 1e-3
 
 
 # Straight from an environment
 
 
-def recorded(environment: Any, key: Any, num_trajectories: int, num_steps: int) -> pgjax.Trajectory:
-    """What `sampled_trace_gradient` saw of its episodes and forgot."""
-    surface = as_environment(environment)
+SAMPLED, KEY = 20_000, jax.random.key(1)
+
+
+@cache
+def recorded() -> pgjax.Trajectory:
+    """What `sampled_trace_gradient` sees of its episodes and forgets."""
+    surface = as_environment(MDP)
 
     def act(key: Any, observation: Any) -> Any:
         return POLICY.sample(jnp.asarray(LOGITS), key, observation)
@@ -133,29 +144,27 @@ def recorded(environment: Any, key: Any, num_trajectories: int, num_steps: int) 
         return None, kept | {"log_prob": jnp.where(alive, taken.note, 0), "mask": alive}
 
     def episode(key: Any) -> pgjax.Trajectory:
-        _, kept, final = fold(surface, act, jax.random.split(key, 3), num_steps, record, None)
+        _, kept, final = fold(surface, act, jax.random.split(key, 3), H, record, None)
         return pgjax.Trajectory(**kept, final_observation=final)
 
-    return jax.jit(jax.vmap(episode))(jax.random.split(key, num_trajectories))
+    return jax.jit(lambda: jax.vmap(episode)(jax.random.split(KEY, SAMPLED)))()
 
 
 def test_nothing_stored_and_everything_stored_give_one_gradient() -> None:
-    key = jax.random.key(3)
-    batch = recorded(MDP, key, 50, 8)
-    assert 0.2 < batch.mask.mean() < 0.9
+    batch = recorded()
+    assert 0.2 < np.asarray(batch.mask).mean() < 0.9
     stored = pgjax.gradient(pgjax.reward_to_go(GAMMA), POLICY, LOGITS, batch)
     online = beyond.sampled_trace_gradient(
-        POLICY, LOGITS, MDP, key, num_trajectories=50, num_steps=8, discount=GAMMA
+        POLICY, LOGITS, MDP, KEY, num_trajectories=SAMPLED, num_steps=H, discount=GAMMA
     )
     np.testing.assert_allclose(online, stored, rtol=0, atol=1e-14)
 
 
 def test_its_episodes_have_the_law_of_the_process() -> None:
     problem = Problem(MDP, POLICY, LOGITS, H)
-    batch = recorded(MDP, jax.random.key(1), 20_000, H)
-    assert sampling.law_test(batch, problem).passed
+    assert sampling.law_test(recorded(), problem).passed
     other = replace(problem, params=np.zeros((4, 2)))
-    assert not sampling.law_test(batch, other).passed
+    assert not sampling.law_test(recorded(), other).passed
 
 
 def test_a_time_limit_of_the_task_cuts_the_fold() -> None:
@@ -168,10 +177,15 @@ def test_a_time_limit_of_the_task_cuts_the_fold() -> None:
         action_space=Discrete(2),
     )
     policy = pgjax.tabular_softmax(1, 2)
-    objective = beyond.seeded_return(policy, counter, num_steps=5, discount=0.5)
-    assert objective(jnp.zeros((1, 2)), jax.random.key(0)) == 1.5
-    objective = beyond.seeded_return(policy, counter, num_steps=1, discount=0.5)
-    assert objective(jnp.zeros((1, 2)), jax.random.key(0)) == 1
+
+    @jax.jit
+    def returns() -> Any:
+        five, one = (
+            beyond.seeded_return(policy, counter, num_steps=T, discount=0.5) for T in (5, 1)
+        )
+        return five(jnp.zeros((1, 2)), KEY), one(jnp.zeros((1, 2)), KEY)
+
+    assert jax.device_get(returns()) == (1.5, 1)
 
 
 def temporary_bytes(function: Any, num_steps: int) -> int:
@@ -228,13 +242,12 @@ def test_with_a_discounted_trace_it_is_gpomdp_s_gradient_and_nears_the_average_r
         each = jax.vmap(partial(credited, table))(decays)
         return chain(table)[1], jax.grad(average_reward)(table), each
 
-    decays = jnp.array([0.0, 0.5, 1.0])
-    start, truth, expected = exactly(jnp.asarray(logits), decays)
+    decays = np.array([0.0, 0.5, 1.0])
+    start, truth, expected = jax.device_get(exactly(logits, decays))
     mdp = pgjax.TabularMDP(transition, reward, start, [False] * 3, 1.0)
     policy = pgjax.tabular_softmax(3, 2)
     batch, chance = enumeration.trajectories(Problem(mdp, policy, logits, T))
 
-    @jax.jit
     def estimated(decay: Any) -> Any:
         def single(row: pgjax.Trajectory) -> Any:
             row = jax.tree.map(lambda x: x[None], row)
@@ -242,9 +255,9 @@ def test_with_a_discounted_trace_it_is_gpomdp_s_gradient_and_nears_the_average_r
 
         return jnp.tensordot(jnp.asarray(chance), jax.vmap(single)(to_jax(batch)), 1)
 
-    found = np.stack([estimated(decay) for decay in decays])
+    found = np.asarray(jax.jit(jax.vmap(estimated))(decays))
     np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT)
-    errors = np.linalg.norm(found - np.asarray(truth), axis=(1, 2))
+    errors = np.linalg.norm(found - truth, axis=(1, 2))
     assert errors[2] < errors[0]
 
 
