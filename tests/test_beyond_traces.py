@@ -24,6 +24,7 @@ EXACT = 1e-10
 MDP, POLICY, H = tabular.random_mdp(), pgjax.tabular_softmax(4, 2), 3
 GAMMA = MDP.discount
 LOGITS = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
+SAMPLED, KEY = 20_000, jax.random.key(1)
 
 
 @cache
@@ -75,9 +76,9 @@ def test_a_fading_trace_is_credit_at_two_rates() -> None:
 
 def test_a_network_s_traces_are_its_stored_gradient_too() -> None:
     policy = pgjax.flax_policy(pgjax.MLP(2, (3,)))
-    with jax.numpy_dtype_promotion("standard"):  # linen draws float32 whatever it is shown
-        params = jax.jit(policy.init)(jax.random.key(0), jnp.zeros(4))
-    params = jax.device_put(jax.tree.map(lambda x: np.asarray(x, np.float64), params))
+    shapes = jax.eval_shape(policy.init, KEY, np.zeros(4, np.float32))
+    random = np.random.default_rng(0)
+    params = jax.device_put(jax.tree.map(lambda x: random.normal(size=x.shape), shapes))
     batch = all_episodes()
     stored = pgjax.gradient(pgjax.reward_to_go(GAMMA), policy, params, batch)
     online = beyond.trace_gradient(policy, params, batch, discount=GAMMA)
@@ -122,9 +123,6 @@ def test_no_trace_reaches_into_the_episode_before() -> None:
 
 
 # Straight from an environment
-
-
-SAMPLED, KEY = 20_000, jax.random.key(1)
 
 
 @cache
