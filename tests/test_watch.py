@@ -10,15 +10,23 @@ from PIL import Image
 
 from pgjax import training
 from pgjax.cli import drawings, main, watch
+from pgjax.training.algorithm import Metrics
+from pgjax.training.runs import loop
+from tests import child_runs
 
-QUIET = training.RunOptions(quiet=True)
+
+def save_untrained_run(directory, environment):
+    """Save a run whose only update is not computed, because any policy can be watched."""
+    settings = training.ReinforceSettings(num_updates=1, num_trajectories=2, num_steps=4)
+    with child_runs.sketches(), pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(loop, "advance", lambda run, state, index: (state, Metrics(*6 * [0.0])))
+        training.start(directory, environment, settings, options=training.RunOptions(quiet=True))
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("watched")
-    settings = training.ReinforceSettings(num_updates=1, num_trajectories=2, num_steps=4)
-    training.start(directory, "CartPole-v1", settings, options=QUIET)
+    save_untrained_run(directory, "CartPole-v1")
     return directory
 
 
@@ -44,8 +52,7 @@ def test_a_file_of_another_kind_is_refused(directory, capsys):
 
 
 def test_an_environment_without_a_drawing_is_named(tmp_path, capsys):
-    settings = training.ReinforceSettings(num_updates=1, num_trajectories=2)
-    training.start(tmp_path, "DeepSea-bsuite", settings, options=QUIET)
+    save_untrained_run(tmp_path, "DeepSea-bsuite")
     assert main(["watch", str(tmp_path)]) == 2
     assert "there is no drawing of DeepSea-bsuite; known are CartPole-v1" in capsys.readouterr().err
 
