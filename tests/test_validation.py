@@ -5,6 +5,7 @@ Annotations are not checked here: they would speak before the library does.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import jax
@@ -27,24 +28,35 @@ from pgjax import (
 )
 from pgjax.core.validation import check_key
 from pgjax.returns import discounted_returns, generalized_advantages, lambda_returns, td_errors
+from tests.shared import rows
 
 POLICY = pgjax.tabular_softmax(4, 2)
-PARAMS = jnp.zeros((4, 2))
-FIRST = jnp.asarray(0)  # an action
+PARAMS = jax.device_put(np.zeros((4, 2)))
+FIRST = jax.device_put(np.int32(0))  # an action
 SIZES: dict[str, Any] = {"num_trajectories": 2, "num_steps": 3}
 
 
+@cache
 def batch(N: int = 2, T: int = 3) -> Trajectory:
-    return Trajectory(
-        observation=jnp.ones((N, T, 4)) / 4,
-        action=jnp.zeros((N, T), int),
-        reward=jnp.ones((N, T)),
-        log_prob=jnp.zeros((N, T)),
-        terminated=jnp.zeros((N, T), bool),
-        truncated=jnp.zeros((N, T), bool),
-        mask=jnp.ones((N, T), bool),
-        final_observation=jnp.zeros((N, 4)),
+    return jax.device_put(
+        Trajectory(
+            observation=np.full((N, T, 4), 0.25),
+            action=np.zeros((N, T), int),
+            reward=np.ones((N, T)),
+            log_prob=np.zeros((N, T)),
+            terminated=np.zeros((N, T), bool),
+            truncated=np.zeros((N, T), bool),
+            mask=np.ones((N, T), bool),
+            final_observation=np.zeros((N, 4)),
+        )
     )
+
+
+def changed(array: Any, where: tuple, value: float) -> np.ndarray:
+    """A copy with another value in one place."""
+    array = np.array(array)
+    array[where] = value
+    return array
 
 
 @pytest.mark.parametrize(("discount", "shown"), [(1.5, "1.5"), (-0.1, "-0.1"), (np.nan, "nan")])
@@ -128,13 +140,29 @@ def test_boolean_and_integer_rewards_are_counted_in_float32() -> None:
     ("bad", "error", "message"),
     [
         (lambda b: None, TypeError, r"batch must be a pgjax.Trajectory, got None"),
-        (lambda b: jax.tree.map(lambda x: x[0], b), ValueError, r"\[N, T\], got \(3,\)"),
-        (lambda b: jax.tree.map(lambda x: x[:0], b), ValueError, r"at least one .*N = 0"),
-        (lambda b: replace(b, reward=b.reward[..., None]), ValueError, r"got \(2, 3, 1\)"),
-        (lambda b: replace(b, mask=b.mask[:, :1]), ValueError, r"batch.mask .*got \(2, 1\)"),
-        (lambda b: replace(b, log_prob=b.log_prob[..., None]), ValueError, r"batch.log_prob"),
-        (lambda b: replace(b, value=jnp.ones(2)), ValueError, r"batch.value .*got \(2,\)"),
-        (lambda b: replace(b, action=b.action[:1]), ValueError, r"batch.action .*got \(1, 3\)"),
+        (lambda b: rows(b, 0), ValueError, r"\[N, T\], got \(3,\)"),
+        (lambda b: rows(b, slice(0)), ValueError, r"at least one .*N = 0"),
+        (
+            lambda b: replace(b, reward=np.asarray(b.reward)[..., None]),
+            ValueError,
+            r"got \(2, 3, 1\)",
+        ),
+        (
+            lambda b: replace(b, mask=np.asarray(b.mask)[:, :1]),
+            ValueError,
+            r"batch.mask .*got \(2, 1\)",
+        ),
+        (
+            lambda b: replace(b, log_prob=np.asarray(b.log_prob)[..., None]),
+            ValueError,
+            r"batch.log_prob",
+        ),
+        (lambda b: replace(b, value=np.ones(2)), ValueError, r"batch.value .*got \(2,\)"),
+        (
+            lambda b: replace(b, action=np.asarray(b.action)[:1]),
+            ValueError,
+            r"batch.action .*got \(1, 3\)",
+        ),
         (lambda b: replace(b, observation=b.final_observation), ValueError, r"batch.observation"),
         (lambda b: replace(b, final_value=b.reward), ValueError, r"batch.final_value .*\[N\]"),
         (
@@ -225,52 +253,60 @@ def test_baselines_say_what_they_lack() -> None:
         pgjax.gradient(pgjax.reward_to_go(0.9, baseline=baseline), POLICY, PARAMS, batch())
 
 
+# One program for both fields.
+checked_gradient = pgjax.checked(
+    lambda params, b: pgjax.gradient(pgjax.rloo(0.9), POLICY, params, b)
+)
+
+
 @pytest.mark.parametrize("field", ["reward", "log_prob"])
 def test_the_checked_mode_names_the_first_number_that_is_none(field: str) -> None:
-    gradient = pgjax.checked(lambda params, b: pgjax.gradient(pgjax.rloo(0.9), POLICY, params, b))
     good = batch()
     np.testing.assert_array_equal(
-        gradient(PARAMS, good), pgjax.gradient(pgjax.rloo(0.9), POLICY, PARAMS, good)
+        checked_gradient(PARAMS, good), pgjax.gradient(pgjax.rloo(0.9), POLICY, PARAMS, good)
     )
-    bad = replace(good, **{field: getattr(good, field).at[1, 2].set(jnp.nan)})
+    bad = replace(good, **{field: changed(getattr(good, field), (1, 2), np.nan)})
     with pytest.raises(ValueError, match=f"batch.{field} is nan at trajectory 1, step 2"):
-        gradient(PARAMS, bad)
-    after_the_end = replace(bad, mask=bad.mask.at[1, 2].set(False))
-    assert np.all(np.isfinite(gradient(PARAMS, after_the_end)))
+        checked_gradient(PARAMS, bad)
+    after_the_end = replace(bad, mask=changed(bad.mask, (1, 2), False))
+    assert np.all(np.isfinite(checked_gradient(PARAMS, after_the_end)))
+
+
+checked_log_prob = pgjax.checked(POLICY.log_prob)
 
 
 @pytest.mark.parametrize("action", [2, -1, 10**6])
 def test_an_action_out_of_range_is_an_error_and_nan_when_traced(action: int) -> None:
-    seen = jnp.eye(4)[0]
+    seen, given = jax.device_put((np.eye(4)[0], np.int32(action)))
     with pytest.raises(ValueError, match=rf"action must lie in 0..1, got {action}"):
-        POLICY.log_prob(PARAMS, seen, jnp.asarray(action))
-    assert np.isnan(jax.jit(POLICY.log_prob)(PARAMS, seen, jnp.asarray(action)))
+        POLICY.log_prob(PARAMS, seen, given)
+    assert np.isnan(np.asarray(jax.jit(POLICY.log_prob)(PARAMS, seen, given)))
     with pytest.raises(ValueError, match=rf"action must lie in 0..1, got {action}"):
-        pgjax.checked(POLICY.log_prob)(PARAMS, seen, jnp.asarray(action))
+        checked_log_prob(PARAMS, seen, given)
 
 
 def test_a_state_without_a_legal_action_is_named() -> None:
     policy = pgjax.softmax_policy(lambda key, s: jnp.zeros(2), lambda params, s: params)
-    nowhere = jnp.full(2, -jnp.inf)
-    assert np.isnan(jax.jit(policy.log_prob)(nowhere, jnp.zeros(1), 0))
+    nowhere = np.full(2, -np.inf)
+    assert np.isnan(np.asarray(jax.jit(policy.log_prob)(nowhere, np.zeros(1), 0)))
     with pytest.raises(ValueError, match="state has no legal action"):
-        pgjax.checked(policy.log_prob)(nowhere, jnp.zeros(1), 0)
+        pgjax.checked(policy.log_prob)(nowhere, np.zeros(1), 0)
 
 
 def test_policies_name_a_wrong_observation_or_parameter() -> None:
     with pytest.raises(ValueError, match=r"observation must be one-hot .*\(4,\), got \(3,\)"):
-        POLICY.log_prob(PARAMS, jnp.zeros(3), FIRST)
+        POLICY.log_prob(PARAMS, np.zeros(3), FIRST)
     with pytest.raises(ValueError, match=r"params must have shape .*\(4, 2\), got \(2, 4\)"):
-        POLICY.log_prob(PARAMS.T, jnp.zeros(4), FIRST)
-    linen = pgjax.flax_policy(pgjax.MLP(num_actions=2))
-    params = linen.init(jax.random.key(0), jnp.zeros(4))
+        POLICY.log_prob(np.zeros((2, 4)), np.zeros(4), FIRST)
+    linen = pgjax.flax_policy(pgjax.MLP(2, ()))
+    params = linen.init(jax.random.key(0), np.zeros(4))
     with pytest.raises(
         ValueError, match=r"must hold the 'params' collection alone, got \['Dense_0'"
     ):
-        linen.log_prob(params["params"], jnp.zeros(4), FIRST)
+        linen.log_prob(params["params"], np.zeros(4), FIRST)
     flat = pgjax.softmax_policy(lambda key, s: PARAMS, lambda params, s: params)
     with pytest.raises(ValueError, match=r"logits must have shape \[A\] .*got \(4, 2\)"):
-        flat.log_prob(PARAMS, jnp.zeros(4), FIRST)
+        flat.log_prob(PARAMS, np.zeros(4), FIRST)
     with pytest.raises(TypeError, match=r"module must be a flax.linen module.*got 3"):
         pgjax.flax_policy(3)
     for count in (0, -1):
@@ -279,7 +315,7 @@ def test_policies_name_a_wrong_observation_or_parameter() -> None:
     with pytest.raises(TypeError, match=r"num_states must be an integer, got 2\.5"):
         pgjax.tabular_softmax(2.5, 2)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"ConvNet needs an image .*\(4,\)"):
-        pgjax.flax_policy(pgjax.ConvNet(num_actions=2)).init(jax.random.key(0), jnp.zeros(4))
+        pgjax.flax_policy(pgjax.ConvNet(num_actions=2)).init(jax.random.key(0), np.zeros(4))
 
 
 def test_rollout_refuses_what_is_no_environment_key_or_size() -> None:
@@ -288,11 +324,13 @@ def test_rollout_refuses_what_is_no_environment_key_or_size() -> None:
     wanted = r"environment must be .*got a tuple; pgjax.environments.make"
     with pytest.raises(TypeError, match=wanted):
         pgjax.rollout(POLICY, PARAMS, ("x", "y"), key, **SIZES)  # pyright: ignore
-    for bad, shown in ((0, "0"), (jnp.zeros(3), "float32"), (None, "None")):
+    for bad, shown in ((0, "0"), (np.zeros(3, np.float32), "float32"), (None, "None")):
         with pytest.raises(TypeError, match=rf"key must be a jax.random key, got {shown}"):
             pgjax.rollout(POLICY, PARAMS, mdp, bad, **SIZES)  # pyright: ignore
     with pytest.raises(ValueError, match=r"key must be a single key.*\(2,\)"):
-        pgjax.rollout(POLICY, PARAMS, mdp, jax.random.split(key), **SIZES)
+        pgjax.rollout(
+            POLICY, PARAMS, mdp, jax.random.wrap_key_data(np.ones((2, 2), np.uint32)), **SIZES
+        )
     for name in SIZES:
         none: dict[str, Any] = SIZES | {name: 0}
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
@@ -303,7 +341,7 @@ def test_rollout_refuses_what_is_no_environment_key_or_size() -> None:
 
 
 def test_every_key_is_turned_into_a_threefry_key_of_its_bits() -> None:
-    words = [jnp.array(x, jnp.uint32) for x in ([1, 2], [1, 2, 1, 2], [1, 2, 2, 1], [1, 2, 0, 0])]
+    words = [np.array(x, np.uint32) for x in ([1, 2], [1, 2, 1, 2], [1, 2, 2, 1], [1, 2, 0, 0])]
     raw = [check_key(x) for x in words]
     typed = [check_key(jax.random.wrap_key_data(x, impl="rbg")) for x in words[1:]]
     found = [np.asarray(jax.random.key_data(key)) for key in raw]
@@ -327,12 +365,6 @@ GOOD: dict[str, Any] = {
     "terminal": np.array([False, False, True]),
     "discount": 0.9,
 }
-
-
-def changed(array: np.ndarray, where: tuple, value: float) -> np.ndarray:
-    array = array.copy()
-    array[where] = value
-    return array
 
 
 @pytest.mark.parametrize(
@@ -376,10 +408,10 @@ def test_the_oracles_name_what_they_cannot_judge() -> None:
     with pytest.raises(ValueError, match="horizon must be at least 1, got 0"):
         exact.objective(Problem(mdp, POLICY, PARAMS, 0))
     with pytest.raises(TypeError, match="must be floating"):
-        exact.gradient(Problem(mdp, POLICY, PARAMS.astype(int), 3))
+        exact.gradient(Problem(mdp, POLICY, np.zeros((4, 2), int), 3))
     three = pgjax.tabular_softmax(4, 3)
     with pytest.raises(ValueError, match=r"2 actions; in state 0.*which sum to 0.66"):
-        exact.objective(Problem(mdp, three, jnp.zeros((4, 3)), 3))
+        exact.objective(Problem(mdp, three, np.zeros((4, 3)), 3))
     with pytest.raises(ValueError, match=r"horizon 40 gives \d+ trajectories, more than the limit"):
         enumeration.trajectories(Problem(mdp, POLICY, PARAMS, 40))
     with pytest.raises(ValueError, match=r"batch_size 9 over \d+ trajectories gives \d+ multisets"):
