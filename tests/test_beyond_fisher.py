@@ -1,7 +1,7 @@
 """Fisher information and natural gradients, held to what they equal, without sampling."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -21,7 +21,12 @@ PROBLEMS = suite.certified()
 LOGITS = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
 MDP, POLICY, H = tabular.random_mdp(), pgjax.tabular_softmax(4, 2), 3
 GAMMA, PROBLEM = MDP.discount, Problem(MDP, POLICY, LOGITS, H)
-EPISODES, CHANCE = enumeration.trajectories(PROBLEM)
+
+
+@cache
+def enumerated() -> tuple[Any, np.ndarray]:
+    """All episodes, and the probability of each."""
+    return enumeration.trajectories(PROBLEM)
 
 
 def truth() -> np.ndarray:
@@ -81,6 +86,8 @@ def test_without_discount_it_is_the_covariance_of_the_whole_path_s_score() -> No
 
 
 def test_products_from_a_batch_are_unbiased_for_it_and_the_analytic_ones_are_quieter() -> None:
+    episodes, chance = enumerated()
+
     @jax.jit
     def each() -> Any:
         def of_row(row: pgjax.Trajectory) -> Any:
@@ -90,15 +97,15 @@ def test_products_from_a_batch_are_unbiased_for_it_and_the_analytic_ones_are_qui
             undiscounted = beyond.sampled_fisher(POLICY, LOGITS, row, discount=1.0)
             return tuple(matrix_of(f, LOGITS) for f in (expected, sampled, undiscounted))
 
-        return jax.vmap(of_row)(to_jax(EPISODES))
+        return jax.vmap(of_row)(to_jax(episodes))
 
     found = [np.asarray(x) for x in each()]
-    expected, sampled, undiscounted = (np.tensordot(CHANCE, x, 1) for x in found)
+    expected, sampled, undiscounted = (np.tensordot(chance, x, 1) for x in found)
     true = beyond.fisher(PROBLEM)
     np.testing.assert_allclose(expected, true, rtol=0, atol=EXACT)
     np.testing.assert_allclose(sampled, true, rtol=0, atol=EXACT)
     assert np.abs(undiscounted - true).max() > 1e-3
-    spread = [float(CHANCE @ np.sum((x - true) ** 2, (1, 2))) for x in found[:2]]
+    spread = [float(chance @ np.sum((x - true) ** 2, (1, 2))) for x in found[:2]]
     assert spread[0] < 0.9 * spread[1]
 
 
@@ -107,7 +114,7 @@ def test_products_are_the_matrix_s_for_a_network_too_and_ignore_garbage() -> Non
     shapes = jax.eval_shape(policy.init, jax.random.key(0), np.zeros(4, np.float32))
     random = np.random.default_rng(0)
     params = jax.tree.map(lambda x: random.normal(size=x.shape), shapes)
-    batch = jax.tree.map(lambda x: x[[3, 30, 60]], EPISODES)
+    batch = jax.tree.map(lambda x: x[[3, 30, 60]], enumerated()[0])
     spoilt = batch.replace(observation=np.where(batch.mask[..., None], batch.observation, np.nan))
     weight = batch.mask * GAMMA ** np.arange(H)[None] / 3
 
@@ -255,7 +262,7 @@ def test_a_trust_region_s_step_moves_the_policy_by_what_was_asked() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    batch = to_jax(EPISODES)
+    batch = to_jax(enumerated()[0])
     product = partial(beyond.expected_fisher, POLICY, LOGITS, batch, num_actions=2)
     with pytest.raises(ValueError, match="discount must lie in"):
         product(discount=2.0)
