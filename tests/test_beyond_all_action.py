@@ -63,15 +63,18 @@ def all_episodes() -> pgjax.Trajectory:
     return to_jax(enumerated()[0])
 
 
-@partial(jax.jit, static_argnums=0)
 def each(function: Any, table: Any) -> Any:
     """[M, P] the estimate from each trajectory."""
+    return of_each(function, table, all_episodes())
 
+
+@partial(jax.jit, static_argnums=0)
+def of_each(function: Any, table: Any, batch: pgjax.Trajectory) -> Any:
     def single(row: pgjax.Trajectory) -> Any:
         row = jax.tree.map(lambda x: x[None], row)
         return function(table, jnp.asarray(LOGITS), row).ravel()
 
-    return jax.vmap(single)(all_episodes())
+    return jax.vmap(single)(batch)
 
 
 def moments(function: Any, table: np.ndarray) -> pgjax.Moments:
