@@ -18,21 +18,28 @@ from pgjax import checkpoints
 from pgjax.training.runs.checkpoints import restore_latest, save, steps
 
 
+def keys(impl, words):
+    """Four different keys."""
+    bits = np.arange(4 * words, dtype=np.uint32).reshape(4, words)
+    return jax.random.wrap_key_data(jax.device_put(bits), impl=impl)
+
+
 def state(shift=0.0):
     """Everything that a run may hold: optax's states, typed keys, odd dtypes, plain numbers."""
-    params = {"kernel": jnp.arange(12.0).reshape(3, 4) + shift, "bias": jnp.zeros(4, jnp.bfloat16)}
+    kernel = np.arange(12.0).reshape(3, 4) + shift
+    params = jax.device_put({"kernel": kernel, "bias": np.zeros(4, jnp.bfloat16)})
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(0.1, 0.0, 7))
     )
     return {
         "training": (params, optimizer.init(params), jax.random.key(3)),
-        "streams": jax.random.split(jax.random.key(1, impl="rbg"), 4),
+        "streams": keys("rbg", 4),
         "raw key": jax.random.PRNGKey(7),
         "nothing": None,
-        "empty": jnp.zeros((0, 4)),
+        "empty": jax.device_put(np.zeros((0, 4))),
         "steps": np.int64(2**40 + 1),
         "float64": np.array([np.nan, -0.0, 1e300]),
-        "flag": jnp.array(True),
+        "flag": jax.device_put(np.array(True)),
         "numbers": [3, 2.5, True],
     }
 
@@ -186,13 +193,13 @@ def test_none_that_is_whole_and_none_at_all_are_errors(directory, tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"flag": jnp.zeros(2, bool)}, r"\['flag'\] is bool\[\], and must be bool\[2\]"),
+        ({"flag": np.zeros(2, bool)}, r"\['flag'\] is bool\[\], and must be bool\[2\]"),
         ({"raw key": np.zeros(2, int)}, r"\['raw key'\] is uint32\[2\], and must be int64\[2\]"),
         (
-            {"streams": jax.random.split(jax.random.key(0), 4)},
+            {"streams": keys("threefry2x32", 2)},
             r"key<rbg>\[4\], and must be key<fry>\[4\]",
         ),
-        ({"nothing": jnp.ones(1)}, r"\['nothing'\] is absent, and must be float32\[1\]"),
+        ({"nothing": np.ones(1, np.float32)}, r"\['nothing'\] is absent, and must be float32\[1\]"),
         ({"numbers": [3, 2.5]}, r"\['numbers'\]\[2\] is bool\[\], and must be absent"),
     ],
 )
@@ -269,7 +276,7 @@ def test_a_file_that_cannot_be_written_is_a_system_error_and_costs_nothing(
     # A limit on a file's size fails in the same system call as a full disk does: in orbax's small
     # files, or in the data, which TensorStore writes.
     resource = pytest.importorskip("resource", reason="limits as Unix has them")
-    large = {"noise": jax.random.normal(jax.random.key(0), (64, 64))}
+    large = {"noise": jax.device_put(np.random.default_rng(0).normal(size=(64, 64)))}
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:

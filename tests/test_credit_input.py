@@ -4,6 +4,7 @@ Annotations are not checked here: they would speak before the library does.
 """
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import pgjax
 from pgjax import Trajectory, baselines, estimators, groups, weights
 from pgjax.returns import n_step_returns
 
-POLICY, PARAMS = pgjax.tabular_softmax(4, 2), jnp.zeros((4, 2))
+POLICY, PARAMS = pgjax.tabular_softmax(4, 2), np.zeros((4, 2), np.float32)
 CRITICS: dict[str, Any] = {
     "actor_critic": lambda: estimators.actor_critic(0.9, 0.95),
     "mismatched_actor_critic": lambda: estimators.mismatched_actor_critic(0.9, 0.95),
@@ -24,16 +25,19 @@ CRITICS: dict[str, Any] = {
 }
 
 
+@cache
 def batch(N: int = 4, T: int = 3) -> Trajectory:
-    return Trajectory(
-        observation=jnp.ones((N, T, 4)) / 4,
-        action=jnp.zeros((N, T), int),
-        reward=jnp.arange(N * T, dtype=float).reshape(N, T),
-        log_prob=jnp.full((N, T), -jnp.log(2.0)),
-        terminated=jnp.zeros((N, T), bool),
-        truncated=jnp.zeros((N, T), bool),
-        mask=jnp.ones((N, T), bool),
-        final_observation=jnp.zeros((N, 4)),
+    return jax.device_put(
+        Trajectory(
+            observation=np.full((N, T, 4), 0.25),
+            action=np.zeros((N, T), int),
+            reward=np.arange(float(N * T)).reshape(N, T),
+            log_prob=np.full((N, T), -np.log(2.0)),
+            terminated=np.zeros((N, T), bool),
+            truncated=np.zeros((N, T), bool),
+            mask=np.ones((N, T), bool),
+            final_observation=np.zeros((N, 4)),
+        )
     )
 
 
@@ -138,21 +142,30 @@ def test_ids_that_are_none_are_refused() -> None:
         jax.jit(lambda ids: groups.labelled(ids).total(jnp.ones(2)))(jnp.zeros(2, int))
 
 
+def total(ids: jax.Array) -> jax.Array:
+    return groups.labelled(ids, num_groups=2).total(np.array([1.0, 2.0, 4.0], np.float32))
+
+
+checked_total = pgjax.checked(total)
+
+
 @pytest.mark.parametrize("wrong", [-1, 2])
 def test_a_traced_id_outside_gives_nan_and_an_error_when_checked(wrong: int) -> None:
-    def total(ids: jax.Array) -> jax.Array:
-        return groups.labelled(ids, num_groups=2).total(jnp.array([1.0, 2.0, 4.0]))
-
-    ids = jnp.array([0, wrong, 0])
+    ids = np.array([0, wrong, 0])
     np.testing.assert_array_equal(jax.jit(total)(ids), [5.0, np.nan, 5.0])
     with pytest.raises(ValueError, match=f"ids must lie in 0 to 1, got {wrong}"):
-        pgjax.checked(total)(ids)
+        checked_total(ids)
 
 
 def test_a_hidden_batch_gives_no_gradient_and_no_nan() -> None:
-    hidden = replace(batch(), mask=jnp.zeros((4, 3), bool), value=jnp.full((4, 3), jnp.nan))
+    hidden = replace(batch(), mask=np.zeros((4, 3), bool), value=np.full((4, 3), np.nan))
     pairs = groups.consecutive(2)
     made = [make() for make in CRITICS.values()]
-    for estimator in (*made, estimators.grpo(0.9, pairs), estimators.dr_grpo(0.9, pairs)):
-        found = pgjax.gradient(estimator, POLICY, PARAMS, hidden)
+    made += [estimators.grpo(0.9, pairs), estimators.dr_grpo(0.9, pairs)]
+
+    @jax.jit
+    def gradients(hidden: Trajectory) -> list[Any]:
+        return [pgjax.gradient(estimator, POLICY, PARAMS, hidden) for estimator in made]
+
+    for found in gradients(hidden):
         np.testing.assert_array_equal(found, np.zeros((4, 2)))

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,19 @@ PLACE = {"read_text": 0, "write_text": 1}
 """Where the encoding stands, if it is no keyword."""
 
 
-def without_encoding(source: str) -> list[int]:
+@cache
+def findings() -> dict[str, tuple[list[int], list[str]]]:
+    """By file, what `without_encoding` and `needing_unix` find; each file is parsed once."""
+    trees = ((path, ast.parse(path.read_text("utf-8"))) for path in SOURCES)
+    return {
+        path.relative_to(ROOT).as_posix(): (without_encoding(tree), needing_unix(tree))
+        for path, tree in trees
+    }
+
+
+def without_encoding(source: ast.Module) -> list[int]:
     """The lines of calls that open a text without naming its encoding: Windows has another."""
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(source) if isinstance(node, ast.Call)]
     return sorted(call.lineno for call in calls if _opens_text(call) and not _names_one(call))
 
 
@@ -52,10 +63,7 @@ def _names_one(call: ast.Call) -> bool:
 
 
 def test_every_text_is_opened_with_its_encoding() -> None:
-    found = {
-        path.relative_to(ROOT).as_posix(): without_encoding(path.read_text("utf-8"))
-        for path in SOURCES
-    }
+    found = {path: lines for path, (lines, _) in findings().items()}
     assert len(found) > 200
     assert {path: lines for path, lines in found.items() if lines} == {}
 
@@ -81,18 +89,18 @@ def test_calls_without_an_encoding_are_found() -> None:
         "subprocess.run([], text=True, encoding='utf-8')",
         "subprocess.run([])",
     ]
-    assert without_encoding("\n".join(wrong)) == list(range(1, len(wrong) + 1))
-    assert without_encoding("\n".join(right)) == []
+    assert without_encoding(ast.parse("\n".join(wrong))) == list(range(1, len(wrong) + 1))
+    assert without_encoding(ast.parse("\n".join(right))) == []
 
 
 OF_UNIX = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
 """Modules of the standard library that Windows lacks."""
 
 
-def needing_unix(source: str) -> list[str]:
+def needing_unix(source: ast.Module) -> list[str]:
     """The modules of Unix that a file imports when it is imported itself, without a condition."""
     found = []
-    for node in ast.parse(source).body:
+    for node in source.body:
         if isinstance(node, ast.Expr | ast.Assign) and "importorskip" in ast.unparse(node):
             return found  # the rest is read only where the module is there
         if isinstance(node, ast.Import):
@@ -101,15 +109,13 @@ def needing_unix(source: str) -> list[str]:
 
 
 def test_no_file_needs_unix_to_be_imported() -> None:
-    found = {
-        path.relative_to(ROOT).as_posix(): needing_unix(path.read_text("utf-8")) for path in SOURCES
-    }
+    found = {path: names for path, (_, names) in findings().items()}
     # Its own command, and the test that leaves it out on Windows, are all that import it.
     assert found.pop("tests/mutants.py") == ["resource"]
     assert {path: names for path, names in found.items() if names} == {}
-    assert needing_unix("import os, resource") == ["resource"]
-    assert needing_unix("pytest.importorskip('resource')\nimport resource") == []
-    assert needing_unix("def f():\n    import fcntl") == []
+    assert needing_unix(ast.parse("import os, resource")) == ["resource"]
+    assert needing_unix(ast.parse("pytest.importorskip('resource')\nimport resource")) == []
+    assert needing_unix(ast.parse("def f():\n    import fcntl")) == []
 
 
 class Unreadable:

@@ -8,7 +8,7 @@ from jax import Array
 from pgjax.core.randomness import LARGEST_DRAW, split_random_draws
 from pgjax.rollouts.stepping import draws_at
 
-KEYS = jax.random.split(jax.random.key(0), 2)
+KEYS = jax.random.wrap_key_data(np.arange(4, dtype=np.uint32).reshape(2, 2))
 
 
 def noisy(keys: Array, carry: dict[str, Array]) -> tuple[dict[str, Array], Array]:
@@ -18,7 +18,7 @@ def noisy(keys: Array, carry: dict[str, Array]) -> tuple[dict[str, Array], Array
     return {"x": carry["x"] + chosen, "scale": carry["scale"]}, kick
 
 
-CARRY = {"x": jnp.float32(0.4), "scale": jnp.full(3, 2.0)}
+CARRY = {"x": np.float32(0.4), "scale": np.full(3, 2, np.float32)}
 
 
 def random_operations(function, *arguments) -> int:
@@ -27,9 +27,13 @@ def random_operations(function, *arguments) -> int:
 
 def test_both_parts_together_are_the_function() -> None:
     draw, step = split_random_draws(noisy, KEYS, CARRY)
-    for seed in range(5):
-        keys = jax.random.split(jax.random.key(seed), 2)
-        actual, expected = step(draw(keys), CARRY), noisy(keys, CARRY)
+
+    @jax.jit
+    def both(keys: Array) -> tuple:
+        return step(draw(keys), CARRY), noisy(keys, CARRY)
+
+    for keys in np.random.default_rng(0).integers(2**32, size=(5, 2, 2), dtype=np.uint32):
+        actual, expected = both(jax.random.wrap_key_data(keys))
         jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
@@ -59,22 +63,29 @@ def test_a_large_draw_stays_so_that_its_steps_are_not_all_held() -> None:
 
 
 def test_each_row_draws_at_each_time_by_its_own_key_of_that_time() -> None:
-    kinds = tuple(jax.random.split(jax.random.key(1), (2, 3)))
-    times = jnp.arange(5), jnp.arange(5) + 1
-
     def draw(keys: tuple[Array, ...]) -> tuple[Array, Array]:
         return jax.random.normal(keys[0], (2,)), jax.random.uniform(keys[1])
 
-    for found, kind in zip(draws_at(draw, kinds, times), (0, 1), strict=True):
-        for t, n in np.ndindex(5, 3):
-            at = tuple(
-                jax.random.fold_in(keys[n], time[t])
-                for keys, time in zip(kinds, times, strict=True)
-            )
-            np.testing.assert_array_equal(found[t, n], draw(at)[kind])
-    assert len(np.unique(draws_at(draw, kinds, times)[0])) == 5 * 3 * 2
-    numbers = draws_at(lambda keys: draw(keys)[1], kinds, times)  # a single number for each row
-    np.testing.assert_array_equal(numbers, draws_at(draw, kinds, times)[1])
+    @jax.jit
+    def one(keys: tuple[Array, Array], times: tuple[int, int]) -> tuple[Array, Array]:
+        return draw(tuple(map(jax.random.fold_in, keys, times)))
+
+    @jax.jit
+    def all_at_once(kinds: tuple[Array, Array], times: tuple[Array, Array]) -> tuple:
+        numbers = draws_at(lambda keys: draw(keys)[1], kinds, times)  # a single one for each row
+        return *draws_at(draw, kinds, times), numbers
+
+    words = np.random.default_rng(1).integers(2**32, size=(2, 3, 2), dtype=np.uint32)
+    first, second = (jax.random.wrap_key_data(x) for x in words)
+    normal, uniform, numbers = jax.device_get(
+        all_at_once((first, second), (np.arange(5), np.arange(5) + 1))
+    )
+    for t, n in np.ndindex(5, 3):
+        keys = tuple(jax.random.wrap_key_data(x[n]) for x in words)
+        expected = one(keys, (t, t + 1))
+        jax.tree.map(np.testing.assert_array_equal, (normal[t, n], uniform[t, n]), expected)
+    assert len(np.unique(normal)) == 5 * 3 * 2
+    np.testing.assert_array_equal(numbers, uniform)
 
 
 def test_what_ignores_its_keys_draws_nothing() -> None:

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -41,7 +42,8 @@ MODULES = sorted(PATHS)
 LIBRARY = [name for name in MODULES if not name.startswith("cli")]
 
 
-def imported(path: Path) -> set[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """Every module that a file imports, anywhere in it, by its full name."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -55,10 +57,10 @@ def imported(path: Path) -> set[str]:
                 found |= {f"{node.module}.{alias.name}" for alias in node.names}
             else:
                 found.add(node.module)
-    return found
+    return frozenset(found)
 
 
-def inner(names: set[str]) -> set[str]:
+def inner(names: frozenset[str]) -> set[str]:
     """Those of pgjax: `pgjax.exact.values` is "exact.values", `pgjax.exact.gradient` is "exact"."""
     found = set()
     for name in names:
@@ -69,7 +71,7 @@ def inner(names: set[str]) -> set[str]:
     return found
 
 
-def outer(names: set[str]) -> set[str]:
+def outer(names: frozenset[str]) -> set[str]:
     return {name.split(".")[0] for name in names} - {"pgjax"} - sys.stdlib_module_names
 
 
