@@ -31,16 +31,16 @@ def directory(tmp_path_factory):
 
 
 def test_a_gif_has_a_frame_for_each_state_and_repeats_itself(directory, tmp_path, capsys):
-    arguments = ["watch", str(directory), "--num-steps", "5", "--greedy", "--episodes", "2"]
+    arguments = ["watch", str(directory), "--num-steps", "3", "--greedy", "--episodes", "2"]
     for name in ("a.gif", "b.gif"):
         assert main([*arguments, "--output", str(tmp_path / name)]) == 0
-    # A pole that starts within 0.05 of upright stands for five steps, each with a reward of one.
-    assert "CartPole-v1: greedy policy, return 5, 5" in capsys.readouterr().out
+    # A pole that starts within 0.05 of upright stands for three steps, each with a reward of one.
+    assert "CartPole-v1: greedy policy, return 3, 3" in capsys.readouterr().out
     assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
     with Image.open(tmp_path / "a.gif") as picture:
-        assert picture.n_frames == 2 * 6  # pyright: ignore[reportAttributeAccessIssue]
+        assert picture.n_frames == 2 * 4  # pyright: ignore[reportAttributeAccessIssue]
         frames = []
-        for index in range(12):
+        for index in range(8):
             picture.seek(index)
             frames.append(np.array(picture.convert("RGB")))
     assert all((one != other).any() for one, other in pairwise(frames))
