@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import pgjax
-from pgjax import Judge, Problem, baselines, exact, sampling, suite
+from pgjax import Judge, Problem, baselines, enumeration, exact, sampling, suite
 from pgjax.proof.convergence import _allowed
 from pgjax.proof.sequential_test import MeanTest
 
@@ -19,6 +19,17 @@ GAMMA = CONTINUING.mdp.discount
 """Reward-to-go has a relative variance of 0.7 on this problem, and of 176 on the bandit."""
 WIDE = Judge(margin=0.1)
 """Rates of error of 1e-6 each; a bias above a tenth of ‖∇J‖ is found."""
+
+
+def from_list(problem: Problem, batch_size: int = 16) -> Any:
+    """A sampler of the list of all trajectories: a much smaller program than a rollout."""
+    listed, probability = enumeration.trajectories(problem)
+
+    def draw(params: Any, key: Any) -> Any:
+        members = jax.random.choice(key, len(probability), (batch_size,), p=probability)
+        return jax.tree.map(lambda x: jnp.asarray(x)[members], listed)
+
+    return draw
 
 
 def test_a_right_estimator_converges_to_the_exact_gradient():
@@ -41,7 +52,10 @@ def test_a_missing_discount_factor_fails_and_both_gradients_are_shown():
     assert np.linalg.norm(bias) > 0.2 * np.linalg.norm(exact.gradient(CONTINUING))
     with pytest.raises(AssertionError) as failure:
         pgjax.assert_converges(
-            pgjax.mismatched_reward_to_go(CONTINUING.mdp.discount), CONTINUING, judge=WIDE
+            pgjax.mismatched_reward_to_go(CONTINUING.mdp.discount),
+            CONTINUING,
+            judge=WIDE,
+            rollout=from_list(CONTINUING),
         )
     message = str(failure.value)
     assert not isinstance(failure.value, sampling.InconclusiveError)
@@ -56,6 +70,7 @@ def test_too_few_samples_are_an_error_of_their_own():
             pgjax.reward_to_go(RANDOM.mdp.discount),
             RANDOM,
             judge=Judge(margin=0.002, max_samples=4096),
+            rollout=from_list(RANDOM),
         )
 
 
@@ -63,9 +78,10 @@ def test_a_bias_of_one_over_the_batch_is_that_of_the_batch_size():
     # The batch mean shrinks the gradient by 1/2 in batches of 2: false pass 1e-6.
     shrunk = pgjax.reinforce(GAMMA, baseline=baselines.batch_mean)
     problem = replace(CONTINUING, params=CONTINUING.params / 2)  # less skewed: fewer samples
+    pairs = {"batch_size": 2, "judge": WIDE, "rollout": from_list(problem, 2)}
     with pytest.raises(AssertionError, match="is not the exact gradient"):
-        pgjax.assert_converges(shrunk, problem, batch_size=2, judge=WIDE)
-    found = pgjax.assert_converges(pgjax.rloo(GAMMA), problem, batch_size=2, judge=WIDE)
+        pgjax.assert_converges(shrunk, problem, **pairs)
+    found = pgjax.assert_converges(pgjax.rloo(GAMMA), problem, **pairs)
     assert found.error < 0.1
 
 
@@ -76,7 +92,9 @@ def test_a_small_bias_that_is_found_fails_too():
         return jax.tree.map(lambda x: 1.08 * x, gradient)
 
     with pytest.raises(AssertionError, match="is not the exact gradient"):
-        pgjax.assert_converges(enlarged, CONTINUING, judge=Judge(margin=0.09))
+        pgjax.assert_converges(
+            enlarged, CONTINUING, judge=Judge(margin=0.09), rollout=from_list(CONTINUING)
+        )
 
 
 def test_a_users_sampler_is_tested_with_the_estimator():
@@ -105,10 +123,10 @@ def test_off_policy_batches_come_from_the_behaviour_policy():
 
 def test_pytrees_of_parameters_keep_their_structure():
     policy = pgjax.flax_policy(pgjax.MLP(2, ()))
-    params = jax.jit(policy.init)(jax.random.key(0), jnp.ones(3))
+    params = jax.jit(policy.init)(jax.random.key(0), np.ones(3))
     problem = replace(CONTINUING, policy=policy, params=params)
     made = lambda problem: pgjax.reward_to_go(problem.mdp.discount)  # noqa: E731
-    report = pgjax.assert_converges(made, problem, judge=WIDE)
+    report = pgjax.assert_converges(made, problem, judge=WIDE, rollout=from_list(problem))
     assert jax.tree.structure(report.gradient) == jax.tree.structure(params)
     assert jax.tree.map(np.shape, report.gradient) == jax.tree.map(np.shape, report.truth)
 
