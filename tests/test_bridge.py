@@ -227,13 +227,16 @@ def flax_problem(name):
 
 @pytest.mark.parametrize("name", ["FrozenLake", "FourRooms", "DeepSea"])
 def test_time_in_the_state_and_a_horizon_are_one_gradient(name):
-    environment, params = CASES[name]()
     mdp, horizon, policy, theta = flax_problem(name)
-    timed = bridge.tabular_mdp(environment, params, discount=0.9)
     one = exact.gradient(Problem(mdp, policy, theta, horizon))
-    other = exact.gradient(Problem(timed, policy, theta, None))
+    other = exact.gradient(Problem(held_to(name).mdp, policy, theta, None))
     for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-10)
+
+
+def test_the_table_of_an_environment_is_the_one_that_is_held_to_it():
+    found = bridge.tabular_mdp(*CASES["DeepSea"](), discount=0.9)
+    jax.tree.map(np.testing.assert_array_equal, found, held_to("DeepSea").mdp)
 
 
 def test_sizes_by_default_are_small():
