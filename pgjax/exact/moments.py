@@ -140,6 +140,9 @@ def _slope(baseline: Array, P: int, horizon: int | None, steps: Steps) -> Array:
     return jax.grad(total_variance)(baseline)
 
 
+_solve_once, _solve = (each(solve, static_argnums=(0, 1, 2, 3)) for each in (jit_once, jax.jit))
+
+
 def _evaluate(
     problem: Problem, of: Recursion, baseline: Float[np.ndarray, "S"] | float, *, full: bool
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -149,5 +152,5 @@ def _evaluate(
         prepare(replace(problem, mdp=replace(problem.mdp, discount=1.0)))  # raises if they need not
     steps, P = steps_of(problem, baseline, full)
     numbers = problem.mdp.num_states * P ** (1 + full) * (problem.horizon or P)
-    run = (jit_once if numbers <= FEW else jax.jit)(solve, static_argnums=(0, 1, 2, 3))
+    run = _solve_once if numbers <= FEW else _solve
     return to_numpy(run(of, P, problem.horizon, full, steps))

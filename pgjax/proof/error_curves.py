@@ -114,7 +114,7 @@ def contenders(problem: Problem) -> tuple[Contender, ...]:
     """
     value, discount = observation_values(problem), problem.mdp.discount
     with jax.enable_x64(True):
-        by_state = np.asarray(jax.vmap(value)(jnp.asarray(problem.mdp.observation)))
+        by_state = np.asarray(jax.jit(jax.vmap(value))(jnp.asarray(problem.mdp.observation)))
     rows = {
         "total return": (
             estimators.reinforce(discount),

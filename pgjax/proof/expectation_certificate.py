@@ -109,7 +109,7 @@ def _moments(
         given = zip(estimators, draws, strict=True)
         return [jax.vmap(of_batch, (None, None, 0))(e, params, each) for e, each in given]
 
-    draws = [jax.tree.map(jnp.asarray, law[0]) for law in laws]
+    draws = [jax.tree.map(np.asarray, law[0]) for law in laws]
     estimates = jit_once(all_of_them)(params, draws)
     found = []
     for (_, probability), each in zip(laws, map(np.asarray, estimates), strict=True):

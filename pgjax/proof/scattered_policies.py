@@ -1,5 +1,7 @@
 """Policies to prove estimators on: their parameters are away from the uniform policy."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -41,11 +43,11 @@ def scattered_params(policy: Policy, mdp: TabularMDP, key: Array) -> Params:
 
     Bias: does not apply.
     """
+    return _scattered(policy, key, jnp.asarray(mdp.observation[0]))
 
-    @jit_once
-    def scattered(key: Array, observation: Array) -> Params:
-        init_key, noise_key = jax.random.split(key)
-        flat, unravel = ravel_pytree(policy.init(init_key, observation))
-        return unravel(flat + 0.5 * jax.random.normal(noise_key, flat.shape, flat.dtype))
 
-    return scattered(key, jnp.asarray(mdp.observation[0]))
+@partial(jit_once, static_argnums=0)
+def _scattered(policy: Policy, key: Array, observation: Array) -> Params:
+    init_key, noise_key = jax.random.split(key)
+    flat, unravel = ravel_pytree(policy.init(init_key, observation))
+    return unravel(flat + 0.5 * jax.random.normal(noise_key, flat.shape, flat.dtype))

@@ -84,7 +84,7 @@ def law_of(environment: Any) -> Law:
 
 def _reset(environment: Any, params: Any) -> Any:
     """A first state; a law replaces what was drawn in it."""
-    return environment.reset_env(_UNUSED, params)[1]
+    return jax.jit(environment.reset_env)(_UNUSED, params)[1]
 
 
 def _own_step(environment: Any, params: Any) -> list[tuple[float, Step]]:

@@ -136,7 +136,9 @@ def _first_nodes(starts: Any, law: Law, keep_time: bool, expand: Any) -> Nodes:
     kept = [(observation, _kept(law, state, keep_time)) for observation, state in starts]
     observation, state = _stacked(kept)
     nodes = Nodes(observation, state, np.zeros(len(kept)), np.zeros(len(kept), bool))
-    stepped = jax.eval_shape(expand, state)[0]
+    # In the shape of the chunks to come, so that the expansion is traced once.
+    chunk = jax.tree.map(lambda x: jax.ShapeDtypeStruct((_CHUNK, *x.shape[1:]), x.dtype), state)
+    stepped = jax.eval_shape(expand, chunk)[0]
     return jax.tree.map(lambda x, y: x.astype(np.promote_types(x.dtype, y.dtype)), nodes, stepped)
 
 
