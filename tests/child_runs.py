@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,16 @@ LIBRARIES = [
 
 @contextmanager
 def compiled_once() -> Iterator[None]:
-    """Within, runs with the same options share their compiled step, as the functions are pure."""
+    """Within, runs that differ in their numbers alone share one program.
+
+    An environment is made once by its name, and an update takes the algorithm as an argument. Runs
+    with the same options even share their first state, as the functions are pure.
+    """
+    import jax
     import pytest
 
+    from pgjax import environments
+    from pgjax.training import Training
     from pgjax.training.runs import starting
 
     original, made = starting._make, {}
@@ -36,8 +44,18 @@ def compiled_once() -> Iterator[None]:
             made[key] = original(environment, settings, seed, parts, options)
         return made[key]
 
+    @jax.jit
+    def step(algorithm: Any, state: Any, measure: Any) -> Any:
+        state, metrics = algorithm.step(state, *([measure] if algorithm.measures else []))
+        return state, metrics._replace(finite=None), metrics.finite
+
+    def begin(algorithm: Any, key: Any) -> Training:
+        return Training(algorithm.init(key), partial(step, algorithm), algorithm.acting)
+
     with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(environments, "make", cache(environments.make))
         monkeypatch.setattr(starting, "_make", make)
+        monkeypatch.setattr(starting, "begin", begin)
         yield
 
 
@@ -151,7 +169,7 @@ def _train(
             pipe.recv()  # EOFError if the parent is gone
 
     _report_moments(report, stuck_at)
-    with sketches():
+    with compiled_once(), sketches():
         sys.exit(main(arguments))
 
 

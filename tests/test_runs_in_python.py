@@ -136,11 +136,11 @@ def test_a_fault_is_an_error_that_names_the_update_and_what_can_be_resumed(tmp_p
         training.start(tmp_path, MDP, SMALL, options=QUIET, **parts)
     loaded = pgjax.load(tmp_path, environment=MDP, policy=OWN["policy"])
     assert not loaded.finished
-    assert bool(jnp.all(jnp.isfinite(loaded.params)))
+    assert np.isfinite(loaded.params).all()
 
 
 def test_settings_that_are_no_single_numbers_are_refused(tmp_path):
-    settings = training.ReinforceSettings(3, 4, 5, learning_rate=jnp.ones(2))  # pyright: ignore
+    settings = training.ReinforceSettings(3, 4, 5, learning_rate=np.ones(2))  # pyright: ignore
     with pytest.raises(ValueError, match="learning_rate must be a single number"):
         training.start(tmp_path / "run", MDP, settings, policy=OWN["policy"])
     assert not (tmp_path / "run").exists()
