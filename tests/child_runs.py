@@ -18,8 +18,10 @@ SECONDS = 300
 
 LIBRARIES = [
     *("flax", "optax", "orbax.checkpoint", "matplotlib.figure", "scipy.stats", "chex"),
-    *("rich.progress", "pytest"),
+    *("rich.progress", "pytest", "pgjax.training.runs.starting"),
+    *("pandas", "seaborn", "gymnasium"),  # of gymnax, which itself starts JAX's threads
 ]
+"""Imported before the fork."""
 
 
 @contextmanager

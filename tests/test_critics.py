@@ -1,6 +1,7 @@
 """Critics: their values are arrays in the batch, and a fit is least squares."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from pgjax import Problem, baselines, critics, enumeration, weights
 MDP, HORIZON = pgjax.tabular.random_mdp(), 4
 POLICY = pgjax.tabular_softmax(4, 2)
 TABLE = np.array([1.0, -2.0, 0.5, 7.0])
+returns_to_go = jax.jit(weights.returns_to_go)
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +26,16 @@ def batch(table):
 
 
 def test_recorded_values_are_the_baseline_of_the_same_function(batch, table):
-    filled = critics.with_values(jnp.dot, jnp.asarray(TABLE), batch)
     recorded = pgjax.reward_to_go(0.9, baseline=baselines.recorded_value)
     direct = pgjax.reward_to_go(0.9, baseline=baselines.state_value(lambda s: s @ TABLE))
-    one = pgjax.gradient(recorded, POLICY, jnp.asarray(table), filled)
-    other = pgjax.gradient(direct, POLICY, jnp.asarray(table), batch)
+
+    @jax.jit
+    def gradients(params, batch):
+        filled = critics.with_values(jnp.dot, jnp.asarray(TABLE), batch)
+        pairs = (recorded, filled), (direct, batch)
+        return [pgjax.gradient(estimator, POLICY, params, each) for estimator, each in pairs]
+
+    one, other = gradients(table, batch)
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-13)
 
 
@@ -56,7 +63,7 @@ def test_a_critic_of_other_episodes_is_an_unbiased_baseline(table):
 
 
 def test_a_fit_is_least_squares(batch):
-    target = weights.returns_to_go(batch, MDP.discount)
+    target = returns_to_go(batch, MDP.discount)
     live = np.asarray(batch.mask)
     rows, wanted = np.asarray(batch.observation)[live], np.asarray(target)[live]
     best = np.linalg.lstsq(rows, wanted, rcond=None)[0]
@@ -66,47 +73,51 @@ def test_a_fit_is_least_squares(batch):
 
 
 def test_a_cut_episode_bootstraps_only_where_asked_to(batch):
-    cut = replace(batch, terminated=jnp.zeros_like(batch.terminated))
-    table = jnp.asarray(TABLE)
-    plain = weights.returns_to_go(critics.with_values(jnp.dot, table, cut), 0.5)
-    np.testing.assert_array_equal(plain, weights.returns_to_go(cut, 0.5))
-    found = weights.returns_to_go(critics.with_bootstrap(jnp.dot, table, cut), 0.5)
-    length = np.asarray(cut.mask.sum(1))
-    expected = 0.5**length * np.asarray(cut.final_observation @ table)
+    cut = replace(batch, terminated=jax.device_put(np.zeros(batch.mask.shape, bool)))
+
+    @jax.jit
+    def computed(table, batch):
+        filled = critics.with_values(jnp.dot, table, batch)
+        asked = critics.with_bootstrap(jnp.dot, table, batch)
+        return [weights.returns_to_go(each, 0.5) for each in (batch, filled, asked)]
+
+    none, plain, found = jax.device_get(computed(TABLE, cut))
+    np.testing.assert_array_equal(plain, none)
+    length = np.asarray(cut.mask).sum(1)
+    expected = 0.5**length * (np.asarray(cut.final_observation) @ TABLE)
     np.testing.assert_allclose(found[:, 0] - plain[:, 0], expected, rtol=0, atol=1e-14)
 
 
 def test_garbage_after_the_end_reaches_neither_values_nor_fit(batch):
-    dead = ~batch.mask
-    spoilt = replace(batch, observation=jnp.where(dead[..., None], jnp.nan, batch.observation))
-    table = jnp.asarray(TABLE)
-    for one, other in zip(
-        (critics.with_values(jnp.dot, table, spoilt).value, fitted(spoilt)),
-        (critics.with_values(jnp.dot, table, batch).value, fitted(batch)),
-        strict=True,
-    ):
+    dead = ~np.asarray(batch.mask)
+    observation = np.where(dead[..., None], np.nan, batch.observation)
+    spoilt = replace(batch, observation=jax.device_put(observation))
+
+    @jax.jit
+    def computed(table, batch):
+        target = jnp.where(batch.mask, 1.0, jnp.nan)
+        fitted = critics.fit(jnp.dot, jnp.zeros(4), batch, target, optax.sgd(0.1), num_steps=3)
+        return critics.with_values(jnp.dot, table, batch).value, fitted
+
+    for one, other in zip(computed(TABLE, spoilt), computed(TABLE, batch), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_values_of_dead_steps_are_zero(batch):
     """Of a critic that has no zero: elsewhere they are its values."""
-    filled = critics.with_values(lambda params, s: s @ params + 3, jnp.asarray(TABLE), batch)
-    found = np.asarray(filled.value)
+    fill = jax.jit(partial(critics.with_values, lambda params, s: s @ params + 3))
+    found = np.asarray(fill(TABLE, batch).value)
     live = np.asarray(batch.mask)
     assert not live.all()
     np.testing.assert_array_equal(found[~live], 0)
-    np.testing.assert_allclose(found[live], batch.observation[live] @ TABLE + 3, rtol=1e-14)
-
-
-def fitted(batch):
-    target = jnp.where(batch.mask, 1.0, jnp.nan)
-    return critics.fit(jnp.dot, jnp.zeros(4), batch, target, optax.sgd(0.1), num_steps=3)
+    observation = np.asarray(batch.observation)
+    np.testing.assert_allclose(found[live], observation[live] @ TABLE + 3, rtol=1e-14)
 
 
 def test_what_is_no_critic_is_refused(batch):
     value = critics.flax_value(pgjax.MLP(2))
-    params = jax.jit(pgjax.MLP(2).init)(jax.random.key(0), jnp.zeros(4))
+    params = jax.eval_shape(pgjax.MLP(2).init, jax.random.key(0), np.zeros(4, np.float32))
     with pytest.raises(ValueError, match=r"one number, got shape \(2,\); use MLP\(1\)"):
-        value(params, jnp.zeros(4))
+        jax.eval_shape(value, params, np.zeros(4, np.float32))
     with pytest.raises(ValueError, match=r"target must have shape \[N, T\]"):
         critics.fit(jnp.dot, jnp.zeros(4), batch, jnp.zeros(3), optax.sgd(0.1), num_steps=1)
