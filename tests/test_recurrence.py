@@ -53,7 +53,7 @@ def by_scan(slope: Array, intercept: Array, last: Array) -> Array:
     return jax.lax.scan(step, last, (slope, intercept), reverse=True)[1]
 
 
-def operands(layout: Any, T: int, scalar_slope: bool) -> list[np.ndarray]:
+def operands(layout: Any, T: int, scalar_slope: bool) -> list[Any]:
     rng = np.random.default_rng(T)
 
     def draw(axis: int | None, *shape: int) -> np.ndarray:
@@ -64,7 +64,7 @@ def operands(layout: Any, T: int, scalar_slope: bool) -> list[np.ndarray]:
     return [slope, draw(layout[1], T), last]
 
 
-def cases_of(layout: Any) -> dict[str, list[np.ndarray]]:
+def cases_of(layout: Any) -> dict[str, list[Any]]:
     """Operands of every length, with one slope and with a slope for each time."""
     kinds = product(LENGTHS, (False, True))
     return {f"T = {T}, scalar slope {s}": operands(layout, T, s) for T, s in kinds}
@@ -248,7 +248,7 @@ def test_rows_are_solved_in_place(axis: int | None, shape: tuple[int, ...]) -> N
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_batch_of_no_rows_has_a_solution_of_no_rows(axis: int) -> None:
     returns = jax.vmap(partial(pgjax.discounted_returns, discount=0.9), axis, axis)
-    rows = np.ones((0, 5) if axis == 0 else (5, 0))
+    rows: Any = np.ones((0, 5) if axis == 0 else (5, 0))
     for solution in (
         returns(rows),
         jax.jit(returns)(rows),

@@ -67,16 +67,17 @@ def batch_with(mask: np.ndarray, *, garbage: bool = False, seed: int = 2) -> Tra
         dead = ~mask.reshape(mask.shape + (1,) * (values.ndim - 2))
         return np.where(dead, np.asarray(bad if garbage else 0, values.dtype), values)
 
-    return Trajectory(
-        observation=field(random.normal(size=(N, T, 3)), np.nan),
-        action=field(random.integers(2, size=(N, T)), 99),
-        reward=field(random.normal(size=(N, T)), np.nan),
-        log_prob=field(np.log(random.uniform(0.2, 0.9, size=(N, T))), np.nan),
-        terminated=np.zeros((N, T), bool),
-        truncated=np.zeros((N, T), bool),
-        mask=mask,
-        final_observation=np.zeros((N, 3)),
-    )
+    fields: dict[str, Any] = {
+        "observation": field(random.normal(size=(N, T, 3)), np.nan),
+        "action": field(random.integers(2, size=(N, T)), 99),
+        "reward": field(random.normal(size=(N, T)), np.nan),
+        "log_prob": field(np.log(random.uniform(0.2, 0.9, size=(N, T))), np.nan),
+        "terminated": np.zeros((N, T), bool),
+        "truncated": np.zeros((N, T), bool),
+        "mask": mask,
+        "final_observation": np.zeros((N, 3)),
+    }
+    return Trajectory(**fields)
 
 
 def gradient(params: Any, batch: Trajectory, chunk_size: int | None = None) -> Any:
