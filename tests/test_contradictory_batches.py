@@ -33,10 +33,10 @@ def at(field: str, row: int, step: int, value: Any) -> Callable[[Trajectory], Tr
     return lambda batch: replace(batch, **{field: put(getattr(batch, field), row, step, value)})
 
 
-def put(x: np.ndarray, row: int, step: Any, value: Any) -> np.ndarray:
-    x = np.array(x)
-    x[row, step] = value
-    return x
+def put(x: Any, row: int, step: Any, value: Any) -> np.ndarray:
+    changed = np.array(x)
+    changed[row, step] = value
+    return changed
 
 
 TIME = np.broadcast_to(np.arange(T, dtype=np.int32) + 5, (N, T))

@@ -205,7 +205,7 @@ def test_cross_fitted_baselines_are_unbiased_in_batches_of_three_and_same_batch_
     weigh = pgjax.weights.reward_to_go(gamma, baseline=baselines.recorded_value)
     two = partial(cross_fitted, folds=2)  # of one trajectory and of two
     unbiased = [*((two, features) for features in FEATURES.values())]
-    unbiased.append((partial(cross_fitted, folds=3), scalar))
+    unbiased.append((partial(cross_fitted, folds=3), FEATURES["scalar"]))
     biased = [(same_batch, features) for features in FEATURES.values()]
     for_each = [partial(per_parameter_cross_fitted, folds=2), per_parameter_same_batch]
 

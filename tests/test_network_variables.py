@@ -352,7 +352,7 @@ def test_critics_are_fitted_in_their_parameters_alone(library: str) -> None:
     }[library]
     init, _ = flax_functions(module)
     value, params = critics.flax_value(module), init(jax.random.key(0), SEEN)
-    target = np.where(batch().mask, np.float32(1), np.float32(0))
+    target: Any = np.where(batch().mask, np.float32(1), np.float32(0))
     fitted = critics.fit(value, params, batch(), target, optax.adamw(0.1), num_steps=2)
     assert jax.tree.structure(fitted) == jax.tree.structure(params)
     assert value(fitted, SEEN) != value(params, SEEN)

@@ -42,12 +42,10 @@ def advantage(weigh: list[Any], rewards: Any, groups: Any) -> list[np.ndarray]:
     """[N] of answers of one token, for each of the weights; [..., N] if there are many batches."""
     rewards = np.asarray(rewards, float)
     shape = (*rewards.shape, 1)
-    batch: Any = tokens.Batch(
-        np.full(shape, -1.0), np.ones(shape, bool), rewards, np.asarray(groups)
-    )
+    fields: Any = np.full(shape, -1.0), np.ones(shape, bool), rewards, np.asarray(groups)
     estimators = [Estimator(each, terms.score) for each in weigh]
     run = many_credits if rewards.ndim > 1 else credits
-    return jax.device_get(run(estimators, batch))
+    return jax.device_get(run(estimators, tokens.Batch(*fields)))
 
 
 FIVE = np.array([0.3, 0.9, 0.1, 0.3, 0.5])
@@ -161,13 +159,9 @@ def sampled(garbage: float = np.nan) -> tuple[Any, tokens.Batch]:
     value = np.where(mask, random.normal(size=(N, T)), garbage)
     reward, group = random.uniform(size=N), np.array([3, 8, 3, 8, 3, 8, 3, 8])
     reward[7] = garbage
-    batch: Any = tokens.Batch(
-        *(live[0], mask, reward, group),
-        reference_log_prob=live[2],
-        sampler_log_prob=live[3],
-        value=value,
-    )
-    return live[1], batch
+    fields: dict[str, Any] = {"log_prob": live[0], "mask": mask, "reward": reward, "group": group}
+    fields |= {"reference_log_prob": live[2], "sampler_log_prob": live[3], "value": value}
+    return live[1], tokens.Batch(**fields)
 
 
 @jax.jit
@@ -284,7 +278,7 @@ def test_entropies_are_cut_with_the_micro_batches_and_asked_for_by_name() -> Non
     log_prob, batch = sampled()
     each = tokens.rloo(entropy=tokens.entropy_in_loss(0.3))
     mask = np.asarray(batch.mask)
-    entropy = np.where(mask, np.arange(1.0, T + 1), np.nan)
+    entropy: Any = np.where(mask, np.arange(1.0, T + 1), np.nan)
 
     @jax.jit
     def run(*rows: Any) -> Any:
