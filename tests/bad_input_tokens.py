@@ -31,8 +31,9 @@ LOG_PROB = arrays(
     NaN=np.full((N, T), np.nan),
     integers=-np.ones((N, T), int),
 )
-GOOD = device_put(
-    tokens.Batch(LOG_PROB.good, np.ones((N, T), bool), np.arange(float(N)), np.zeros(N, int))
+GOOD = tokens.Batch(
+    LOG_PROB.good,
+    *device_put((np.ones((N, T), bool), np.arange(float(N)), np.zeros(N, int))),
 )
 
 

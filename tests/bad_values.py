@@ -27,7 +27,7 @@ from tests.shared import rows
 
 def keys(*shape: int) -> Any:
     """Keys in this shape."""
-    return jax.random.wrap_key_data(np.ones((*shape, 2), np.uint32))
+    return jax.random.wrap_key_data(device_put(np.ones((*shape, 2), np.uint32)))
 
 
 N, T, S, A = 4, 3, 4, 2
@@ -36,16 +36,18 @@ POLICY, PARAMS = pgjax.tabular_softmax(S, A), device_put(np.zeros((S, A)))
 ESTIMATOR = pgjax.reward_to_go(0.9)
 PROBLEM = pgjax.Problem(MDP, POLICY, PARAMS, horizon=2, name="random")
 KEY = jax.random.key(0)
-BATCH = device_put(
-    pgjax.Trajectory(
-        observation=np.tile(np.eye(S)[0], (N, T, 1)),
-        action=np.zeros((N, T), int),
-        reward=np.arange(float(N * T)).reshape(N, T),
-        log_prob=np.full((N, T), -np.log(2.0)),
-        terminated=np.zeros((N, T), bool),
-        truncated=np.tile(np.arange(T) == T - 1, (N, 1)),
-        mask=np.ones((N, T), bool),
-        final_observation=np.tile(np.eye(S)[1], (N, 1)),
+BATCH = pgjax.Trajectory(
+    **device_put(
+        {
+            "observation": np.tile(np.eye(S)[0], (N, T, 1)),
+            "action": np.zeros((N, T), int),
+            "reward": np.arange(float(N * T)).reshape(N, T),
+            "log_prob": np.full((N, T), -np.log(2.0)),
+            "terminated": np.zeros((N, T), bool),
+            "truncated": np.tile(np.arange(T) == T - 1, (N, 1)),
+            "mask": np.ones((N, T), bool),
+            "final_observation": np.tile(np.eye(S)[1], (N, 1)),
+        }
     )
 )
 AGENT = pgjax.agents.separate(POLICY, pgjax.MLP(1, hidden=()))
@@ -59,11 +61,11 @@ SEQUENCE = device_put(np.ones(T))
 PER_STEP = device_put(np.ones((N, T)))
 SAMPLES = device_put(np.arange(8.0).reshape(4, 2))
 MOMENTS = pgjax.Spread(np.array([3.0, 4.0]), np.array([10.0, 15.0]))
-RUNNING = device_put(pgjax.diagnostics.RunningMoments(np.float32(4), np.ones(2), np.ones(2)))
+RUNNING = pgjax.diagnostics.RunningMoments(*device_put((np.float32(4), np.ones(2), np.ones(2))))
 OPTIMIZER = optax.sgd(0.1)
 SETTINGS = Settings(num_environments=2, num_steps=2, discount=0.9, lambda_=0.9)
 STREAM = Stream(
-    device_put(Running(np.zeros(2, int), np.zeros((2, S)), np.zeros(2, int), np.zeros(2))),
+    Running(*device_put((np.zeros(2, int), np.zeros((2, S)), np.zeros(2, int), np.zeros(2)))),
     device_put(np.int32(0)),
     keys(2, 3),
 )

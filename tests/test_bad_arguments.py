@@ -192,7 +192,7 @@ def test_a_network_without_outputs_and_complex_rewards_are_refused():
     with pytest.raises(
         TypeError, match=r"reward must be an array of real numbers, got complex64\[3\]"
     ):
-        pgjax.discounted_returns(np.ones(3, np.complex64), 0.9)
+        pgjax.discounted_returns(jax.device_put(np.ones(3, np.complex64)), 0.9)
 
 
 @pytest.mark.parametrize(

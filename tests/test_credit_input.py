@@ -27,16 +27,18 @@ CRITICS: dict[str, Any] = {
 
 @cache
 def batch(N: int = 4, T: int = 3) -> Trajectory:
-    return jax.device_put(
-        Trajectory(
-            observation=np.full((N, T, 4), 0.25),
-            action=np.zeros((N, T), int),
-            reward=np.arange(float(N * T)).reshape(N, T),
-            log_prob=np.full((N, T), -np.log(2.0)),
-            terminated=np.zeros((N, T), bool),
-            truncated=np.zeros((N, T), bool),
-            mask=np.ones((N, T), bool),
-            final_observation=np.zeros((N, 4)),
+    return Trajectory(
+        **jax.device_put(
+            {
+                "observation": np.full((N, T, 4), 0.25),
+                "action": np.zeros((N, T), int),
+                "reward": np.arange(float(N * T)).reshape(N, T),
+                "log_prob": np.full((N, T), -np.log(2.0)),
+                "terminated": np.zeros((N, T), bool),
+                "truncated": np.zeros((N, T), bool),
+                "mask": np.ones((N, T), bool),
+                "final_observation": np.zeros((N, 4)),
+            }
         )
     )
 
@@ -143,7 +145,7 @@ def test_ids_that_are_none_are_refused() -> None:
 
 
 def total(ids: jax.Array) -> jax.Array:
-    return groups.labelled(ids, num_groups=2).total(np.array([1.0, 2.0, 4.0], np.float32))
+    return groups.labelled(ids, num_groups=2).total(jnp.array([1.0, 2.0, 4.0]))
 
 
 checked_total = pgjax.checked(total)

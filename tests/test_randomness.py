@@ -8,7 +8,7 @@ from jax import Array
 from pgjax.core.randomness import LARGEST_DRAW, split_random_draws
 from pgjax.rollouts.stepping import draws_at
 
-KEYS = jax.random.wrap_key_data(np.arange(4, dtype=np.uint32).reshape(2, 2))
+KEYS = jax.random.wrap_key_data(jax.device_put(np.arange(4, dtype=np.uint32).reshape(2, 2)))
 
 
 def noisy(keys: Array, carry: dict[str, Array]) -> tuple[dict[str, Array], Array]:

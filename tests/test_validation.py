@@ -38,16 +38,18 @@ SIZES: dict[str, Any] = {"num_trajectories": 2, "num_steps": 3}
 
 @cache
 def batch(N: int = 2, T: int = 3) -> Trajectory:
-    return jax.device_put(
-        Trajectory(
-            observation=np.full((N, T, 4), 0.25),
-            action=np.zeros((N, T), int),
-            reward=np.ones((N, T)),
-            log_prob=np.zeros((N, T)),
-            terminated=np.zeros((N, T), bool),
-            truncated=np.zeros((N, T), bool),
-            mask=np.ones((N, T), bool),
-            final_observation=np.zeros((N, 4)),
+    return Trajectory(
+        **jax.device_put(
+            {
+                "observation": np.full((N, T, 4), 0.25),
+                "action": np.zeros((N, T), int),
+                "reward": np.ones((N, T)),
+                "log_prob": np.zeros((N, T)),
+                "terminated": np.zeros((N, T), bool),
+                "truncated": np.zeros((N, T), bool),
+                "mask": np.ones((N, T), bool),
+                "final_observation": np.zeros((N, 4)),
+            }
         )
     )
 
@@ -328,9 +330,7 @@ def test_rollout_refuses_what_is_no_environment_key_or_size() -> None:
         with pytest.raises(TypeError, match=rf"key must be a jax.random key, got {shown}"):
             pgjax.rollout(POLICY, PARAMS, mdp, bad, **SIZES)  # pyright: ignore
     with pytest.raises(ValueError, match=r"key must be a single key.*\(2,\)"):
-        pgjax.rollout(
-            POLICY, PARAMS, mdp, jax.random.wrap_key_data(np.ones((2, 2), np.uint32)), **SIZES
-        )
+        pgjax.rollout(POLICY, PARAMS, mdp, jax.random.split(key), **SIZES)
     for name in SIZES:
         none: dict[str, Any] = SIZES | {name: 0}
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
@@ -341,7 +341,8 @@ def test_rollout_refuses_what_is_no_environment_key_or_size() -> None:
 
 
 def test_every_key_is_turned_into_a_threefry_key_of_its_bits() -> None:
-    words = [np.array(x, np.uint32) for x in ([1, 2], [1, 2, 1, 2], [1, 2, 2, 1], [1, 2, 0, 0])]
+    bits = [1, 2], [1, 2, 1, 2], [1, 2, 2, 1], [1, 2, 0, 0]
+    words = jax.device_put([np.array(x, np.uint32) for x in bits])
     raw = [check_key(x) for x in words]
     typed = [check_key(jax.random.wrap_key_data(x, impl="rbg")) for x in words[1:]]
     found = [np.asarray(jax.random.key_data(key)) for key in raw]

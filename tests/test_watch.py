@@ -19,7 +19,9 @@ def save_untrained_run(directory, environment):
     """Save a run whose only update is not computed, because any policy can be watched."""
     settings = training.ReinforceSettings(num_updates=1, num_trajectories=2, num_steps=4)
     with child_runs.sketches(), pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(loop, "advance", lambda run, state, index: (state, Metrics(*6 * [0.0])))
+        monkeypatch.setattr(
+            loop, "advance", lambda run, state, index: (state, Metrics(0, 0, 0, 0, 0, 0))
+        )
         training.start(directory, environment, settings, options=training.RunOptions(quiet=True))
 
 
