@@ -21,6 +21,12 @@ def roll(policy=POLICY, params: Any = TABLE, environment: Any = MDP):
     )
 
 
+def zeros_for(init: Any) -> Any:
+    """Parameters in the shape of those that a policy or an agent draws."""
+    drawn = jax.eval_shape(init, jax.random.key(0), np.zeros(4))
+    return jax.device_put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), drawn))
+
+
 DERIVED = [pgjax.gradient, pgjax.per_trajectory_gradients, pgjax.surrogate]
 
 
@@ -64,7 +70,7 @@ def test_a_policy_with_more_actions_than_the_environment_is_refused_and_one_with
 
     cartpole = pgjax.environments.make("CartPole-v1")
     policy = pgjax.flax_policy(pgjax.MLP(5, ()))
-    params = policy.init(jax.random.key(0), np.zeros(4))
+    params = zeros_for(policy.init)
     with pytest.raises(TypeError, match=r"has 5 actions, and CartPole-v1 takes Discrete"):
         roll(policy, params, cartpole)
 
@@ -77,7 +83,7 @@ class TwoHeads(linen.Module):
 
 def test_a_module_that_returns_logits_and_a_value_is_told_what_makes_two_of_it():
     policy = pgjax.flax_policy(TwoHeads())
-    params = policy.init(jax.random.key(0), np.zeros(4))
+    params = zeros_for(policy.init)
     for call in (
         lambda: policy.log_prob(params, np.zeros(4), 0),
         lambda: roll(policy, params),
@@ -87,7 +93,7 @@ def test_a_module_that_returns_logits_and_a_value_is_told_what_makes_two_of_it()
         with pytest.raises(TypeError, match=r"logits must be one array, got a tuple.*shared\("):
             call()
     agent = pgjax.agents.shared(TwoHeads())  # the control: the way that the message names
-    found = pgjax.log_probs(agent.policy, agent.init(jax.random.key(0), np.zeros(4)), BATCH)
+    found = pgjax.log_probs(agent.policy, zeros_for(agent.init), BATCH)
     assert np.all(np.isfinite(np.asarray(found)))
 
 
@@ -117,7 +123,7 @@ class Heads(linen.Module):
 )
 def test_a_module_that_cannot_be_shared_is_refused(module, error, words) -> None:
     agent = pgjax.agents.shared(module)
-    params = agent.init(jax.random.key(0), np.zeros(4))
+    params = zeros_for(agent.init)
     with pytest.raises(error, match=words):
         agent.value(params, np.zeros(4))
 
