@@ -432,10 +432,10 @@ def test_gpu_runs_its_rows_in_their_order_and_names_those_left_out(monkeypatch, 
 
 def test_only_runs_one_row_and_saves_it(tmp_path, capsys):
     path = tmp_path / "results.json"
-    main(["--only", "returns-rows", "--quick", "--repeats", "2", "--output", str(path)])
+    main(["--only", "returns-cliff", "--quick", "--repeats", "2", "--output", str(path)])
     (result,) = report.load(path)
     assert path.with_suffix(".png").exists()
-    assert result.name == "returns-rows"
+    assert result.name == "returns-cliff"
     assert len(result.measurements[0].samples) == 2
     assert "ratio" in capsys.readouterr().out
 
