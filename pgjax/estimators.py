@@ -45,6 +45,7 @@ from pgjax.baselines import (
 )
 from pgjax.core.devices import varying, without_explicit_axes
 from pgjax.core.episode_boundaries import replace_dead_steps
+from pgjax.core.float64 import to_jax
 from pgjax.core.scores import (
     explained,
     log_probs,
@@ -479,5 +480,5 @@ def as_checked_arrays(params: Params, batch: Trajectory) -> tuple[Params, Trajec
     """
     check_params(params)
     check_batch(batch)
-    params, batch = jax.tree.map(jnp.asarray, (params, batch))
+    params, batch = to_jax((params, batch))
     return varying(params, (params, batch)), batch

@@ -241,7 +241,8 @@ def _is_same_leaf(mine: Any, theirs: Any) -> bool:
     if any(isinstance(x, Tracer) for x in (mine, theirs)):
         return False
     if _is_key(mine) and _is_key(theirs):
-        mine, theirs = map(jax.random.key_data, (mine, theirs))
+        with jax.ensure_compile_time_eval():  # the two are known, even where JAX is tracing
+            mine, theirs = map(jax.random.key_data, (mine, theirs))
     return np.array_equal(np.asarray(mine), np.asarray(theirs))
 
 

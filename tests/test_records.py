@@ -49,6 +49,18 @@ def test_numbers_are_leaves_and_functions_integers_strings_and_none_are_not() ->
     assert paths == [".rate"]
 
 
+def test_records_that_hold_keys_are_compared_inside_a_trace_too() -> None:
+    one, same, other = (Model(_identity, jax.random.key(seed)) for seed in (0, 0, 1))
+    found = []
+
+    def compare(x: Any) -> Any:
+        found.append((one == same, one == other))
+        return x
+
+    jax.eval_shape(compare, 1.0)
+    assert found == [(True, False)]
+
+
 def test_a_record_built_anew_compiles_once_and_another_function_compiles_again() -> None:
     run, traced = counted(lambda model, x: model.rate * model.function(x))
     for rate in (0.5, 0.5, 0.25):

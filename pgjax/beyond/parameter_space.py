@@ -19,6 +19,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Key, PyTree, UInt32
 
+from pgjax.core.float64 import to_jax
 from pgjax.core.validation import (
     check_above_zero,
     check_gradient,
@@ -102,7 +103,7 @@ def _search(
     objective: Objective, params: Params, key: Array, scale: float | Array, num_pairs: int
 ) -> Params:
     noise_keys, keys = _split_keys(key, num_pairs)
-    params = jax.tree.map(jnp.asarray, params)
+    params = to_jax(params)
 
     def of_pair(noise_key: Array, key: Array) -> Params:
         noise = normal_like(noise_key, params)
@@ -189,7 +190,7 @@ def _explore(
     objective: Objective, distribution: SearchDistribution, key: Array, num_pairs: int
 ) -> SearchDistribution:
     noise_keys, keys = _split_keys(key, num_pairs)
-    distribution = jax.tree.map(jnp.asarray, distribution)
+    distribution = to_jax(distribution)
     noise = jax.vmap(lambda key: normal_like(key, distribution.mean))(noise_keys)
     return symmetric_contrasts(objective, distribution, noise, keys)
 

@@ -40,13 +40,15 @@ def to_jax(tree: Any) -> Any:
     """The tree with JAX arrays of the present precision, each from a fresh copy.
 
     JAX caches its conversion of a NumPy array in a trace, even if the x64 setting has changed
-    since. It would then give float32 where float64 is needed. With a dtype given, the conversion
-    compiles no program.
+    since. It would then give float32 where float64 is needed. NumPy casts the array, because
+    `jnp.asarray` compiles a program for each shape where it has to cast, or is told no dtype.
     """
 
     def convert(x: Any) -> Array:
-        if isinstance(x, np.ndarray):
-            return jnp.asarray(np.array(x), jax.dtypes.canonicalize_dtype(x.dtype))
-        return jnp.asarray(x)
+        if not isinstance(x, np.ndarray):
+            return jnp.asarray(x)
+        dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+        with np.errstate(over="ignore"):  # too large for float32 is infinite, as it is in JAX
+            return jnp.asarray(np.array(x, dtype), dtype)
 
     return jax.tree.map(convert, tree)

@@ -139,10 +139,7 @@ def third_derivative(problem: Problem) -> Float[np.ndarray, "P P P"]:
         ((6, 6, 6), 0.0375)
     """
     model, params = prepare(problem)
-    flat, unravel = ravel_pytree(params)
-    hessian_under = partial(_hessian, problem.policy, problem.horizon)
-    third = jax.jacfwd(lambda flat: hessian_under(unravel(flat), model))
-    return to_numpy(third(flat))
+    return to_numpy(_third_derivative(problem.policy, problem.horizon, params, model))
 
 
 @partial(jit_once, static_argnums=(0, 1))
@@ -182,3 +179,9 @@ def _hessian(policy: Policy, horizon: int | None, params: Params, model: Model) 
     cross = jnp.einsum("ks,sap,ksaq->pq", visits, slope, action_value_slope)
     credit = jnp.einsum("ks,ksa->sa", visits, values)
     return jax.hessian(lambda flat: jnp.sum(credit * table(flat)))(flat) + cross + cross.T
+
+
+@partial(jit_once, static_argnums=(0, 1))
+def _third_derivative(policy: Policy, horizon: int | None, params: Params, model: Model) -> Array:
+    flat, unravel = ravel_pytree(params)
+    return jax.jacfwd(lambda flat: _hessian(policy, horizon, unravel(flat), model))(flat)

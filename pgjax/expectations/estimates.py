@@ -32,6 +32,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 
+from pgjax.core.float64 import to_jax
 from pgjax.core.validation import (
     check_key,
     check_params,
@@ -297,7 +298,7 @@ def _checked(
     if not jax.tree.leaves(params):
         raise TypeError(f"params must hold at least one array, got {describe(params)}")
     N = check_positive("num_samples", num_samples)
-    params = jax.tree.map(jnp.asarray, params)
+    params = to_jax(params)
     return estimator, integrand, distribution, params, check_key(key), N
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from pgjax.core.devices import varying
 from pgjax.core.episode_boundaries import replace_dead_steps
+from pgjax.core.float64 import to_jax
 from pgjax.core.validation import (
     check_batch,
     check_leaves,
@@ -191,6 +192,6 @@ def fit(
         return (optax.apply_updates(params, change), state), None
 
     stepping = optax.with_extra_args_support(optimizer)  # a line search may ask for the loss
-    start = jax.tree.map(jnp.asarray, params)
+    start = to_jax(params)
     start = varying(start, (start, batch, target))
     return jax.lax.scan(step, (start, optimizer.init(start)), None, length=num_steps)[0][0]

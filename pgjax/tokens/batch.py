@@ -9,6 +9,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Int, Num
 
+from pgjax.core.float64 import to_jax
 from pgjax.core.recurrence import accumulation_dtype
 from pgjax.core.validation import check_real, check_traced, is_concrete
 from pgjax.types import Trajectory
@@ -56,7 +57,7 @@ def as_trajectories(batch: Batch) -> Trajectory:
     Bias: none.
     """
     check_batch(batch)
-    return _as_trajectories(jax.tree.map(jnp.asarray, batch))
+    return _as_trajectories(to_jax(batch))
 
 
 @jax.jit  # traced once for all the estimators of a program, and one program outside jit
