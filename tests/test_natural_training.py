@@ -79,8 +79,9 @@ def test_a_damped_step_solves_the_system_of_its_own_batch(monkeypatch):
             max_iterations=50,
         )
         state, _ = jax.jit(learner.step)(learner.init(jax.random.key(0), start))
-        fisher, gradient = jax.jit(of_batch, static_argnums=0)(estimator, start, batch)
-    matrix, gradient = np.reshape(fisher, (8, 8)) + 0.1 * np.eye(8), np.ravel(gradient)
+        found = jax.jit(of_batch, static_argnums=0)(estimator, start, batch)
+    fisher, gradient = jax.device_get(found)
+    matrix, gradient = fisher.reshape(8, 8) + 0.1 * np.eye(8), gradient.ravel()
     moved = np.ravel(np.asarray(state[0]) - start)
     # Conjugate gradient stops at a residual of 1e-6 of the gradient.
     residual = matrix @ moved / 0.5 - gradient
