@@ -194,7 +194,7 @@ def test_weighing_each_micro_batch_on_its_own_gives_another_number() -> None:
     """The negative control: a loop over micro-batches that loses the coupling is noticed."""
     estimator = ESTIMATORS["leave one out"]
     batch = on_mdp(pgjax.rollout)
-    micro_batches = jax.tree.map(lambda x: np.reshape(x, (-1, 8, *x.shape[1:])), batch)
+    micro_batches = jax.tree.map(lambda x: np.asarray(x).reshape(-1, 8, *x.shape[1:]), batch)
     with jax.enable_x64(True):
         gradient = partial(pgjax.gradient, estimator, TABULAR, jnp.asarray(TABLE))
         naive = np.mean(np.asarray(jax.jit(jax.vmap(gradient))(micro_batches)), axis=0)
