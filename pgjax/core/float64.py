@@ -37,18 +37,19 @@ def as_float64(x: Any) -> Array:
 
 
 def to_jax(tree: Any) -> Any:
-    """The tree with JAX arrays of the present precision, each from a fresh copy.
+    """The tree with JAX arrays of the present precision; see `array_to_jax`."""
+    return jax.tree.map(array_to_jax, tree)
+
+
+def array_to_jax(x: Any) -> Array:
+    """`x` as a JAX array of the present precision, from a fresh copy.
 
     JAX caches its conversion of a NumPy array in a trace, even if the x64 setting has changed
     since. It would then give float32 where float64 is needed. NumPy casts the array, because
     `jnp.asarray` compiles a program for each shape where it has to cast, or is told no dtype.
     """
-
-    def convert(x: Any) -> Array:
-        if not isinstance(x, np.ndarray):
-            return jnp.asarray(x)
-        dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-        with np.errstate(over="ignore"):  # too large for float32 is infinite, as it is in JAX
-            return jnp.asarray(np.array(x, dtype), dtype)
-
-    return jax.tree.map(convert, tree)
+    if not isinstance(x, np.ndarray):
+        return jnp.asarray(x)
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    with np.errstate(over="ignore"):  # too large for float32 is infinite, as it is in JAX
+        return jnp.asarray(np.array(x, dtype), dtype)

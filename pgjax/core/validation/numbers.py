@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pgjax.core.float64 import to_jax
+from pgjax.core.float64 import array_to_jax
 from pgjax.core.validation.traced import check_traced, is_concrete
 from pgjax.types import describe
 
@@ -48,7 +48,7 @@ def check_one_value(found: Any, fix: str) -> jax.Array:
 def as_array(name: str, value: Any) -> jax.Array:
     """`value` as a JAX array of real numbers, or of booleans; raises as `check_real`."""
     check_real(name, value)
-    return to_jax(value)
+    return array_to_jax(value)
 
 
 def check_array(name: str, value: Any, layout: str, shape: tuple[int | None, ...]) -> jax.Array:
