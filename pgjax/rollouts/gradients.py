@@ -249,7 +249,8 @@ def _total(
 ) -> Total:
     N, T, micro = sizes
     whole = varying(whole[0], (whole, key)), whole[1]  # one gradient a device, in a shard_map
-    draw = partial(episodes, policy, T)
+    # JAX keeps the trace of a jitted function: it serves for the shapes, and for the draw itself.
+    draw = jax.jit(partial(episodes, policy, T), inline=True)
     keys = episode_keys(key, N)
     example = jax.eval_shape(draw, whole, keys)
     micro = micro or _micro_batch_size(example, whole[0] if statistic.of_each else None)

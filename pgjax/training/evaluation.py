@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from pgjax.core.validation import check_counts, check_key, check_leaves, check_policy
+from pgjax.environments.base import Environment
 from pgjax.environments.conversion import as_environment
 from pgjax.rollouts.episodes import rollout
 from pgjax.types import KeyLike, Params, Policy, RecurrentPolicy, Trajectory
@@ -48,14 +49,21 @@ def evaluate(
     check_leaves("params", params)
     environment = as_environment(environment)
     check_counts(num_trajectories=num_trajectories, num_steps=num_steps)
+    return _returns(policy, params, environment, check_key(key), num_trajectories, num_steps)
 
-    # Under one jit the stacked observations are never used, so XLA does not store them.
-    @jax.jit
-    def returns(params: Params, key: Array) -> Array:
-        draw = partial(rollout, num_trajectories=num_trajectories, num_steps=num_steps)
-        return returns_of(draw(policy, params, environment, key))
 
-    return returns(params, check_key(key))
+# Under one jit the stacked observations are never used, so XLA does not store them.
+@partial(jax.jit, static_argnums=(4, 5))
+def _returns(
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    environment: Environment,
+    key: Array,
+    num_trajectories: int,
+    num_steps: int,
+) -> Array:
+    draw = partial(rollout, num_trajectories=num_trajectories, num_steps=num_steps)
+    return returns_of(draw(policy, params, environment, key))
 
 
 def returns_of(batch: Trajectory) -> Array:
