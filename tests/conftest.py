@@ -27,8 +27,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-# JAX would cut its own frames out of the traceback of every error, which takes longer than to refuse
-# an argument. There are a thousand refusals here.
+# JAX would cut its own frames out of the traceback of every error, which takes longer than the
+# refusal of an argument itself. There are a thousand refusals here.
 os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")
 
 # JAX is imported where it is used: the process that hands out the tests has no need of it.

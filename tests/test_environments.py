@@ -140,6 +140,21 @@ def test_other_parameters_or_the_same_functions_in_a_new_record_do_not_compile_a
     assert traces(replace(FORWARD, name="other")) > 0  # the control: another program
 
 
+def test_evaluations_of_other_parameters_do_not_compile_again() -> None:
+    policy, traced = counted(constant(2))
+
+    def traces(num_steps: int) -> int:
+        before = len(traced)
+        params = np.full(2, before, np.float32)
+        sizes = {"num_trajectories": 5, "num_steps": num_steps}
+        pgjax.training.evaluate(policy, params, FORWARD, KEY, **sizes)
+        return len(traced) - before
+
+    assert traces(7) > 0
+    assert traces(7) == 0
+    assert traces(8) > 0  # the control: another program
+
+
 def test_a_policy_of_callables_without_a_hash_rolls_out() -> None:
     class Logits:
         def __eq__(self, other: object) -> bool:
@@ -179,6 +194,18 @@ def test_a_drifting_environment_has_the_wider_dtype_throughout() -> None:
     np.testing.assert_array_equal(batch.observation[0, :4], [0, 0, 0.5, 1.0])
     assert batch.reward.dtype == jnp.float32
     np.testing.assert_array_equal(np.sum(batch.mask, axis=1), 4)
+
+
+def test_an_environment_that_is_stable_stays_as_it_is_and_a_changed_one_is_made_so_again() -> None:
+    once = stable(drifting())
+    assert stable(once) is once
+    changed = replace(once, step=drifting().step)
+    start = jax.eval_shape(once.init, KEY)[0]
+    dtypes = [
+        jax.eval_shape(environment.step, KEY, start, jnp.int32(0))[1].reward.dtype
+        for environment in (changed, stable(changed))
+    ]
+    assert dtypes == [jnp.int32, jnp.float32]
 
 
 def test_an_environment_whose_step_has_another_shape_is_named() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import pgjax
+from benchmarks.rows.compilations import compilations
 from pgjax import (
     Estimator,
     Problem,
@@ -26,6 +27,7 @@ from pgjax import (
     terms,
     weights,
 )
+from pgjax.core.float64 import to_jax
 from pgjax.core.validation import check_key
 from pgjax.returns import discounted_returns, generalized_advantages, lambda_returns, td_errors
 from tests.shared import rows
@@ -419,3 +421,23 @@ def test_the_oracles_name_what_they_cannot_judge() -> None:
         enumeration.moments(
             pgjax.rloo(0.8), Problem(mdp, POLICY, PARAMS, 2), batch_size=9, limit=10_000
         )
+
+
+def test_a_numpy_array_becomes_jaxs_without_a_program_for_its_shape() -> None:
+    given = np.full((3, 17), 1e300), np.ones(19, bool), np.arange(23)
+    found: list[Any] = []
+    assert compilations(lambda: found.append(to_jax(given))) == 0
+    with np.errstate(over="ignore"):
+        wanted = jax.tree.map(jnp.asarray, given)
+    for x, expected in zip(found[0], wanted, strict=True):
+        assert (x.dtype, x.weak_type) == (expected.dtype, expected.weak_type)
+        np.testing.assert_array_equal(x, expected)
+    assert compilations(lambda: jnp.asarray(np.ones((3, 29)))) == 1  # the control
+
+
+def test_a_gradient_of_numpy_arrays_is_that_of_jaxs() -> None:
+    estimator = pgjax.reinforce(0.9)
+    params = np.zeros((4, 2))
+    ours = pgjax.gradient(estimator, POLICY, jnp.asarray(params), batch())
+    theirs = pgjax.gradient(estimator, POLICY, params, jax.device_get(batch()))
+    np.testing.assert_array_equal(ours, theirs)
