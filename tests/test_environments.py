@@ -199,6 +199,8 @@ def test_a_drifting_environment_has_the_wider_dtype_throughout() -> None:
 def test_an_environment_that_is_stable_stays_as_it_is_and_a_changed_one_is_made_so_again() -> None:
     once = stable(drifting())
     assert stable(once) is once
+    other_actions = replace(once, action_space=Box((-1.0,), (1.0,), (1,)))
+    assert stable(other_actions) is not other_actions
     changed = replace(once, step=drifting().step)
     start = jax.eval_shape(once.init, KEY)[0]
     dtypes = [

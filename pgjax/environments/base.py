@@ -211,14 +211,16 @@ def stable(environment: Environment) -> Environment:
 
 
 def _is_stable(environment: Environment) -> bool:
-    """Whether `stable` made it; making it so once more would only trace it once more."""
+    """Whether `stable` made it, for such actions; to do it again would only trace it again."""
     init, step = environment.init, environment.step
-    return (
-        isinstance(init, Configured)
-        and isinstance(step, Configured)
-        and (init.function, step.function) == (_stable_init, _stable_step)
-        and init.settings["kind"] == step.settings["kind"]
-    )
+    if not (isinstance(init, Configured) and isinstance(step, Configured)):
+        return False
+    if (init.function, step.function) != (_stable_init, _stable_step):
+        return False
+    structure, leaves = kind = init.settings["kind"]
+    spaces = structure.unflatten(leaves).action_space, environment.action_space
+    one, other = map(action_example, spaces)
+    return step.settings["kind"] == kind and one == other
 
 
 def _stable_init(key: Array, *, init: Callable, kind: tuple[Any, Any]) -> tuple[State, Step]:
