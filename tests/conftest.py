@@ -4,6 +4,7 @@ A module asks with `pytestmark = pytest.mark.usefixtures("strict")`. gymnax runs
 strict promotion nor, everywhere, x64; modules that roll out ask for `checked_annotations` only.
 """
 
+import atexit
 import gc
 import os
 from collections.abc import Iterator
@@ -58,9 +59,12 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_sessionfinish() -> None:
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """At its end pytest looks for garbage five times, among all that JAX has cached."""
     gc.freeze()
+    if hasattr(session.config, "workerinput"):
+        # A worker that has reported ends at once: to take its programs apart would take seconds.
+        atexit.register(os._exit, 0)
 
 
 @pytest.fixture(scope="module")
