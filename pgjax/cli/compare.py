@@ -165,12 +165,12 @@ def _exact(arguments: argparse.Namespace, policy_key: Any, *, is_mdp: bool) -> d
         "reference": exact.gradient(known),
         "words": f"{mdp.num_states} states, γ = {mdp.discount:g}, at most {known.horizon} steps;"
         " exact by dynamic programming",
-    }
+    } | _contenders(arguments, mdp.discount, batches, made)
     if arguments.behaviour_scale == 1:
         rows = error_curves.contenders(known)
         names = {"total return": "REINFORCE"}
         settings["exactly"] = {names.get(row.name, row.name): _spread(row) for row in rows}
-    return settings | _contenders(arguments, mdp.discount, batches, made)
+    return settings
 
 
 def _sampled(arguments: argparse.Namespace, policy_key: Any, critic_key: Any) -> dict[str, Any]:

@@ -78,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pgjax.proof import error_curves
 
     console = Console()
+    own = own_estimators.load(arguments.own, ())  # no name in Python is one of the rows' names
     trajectories = arguments.trajectories or (2**16 if arguments.env else 2**18)
     policy_key, rollout_key = jax.random.split(jax.random.key(arguments.seed))
     name = arguments.env or arguments.mdp
@@ -93,9 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"γ = {mdp.discount:g}, at most {horizon} steps; Flax policy of {num_parameters} parameters"
     )
     with console.status("exact expectations and variances"):
-        rows = error_curves.contenders(problem)
-        own = own_estimators.load(arguments.own, {row.name for row in rows})
-        rows += tuple(own_estimators.contender(each, problem) for each in own)
+        theirs = tuple(own_estimators.contender(each, problem) for each in own)
+        rows = error_curves.contenders(problem) + theirs
         console.print(f"exact: J = {exact.objective(problem):.6g}, Σ by dynamic programming")
     runs = error_curves.empty_runs(problem, rows)
     settings = {"problem": problem, "runs": runs} | source
