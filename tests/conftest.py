@@ -37,6 +37,8 @@ import numpy as np
 import pytest
 from jaxtyping import config, install_import_hook
 
+gc.disable()  # until all tests are collected: what is imported lives on
+
 # Left out are the modules whose dataclasses JAX rebuilds around tracers and placeholders, which no
 # annotation of theirs allows for: types, tabular and rollouts.
 ANNOTATED = [
@@ -53,9 +55,9 @@ if TYPE_CHECKING:
 
 def pytest_collection_finish() -> None:
     """Tracing makes many small objects that live on: looking for garbage takes a tenth of it."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 50, 50)
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
