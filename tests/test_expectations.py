@@ -1,6 +1,5 @@
 """Estimators of ∇E[f(x)] are what is said of them: exactly, by enumeration and quadrature."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -8,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 import pgjax
 from pgjax import baselines, expectations
 from pgjax.core.float64 import in_float64
 from pgjax.proof.expectation_certificate import (
-    _moments,
     certify_expectations,
     evaluate_code,
     expectation_moments,
@@ -29,13 +28,6 @@ LEAVE_ONE_OUT = expectations.score_function(baseline=baselines.leave_one_out)
 
 def coin(p: float, t: float = 0.45) -> Expectation:
     return Expectation(toy(t), expectations.bernoulli(), np.log(np.array(p / (1 - p))))
-
-
-def moments_of_all(
-    estimators: Sequence[Any], problem: Expectation, sizes: Sequence[int]
-) -> list[pgjax.Moments]:
-    """`expectation_moments` of each estimator; one program computes them all."""
-    return in_float64(_moments)(estimators, problem, sizes)
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +76,13 @@ TOYS = [
 def test_the_published_toys_are_reproduced(p, t, truth, plain, others, arm, disarm) -> None:
     problem = coin(p, t)
     np.testing.assert_allclose(true_gradient(problem), [truth], rtol=1e-12)
-    estimators = [PLAIN, LEAVE_ONE_OUT, expectations.arm(), expectations.disarm()]
-    found = moments_of_all(estimators, problem, [1, 2, 1, 1])
-    for moments, variance in zip(found, [plain, others, arm, disarm], strict=True):
+    for estimator, num_samples, variance in (
+        (PLAIN, 1, plain),
+        (LEAVE_ONE_OUT, 2, others),
+        (expectations.arm(), 1, arm),
+        (expectations.disarm(), 1, disarm),
+    ):
+        moments = expectation_moments(estimator, problem, num_samples=num_samples)
         np.testing.assert_allclose(moments.mean, [truth], rtol=1e-10)
         assert moments.total_variance == pytest.approx(variance, rel=2e-3, abs=1e-18)
 
@@ -111,12 +107,12 @@ def test_the_variances_of_a_quadratic_by_the_mean_are_mohameds() -> None:
         expectations.pathwise(): 4 * s**2,
         expectations.measure_valued(): m**2 * (16 / np.pi - 4),
     }
-    estimators = [*formulas, expectations.uncoupled_measure_valued()]
-    *found, uncoupled = moments_of_all(estimators, problem, [1] * 4)
-    for moments, variance in zip(found, formulas.values(), strict=True):
+    for estimator, variance in formulas.items():
+        moments = expectation_moments(estimator, problem)
         np.testing.assert_allclose(moments.mean, [2 * m], rtol=1e-10)
         np.testing.assert_allclose(moments.total_variance, variance, rtol=1e-10)
     assert list(formulas.values()) == pytest.approx([30, 4, 1.093], abs=1e-3)
+    uncoupled = expectation_moments(expectations.uncoupled_measure_valued(), problem)
     assert uncoupled.total_variance > 1.5 * formulas[expectations.measure_valued()]
 
 
@@ -126,10 +122,10 @@ def test_greensmiths_identity_holds_for_a_constant_baseline() -> None:
     least = jax.jit(partial(expectations.least_variance_constant, problem.f, problem.distribution))
     best = float(in_float64(least)(problem.params))
     squared_score, mean = 0.3 * 0.7, 0.2235
-    constants = [-1.0, 0.0, 0.5, best, mean]
-    estimators = [expectations.score_function(baseline=baselines.constant(b)) for b in constants]
-    moments = moments_of_all(estimators, problem, [1] * 5)
-    variance = {b: float(m.total_variance) for b, m in zip(constants, moments, strict=True)}
+    variance = {}
+    for b in (-1.0, 0.0, 0.5, best, mean):
+        estimator = expectations.score_function(baseline=baselines.constant(b))
+        variance[b] = float(expectation_moments(estimator, problem).total_variance)
     for b in (-1.0, 0.0, 0.5):
         excess = squared_score * (b - best) ** 2
         assert variance[b] == pytest.approx(variance[best] + excess, rel=1e-10)
@@ -154,16 +150,16 @@ def test_tuckers_decomposition_by_total_variance_holds() -> None:
     of_y = p_y @ mean_of_x**2 - (p_y @ mean_of_x) ** 2
     assert total == pytest.approx(of_f + of_x + of_y, rel=1e-12)
 
-    def moments(f, params_of_x: float):
-        problem = Expectation(f, expectations.bernoulli(), np.array(params_of_x))
-        return expectation_moments(PLAIN, problem)
+    def f_between(at_zero, at_one, b):
+        return at_zero + (at_one - at_zero) * b
 
     logits = np.log(p / (1 - p))
     second = 0.0
     for y in range(2):
         for sign in noise:
-            f = lambda b, y=y, sign=sign: Q[y, 0] + (Q[y, 1] - Q[y, 0]) * b + sign  # noqa: E731
-            found = moments(f, logits[y])
+            f = Partial(f_between, *(Q[y] + sign))
+            problem = Expectation(f, expectations.bernoulli(), np.array(logits[y]))
+            found = expectation_moments(PLAIN, problem)
             second += 0.5 * p_y[y] * (float(found.total_variance) + float(found.mean[0]) ** 2)
     assert second - (p_y @ mean_of_x) ** 2 == pytest.approx(total, rel=1e-10)
     with_baseline = of_f + of_y  # score · noise, plus the exact mean for each y
@@ -193,7 +189,7 @@ def test_one_step_episodes_are_the_estimator_itself() -> None:
     np.testing.assert_allclose(mine, wanted, rtol=1e-5, atol=1e-7)
 
 
-def test_the_derivative_of_f_by_its_own_parameters_is_added() -> None:
+def test_the_derivative_of_f_by_its_own_parameters_is_added(found) -> None:
     (two,) = [problem for problem in problems() if problem.name == "two coins"]
     frozen = Expectation(
         lambda b: two.f(jnp.asarray(two.params), b), two.distribution, two.params, "frozen"
@@ -201,10 +197,14 @@ def test_the_derivative_of_f_by_its_own_parameters_is_added() -> None:
     difference = true_gradient(two) - true_gradient(frozen)
     assert abs(difference[0]) > 0.05
     assert abs(difference[1]) < 1e-14
-    estimators = [PLAIN, expectations.arm(), expectations.likeliest_outcomes(2)]
-    moments = [moments_of_all(estimators, problem, [1] * 3) for problem in (two, frozen)]
-    for whole, part in zip(*moments, strict=True):
-        np.testing.assert_allclose(whole.mean - part.mean, difference, rtol=0, atol=1e-12)
+    of_two = {c.row.name: c.moments for c in found if c.problem == "two coins"}
+    for name, estimator in (
+        ("score function", PLAIN),
+        ("ARM", expectations.arm()),
+        ("likeliest outcome", expectations.likeliest_outcomes(1)),
+    ):
+        part = expectation_moments(estimator, frozen)
+        np.testing.assert_allclose(of_two[name].mean - part.mean, difference, rtol=0, atol=1e-12)
 
 
 def test_per_sample_gradients_average_to_the_gradient_and_jacobians_are_rows() -> None:

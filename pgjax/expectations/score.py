@@ -147,12 +147,16 @@ def least_variance_constant(f: Any, distribution: Distribution, params: Params) 
         >>> round(float(b), 4)
         0.2525
     """
-    integrand = as_integrand(f)
     check_distribution(distribution)
     check_params(params)
+    return _least_variance_constant(as_integrand(f), distribution, params)
+
+
+@jax.jit
+def _least_variance_constant(f: Integrand, distribution: Distribution, params: Params) -> Array:
     x = listed_outcomes(distribution, params, "least_variance_constant")
     probability = jnp.exp(log_probs_of(distribution, params, x))
-    value = jax.vmap(integrand, (None, 0))(params, x)
+    value = jax.vmap(f, (None, 0))(params, x)
     products = squared_scores(distribution, params, x)[:, None, None]
     ones = jnp.ones((len(value), 1, 1), products.dtype)
     return coefficients(ones, products, value[:, None].astype(products.dtype), probability)[0]
@@ -201,4 +205,4 @@ class MovingAverage:
     def baseline(self, state: tuple[Array, Array]) -> Baseline:
         """The baseline for the next update, for `score_function`."""
         total, weight = state
-        return constant(jnp.where(weight > 0, total / jnp.maximum(weight, 1e-30), 0))
+        return constant(total / jnp.maximum(weight, 1))  # weights add up to 1 at least, once begun

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jaxtyping import Float
 
 import pgjax
@@ -17,11 +18,17 @@ from pgjax import expectations
 from pgjax.core.compilation import jit_once
 from pgjax.core.float64 import in_float64
 from pgjax.core.validation import check_kind, check_members, check_positive
+from pgjax.expectations.distributions import Distribution
 from pgjax.expectations.estimates import gradients_of_draws
 from pgjax.expectations.estimator import AnyEstimator, check_expectation_estimator, stages
-from pgjax.expectations.integrands import as_integrand
+from pgjax.expectations.integrands import Integrand, as_integrand
 from pgjax.proof.expectation_laws import listed_draws
-from pgjax.proof.expectation_problems import Expectation, problems, true_gradient
+from pgjax.proof.expectation_problems import (
+    Expectation,
+    float64_params,
+    problems,
+    true_gradient,
+)
 from pgjax.proof.registry.rows_expectations import EXPECTATIONS, ExpectationRow
 from pgjax.types import Moments, Params
 
@@ -95,22 +102,10 @@ def _moments(
     estimators: Sequence[AnyEstimator], problem: Expectation, sizes: Sequence[int]
 ) -> list[Moments]:
     """Moments of each estimator in one program, because tracing and compiling take the time."""
-    params, f = _float64_params(problem), as_integrand(problem.f)
-    pairs = zip(estimators, sizes, strict=True)
-    laws = [listed_draws(stages(e), problem.distribution, params, N) for e, N in pairs]
-
-    def of_batch(estimator: AnyEstimator, params: Params, draws: Any) -> Any:
-        found = gradients_of_draws(estimator, f, problem.distribution, params, draws)
-        leaves = jax.tree.leaves(found)
-        rows = [leaf.reshape(len(leaf), -1) for leaf in leaves]
-        return jnp.mean(jnp.concatenate(rows, axis=1), axis=0)
-
-    def all_of_them(params: Params, draws: Sequence[Any]) -> list[Any]:
-        given = zip(estimators, draws, strict=True)
-        return [jax.vmap(of_batch, (None, None, 0))(e, params, each) for e, each in given]
-
+    params, p = float64_params(problem), problem.distribution
+    laws = [listed_draws(stages(e), p, params, N) for e, N in zip(estimators, sizes, strict=True)]
     draws = [jax.tree.map(np.asarray, law[0]) for law in laws]
-    estimates = jit_once(all_of_them)(params, draws)
+    estimates = _estimates(list(estimators), as_integrand(problem.f), p, params, draws)
     found = []
     for (_, probability), each in zip(laws, map(np.asarray, estimates), strict=True):
         mean = probability @ each
@@ -119,8 +114,19 @@ def _moments(
     return found
 
 
-def _float64_params(problem: Expectation) -> Params:
-    return jax.tree.map(lambda x: jnp.asarray(np.array(x), jnp.float64), problem.params)
+@jit_once
+def _estimates(
+    estimators: list[AnyEstimator], f: Integrand, p: Distribution, params: Params, draws: list[Any]
+) -> list[Array]:
+    """[B, P] of each estimator: its estimate from each of its B batches of draws."""
+
+    def of_batch(estimator: AnyEstimator, draws: Any) -> Array:
+        found = jax.tree.leaves(gradients_of_draws(estimator, f, p, params, draws))
+        rows = [leaf.reshape(len(leaf), -1) for leaf in found]
+        return jnp.mean(jnp.concatenate(rows, axis=1), axis=0)
+
+    pairs = zip(estimators, draws, strict=True)
+    return [jax.vmap(of_batch, (None, 0))(estimator, each) for estimator, each in pairs]
 
 
 def certify_expectations(
@@ -174,7 +180,7 @@ def evaluate_code(code: str, problem: Expectation) -> AnyEstimator:
         "jnp": jnp,
         "f": problem.f,
         "distribution": problem.distribution,
-        "params": jax.tree.map(lambda x: jnp.asarray(np.array(x)), problem.params),
+        "params": float64_params(problem),
         "average": average,
         "seen": average.update(average.init(), jnp.ones(1)),
     }
@@ -188,7 +194,7 @@ def _certify(rows: Sequence[ExpectationRow], problem: Expectation) -> list[Expec
     groups = {row: _group_size(row) for row in rows}
     truth = {K: true_gradient(problem, group_size=K) for K in set(groups.values())}
     natural, listed = problem.distribution.natural, problem.distribution.outcomes
-    params = _float64_params(problem)
+    params = float64_params(problem)
     values = () if natural is None else jax.tree.leaves(natural(params).values)
     sizes = {
         "P": sum(np.size(x) for x in values),

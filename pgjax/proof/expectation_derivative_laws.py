@@ -4,8 +4,8 @@ import math
 from itertools import permutations, product
 from typing import Any
 
-import jax
 import numpy as np
+from scipy.special import softmax
 
 from pgjax.expectations.natural import BERNOULLI, CATEGORICAL, NORMAL, ONE_HOT, Natural
 from pgjax.proof.expectation_sums import (
@@ -68,7 +68,7 @@ def _weak_normal(natural: Natural, coupled: bool) -> Law:
 
 def _weak_choices(natural: Natural, coupled: bool) -> Law:
     """x, and for each category k a choice that is not k: from one common order, if coupled."""
-    p = np.asarray(jax.nn.softmax(natural.values)).ravel()
+    p = softmax(np.asarray(natural.values), axis=-1).ravel()
     K = len(p)
     if coupled:
         pairs = list(permutations(range(K), 2))

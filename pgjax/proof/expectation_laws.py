@@ -13,8 +13,8 @@ from itertools import combinations, permutations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from scipy.special import ndtr, softmax
 
 from pgjax.expectations.distributions import Distribution
 from pgjax.expectations.estimator import ExpectationEstimator
@@ -85,7 +85,7 @@ def _jumps(natural: Natural) -> list[list[float]]:
         return [[float(q), float(1 - q)] for q in p]
     if natural.family in (CATEGORICAL, ONE_HOT):
         K = natural.values.shape[-1]
-        p = np.asarray(jax.nn.softmax(natural.values)).reshape(-1, K)
+        p = softmax(np.asarray(natural.values), axis=-1).reshape(-1, K)
         inner = np.cumsum(p, axis=1)[:, :-1]
         return [[*row, *(1 - row)] for row in inner.tolist() for row in [np.array(row)]]
     raise UnknownLawError(f"uniform numbers of a {natural.family} are not listed")
@@ -109,15 +109,13 @@ def _mirrored(estimator: Any, distribution: Any, params: Any, N: int, natural: A
     if natural is None or N != 2:
         raise UnknownLawError("num_samples must be 2 for mirrored pairs to be listed")
     if natural.family == NORMAL:  # polynomials of z are integrated exactly, not of its quantile
-        from scipy.special import ndtr
-
         z, weight = normals(natural.values[0].shape, 12)  # further out, ndtr rounds to one
         u = ndtr(np.abs(z))
         u = np.where(z < 0, 1 - u, u)
-        return jnp.asarray(np.stack([u, 1 - u], axis=1)), weight
+        return np.stack([u, 1 - u], axis=1), weight
     rules = [uniform_rule(breaks) for breaks in _jumps(natural)]
     u, weight = together(rules, coordinates(natural))
-    return jnp.asarray(np.stack([u, 1 - u], axis=1)), weight
+    return np.stack([u, 1 - u], axis=1), weight
 
 
 def _shifted(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
@@ -137,7 +135,7 @@ def _shifted(estimator: Any, distribution: Any, params: Any, N: int, natural: An
         rules.append(((ends[1:] + ends[:-1]) / 2, np.diff(ends)))  # constant between them
     shift, weight = together(rules, (len(jumps),))
     u = (points[None] + shift[:, None]) % 1.0
-    return jnp.asarray(u.reshape(len(shift), N, *coordinates(natural))), weight
+    return u.reshape(len(shift), N, *coordinates(natural)), weight
 
 
 def _shifted_normal(natural: Natural, N: int) -> Law:
@@ -147,7 +145,7 @@ def _shifted_normal(natural: Natural, N: int) -> Law:
     rules = [uniform_rule([float(-v % 1.0) for v in column if v]) for column in points.T]
     shift, weight = together(rules, (len(rules),))
     u = np.clip((points[None] + shift[:, None]) % 1.0, 2.0**-60, 1 - 2.0**-53)
-    return jnp.asarray(u.reshape(len(shift), N, *shape)), weight
+    return u.reshape(len(shift), N, *shape), weight
 
 
 def _sets(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
@@ -155,7 +153,7 @@ def _sets(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) 
     k = estimator.term.settings["set_size"]
     _, p = outcome_law(distribution, params)
     members = np.array(list(combinations(range(len(p)), k)))
-    return repeated(jnp.asarray(members), np.array([_of_set(p, each) for each in members]), N)
+    return repeated(members, np.array([_of_set(p, each) for each in members]), N)
 
 
 def _of_set(p: np.ndarray, members: np.ndarray) -> float:
@@ -175,13 +173,13 @@ def _rest(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) 
     p = p.copy()
     p[np.argsort(-p, kind="stable")[:k]] = 0
     if not p.any():
-        return jnp.zeros((1, N), jnp.int32), np.ones(1)
+        return np.zeros((1, N), np.int32), np.ones(1)
     kept = np.flatnonzero(p)
-    return repeated(jnp.asarray(kept), p[kept] / p.sum(), N)
+    return repeated(kept, p[kept] / p.sum(), N)
 
 
 def _nothing(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
-    return jnp.zeros((1, 1)), np.ones(1)
+    return np.zeros((1, 1)), np.ones(1)
 
 
 _LAWS: dict[str, Callable[..., Law]] = {

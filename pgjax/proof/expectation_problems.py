@@ -25,7 +25,7 @@ from pgjax.expectations.estimator import log_probs_of
 from pgjax.expectations.integrands import as_integrand
 from pgjax.expectations.natural import NORMAL
 from pgjax.proof.expectation_sums import outcome_law
-from pgjax.records import record, static
+from pgjax.records import configured, record, static
 from pgjax.types import Params
 
 
@@ -68,7 +68,11 @@ def toy(t: float = 0.45) -> Callable[[Array], Array]:
     Args:
         t: between the outcomes 0 and 1.
     """
-    return lambda b: jnp.sum((b - t) ** 2)
+    return configured(_toy, t=t)
+
+
+def _toy(b: Array, *, t: float) -> Array:
+    return jnp.sum((b - t) ** 2)
 
 
 def _coins(params: Params, b: Array) -> Array:
@@ -112,13 +116,9 @@ def true_gradient(problem: Expectation, *, group_size: int = 0) -> Float[np.ndar
 
     Bias: exact; of a normal, for polynomials f up to degree 47.
     """
-    params = _float64(problem.params)
+    params = float64_params(problem)
     law = outcome_law(problem.distribution, params)
-
-    def value(params: Params) -> Array:
-        return _sum(problem, params, law, group_size)
-
-    found = jit_once(jax.grad(value))(params)
+    found = _gradient_of_sum(problem, params, law, group_size)
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found)])
 
 
@@ -130,11 +130,12 @@ def expected(problem: Expectation, params: Params) -> Array:
         problem: whose f and distribution are taken.
         params: in place of the problem's.
     """
-    return _sum(problem, params, outcome_law(problem.distribution, _float64(problem.params)), 0)
+    return _sum(problem, params, outcome_law(problem.distribution, float64_params(problem)), 0)
 
 
-def _float64(params: Params) -> Params:
-    return jax.tree.map(lambda x: jnp.asarray(np.array(x), jnp.float64), params)
+def float64_params(problem: Expectation) -> Params:
+    """The problem's params as float64 arrays of JAX, under the x64 setting."""
+    return jax.tree.map(lambda x: jnp.asarray(np.array(x), jnp.float64), problem.params)
 
 
 def _sum(problem: Expectation, params: Params, law: Any, group_size: int) -> Array:
@@ -155,3 +156,6 @@ def _sum(problem: Expectation, params: Params, law: Any, group_size: int) -> Arr
     places = np.array(list(product(range(len(probability)), repeat=group_size)))
     bound = jax.nn.logsumexp(value[places], axis=1) - jnp.log(float(group_size))
     return jnp.prod(probability[places], axis=1) @ bound
+
+
+_gradient_of_sum = jit_once(jax.grad(_sum, argnums=1), static_argnums=3)

@@ -6,10 +6,9 @@ from itertools import pairwise
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from pgjax.core.float64 import as_float64
+from pgjax.core.compilation import jit_once
 from pgjax.expectations.distributions import Distribution
 from pgjax.expectations.estimator import log_probs_of
 from pgjax.expectations.natural import CATEGORICAL, NORMAL, ONE_HOT, POISSON, Natural
@@ -41,17 +40,20 @@ def outcome_law(distribution: Distribution, params: Params) -> Law:
     """
     if distribution.outcomes is not None:
         x = distribution.outcomes(params)
-        return x, np.exp(np.asarray(log_probs_of(distribution, params, x)))
+        return x, np.exp(_log_probs(distribution, params, x))
     natural = None if distribution.natural is None else distribution.natural(params)
     if natural is not None and natural.family == NORMAL:
         z, weight = normals(natural.values[0].shape)
-        mean, log_std = natural.values
-        return mean + jnp.exp(log_std) * z, weight
+        mean, log_std = map(np.asarray, natural.values)
+        return mean + np.exp(log_std) * z, weight
     if natural is not None and natural.family == POISSON and natural.values.size == 1:
         count = np.arange(largest_count(float(np.exp(natural.values).ravel()[0])) + 1.0)
-        x = as_float64(count).reshape(-1, *natural.values.shape)
-        return x, np.exp(np.asarray(log_probs_of(distribution, params, x)))
+        x = count.reshape(-1, *natural.values.shape)
+        return x, np.exp(_log_probs(distribution, params, x))
     raise UnknownLawError("distribution must have outcomes that can be listed, got one without")
+
+
+_log_probs = jit_once(log_probs_of)
 
 
 def largest_count(rate: float) -> int:
