@@ -36,7 +36,7 @@ LINE = Box((-np.inf,), (np.inf,), (1,))
 
 def linear(params: Any, key: Any, observation: Any) -> Any:
     mean = jnp.ravel(observation) @ params
-    return mean + 0.3 * jax.random.normal(key, mean.shape, mean.dtype)
+    return mean + jax.random.uniform(key, mean.shape, mean.dtype, -0.5, 0.5)
 
 
 @pytest.mark.parametrize("name", [*SMOOTH, "PointRobot-misc"])
