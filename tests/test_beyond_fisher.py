@@ -92,10 +92,15 @@ def test_products_from_a_batch_are_unbiased_for_it_and_the_analytic_ones_are_qui
     def each() -> Any:
         def of_row(row: pgjax.Trajectory) -> Any:
             row = jax.tree.map(lambda x: x[None], row)
+
+            def sampled(discount: Any) -> Any:
+                return matrix_of(
+                    beyond.sampled_fisher(POLICY, LOGITS, row, discount=discount), LOGITS
+                )
+
             expected = beyond.expected_fisher(POLICY, LOGITS, row, discount=GAMMA, num_actions=2)
-            sampled = beyond.sampled_fisher(POLICY, LOGITS, row, discount=GAMMA)
-            undiscounted = beyond.sampled_fisher(POLICY, LOGITS, row, discount=1.0)
-            return tuple(matrix_of(f, LOGITS) for f in (expected, sampled, undiscounted))
+            both = jax.vmap(sampled)(jnp.array([GAMMA, 1.0]))
+            return matrix_of(expected, LOGITS), *both
 
         return jax.vmap(of_row)(to_jax(episodes))
 
@@ -118,28 +123,29 @@ def test_products_are_the_matrix_s_for_a_network_too_and_ignore_garbage() -> Non
     spoilt = batch.replace(observation=np.where(batch.mask[..., None], batch.observation, np.nan))
     weight = batch.mask * GAMMA ** np.arange(H)[None] / 3
 
-    @jax.vmap
-    @jax.vmap
     def scored(observation: Any, action: Any) -> Any:
         log_prob, score = jax.value_and_grad(policy.log_prob)(params, observation, action)
         return jnp.exp(log_prob), ravel_pytree(score)[0]
 
     def outer(weight: Any, score: Any) -> Any:
         """Σ_it w_it ∇log π(a_it) ∇log π(a_it)ᵀ, written out."""
-        return jnp.einsum("nt,ntp,ntq->pq", weight, score, score)
+        return np.einsum("nta,ntap,ntaq->pq", weight, score, score)
 
     @jax.jit
     def matrices() -> Any:
-        taken = outer(weight, scored(batch.observation, batch.action)[1])
-        of_all = [scored(batch.observation, np.full_like(batch.action, a)) for a in range(2)]
-        over_actions = sum(outer(weight * chance, score) for chance, score in of_all)
+        of_actions = jax.vmap(scored, (None, 0))
+        chance_and_score = jax.vmap(jax.vmap(of_actions, (0, None)), (0, None))(
+            batch.observation, np.arange(2)
+        )
         sampled = beyond.sampled_fisher(policy, params, spoilt, discount=GAMMA)
         expected = beyond.expected_fisher(policy, params, spoilt, discount=GAMMA, num_actions=2)
-        return taken, over_actions, matrix_of(sampled, params), matrix_of(expected, params)
+        return *chance_and_score, matrix_of(sampled, params), matrix_of(expected, params)
 
-    taken, over_actions, sampled, expected = matrices()
-    np.testing.assert_allclose(sampled, taken, rtol=0, atol=1e-14)
-    np.testing.assert_allclose(expected, over_actions, rtol=0, atol=1e-14)
+    chance, score, sampled, expected = jax.device_get(matrices())
+    taken = weight[..., None] * (batch.action[..., None] == np.arange(2))
+    np.testing.assert_allclose(sampled, outer(taken, score), rtol=0, atol=1e-14)
+    over_actions = weight[..., None] * chance
+    np.testing.assert_allclose(expected, outer(over_actions, score), rtol=0, atol=1e-14)
 
 
 # Natural gradients

@@ -3,6 +3,7 @@
 import ast
 import fnmatch
 import re
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 
+@cache
 def literals() -> list[str]:
     """Every string of the library, each value put into it as one wildcard."""
     found = []
