@@ -205,4 +205,4 @@ class MovingAverage:
     def baseline(self, state: tuple[Array, Array]) -> Baseline:
         """The baseline for the next update, for `score_function`."""
         total, weight = state
-        return constant(total / jnp.maximum(weight, 1))  # weights add up to 1 at least, once begun
+        return constant(total / jnp.maximum(weight, 1))  # no weight, then 1 or more
