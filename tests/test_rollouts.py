@@ -27,7 +27,7 @@ CONTINUOUS = {"Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Rea
               "Swimmer-misc"}  # fmt: skip
 DOWNLOADING = {"MNISTBandit-bsuite"}
 DISCRETE = sorted(set(gymnax.registered_envs) - CONTINUOUS - DOWNLOADING)
-N, T = 3, 12
+N, T = 16, 60
 
 
 @cache
@@ -44,15 +44,20 @@ def environment(name: str) -> tuple[Any, Any, int]:
     return made, params, int(space.n)
 
 
-@cache
-def sampled(name: str) -> Any:
-    """A batch as NumPy arrays, of which each slice would be a program otherwise."""
+def rolled(name: str, logits: Any, key: Any, *, num_steps: int = T, **fields: Any) -> Any:
+    """A batch of NumPy arrays, from an environment with some of its parameters replaced."""
     made, params, A = environment(name)
     batch = pgjax.rollout(
-        fixed_policy(A), np.zeros(A), from_gymnax.adapt(made, params), jax.random.key(3),
-        num_trajectories=N, num_steps=T,
+        fixed_policy(A), np.asarray(logits, np.float32),
+        from_gymnax.adapt(made, params.replace(**fields)), key,
+        num_trajectories=N, num_steps=num_steps,
     )  # fmt: skip
     return jax.tree.map(np.asarray, batch)
+
+
+@cache
+def sampled(name: str) -> Any:
+    return rolled(name, np.zeros(environment(name)[2]), jax.random.key(3))
 
 
 @pytest.mark.parametrize("name", DISCRETE)
@@ -78,12 +83,12 @@ def test_every_discrete_environment_rolls_out_into_whole_episodes(name: str) -> 
     running = mask[:, -1] & ~np.asarray(batch.terminated)[:, -1]
     np.testing.assert_array_equal(np.asarray(batch.truncated)[running, -1], True)
     # The state is frozen after the end: what is seen there is what followed the last step.
+    row, _ = np.nonzero(dead)
     for seen, final in zip(
         jax.tree.leaves(batch.observation), jax.tree.leaves(batch.final_observation), strict=True
     ):
         assert seen.dtype == final.dtype
-        for i, t in np.argwhere(dead):
-            np.testing.assert_array_equal(seen[i, t], final[i])
+        np.testing.assert_array_equal(seen[dead], final[row])
 
 
 def test_integer_rewards_arrive_as_floats_of_the_same_value() -> None:
@@ -117,7 +122,7 @@ def plain_episode(name: str, key: Any, params: Any) -> dict[str, list]:
     reset, advance = start_and_step(name)
     observation, state = jax.device_get(reset(key[0], environment(name)[1]))
     record: dict[str, list] = {"observation": [observation], "action": [], "reward": [], "end": []}
-    for time in range(60):
+    for time in range(T):
         observation, state, action, reward, terminated, ended = jax.device_get(
             advance(params, key[1:], time, observation, state)
         )
@@ -134,18 +139,13 @@ def plain_episode(name: str, key: Any, params: Any) -> dict[str, list]:
 def test_a_rollout_equals_a_plain_loop_and_keeps_the_observation_after_the_last_step(
     name: str,
 ) -> None:
-    made, environment_params, A = environment(name)
-    params = np.linspace(0.5, -0.5, A, dtype=np.float32)
+    params = np.linspace(0.5, -0.5, environment(name)[2], dtype=np.float32)
     key = jax.random.key(11)
-    batch = pgjax.rollout(
-        fixed_policy(A), params, from_gymnax.adapt(made, environment_params), key,
-        num_trajectories=16, num_steps=60,
-    )  # fmt: skip
-    batch: Any = jax.tree.map(np.asarray, batch)
-    for i, episode_key in enumerate(jax.random.split(key, (16, 3))[:2]):
+    batch = rolled(name, params, key)
+    for i, episode_key in enumerate(jax.random.split(key, (N, 3))[:2]):
         expected = plain_episode(name, episode_key, params)
         length = len(expected["reward"])
-        assert np.sum(batch.mask[i]) == length < 60
+        assert np.sum(batch.mask[i]) == length < T
         np.testing.assert_array_equal(batch.action[i, :length], expected["action"])
         np.testing.assert_array_equal(batch.terminated[i, :length], expected["end"])
         np.testing.assert_allclose(batch.reward[i, :length], expected["reward"], rtol=1e-6)
@@ -157,34 +157,25 @@ def test_a_rollout_equals_a_plain_loop_and_keeps_the_observation_after_the_last_
 
 def test_a_rollout_of_several_chunks_is_one_that_goes_on() -> None:
     """130 steps are three chunks of 50; the first 60 are those of a rollout in one chunk."""
-    made, params, A = environment("MountainCar-v0")
-    steps = {
-        T: pgjax.rollout(
-            fixed_policy(A), np.zeros(A), from_gymnax.adapt(made, params),
-            jax.random.key(4), num_trajectories=2, num_steps=T,
-        )
-        for T in (60, 130)
-    }  # fmt: skip
-    short, long = (jax.tree.map(np.asarray, steps[T]) for T in (60, 130))
-    assert long.reward.shape == (2, 130)
+    short, long = (
+        rolled("MountainCar-v0", np.zeros(3), jax.random.key(4), num_steps=steps)
+        for steps in (T, 130)
+    )
+    assert long.reward.shape == (N, 130)
     assert np.all(long.mask)  # the task's own limit comes later
     np.testing.assert_array_equal(long.action[:, :60], short.action)
     np.testing.assert_allclose(long.observation[:, :60], short.observation, rtol=0, atol=1e-5)
     np.testing.assert_allclose(short.final_observation, long.observation[:, 60], rtol=0, atol=1e-5)
     assert len(np.unique(long.observation[0, :, 0])) > 120  # it moves at every step
-    np.testing.assert_array_equal(np.argwhere(long.truncated), [[0, 129], [1, 129]])
+    np.testing.assert_array_equal(np.argwhere(long.truncated), [[i, 129] for i in range(N)])
     # MountainCar: the position after a step is the one before it and the velocity after it.
     position, velocity = np.moveaxis(np.asarray(long.observation), -1, 0)
     np.testing.assert_allclose(position[:, 1:], position[:, :-1] + velocity[:, 1:], atol=1e-6)
 
 
 def test_cartpole_ends_outside_its_bounds_and_not_at_a_reset_observation() -> None:
-    made, params, A = environment("CartPole-v1")
-    batch = pgjax.rollout(
-        fixed_policy(A), np.array([3, -3], np.float32), from_gymnax.adapt(made, params),
-        jax.random.key(11), num_trajectories=16, num_steps=60,
-    )  # fmt: skip
-    batch = jax.tree.map(np.asarray, batch)
+    params = environment("CartPole-v1")[1]
+    batch = rolled("CartPole-v1", [3, -3], jax.random.key(11))
     assert np.all(np.any(batch.terminated, axis=1))
     fallen = np.abs(batch.final_observation[:, 2]) > params.theta_threshold_radians
     gone = np.abs(batch.final_observation[:, 0]) > params.x_threshold
@@ -201,14 +192,9 @@ def test_both_flags_of_deep_sea_are_kept_and_it_counts_as_ended() -> None:
 
 
 def test_a_time_limit_of_the_task_truncates_and_a_shorter_one_does_so_earlier() -> None:
-    made, params, A = environment("MountainCar-v0")
-    limited = from_gymnax.adapt(made, params.replace(max_steps_in_episode=5))
-    batch = pgjax.rollout(
-        fixed_policy(A), np.zeros(A), limited, jax.random.key(0), num_trajectories=2, num_steps=60,
-    )  # fmt: skip
-    batch = jax.tree.map(np.asarray, batch)
-    np.testing.assert_array_equal(np.sum(batch.mask, axis=1), [5, 5])
-    np.testing.assert_array_equal(batch.truncated[:, 4], [True, True])
+    batch = rolled("MountainCar-v0", np.zeros(3), jax.random.key(0), max_steps_in_episode=5)
+    np.testing.assert_array_equal(np.sum(batch.mask, axis=1), 5)
+    np.testing.assert_array_equal(batch.truncated[:, 4], True)
     assert not np.any(batch.terminated)
 
 
