@@ -17,7 +17,6 @@ from jaxtyping import Key
 from pgjax.core.devices import check_mesh, over_devices, varying
 from pgjax.core.randomness import split_random_draws
 from pgjax.core.validation import check_counts, check_key, check_leaves, check_policy
-from pgjax.environments.actions import check_actions
 from pgjax.environments.base import Environment, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.rollouts.stepping import (
@@ -143,7 +142,6 @@ def episodes(
     start = jax.vmap(partial(begin, environment, memory))(start_keys)
     start = varying(start, (params, keys))
     first = jax.tree.map(lambda x: x[0], start)
-    check_actions(environment, jax.eval_shape(act, action_keys[0], memory, first.observation)[1])
     check_number_of_actions(policy, params, environment, first.observation)
     one_step = partial(_step, environment, act, num_steps)
     draw, advance = split_random_draws(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from pgjax.environments.actions import as_taken
+from pgjax.environments.actions import as_taken, check_actions
 from pgjax.environments.base import Discrete, Environment, seen
 from pgjax.policies.softmax import softmax_size
 from pgjax.types import Observation, Params, Policy, RecurrentPolicy
@@ -78,8 +78,12 @@ def step(
 
     Returns:
         The episode after the step, `alive` unless it ended; and the step.
+
+    Raises:
+        TypeError: if the action does not fit the environment.
     """
     memory, action, note = act(keys[0], now.memory, now.observation)
+    check_actions(environment, action)
     action, handed = as_taken(environment.action_space, action)
     state, shown = environment.step(keys[1], now.state, handed)
     terminated, truncated = jnp.asarray(shown.terminated), jnp.asarray(shown.truncated)

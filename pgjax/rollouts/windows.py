@@ -25,7 +25,6 @@ from pgjax.core.validation import (
     check_policy,
     check_positive,
 )
-from pgjax.environments.actions import check_actions
 from pgjax.environments.base import Environment, stable
 from pgjax.environments.conversion import AnyEnvironment, as_environment
 from pgjax.rollouts.stepping import (
@@ -294,9 +293,6 @@ def _window(
     environment = stable(environment)
     memory, act = policy_act(policy, params)
     first_keys, first = jax.tree.map(lambda x: x[0], (tuple(stream.keys.T), stream.running))
-    check_actions(
-        environment, jax.eval_shape(act, first_keys[0], first.memory, first.observation)[1]
-    )
     check_number_of_actions(policy, params, environment, first.observation)
     draw, advance = split_random_draws(partial(_step, environment, act, memory), first_keys, first)
     keys = tuple(stream.keys.T)
