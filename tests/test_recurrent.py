@@ -192,20 +192,19 @@ def results(
     policy: RecurrentPolicy, params: Any, batch: Trajectory, chunk_size: int | None = None
 ) -> dict[str, Any]:
     """Everything that unrolls a policy."""
-    N, T = batch.mask.shape
     size: Any = {"chunk_size": chunk_size}
-    weight = jnp.where(batch.mask, jnp.arange(N * T, dtype=float).reshape(N, T), 0)
     log_prob, pull = jax.vjp(lambda p: pgjax.log_probs(policy, p, batch, **size), params)
-    score_weight = score_weights(COUPLED, batch, log_prob)
+    weight = score_weights(COUPLED, batch, log_prob)
+    gradient, entropy = scores.weighted_score_and_sum(
+        policy, params, batch, weight, policy.entropy, **size
+    )
     return {
         "log_probs": log_prob,
-        "derivative": pull(score_weight)[0],
-        "gradient": scores.weighted_score(policy, params, batch, score_weight, **size),
+        "derivative": pull(weight)[0],
+        "gradient": gradient,
+        "entropy": entropy,
         "each": scores.weighted_score_per_trajectory(
-            policy, params, batch, N * score_weight, **size
-        ),
-        "measured": scores.weighted_score_and_sum(
-            policy, params, batch, weight, policy.entropy, **size
+            policy, params, batch, len(batch.mask) * weight, **size
         ),
     }
 
@@ -253,7 +252,7 @@ def test_the_sum_of_entropies_is_over_the_live_steps_and_their_memories(whole: A
         for t in range(int(np.sum(batch.mask[row]))):
             memory, entropy = go_on(memory, batch.observation[row, t], batch.action[row, t])
             total += float(entropy)
-    np.testing.assert_allclose(whole["measured"][1], total, rtol=1e-13)
+    np.testing.assert_allclose(whole["entropy"], total, rtol=1e-13)
 
 
 def test_chunks_of_trajectories_and_garbage_after_the_end_change_nothing(whole: Any) -> None:
