@@ -108,9 +108,7 @@ def _log_prob(logits: Array, action: Array | int) -> Array:
 
 
 def _entropy(logits: Array) -> Array:
-    values = _log_probabilities(logits)
-    legal = values != -jnp.inf  # NaN stays, to be seen
-    return -_sum(jnp.where(legal, jnp.exp(values) * jnp.where(legal, values, 0), 0))
+    return _entropy_of(_log_probabilities(logits))
 
 
 def _masked(logits: Array, action_mask: Array) -> Array:
@@ -200,6 +198,12 @@ def _draw(key: Array, values: Array) -> Array:
 
 
 @traced_once
+def _entropy_of(values: Array) -> Array:
+    legal = values != -jnp.inf  # NaN stays, to be seen
+    return -_sum(_select(legal, jnp.exp(values) * _select(legal, values, 0.0), 0.0))
+
+
+@traced_once
 def _entry(values: Array, action: Any) -> Array:
     """values[action], or NaN if the action is out of range, where a gather would clamp it."""
     A = values.shape[0]
@@ -207,8 +211,13 @@ def _entry(values: Array, action: Any) -> Array:
         return values.at[action].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     entry = jnp.full((), jnp.nan, values.dtype)
     for index in range(A):
-        entry = jnp.where(action == index, values[index], entry)
+        entry = jax.lax.select(action == index, values[index], entry)
     return entry
+
+
+def _select(condition: Array, values: Array, number: float) -> Array:
+    """`jnp.where` written out; a call inside the program would take longer to compile."""
+    return jax.lax.select(condition, values, jax.lax.full_like(values, number, values.dtype))
 
 
 def _fold(combine: Callable[[Array, Array], Array], values: Array) -> Array:
@@ -229,13 +238,14 @@ def _masked_log_softmax(logits: Array) -> Array:
     any_legal = _max(legal)
     # Normalise over finite numbers only, so that no −inf − (−inf) stands in a derivative; and
     # relative to the peak throughout: log(total) added to a large peak would lose its digits.
-    finite = jnp.where(legal, logits, 0)
-    peak = jax.lax.stop_gradient(_max(jnp.where(legal, logits, jnp.finfo(logits.dtype).min)))
-    relative = jnp.where(legal, finite - peak, 0)
-    total = _sum(jnp.where(legal, jnp.exp(relative), 0))
+    finite = _select(legal, logits, 0.0)
+    lowest = float(jnp.finfo(logits.dtype).min)
+    peak = jax.lax.stop_gradient(_max(_select(legal, logits, lowest)))
+    relative = _select(legal, finite - peak, 0.0)
+    total = _sum(_select(legal, jnp.exp(relative), 0.0))
     # log 0 = −inf where nothing is legal, and finite − (−inf) would pass for a log-probability.
-    normaliser = jnp.where(any_legal, jnp.log(total), jnp.nan)
-    return jnp.where(legal, relative - normaliser, jnp.where(any_legal, -jnp.inf, jnp.nan))
+    normaliser = _select(any_legal, jnp.log(total), jnp.nan)
+    return _select(legal | ~any_legal, relative - normaliser, -jnp.inf)
 
 
 def _check_action(action: Any, logits: Array) -> None:
