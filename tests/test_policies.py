@@ -197,7 +197,7 @@ def test_an_nnx_module_as_it_stands_starts_from_its_own_parameters() -> None:
 NETWORKS: dict[str, tuple[Callable, Any]] = {
     "vector": (lambda: pgjax.MLP(num_actions=3, hidden=(5,)), np.ones(4, np.float32)),
     "flat image": (lambda: pgjax.MLP(num_actions=3, hidden=()), np.ones((2, 3, 1), bool)),
-    "category": (lambda: pgjax.MLP(num_actions=3, num_categories=6), np.int32(2)),
+    "category": (lambda: pgjax.MLP(num_actions=3, hidden=(5,), num_categories=6), np.int32(2)),
     "image": (
         lambda: pgjax.ConvNet(num_actions=3, num_filters=2, hidden=4),
         np.ones((5, 5, 2), bool),

@@ -35,19 +35,19 @@ def test_false_statements_are_refuted(found) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "model"),
+    ("codes", "model"),
     [
-        ("tokens.grpo()", models()[3]),
-        ("tokens.rloo(kl=tokens.kl_in_reward(1.0))", models()[3]),
-        ("tokens.dapo()", with_tool()),
+        (("tokens.grpo()", "tokens.rloo(kl=tokens.kl_in_reward(1.0))"), models()[3]),
+        (("tokens.dapo()",), with_tool()),
     ],
 )
-def test_the_certificate_is_what_enumeration_of_the_gradient_says(code: str, model) -> None:
-    row = TokenRow("any", code, "none", "∇(J − KL)")
-    (short,) = certify_tokens([row], [model], group_sizes=[2], acting=["old"])
-    full = group_moments(eval(code, {"tokens": tokens}), model, group_size=2, acting="old")
-    np.testing.assert_allclose(short.moments.mean, full.mean, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(short.moments.covariance, full.covariance, rtol=0, atol=1e-12)
+def test_the_certificate_is_what_enumeration_of_the_gradient_says(codes, model) -> None:
+    rows = [TokenRow("any", code, "none", "∇(J − KL)") for code in codes]
+    certificates = certify_tokens(rows, [model], group_sizes=[2], acting=["old"])
+    for code, short in zip(codes, certificates, strict=True):
+        full = group_moments(eval(code, {"tokens": tokens}), model, group_size=2, acting="old")
+        np.testing.assert_allclose(short.moments.mean, full.mean, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(short.moments.covariance, full.covariance, rtol=0, atol=1e-12)
 
 
 def test_the_known_numbers_of_the_three_token_model(found) -> None:

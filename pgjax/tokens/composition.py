@@ -128,13 +128,13 @@ def _token_weights(
     has_penalty: bool,
     bonus: str | None,
 ) -> Array | TokenWeights:
+    reference = reference_of(batch) if has_penalty else None
     credit = advantage(batch, log_prob)
     if correction is not None:
         credit = credit * correction(batch, log_prob)
     share = jnp.broadcast_to(aggregation(batch), batch.mask.shape)
     if not has_penalty and bonus is None:
         return credit * share
-    reference = reference_of(batch) if has_penalty else None
     return TokenWeights(credit * share, share, reference, reads_entropy=bonus == "exact")
 
 
