@@ -22,7 +22,7 @@ import pytest
 import pgjax
 from pgjax import training
 from pgjax.cli import main
-from pgjax.training.runs import saved_runs
+from pgjax.training.runs import making, saved_runs
 from tests import child_runs
 from tests.test_cli_train import the_error
 
@@ -144,6 +144,31 @@ def test_settings_that_are_no_single_numbers_are_refused(tmp_path):
     with pytest.raises(ValueError, match="learning_rate must be a single number"):
         training.start(tmp_path / "run", MDP, settings, policy=OWN["policy"])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_used_is_told_before_anything_is_made(
+    first_batch, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(making, "make", lambda *_: pytest.fail("an algorithm is made"))
+    (tmp_path / "file").touch()
+    shutil.copytree(first_batch, tmp_path / "seed-1")
+    name = "DeepSea-bsuite"
+    with pytest.raises(ValueError, match="own already holds config"):
+        training.start(first_batch, name, SETTINGS)
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(PermissionError, match=r"nothing can be written in .*\(Not a directory"):
+            training.start(folder, name, SETTINGS)
+    with (
+        saved_runs.locked(first_batch),
+        pytest.raises(ValueError, match="another process is train"),
+    ):
+        training.start(first_batch, name, SETTINGS, overwrite=True)
+    with pytest.raises(ValueError, match="seed-1 already holds config"):
+        training.start_seeds(tmp_path, name, SETTINGS, [0, 1])
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "seed-1"}
+    # The control: with a good folder, one is made.
+    with pytest.raises(pytest.fail.Exception, match="an algorithm is made"):
+        training.start_seeds(tmp_path, name, SETTINGS, [0])
 
 
 OVERRIDES_RIGHTS = 1 << 1  # CAP_DAC_OVERRIDE: with it a process writes wherever it likes

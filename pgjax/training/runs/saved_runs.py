@@ -4,6 +4,7 @@ Imports JAX and gymnax, so a command imports this module only when it runs.
 """
 
 import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -44,13 +45,11 @@ def locked(directory: Path) -> Iterator[None]:
         ValueError: if another process trains there.
         PermissionError: if nothing can be written there.
     """
+    _check_writable(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(directory, error.strerror) from error
-    effective = os.access in os.supports_effective_ids
-    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=effective):
-        raise _unwritable(directory, "it is read-only")
     try:
         import fcntl
     except ImportError:  # Windows has no such lock
@@ -68,6 +67,29 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+def check_place(directory: Path, *, overwrite: bool) -> None:
+    """Raise what `locked` and `begin` would raise, before any work; nothing is made or written."""
+    _check_writable(directory)
+    if directory.exists():
+        with locked(directory):
+            pass
+    if not overwrite:
+        check_vacant(directory)
+
+
+def _check_writable(directory: Path) -> None:
+    """Raise a PermissionError if the directory, or the nearest one above it, takes no file."""
+    parents = directory.absolute().parents
+    nearest = next(path for path in (directory, *parents) if path.exists())
+    if not nearest.is_dir():
+        raise _unwritable(directory, os.strerror(errno.ENOTDIR))
+    effective = os.access in os.supports_effective_ids
+    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=effective):
+        is_there = nearest == directory
+        reason = "it is read-only" if is_there else os.strerror(errno.EACCES)
+        raise _unwritable(directory, reason)
 
 
 def _unwritable(directory: Path, reason: str | None) -> PermissionError:

@@ -8,8 +8,9 @@ program is another one.
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,9 +109,11 @@ def start_seeds(
             "options.wandb must be False for several seeds, got True: it logs one run; try "
             "tensorboard"
         )
+    folders = [directory / f"seed-{seed}" for seed in seeds]
+    for folder in folders:
+        saved_runs.check_place(folder, overwrite=overwrite)
     settings = making.settings_or_tuned(environment, settings, options)
     made = making.make(environment, settings, {})
-    folders = [directory / f"seed-{seed}" for seed in seeds]
     configs = [saved_runs.describe(environment, seed, made.description) for seed in seeds]
     for seed, config in zip(seeds, configs, strict=True):
         began = {making.ENVIRONMENT: environment, "algorithm": config["algorithm"], "seed": seed}
@@ -119,8 +122,6 @@ def start_seeds(
     with contextlib.ExitStack() as stack:
         for folder in folders:
             stack.enter_context(saved_runs.locked(folder))
-        for folder in () if overwrite else folders:
-            saved_runs.check_vacant(folder)
         for folder, config in zip(folders, configs, strict=True):
             saved_runs.begin(folder, config, overwrite=overwrite)
         runs = _active_runs(made, configs, folders, options)
@@ -226,28 +227,33 @@ def _train(
 def _update_until_stopped(
     algorithm: Algorithm, runs: list[loop.ActiveRun], seeds: list[int], asked: Any, report: Any
 ) -> None:
-    def update(states: Any, measure: Any) -> tuple[Any, list[Any], Any]:
-        # One `measure` for all, so that a branch stays a branch.
-        others = (measure,) if algorithm.measures else ()
-        states, metrics = jax.vmap(lambda state: algorithm.step(state, *others))(states)
-        each = [jax.tree.map(lambda x, i=i: x[i], states) for i in range(len(runs))]
-        return states, each, metrics
-
-    step = jax.jit(update)
-    states = jax.tree.map(lambda *x: jnp.stack(x), *(run.progress.state for run in runs))
+    step = _compiled(algorithm)
     while not runs[0].is_done() and asked() is None:
         done = runs[0].progress.update
-        states, each, metrics = step(states, done % MEASURED == 0)
+        states, metrics = step([run.progress.state for run in runs], done % MEASURED == 0)
         metrics = jax.device_get(metrics)
         _check_finite(metrics, seeds, done + 1)
         of_seeds = [jax.tree.map(lambda x, i=i: float(x[i]), metrics) for i in range(len(runs))]
         rows = [
             run.record(state, found._replace(finite=None))
-            for run, state, found in zip(runs, each, of_seeds, strict=True)
+            for run, state, found in zip(runs, states, of_seeds, strict=True)
         ]
         report(_over_seeds(rows))
         for run in runs:
             run.checkpoint_if_due()
+
+
+def _compiled(algorithm: Algorithm) -> Callable[..., tuple[list[Any], Metrics]]:
+    return jax.jit(partial(_update, algorithm))
+
+
+def _update(algorithm: Algorithm, states: list[Any], measure: Any) -> tuple[list[Any], Metrics]:
+    """The states of all seeds after an update, and their metrics with a leading [S]."""
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
+    # One `measure` for all, so that a branch stays a branch.
+    others = (measure,) if algorithm.measures else ()
+    stacked, metrics = jax.vmap(lambda state: algorithm.step(state, *others))(stacked)
+    return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(states))], metrics
 
 
 def _check_finite(metrics: Metrics, seeds: list[int], update: int) -> None:

@@ -79,6 +79,7 @@ def start(
     """
     directory = _checked_directory(directory)
     seed, options = checked_seed(seed), checked_options(options)
+    saved_runs.check_place(directory, overwrite=overwrite)
     settings = making.settings_or_tuned(environment, settings, options)
     made, training = _make(environment, settings, seed, parts, options)
     own_name = environment if isinstance(environment, str) else made.environment.name
