@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -28,15 +28,16 @@ LIBRARIES = [
 def compiled_once() -> Iterator[None]:
     """Within, runs that differ in their numbers alone share one program.
 
-    An environment is made once by its name, and an update takes the algorithm as an argument. Runs
-    with the same options even share their first state, as the functions are pure.
+    An environment is made once by its name, and an update, of one seed or of several, takes the
+    algorithm as an argument. Runs with the same options even share their first state, as the
+    functions are pure.
     """
     import jax
     import pytest
 
     from pgjax import environments
     from pgjax.training import Training
-    from pgjax.training.runs import starting
+    from pgjax.training.runs import seeds, starting
 
     original, made = starting._make, {}
 
@@ -54,7 +55,9 @@ def compiled_once() -> Iterator[None]:
     def begin(algorithm: Any, key: Any) -> Training:
         return Training(algorithm.init(key), partial(step, algorithm), algorithm.acting)
 
+    together = jax.jit(seeds._update)
     with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(seeds, "_compiled", lambda algorithm: partial(together, algorithm))
         monkeypatch.setattr(environments, "make", cache(environments.make))
         monkeypatch.setattr(starting, "_make", make)
         monkeypatch.setattr(starting, "begin", begin)
@@ -78,12 +81,13 @@ def sketches() -> Iterator[None]:
 
 
 class Child:
-    """A run in a process of its own, forked from one that has imported the libraries.
+    """Commands in a process of their own, forked from one that has imported the libraries.
 
-    It reports its moments through a pipe, and waits there at the one it is asked to hold, until it
-    is told to go on or its parent is gone. A moment is "begun", "update 3" before it is computed,
-    "computing update 3" within a computation that does not end, "writing NAME" before a file of a
-    checkpoint, or a line that a signal is answered with.
+    Each begins when the one before has left with status zero. The process reports its moments
+    through a pipe, and waits there at those it is asked to hold, until it is told to go on or its
+    parent is gone. A moment is "begun", "update 3" before it is computed, "computing update 3"
+    within a computation that does not end, "writing NAME" before a file of a checkpoint, a line
+    that a signal is answered with, or "left with status 0".
 
     Attributes:
         process: killed at the end of the `with` block, whatever happens.
@@ -91,15 +95,15 @@ class Child:
     """
 
     def __init__(
-        self, arguments: list[str], said: Path, cache: str, *, hold: str = "", stuck_at: int = 0
+        self, commands: Sequence[list[str]], said: Path, *, hold: Sequence[str], stuck_at: int
     ) -> None:
-        """Start `pgjax train` with the arguments, a compile cache, and a moment to hold at."""
+        """Start `pgjax` with the arguments of each command, and moments to hold at."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([*LIBRARIES, "tests.child_runs"])
         self._pipe, theirs = context.Pipe()
         self.said = said
         self.process = context.Process(
-            target=_train, args=(arguments, said, cache, hold, stuck_at, theirs), daemon=True
+            target=_train, args=(commands, said, hold, stuck_at, theirs), daemon=True
         )
         self.process.start()
         theirs.close()  # the child's end is the child's alone: it is closed when the child ends
@@ -147,7 +151,7 @@ def handle_signals_as_in_a_terminal() -> None:
 
 
 def _train(
-    arguments: list[str], said: Path, cache: str, hold: str, stuck_at: int, pipe: Any
+    commands: Sequence[list[str]], said: Path, hold: Sequence[str], stuck_at: int, pipe: Any
 ) -> None:
     """`pgjax train`, its two outputs in a file."""
     handle_signals_as_in_a_terminal()
@@ -158,21 +162,20 @@ def _train(
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
-    import jax
-
-    jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     from pgjax.cli import main
 
     def report(moment: str) -> None:
         pipe.send(moment)
-        if moment == hold:
+        if moment in hold:
             pipe.recv()  # EOFError if the parent is gone
 
     _report_moments(report, stuck_at)
     with compiled_once(), sketches():
-        sys.exit(main(arguments))
+        for arguments in commands:
+            status = main(arguments)
+            report(f"left with status {status}")
+            if status:
+                sys.exit(status)
 
 
 def _report_moments(report: Callable[[str], None], stuck_at: int) -> None:

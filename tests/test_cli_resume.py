@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 pytest.importorskip("resource", reason="signals and limits as Unix has them")
 import resource
@@ -29,25 +28,6 @@ TRAIN = [
     *("train", "DeepSea-bsuite", "--num-trajectories", "4"),
     *("--updates", str(UPDATES), "--checkpoint-every", str(EVERY)),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Every run here is the same program: one compilation serves all, in all the processes."""
-    directory = str(tmp_path_factory.mktemp("cache"))
-    settings = {
-        "jax_compilation_cache_dir": directory,
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield directory
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +76,7 @@ def stop_at(update, monkeypatch, signal_number=signal.SIGTERM):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, cache):
+def whole(tmp_path_factory):
     """A run that was never stopped."""
     directory = tmp_path_factory.mktemp("runs") / "whole"
     assert main([*TRAIN, "--output", str(directory)]) == 0
@@ -104,7 +84,7 @@ def whole(tmp_path_factory, cache):
 
 
 @pytest.fixture(scope="module")
-def stopped_once(tmp_path_factory, cache):
+def stopped_once(tmp_path_factory):
     """A run that a signal stopped at update 5: checkpoints of 2, 4 and 5."""
     directory = tmp_path_factory.mktemp("runs") / "stopped"
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -438,11 +418,13 @@ def test_a_reward_that_is_no_number_stops_the_run_and_names_update_and_checkpoin
 
 
 @pytest.fixture
-def start(tmp_path, cache):
+def start(tmp_path):
     """Start a child: it is killed at the end of its `with` block."""
-    return lambda arguments, **settings: child_runs.Child(
-        arguments, tmp_path / "said", cache, **settings
-    )
+
+    def started(*commands, hold=(), stuck_at=0):
+        return child_runs.Child(commands, tmp_path / "said", hold=hold, stuck_at=stuck_at)
+
+    return started
 
 
 def logged(directory):
@@ -458,12 +440,12 @@ def test_a_process_killed_in_a_save_and_between_updates_loses_only_the_last(whol
     directory = tmp_path / "run"
     in_a_save = directory / saved_runs.CHECKPOINTS / checkpoints.UNFINISHED
     begin = [*TRAIN[:-1], "1", "--output", str(directory)]
-    with start(begin, hold=f"writing {checkpoints.SUMS}") as child:
+    with start(begin, hold=[f"writing {checkpoints.SUMS}"]) as child:
         child.wait_until(f"writing {checkpoints.SUMS}")
     assert child.process.exitcode == -signal.SIGKILL
     assert in_a_save.exists()
     assert (logged(directory), saved_steps(directory)) == (1, [])
-    with start(["train", "--resume", str(directory)], hold="update 4") as child:
+    with start(["train", "--resume", str(directory)], hold=["update 4"]) as child:
         child.wait_until("update 4")
     assert child.process.exitcode == -signal.SIGKILL
     assert not in_a_save.exists()
@@ -494,42 +476,43 @@ def test_a_run_goes_on_from_what_a_kill_leaves_at_any_write(whole, tmp_path, mon
         assert same(copy, whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_that_is_asked_to_stop_saves_and_leaves_with_status_zero(
-    number, tmp_path, start, capsys
+def test_a_process_asked_to_stop_saves_and_leaves_and_a_second_interrupt_ends_a_computation(
+    whole, tmp_path, start, capsys
 ):
     directory = tmp_path / "run"
-    asked = f"{number.name}: the update is finished and saved first"
-    with start([*TRAIN, "--output", str(directory)], hold="update 3") as child:
-        child.wait_until("update 3")
-        before = (directory / saved_runs.LOG).read_bytes()
-        for second in (["train", "--resume"], [*TRAIN, "--overwrite", "--output"]):
-            assert main([*second, str(directory)]) == 2
-            assert "another process is training in" in the_error(capsys)
-        assert (directory / saved_runs.LOG).read_bytes() == before
-        child.signal(number)
-        child.wait_until(asked)
-        child.go_on()
-        assert child.exit_code() == 0
-    said = child.said.read_text("utf-8")
-    assert asked in said
-    assert f"after update 3 of {UPDATES}: saved; go on with: pgjax train --resume" in said
-    assert logged(directory) == 3
-    assert saved_steps(directory) == [2, 3]
-
-
-def test_a_second_interrupt_ends_at_once_even_in_a_computation(tmp_path, start):
-    directory = tmp_path / "run"
-    with start([*TRAIN, "--output", str(directory)], stuck_at=4) as child:
-        child.wait_until("computing update 4")
+    begin, go_on = [*TRAIN, "--output", str(directory)], ["train", "--resume", str(directory)]
+    with start(begin, go_on, go_on, hold=["update 3", "update 5"], stuck_at=8) as child:
+        for number, update, saved in (
+            (signal.SIGTERM, 3, [2, 3]),
+            (signal.SIGINT, 5, [3, 4, 5]),
+        ):
+            child.wait_until(f"update {update}")
+            before = (directory / saved_runs.LOG).read_bytes()
+            for second in (go_on, [*begin, "--overwrite"]):
+                assert main(second) == 2
+                assert "another process is training in" in the_error(capsys)
+            assert (directory / saved_runs.LOG).read_bytes() == before
+            child.signal(number)
+            asked = f"{number.name}: the update is finished and saved first"
+            child.wait_until(asked)
+            child.go_on()
+            child.wait_until("left with status 0")
+            said = child.said.read_text("utf-8")
+            assert asked in said
+            assert f"after update {update} of {UPDATES}: saved; go on with: pgjax train" in said
+            assert logged(directory) == update
+            assert saved_steps(directory) == saved
+        child.wait_until("computing update 8")
         child.signal(signal.SIGINT)
         child.wait_until("SIGINT: the update is finished")
         time.sleep(4 * signals.ECHO)  # after this, another one is no echo of the first
         assert child.process.is_alive()
         child.signal(signal.SIGINT)
         assert child.exit_code() == 128 + signal.SIGINT
-    assert logged(directory) == 3
-    assert saved_steps(directory) == [2]
+    assert logged(directory) == 7
+    assert saved_steps(directory) == [4, 5, 6]
+    assert resume(directory) == 0
+    assert same(directory, whole)
 
 
 def test_a_child_that_ends_or_fails_is_reported_and_none_is_left(tmp_path, start):
@@ -543,7 +526,7 @@ def test_a_child_that_ends_or_fails_is_reported_and_none_is_left(tmp_path, start
         child.wait_until("begun")
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), start(begin, hold="begun") as child:
+    with pytest.raises(ZeroDivisionError), start(begin, hold=["begun"]) as child:
         fail(child)
     assert child.process.exitcode == -signal.SIGKILL
 

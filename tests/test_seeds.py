@@ -15,11 +15,18 @@ import pgjax
 from pgjax import training
 from pgjax.cli import main
 from pgjax.training.runs import curve, loop, seeds
+from tests import child_runs
 
 NAME = "DeepSea-bsuite"
 SETTINGS = training.ReinforceSettings(num_updates=3, num_trajectories=4)
 QUIET = training.RunOptions(quiet=True)
 TRAIN = ["train", NAME, "--updates", "3", "--num-trajectories", "4"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap():
+    with child_runs.compiled_once(), child_runs.sketches():
+        yield
 
 
 @pytest.fixture(scope="module")
