@@ -325,7 +325,8 @@ def test_a_saved_state_goes_on_as_if_it_had_never_stopped():
     resumed, _ = after(training, 2, jax.tree.unflatten(structure, loaded))
     whole, _ = after(training, 4)
     jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
-    again, _ = after(make_run(actor_critic.ppo, SEVERAL_STEPS, ADAM), 4)
+    anew = make_run(actor_critic.ppo, SEVERAL_STEPS, ADAM).start
+    again, _ = after(training, 4, anew)  # by the same program
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
 
 

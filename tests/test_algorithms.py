@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+from functools import cache
 
 import jax
 import pytest
@@ -19,6 +20,7 @@ def parsed(*argv):
     return parser.parse_args(argv)
 
 
+@cache
 def made(name, *argv):
     environment = from_gymnax.named(name)[0]
     return algorithms.make(parsed(*argv), environment, jax.random.key(0))
@@ -97,13 +99,22 @@ def test_each_makes_a_run_of_the_policy_that_it_describes(algorithm, name, netwo
     assert description["algorithm"] == algorithm
     assert description["network"]["class"] == network
     assert description["settings"].keys() == algorithms.DEFAULTS[algorithm].keys()
-    state, metrics = advance(training, training.start, 1)
-    assert metrics.steps <= 6
     key = jax.random.key(0)
     _, seen = jax.eval_shape(from_gymnax.make(name).init, key)
     assert isinstance(policy, Policy)
-    action, _ = jax.eval_shape(policy.sample, training.params(state), key, seen.observation)
+    params = training.params(training.start)
+    action, _ = jax.eval_shape(policy.sample, params, key, seen.observation)
     assert action.shape == (() if network == "MLP" else (1,))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name"), [("reinforce", "Pendulum-v1"), ("a2c", "FrozenLake-misc")]
+)
+def test_the_first_update_takes_the_steps_asked_for(algorithm, name):
+    """PPO's in a box of actions is that of test_cli_resume."""
+    training, *_ = made(name, "--algorithm", algorithm, *SMALL[algorithm])
+    _, metrics = advance(training, training.start, 1)
+    assert metrics.steps <= 6
 
 
 def test_leave_one_out_of_one_is_refused_with_the_fix():

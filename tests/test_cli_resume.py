@@ -199,6 +199,7 @@ def test_a_continuous_policy_with_a_critic_goes_on_as_if_it_had_not_stopped(
     assert len(rows(tmp_path / "run")) == 3
     assert resume(tmp_path / "run") == 0
     assert same(tmp_path / "run", tmp_path / "whole")
+    assert [row["environment_steps"] for row in rows(tmp_path / "run")] == [16, 32, 48, 64, 80]
     # Its episodes last 200 steps, so in 5 windows of 8 none has ended.
     assert [row["mean_return"] for row in rows(tmp_path / "run")] == [None] * 5
     assert "no episode has ended yet" in capsys.readouterr().out

@@ -32,6 +32,13 @@ def directory(tmp_path_factory):
     return directory
 
 
+@pytest.fixture(autouse=True)
+def sketched(directory):
+    """The curves of all other runs are sketches."""
+    with child_runs.sketches():
+        yield
+
+
 def copy(directory, tmp_path):
     for name in saved_runs.FILES:
         (tmp_path / name).write_bytes((directory / name).read_bytes())

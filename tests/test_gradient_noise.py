@@ -23,9 +23,11 @@ from tests.test_training_algorithms import (
     a2c,
     assert_same_bits,
     looped,
+    one_step,
     ppo,
     ppo_loop,
     reinforce,
+    reinforce_run,
 )
 
 PARAMS = jnp.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
@@ -101,12 +103,6 @@ def test_trajectories_that_fill_no_group_are_left_out_and_counted(number):
     np.testing.assert_allclose(spread, of_mean * 16 * size / number, rtol=1e-5)
 
 
-@jax.jit
-def measuring_step(algorithm, state, measure):
-    """One program for all algorithms that differ in their numbers alone."""
-    return algorithm.step(state, measure)
-
-
 NO_CRITIC = {"value_weight": 0.0, "learning_rate": 0.1}
 ONE_STEP = {"epochs": 1, "num_minibatches": 1}
 
@@ -124,22 +120,17 @@ ONE_STEP = {"epochs": 1, "num_minibatches": 1}
 )
 def test_signal_and_noise_are_of_the_update_s_gradient_and_change_nothing(learner, is_whole):
     start = learner.init(KEY)
-    state, metrics = measuring_step(learner, start, np.True_)
+    state, metrics = one_step(learner, start, np.True_)
     metrics = jax.device_get(metrics)
     square = float(metrics.gradient_norm) ** 2
     found = float(metrics.gradient_signal + metrics.gradient_noise)
     assert (abs(found - square) < 1e-5 * square) == is_whole
-    again, unmeasured = measuring_step(learner, start, np.False_)
+    again, unmeasured = one_step(learner, start, np.False_)
     assert np.isnan(unmeasured.gradient_signal)
     assert np.isnan(unmeasured.gradient_noise)
     assert_same_bits(state, again)
     in_a_scan = jax.eval_shape(learner.step, start)[1]
     assert in_a_scan.gradient_signal is None  # not even compiled
-
-
-@cache
-def reinforce_run():
-    return training.begin(reinforce(), KEY)
 
 
 def test_a_loop_measures_the_first_of_every_ten_updates(monkeypatch):

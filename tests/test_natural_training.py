@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -19,6 +20,8 @@ MDP, TABLE = tabular.random_mdp(), pgjax.tabular_softmax(4, 2)
 SETTINGS = ReinforceSettings(num_updates=8, num_trajectories=16, num_steps=5)
 ZEROS = np.zeros((4, 2), np.float32)
 DELTA = 0.02
+TRPO = training.trpo(MDP, SETTINGS, policy=TABLE, max_divergence=DELTA)
+SCALE = natural.trust_region_scale
 
 
 @pytest.fixture
@@ -54,21 +57,23 @@ def test_the_natural_step_is_the_exact_natural_gradient(whole_law):
     assert np.max(np.abs(plain - expected)) > 0.01
 
 
-def of_batch(estimator, params, batch):
+def batch_of(state):
+    """The batch that the next update on MDP draws."""
+    _, batch_key = jax.random.split(state[2])
+    return pgjax.rollout(TABLE, state[0], MDP, batch_key, num_trajectories=16, num_steps=5)
+
+
+def fisher_and_gradient(estimator, params, batch):
     """The rows of the Fisher matrix, and the gradient."""
     product = beyond.expected_fisher(TABLE, params, batch, discount=0.9, num_actions=2)
     unit = np.eye(8).reshape(8, 4, 2)
     return jax.vmap(product)(unit), pgjax.gradient(estimator, TABLE, params, batch)
 
 
-def test_a_damped_step_solves_the_system_of_its_own_batch(monkeypatch):
+def test_a_damped_step_solves_the_system_of_its_own_batch():
     estimator = pgjax.reward_to_go(0.9)
     with jax.enable_x64(True):
         start = np.random.default_rng(0).normal(size=(4, 2))
-        batch = pgjax.rollout(
-            TABLE, start, MDP, jax.random.key(0), num_trajectories=16, num_steps=5
-        )
-        monkeypatch.setattr(natural, "rollout", lambda *_, **__: batch)
         learner = training.natural_policy_gradient(
             MDP,
             replace(SETTINGS, discount=0.9),
@@ -78,11 +83,16 @@ def test_a_damped_step_solves_the_system_of_its_own_batch(monkeypatch):
             damping=0.1,
             max_iterations=50,
         )
-        state, _ = jax.jit(learner.step)(learner.init(jax.random.key(0), start))
-        found = jax.jit(of_batch, static_argnums=0)(estimator, start, batch)
-    fisher, gradient = jax.device_get(found)
+
+        @jax.jit
+        def step(state):
+            (params, *_), _ = learner.step(state)
+            return params, *fisher_and_gradient(estimator, state[0], batch_of(state))
+
+        found = step(learner.init(jax.random.key(0), start))
+    params, fisher, gradient = jax.device_get(found)
     matrix, gradient = fisher.reshape(8, 8) + 0.1 * np.eye(8), gradient.ravel()
-    moved = np.ravel(np.asarray(state[0]) - start)
+    moved = np.ravel(params - start)
     # Conjugate gradient stops at a residual of 1e-6 of the gradient.
     residual = matrix @ moved / 0.5 - gradient
     assert np.linalg.norm(residual) < 1e-5 * np.linalg.norm(gradient)
@@ -95,19 +105,19 @@ def mean_divergence(old, new, batch):
     return np.sum(np.exp(before) * (before - after), -1)[state].mean()
 
 
+@jax.jit
+def trpo_step(state, factor):
+    """The batch, and the update from it; it first tries its own step times the factor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(natural, "trust_region_scale", lambda *rest: factor * SCALE(*rest))
+        return batch_of(state), *TRPO.step(state)
+
+
 def test_trpo_stays_within_its_divergence_uses_it_and_improves():
-    learner = training.trpo(MDP, SETTINGS, policy=TABLE, max_divergence=DELTA)
-    state = learner.init(jax.random.key(1), ZEROS)
+    state = TRPO.init(jax.random.key(1), ZEROS)
     first, used = state, []
-
-    @jax.jit
-    def step(state):
-        _, batch_key = jax.random.split(state[2])
-        batch = pgjax.rollout(TABLE, state[0], MDP, batch_key, num_trajectories=16, num_steps=5)
-        return batch, *learner.step(state)
-
     for _ in range(SETTINGS.num_updates):
-        batch, after, metrics = step(state)
+        batch, after, metrics = trpo_step(state, np.float32(1))
         found = mean_divergence(state[0], after[0], batch)
         np.testing.assert_allclose(metrics.approximate_kl, found, rtol=1e-3, atol=1e-7)
         assert found <= DELTA * (1 + 1e-3)
@@ -120,27 +130,25 @@ def test_trpo_stays_within_its_divergence_uses_it_and_improves():
     assert objective[1] > objective[0] + 0.1
 
 
-def test_a_step_that_no_halving_makes_good_is_not_taken(monkeypatch):
-    scale = natural.trust_region_scale
-    learner = training.trpo(MDP, SETTINGS, policy=TABLE, max_divergence=DELTA)
-    start = learner.init(jax.random.key(1), ZEROS)
-
-    @jax.jit
-    def step(state, factor):
-        monkeypatch.setattr(natural, "trust_region_scale", lambda *rest: factor * scale(*rest))
-        return learner.step(state)
-
+def test_a_step_that_no_halving_makes_good_is_not_taken():
+    start = TRPO.init(jax.random.key(1), ZEROS)
     # The control of the bound: a step 30 times as long is far beyond it, and the search halves it.
-    after, metrics = step(start, 30.0)
+    _, after, metrics = trpo_step(start, np.float32(30))
     assert 0 < metrics.approximate_kl <= DELTA
-    after, metrics = step(start, 30.0 * 2**natural.HALVINGS)
+    _, after, metrics = trpo_step(start, np.float32(30 * 2**natural.HALVINGS))
     assert metrics.approximate_kl == 0
     np.testing.assert_array_equal(after[0], start[0])
 
 
 def test_continuous_actions_take_sampled_products():
+    policy = pgjax.gaussian_policy(
+        lambda key, seen: {"mean": jnp.zeros((1, 3)), "log_std": jnp.zeros(1)},
+        lambda params, seen: (params["mean"] @ seen, params["log_std"]),
+    )
     settings = ReinforceSettings(num_updates=2, num_trajectories=4, num_steps=6)
-    learner = training.trpo("Pendulum-v1", settings, max_divergence=DELTA, damping=0.1)
+    learner = training.trpo(
+        "Pendulum-v1", settings, policy=policy, max_divergence=DELTA, damping=0.1
+    )
     _, metrics = jax.jit(learner.step)(learner.init(jax.random.key(0)))
     assert 0 <= metrics.approximate_kl <= DELTA
     assert np.isfinite(metrics.gradient_norm)

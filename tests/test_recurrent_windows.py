@@ -145,8 +145,8 @@ def test_ppo_and_a2c_train_it_and_stay_on_policy_until_the_first_step():
 
 def test_minibatches_hold_whole_rows_and_their_number_must_divide_the_environments():
     settings = PPOSettings(num_environments=N, num_steps=T, num_minibatches=2, epochs=2)
-    learner = training.ppo(WALK, settings, agent=AGENT)
-    _, metrics = jax.jit(learner.step)(learner.init(jax.random.key(0)))
+    learner = training.ppo(WALK, settings, agent=AGENT, optimizer=optax.sgd(0.1))
+    _, metrics = jax.jit(learner.step)(learner.init(jax.random.key(0), PARAMS))
     assert bool(jnp.isfinite(metrics.gradient_norm))
     assert not learner.measures
     with pytest.raises(ValueError, match="num_minibatches must divide the 4 environments of a pol"):

@@ -25,6 +25,7 @@ from pgjax.cli import main
 from pgjax.training.runs import making, saved_runs
 from tests import child_runs
 from tests.test_cli_train import the_error
+from tests.test_trackers import assert_same, events
 
 SETTINGS = training.ReinforceSettings(num_updates=3, num_trajectories=4)
 QUIET = training.RunOptions(quiet=True)
@@ -106,6 +107,13 @@ def test_a_run_with_its_own_parts_goes_on_as_if_it_had_not_stopped(first_batch, 
     changed = OWN | {"estimator": pgjax.reinforce(0.9)}
     run = training.resume(other, environment=MDP, options=QUIET, **changed)
     assert not np.array_equal(run.params, whole.params)
+
+
+def test_tensorboard_has_the_rows_of_a_run_s_own_metrics(tmp_path):
+    pytest.importorskip("tensorboardX")
+    options = training.RunOptions(quiet=True, tensorboard=True)
+    assert len(training.start(tmp_path, MDP, SMALL, options=options, **OWN).log) == 4
+    assert_same(events(tmp_path), tmp_path)
 
 
 def test_parts_that_are_missing_or_that_it_never_had_are_named(first_batch, tmp_path, capsys):
