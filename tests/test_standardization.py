@@ -11,7 +11,6 @@ import pgjax
 from pgjax import training
 from pgjax.policies.networks import OBSERVATION_MEAN, OBSERVATION_SPREAD
 from pgjax.training.standardization import no_observations, standardizing, with_observations
-from tests import child_runs
 
 D = 3
 NETWORK: Any = pgjax.MLP(2, (4,), standardized=True)
@@ -94,27 +93,6 @@ def test_the_network_sees_the_standardized_observation_and_has_no_gradient_by_it
     assert not np.any(gradient[OBSERVATION_MEAN])
     assert not np.any(gradient[OBSERVATION_SPREAD])
     assert np.any(gradient["Dense_0"]["kernel"])
-
-
-def test_a_run_keeps_the_moments_and_its_updates_begin_with_the_policy_that_acted(tmp_path):
-    settings = training.A2CSettings(
-        num_updates=2, num_environments=2, num_steps=4, observations="standardized"
-    )
-    quiet = training.RunOptions(quiet=True)
-    with child_runs.compiled_once(), child_runs.sketches():
-        training.start(tmp_path, "Pendulum-v1", settings, options=quiet)
-    run = pgjax.load(tmp_path)
-    assert run.config["network"]["standardized"]
-    assert run.config["critic"]["standardized"]
-    mean = np.asarray(run.params["params"][OBSERVATION_MEAN])
-    assert np.all(mean != 0)
-    assert np.all(np.abs(mean[:2]) <= 1)  # cosine and sine of the angle
-    # One step on each window: the KL divergence before it is of the acting policy from itself.
-    # With the moments of the second window in it already, it would not be zero.
-    assert [abs(row["approximate_kl"]) < 1e-6 for row in run.log] == [True, True]
-    policy: Any = run.policy
-    action, _ = jax.jit(policy.sample)(run.params, jax.random.key(0), np.ones(3))
-    assert action.shape == (1,)
 
 
 def test_images_and_categories_are_not_standardized():

@@ -1,17 +1,22 @@
 """The table of tuned settings: its rows are valid, and `train` takes them unless told otherwise."""
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
 import pgjax
 from pgjax import environments, training
 from pgjax.cli import algorithms, main
 from pgjax.environments.import_gymnax import registered_envs
+from pgjax.policies.networks import OBSERVATION_MEAN
 from pgjax.settings import SETTINGS, options, tuned
 from pgjax.settings.tuned_table import tuned_rows, tuned_words
 from pgjax.training.runs import seeds, starting
@@ -123,15 +128,30 @@ def test_the_words_claim_the_return_only_for_the_row_itself():
     assert tuned_words("DeepSea-bsuite", tuned("DeepSea-bsuite")) is None
 
 
-def test_python_takes_the_row_too_and_one_update_of_it_trains(tmp_path, monkeypatch, capsys):
-    small = {"updates": 1, "num_environments": 2, "num_steps": 4, "epochs": 1, "minibatches": 2}
-    row = ROWS["CartPole-v1"]
+STANDARDIZED = "MountainCarContinuous-v0"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """What Python says of a run of a small row, that run, and one whose settings are given."""
+    small = {"updates": 2, "num_environments": 2, "num_steps": 4, "epochs": 1, "minibatches": 1}
+    row, said, directory = ROWS[STANDARDIZED], io.StringIO(), tmp_path_factory.mktemp("runs")
     shrunk = dataclasses.replace(row, options=row.options | small)
-    monkeypatch.setitem(tuned_rows(), "CartPole-v1", shrunk)
-    with child_runs.compiled_once(), child_runs.sketches():
-        run = training.start(tmp_path / "tuned", "CartPole-v1")
-        assert "tuned for CartPole-v1" in capsys.readouterr().out
-        given = training.start(tmp_path / "given", "CartPole-v1", shrunk.settings, options=QUIET)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        child_runs.compiled_once(),
+        child_runs.sketches(),
+        contextlib.redirect_stdout(said),
+    ):
+        patch.setitem(tuned_rows(), STANDARDIZED, shrunk)
+        training.start(directory / "tuned", STANDARDIZED)
+        given = training.start(directory / "given", STANDARDIZED, shrunk.settings, options=QUIET)
+    return said.getvalue(), pgjax.load(directory / "tuned"), given
+
+
+def test_python_takes_the_row_too_and_its_updates_train(runs, tmp_path, capsys):
+    said, run, given = runs
+    assert said.count(f"tuned for {STANDARDIZED}") == 1
     assert run.config["algorithm"] == "ppo"
     assert run.settings == given.settings
     assert run.settings["num_environments"] == 2
@@ -139,6 +159,21 @@ def test_python_takes_the_row_too_and_one_update_of_it_trains(tmp_path, monkeypa
     with pytest.raises(TypeError, match="reinforce takes the parts policy"):
         training.start(tmp_path / "none", mdp, agent=3)
     assert capsys.readouterr().out.count("tuned for") == 0
+
+
+def test_a_run_keeps_the_moments_and_its_updates_begin_with_the_policy_that_acted(runs):
+    """The row's observations are standardized."""
+    run = runs[1]
+    assert run.config["network"]["standardized"]
+    assert run.config["critic"]["standardized"]
+    mean = np.asarray(run.params["params"][OBSERVATION_MEAN])
+    assert np.all(mean != 0)
+    assert np.all(np.abs(mean) <= [1.2, 0.07])  # the bounds of position and speed
+    # One step on each window: the KL divergence before it is of the acting policy from itself.
+    # With the moments of the second window in it already, it would not be zero.
+    assert [abs(row["approximate_kl"]) < 1e-6 for row in run.log] == [True, True]
+    action, _ = jax.jit(run.policy.sample)(run.params, jax.random.key(0), np.ones(2))
+    assert action.shape == (1,)
 
 
 def test_the_page_has_each_row_as_the_file_has_it():
