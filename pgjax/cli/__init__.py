@@ -9,6 +9,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -138,6 +139,7 @@ def _unrecognized(parser: "_Parser", command: str, unknown: list[str]) -> str:
     return f"unrecognized arguments: {' '.join(unknown)}{hint}"
 
 
+@cache
 def _parser() -> "_Parser":
     parser = _Parser(
         prog="pgjax", description="Policy-gradient estimators in pure JAX that prove themselves."
