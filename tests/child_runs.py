@@ -17,9 +17,9 @@ SECONDS = 300
 """Until a child counts as hanging, however busy the machine is; it takes some three."""
 
 LIBRARIES = [
-    *("flax", "optax", "orbax.checkpoint", "matplotlib.figure", "scipy.stats", "chex"),
-    *("rich.progress", "pytest", "pgjax.training.runs.starting"),
-    *("pandas", "seaborn", "gymnasium"),  # of gymnax, which itself starts JAX's threads
+    *("flax", "optax", "orbax.checkpoint", "matplotlib.figure", "rich.progress", "pytest"),
+    "pgjax.training.runs.starting",
+    "gymnasium",  # of gymnax, which itself starts JAX's threads
 ]
 """Imported before the fork."""
 

@@ -248,7 +248,7 @@ def test_the_unit_of_rewards_is_of_all_windows_so_far():
     assert not np.allclose(found.batch.reward, last_alone, rtol=0.5)
 
 
-def make_run(algorithm, settings, optimizer=SGD):
+def make_run(algorithm, settings, optimizer):
     key = jax.random.key(1)
     return algorithm(AGENT, start(), TABLE, key, optimizer=optimizer, settings=settings)
 
@@ -301,7 +301,7 @@ def test_both_ascend_the_exact_objective(algorithm, settings, optimizer, num_upd
 
 
 def test_an_update_by_sgd_is_the_rate_times_the_ascent():
-    training = run(actor_critic.a2c, SETTINGS)
+    training = run(actor_critic.a2c, SETTINGS, SGD)
     state, metrics = after(training, 1)
     window = jax.device_get(window_of(training.start.stream))
     returns = np.asarray(returns_to_go(window.batch, SETTINGS.discount))
@@ -484,7 +484,7 @@ def test_adam_is_clipped_and_its_rate_falls_to_zero():
 )
 def test_bad_settings_are_refused_before_anything_runs(change, message):
     with pytest.raises(ValueError, match=message):
-        make_run(actor_critic.a2c, replace(SETTINGS, **change))
+        make_run(actor_critic.a2c, replace(SETTINGS, **change), SGD)
 
 
 def test_a_critic_of_several_numbers_is_refused():

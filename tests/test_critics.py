@@ -67,8 +67,8 @@ def test_a_fit_is_least_squares(batch):
     live = np.asarray(batch.mask)
     rows, wanted = np.asarray(batch.observation)[live], np.asarray(target)[live]
     best = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-    zeros = jnp.zeros(4)
-    found = critics.fit(jnp.dot, zeros, batch, target, optax.sgd(1.0), num_steps=400)
+    fit = partial(critics.fit, jnp.dot, optimizer=optax.sgd(1.0), num_steps=400)
+    found = jax.jit(fit)(np.zeros(4), batch, target)
     np.testing.assert_allclose(found, best, rtol=0, atol=1e-9)
 
 

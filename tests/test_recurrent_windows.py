@@ -17,6 +17,7 @@ from pgjax.training import A2CSettings, PPOSettings, actor_critic, minibatches
 
 WALK = from_tabular.adapt(tabular.random_mdp())
 N, T = 4, 6
+SGD = optax.sgd(0.1)
 SETTINGS = A2CSettings(num_environments=N, num_steps=T, entropy_weight=0.1)
 
 
@@ -133,7 +134,7 @@ def test_ppo_and_a2c_train_it_and_stay_on_policy_until_the_first_step():
     one_step = PPOSettings(num_environments=N, num_steps=T, epochs=1, num_minibatches=1)
     for learner in (
         training.a2c(WALK, SETTINGS, agent=AGENT),
-        training.ppo(WALK, one_step, agent=AGENT, optimizer=optax.sgd(0.1)),
+        training.ppo(WALK, one_step, agent=AGENT, optimizer=SGD),
     ):
         train = jax.jit(partial(training.run, learner, num_updates=3))
         state, metrics = train(jax.random.key(2), params=PARAMS)
@@ -143,12 +144,21 @@ def test_ppo_and_a2c_train_it_and_stay_on_policy_until_the_first_step():
         assert np.all(np.isfinite(np.asarray(metrics.entropy)))
 
 
-def test_minibatches_hold_whole_rows_and_their_number_must_divide_the_environments():
-    settings = PPOSettings(num_environments=N, num_steps=T, num_minibatches=2, epochs=2)
-    learner = training.ppo(WALK, settings, agent=AGENT, optimizer=optax.sgd(0.1))
-    _, metrics = jax.jit(learner.step)(learner.init(jax.random.key(0), PARAMS))
-    assert bool(jnp.isfinite(metrics.gradient_norm))
-    assert not learner.measures
+def test_minibatches_hold_whole_rows_and_their_number_must_divide_the_environments(three_windows):
+    window, *_ = three_windows[1]
+    settings = actor_critic.Settings(N, T, 0.9, 0.9, num_minibatches=2, epochs=2)
+
+    @jax.jit
+    def improved(window):
+        rows = actor_critic.rows_of(AGENT, PARAMS, window, settings)
+        given = AGENT, SGD, settings, pgjax.terms.ppo_clip(0.2), PARAMS, SGD.init(PARAMS), rows
+        return minibatches.improve(*given, jax.random.key(0))
+
+    params, _, norm, _ = improved(window)
+    assert np.isfinite(norm)
+    assert not np.array_equal(params["policy"]["into"], ACTING["into"])
+    settings = PPOSettings(num_environments=N, num_steps=T, num_minibatches=2)
+    assert not training.ppo(WALK, settings, agent=AGENT).measures
     with pytest.raises(ValueError, match="num_minibatches must divide the 4 environments of a pol"):
         training.ppo(WALK, PPOSettings(num_environments=N, num_steps=T), agent=AGENT)
 

@@ -229,6 +229,19 @@ def all_finite(stages: dict[str, Any]) -> dict[str, Array]:
     )
 
 
+@jax.jit
+def first_optimizer_state(
+    make_optimizer: Callable[[], optax.GradientTransformation], params: Params
+) -> optax.OptState:
+    """The state of an optimizer before its first step: one program for all its learning rates.
+
+    Args:
+        make_optimizer: a record, () -> optimizer.
+        params: to be optimized.
+    """
+    return make_optimizer().init(params)
+
+
 def given_optimizer(*, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     """The optimizer itself."""
     return optimizer

@@ -29,6 +29,7 @@ from pgjax.training.algorithm import (
     advance,
     all_finite,
     begin,
+    first_optimizer_state,
     given_optimizer,
 )
 from pgjax.training.ascent import update_by_weights
@@ -190,7 +191,7 @@ def first_state(
         make_optimizer: a record, () -> optimizer.
     """
     params, key = params_and_key(policy, environment, key, params)
-    return params, jax.jit(make_optimizer().init)(params), key
+    return params, first_optimizer_state(make_optimizer, params), key
 
 
 def _step(

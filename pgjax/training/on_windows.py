@@ -18,7 +18,7 @@ from pgjax.environments.base import Environment
 from pgjax.policies.actor_critic import ActorCritic, check_agent
 from pgjax.records import configured
 from pgjax.rollouts import windows
-from pgjax.training.algorithm import Algorithm, Metrics, all_finite
+from pgjax.training.algorithm import Algorithm, Metrics, all_finite, first_optimizer_state
 from pgjax.training.minibatches import Rows, Settings, check_settings, improve, over_devices
 from pgjax.training.networks import params_and_key
 from pgjax.training.noise import stated_learning_rate, with_noise
@@ -202,7 +202,7 @@ def _first_state(
     unknown = windows.Finished(jnp.int32(0), *jnp.full(3, jnp.nan, jnp.zeros(()).dtype))
     unit = ReturnScale(jnp.zeros(()), jnp.zeros(()))
     moments = no_observations(params)
-    optimizer_state = jax.jit(make_optimizer().init)(params)
+    optimizer_state = first_optimizer_state(make_optimizer, params)
     return State(params, optimizer_state, stream, key, unknown, unit, moments)
 
 
