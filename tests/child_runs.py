@@ -32,13 +32,13 @@ def compiled_once() -> Iterator[None]:
     algorithm as an argument. Runs with the same options even share their first state, as the
     functions are pure.
     """
-    import jax
     import pytest
 
     from pgjax import environments
     from pgjax.training import Training
     from pgjax.training.runs import seeds, starting
 
+    environment_named, step, update = _of_all_runs()
     original, made = starting._make, {}
 
     def make(environment, settings, seed, parts, options):
@@ -47,21 +47,31 @@ def compiled_once() -> Iterator[None]:
             made[key] = original(environment, settings, seed, parts, options)
         return made[key]
 
+    def begin(algorithm: Any, key: Any) -> Training:
+        return Training(algorithm.init(key), partial(step, algorithm), algorithm.acting)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(seeds, "_compiled", lambda algorithm: partial(update, algorithm))
+        monkeypatch.setattr(environments, "make", environment_named)
+        monkeypatch.setattr(starting, "_make", make)
+        monkeypatch.setattr(starting, "begin", begin)
+        yield
+
+
+@cache
+def _of_all_runs() -> tuple[Callable[..., Any], ...]:
+    """Of all runs in a process: environments by name, the step of one seed, that of several."""
+    import jax
+
+    from pgjax import environments
+    from pgjax.training.runs import seeds
+
     @jax.jit
     def step(algorithm: Any, state: Any, measure: Any) -> Any:
         state, metrics = algorithm.step(state, *([measure] if algorithm.measures else []))
         return state, metrics._replace(finite=None), metrics.finite
 
-    def begin(algorithm: Any, key: Any) -> Training:
-        return Training(algorithm.init(key), partial(step, algorithm), algorithm.acting)
-
-    together = jax.jit(seeds._update)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(seeds, "_compiled", lambda algorithm: partial(together, algorithm))
-        monkeypatch.setattr(environments, "make", cache(environments.make))
-        monkeypatch.setattr(starting, "_make", make)
-        monkeypatch.setattr(starting, "begin", begin)
-        yield
+    return cache(environments.make), step, jax.jit(seeds._update)
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def test_a_run_with_its_own_parts_goes_on_as_if_it_had_not_stopped(first_batch, 
     assert loaded.evaluate(episodes=3, num_steps=5).shape == (3,)
     # The control: with another estimator it is another run.
     other = shutil.copytree(first_batch, tmp_path / "other")
-    changed = OWN | {"estimator": pgjax.reinforce(0.9)}
+    changed = OWN | {"estimator": pgjax.rloo(0.5)}
     run = training.resume(other, environment=MDP, options=QUIET, **changed)
     assert not np.array_equal(run.params, whole.params)
 
