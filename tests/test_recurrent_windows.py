@@ -157,8 +157,8 @@ def test_minibatches_hold_whole_rows_and_their_number_must_divide_the_environmen
     params, _, norm, _ = improved(window)
     assert np.isfinite(norm)
     assert not np.array_equal(params["policy"]["into"], ACTING["into"])
-    settings = PPOSettings(num_environments=N, num_steps=T, num_minibatches=2)
-    assert not training.ppo(WALK, settings, agent=AGENT).measures
+    even = PPOSettings(num_environments=N, num_steps=T, num_minibatches=2)
+    assert not training.ppo(WALK, even, agent=AGENT).measures
     with pytest.raises(ValueError, match="num_minibatches must divide the 4 environments of a pol"):
         training.ppo(WALK, PPOSettings(num_environments=N, num_steps=T), agent=AGENT)
 
