@@ -21,7 +21,7 @@ N = 5
 LAYOUTS = [(0, 0, 0), (None, 0, None), (1, 1, None), (0, None, None), (None, None, 0),
            (None, 1, 0), (1, 0, 0)]  # fmt: skip
 ROWS = LAYOUTS[0]
-LENGTHS = [1, 8, 9, 20]
+LENGTHS = [1, 4, 9, 20]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -100,7 +100,8 @@ def test_derivatives_of_both_orders_and_modes_are_the_scan_s(
     )
 
 
-SIZES = [(1, 16), (1, 17), (1, 40), (2, 1), (2, 9), (3, 33), (4, 4), (4, 5), (6, 10), (8, 13)]
+SIZES = [(1, 16), (1, 17), (1, 40), (2, 1), (2, 8), (2, 9), (3, 33), (4, 4), (4, 5), (6, 10),
+         (8, 13)]  # fmt: skip
 
 
 @jax.jit
@@ -141,7 +142,7 @@ def every_lowering(axis: int, *operands: Array) -> tuple[list[Array], Array]:
 @pytest.mark.parametrize("axis", [0, 1])
 def test_every_lowering_gives_the_same(axis: int) -> None:
     rng = np.random.default_rng(0)
-    shape = (7, 4)
+    shape = (7, 6)
     slope, intercept = rng.uniform(size=shape), rng.normal(size=shape)
     last = rng.normal(size=np.where(np.arange(2) == axis, 1, shape))
     loops, parallel = every_lowering(axis, slope, intercept, last)
@@ -184,10 +185,11 @@ def test_what_is_not_finite_in_one_sequence_reaches_no_other(layout: Any, bad: f
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("shape", [(1, 1), (4, 1)])
+@pytest.mark.parametrize("times", [3, 18])
 def test_where_the_slope_is_zero_the_solution_is_the_intercept_even_before_an_infinite_one(
-    axis: int, shape: tuple[int, int]
+    axis: int, shape: tuple[int, int], times: int
 ) -> None:
-    x = np.array([[1.0, np.inf, 2.0] * 6] * 4)
+    x = np.tile([1.0, np.inf, 2.0], (4, times // 3))
     slope, last = np.full(shape, 0.5), np.full((1, 1), np.inf)
     slope[-1] = 0
     arguments = [y if axis else y.T for y in (slope, x, last)]
@@ -213,8 +215,8 @@ def returns(reward: Array) -> Array:
 
 
 @cache
-def loops_on(platform: str) -> int:
-    rewards = jax.ShapeDtypeStruct((4, 20), jnp.float64)
+def loops_on(platform: str, times: int = 20) -> int:
+    rewards = jax.ShapeDtypeStruct((4, times), jnp.float64)
     exported = jax.export.export(jax.jit(returns), platforms=[platform])(rewards)
     return exported.mlir_module().count("stablehlo.while")
 
@@ -223,6 +225,11 @@ def loops_on(platform: str) -> int:
 def test_accelerators_get_a_program_without_a_loop(platform: str) -> None:
     assert loops_on(platform) == 0
     assert loops_on("cpu") > 0
+
+
+def test_a_few_times_need_no_loop_either() -> None:
+    assert loops_on("cpu", recurrence.LOOK_AHEAD) == 0
+    assert loops_on("cpu", recurrence.LOOK_AHEAD + 1) > 0
 
 
 SLOPES = {

@@ -7,6 +7,7 @@ primitive learns from `vmap` where the batch axes are. It chooses when it is low
   once. A block is first solved as if nothing followed it, without waiting for what follows. Then
   one multiply-add with the element after the block corrects the whole block.
 - time not last ([T, N]): one row at a time, a vector operation each.
+- a few times: one after another without a loop, which runs and compiles up to three times as fast.
 - accelerators: a parallel scan, because each step of a loop would be a kernel launch.
 
 On a CPU both loops write over their input, so a donated buffer costs no new memory.
@@ -133,11 +134,13 @@ def _transpose(cotangent: Array, slope: Array, intercept: Any, last: Any, *, axi
 
 
 def _loop(slope: Array, intercept: Array, last: Array, *, axis: int, flatten: bool) -> Array:
-    """The solution on a CPU, in place: by sequences if time is last, else time by time for all."""
+    """The solution on a CPU: of a few times at once, of more in place, by sequences or by times."""
     if intercept.size == 0:  # a batch of no rows
         return intercept
     x, T, end_slope = intercept, intercept.shape[axis], _end(slope, axis)
     last = jnp.where(end_slope == 0, 0, last)  # zero times infinity is NaN
+    if T <= LOOK_AHEAD:
+        return _few_times(slope, x, last, axis)
     time_is_last = x.size == T * math.prod(x.shape[:axis])
     if time_is_last and (flatten or x.size == T) and x.size < 2**31:  # its indices are 32 bits wide
         rows = x.reshape(-1, T)
@@ -153,6 +156,18 @@ def _lower_loop(context: Any, *operands: Any, axis: int) -> Any:
     devices = getattr(context.module_context.axis_context, "num_devices", None) or 1
     loop = partial(_loop, flatten=devices == 1)
     return mlir.lower_fun(loop, multiple_results=False)(context, *operands, axis=axis)
+
+
+def _few_times(slope: Array, x: Array, last: Array, axis: int) -> Array:
+    """The solution for so few times that XLA computes it in one operation."""
+
+    def at(y: Array, t: int) -> Array:
+        return jax.lax.index_in_dim(y, t if y.shape[axis] > 1 else 0, axis)
+
+    solved = [last]
+    for t in reversed(range(x.shape[axis])):
+        solved.insert(0, at(x, t) + at(slope, t) * solved[0])
+    return _without_zero_slope(slope, x, jnp.concatenate(solved[:-1], axis), axis)
 
 
 def _rows(slope: Array, x: Array, axis: int) -> Array:
