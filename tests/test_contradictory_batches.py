@@ -17,6 +17,7 @@ import pytest
 import pgjax
 from pgjax import Trajectory, critics
 from pgjax.core.validation import check_batch
+from pgjax.estimators import score_weights
 from tests import bad_values
 from tests.bad_values import N, T
 from tests.test_settings_of_estimators import ESTIMATORS, TERMS, WEIGHTS
@@ -254,9 +255,9 @@ def test_an_array_where_one_number_is_documented_is_refused(shape: tuple[int, ..
 
 
 def answer(estimator: pgjax.Estimator, batch: Trajectory) -> str:
-    """The ValueError of a gradient, from shapes alone."""
+    """The ValueError of the score weights, from shapes alone; every gradient is made of them."""
     try:
-        jax.eval_shape(lambda b: pgjax.gradient(estimator, POLICY, PARAMS, b), batch)
+        jax.eval_shape(lambda b: score_weights(estimator, b, b.log_prob), batch)
     except ValueError as error:
         return str(error)
     return "accepted"
@@ -288,6 +289,7 @@ def test_a_numpy_batch_of_float64_is_read_without_a_warning() -> None:
                 part = pgjax.Estimator(part, pgjax.terms.score)
             elif name in TERMS:
                 part = pgjax.Estimator(pgjax.weights.reward_to_go(0.9), part)
-            jax.eval_shape(partial(pgjax.gradient, part, POLICY, batch=batch), PARAMS)
+            jax.eval_shape(lambda x, part=part: score_weights(part, batch, x), batch.log_prob)
+        jax.eval_shape(partial(pgjax.gradient, ESTIMATOR, POLICY, batch=batch), PARAMS)
         with pytest.raises(UserWarning, match="float64"):  # the control: what would be seen
             jnp.zeros(2, np.float64)
