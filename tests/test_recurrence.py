@@ -83,15 +83,21 @@ def test_every_layout_is_the_scan(layout: Any) -> None:
 def test_derivatives_of_both_orders_and_modes_are_the_scan_s(
     layout: Any, scalar_slope: bool
 ) -> None:
+    """The gradient, and products of both derivatives with a random vector."""
     arguments = operands(layout, 9, scalar_slope)
+    vector = tuple(np.random.default_rng(1).normal(size=x.shape) for x in arguments)
 
     def derivatives(function: Any) -> Any:
         def scalar(*x: Array) -> Array:
             return jnp.sum(jnp.sin(jax.vmap(function, layout)(*x)))
 
-        first = [mode(scalar, (0, 1, 2)) for mode in (jax.grad, jax.jacfwd)]
-        second = [jax.jacfwd(first[0], (0, 1, 2)), jax.jacrev(first[0], (0, 1, 2))]
-        return jax.jit(lambda *x: [f(*x) for f in first + second])(*arguments)
+        @jax.jit
+        def run(*x: Array) -> Any:
+            gradient = jax.grad(scalar, (0, 1, 2))
+            forwards = [jax.jvp(f, x, vector)[1] for f in (scalar, gradient)]
+            return gradient(*x), forwards, jax.vjp(gradient, *x)[1](vector)
+
+        return run(*arguments)
 
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-10),
