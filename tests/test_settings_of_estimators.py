@@ -225,16 +225,16 @@ def one_by_one(compiled: tuple[Run, list[int]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def mapped(batch: Trajectory, log_prob: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def mapped(compiled: tuple[Run, list[int]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """All rows mapped over the three numbers that each part holds, and the derivatives by them."""
 
     def values(numbers: dict[str, Any]) -> dict[str, Any]:
         several = {name: row.make(numbers[name]) for name, row in ROWS.items()}
         axes = jax.tree.map(lambda x: 0 if jnp.shape(x)[:1] == (3,) else None, several)
-        return jax.vmap(evaluate, (axes, None, None))(several, batch, log_prob)
+        return jax.vmap(compiled[0], (axes,))(several)
 
     numbers = {name: jnp.asarray(row.numbers) for name, row in ROWS.items()}
-    run = jax.jit(lambda x: jax.jvp(values, (x,), (jax.tree.map(jnp.ones_like, x),)))
+    run = jax.jit(lambda x: jax.jvp(values, (x,), (jax.tree.map(np.ones_like, numbers),)))
     return jax.device_get(run(numbers))
 
 
