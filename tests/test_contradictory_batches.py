@@ -109,12 +109,12 @@ def test_values_that_contradict_each_other_are_refused_with_their_place(name: st
 
 @pytest.fixture(scope="module")
 def checked() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The gradient of an episode's batch, and of windows; compiled once for all the tests."""
+    """The log-probabilities of an episode's batch, and of windows; one program for all the tests.
 
-    def estimate(batch: Trajectory) -> Any:
-        return pgjax.gradient(ESTIMATOR, POLICY, PARAMS, batch)
-
-    return pgjax.checked(estimate), jax.jit(estimate)
+    They check a batch as a gradient does, in a smaller program.
+    """
+    log_probs = partial(pgjax.log_probs, POLICY, PARAMS)
+    return pgjax.checked(log_probs), jax.jit(log_probs)
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)
