@@ -691,12 +691,7 @@ def test_actions_that_either_policy_never_takes_have_a_defined_ratio():
     normalised = off_policy.normalised_trajectory_importance, off_policy.normalised_per_decision
     for found in weigh([make(GAMMA) for make in normalised], both, np.full((2, 3), -INF)):
         np.testing.assert_array_equal(found, np.zeros((2, 3)))
-    checked = pgjax.checked(
-        partial(
-            pgjax.gradient, Estimator(off_policy.per_decision(GAMMA), terms.score),
-            pgjax.tabular_softmax(1, 2),
-        )
-    )  # fmt: skip
+    checked = pgjax.checked(partial(pgjax.log_probs, pgjax.tabular_softmax(1, 2)))
     with pytest.raises(ValueError, match="log_prob is -inf at trajectory 0, step 1"):
         checked(np.zeros((1, 2)), replace(never, observation=np.ones((1, 3, 1))))
 
