@@ -23,6 +23,7 @@ from pgjax import (
     terms,
     weights,
 )
+from pgjax.estimators import score_weights
 from pgjax.types import Moments
 from pgjax.weights.off_policy import log_ratios, ratio_below
 from pgjax.weights.off_policy.ratios import cumulative_log_ratios
@@ -626,10 +627,10 @@ def test_what_stands_after_the_end_and_in_a_hidden_trajectory_changes_nothing(li
 
     @jax.jit
     def each(params: Any, batch: Trajectory) -> dict[str, Any]:
+        """The score weights, which alone of a gradient depend on the credit."""
+        log_prob = pgjax.log_probs(POLICY, params, batch)
         return {
-            name: pgjax.per_trajectory_gradients(
-                Estimator(credit, terms.score), POLICY, params, batch
-            )
+            name: score_weights(Estimator(credit, terms.score), batch, log_prob)
             for name, credit in EVERY.items()
         }
 
