@@ -270,18 +270,17 @@ def test_rlax_finds_the_same_targets_on_the_same_arrays() -> None:
         ),
         "2-step": lambda r, g, v, w: rlax.n_step_bootstrapped_returns(r, g, w, 2),
     }
+    theirs = jax.jit(lambda *row: {name: function(*row) for name, function in agreements.items()})
+    reward, discount, value, after = row(0)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for name, function in agreements.items():
-            theirs, mismatched = jax.jit(function), name == "GAE without γ^t"
-            for i in (0, 1):
-                found = theirs(*row(i))
-                factor = 1.0 if mismatched else AGE[: LENGTH[i]]
-                ours = live(CRITICS[name]())[i, : LENGTH[i]]
-                agree(factor * np.asarray(found), ours)
-            reward, discount, value, after = row(0)
-            wrong = np.asarray(theirs(reward, discount * 0.99, value, after))
-            factor = 1.0 if mismatched else AGE[: LENGTH[0]]
-            assert np.max(np.abs(factor * wrong - live(CRITICS[name]())[0])) > 1e-3
+        found = jax.device_get([theirs(*row(i)) for i in (0, 1)])
+        wrong = jax.device_get(theirs(reward, discount * 0.99, value, after))
+    for name in agreements:
+        ours = live(CRITICS[name]())
+        factor = np.ones(T) if name == "GAE without γ^t" else AGE
+        for i in (0, 1):
+            agree(factor[: LENGTH[i]] * found[i][name], ours[i, : LENGTH[i]])
+        assert np.max(np.abs(factor * wrong[name] - ours[0])) > 1e-3
 
 
 def test_rlax_finds_the_same_td_lambda_errors() -> None:
