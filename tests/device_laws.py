@@ -9,15 +9,15 @@ import contextlib
 import io
 import json
 import re
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,56 +42,102 @@ from pgjax import (
     weights,
 )
 from pgjax.core import chunks
+from pgjax.environments.base import Box, Environment, Step
 from pgjax.estimators import score_weights
+from tests import test_token_log_probs
 
 DEVICES = 8
 WINDOWS: dict[str, Any] = {"num_environments": 16, "num_steps": 8}
-N = 24
+N, STEPS = DEVICES * 13, 5  # of N nothing is a multiple but what is of all trajectories
 TABLE = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]], np.float32)
 MDP = tabular.random_mdp()
 TABULAR = pgjax.tabular_softmax(4, 2)
 UNCOUPLED = pgjax.reward_to_go(0.9)
 COUPLED = pgjax.reward_to_go(0.9, baseline=baselines.leave_one_out)
+AGENT = pgjax.agents.separate(TABULAR, linen.Dense(1))
+A2C_SETTINGS = training.A2CSettings(num_updates=2, **WINDOWS)
 
 
 # What they compute.
 
 
 @cache
-def cartpole() -> tuple[Any, Any]:
-    return gymnax.make("CartPole-v1")
-
-
-@cache
 def network() -> tuple[pgjax.Policy, Any]:
-    """A policy with six leaves, and its parameters."""
-    policy = pgjax.flax_policy(pgjax.MLP(num_actions=2, hidden=(8, 8)))
+    """A policy with four leaves, and its parameters."""
+    policy = pgjax.flax_policy(pgjax.MLP(num_actions=2, hidden=(8,)))
     return policy, jax.jit(policy.init)(jax.random.key(1), jnp.zeros(4))
 
 
-def on_cartpole(run: Callable[..., Any], *first: Any, **settings: Any) -> Any:
-    arguments = *first, *network(), cartpole()[0], jax.random.key(7)
-    return run(*arguments, num_trajectories=N, num_steps=40, **settings)
+def sampled(
+    run: Callable[..., Any],
+    *first: Any,
+    environment: Any = MDP,
+    seed: int = 7,
+    impl: str = "threefry2x32",
+    **settings: Any,
+) -> Any:
+    arguments = *first, *network(), environment, jax.random.key(seed, impl=impl)
+    return run(*arguments, **{"num_trajectories": N, "num_steps": STEPS} | settings)
 
 
-def on_mdp(run: Callable[..., Any], *first: Any, **settings: Any) -> Any:
-    arguments = *first, TABULAR, jnp.asarray(TABLE), MDP, jax.random.key(7)
-    return run(*arguments, **{"num_trajectories": N, "num_steps": 5, **settings})
+@cache
+def cartpole() -> Environment:
+    return pgjax.environments.make("CartPole-v1")
 
 
-def gradient_leaves(mesh: Mesh | None) -> list[list]:
-    """Of the estimate on CartPole, as lists."""
-    leaves = jax.tree.leaves(on_cartpole(pgjax.sampled_gradient, COUPLED, mesh=mesh))
-    return [np.asarray(x).tolist() for x in leaves]
+def on_cartpole(**settings: Any) -> Trajectory:
+    return sampled(pgjax.rollout, environment=cartpole(), num_steps=CARTPOLE_STEPS, **settings)
 
 
-def trained_leaves(devices: Any) -> list[list]:
-    """The parameters after two updates of A2C, on devices of all processes if there are any."""
-    agent = pgjax.agents.separate(TABULAR, linen.Dense(1))
-    learner = training.a2c(MDP, training.A2CSettings(**WINDOWS), agent=agent)
-    learner = learner if devices is None else training.over_devices(learner, devices)
-    state, _ = run_of(learner, 2)
-    return [np.asarray(x).tolist() for x in jax.tree.leaves(state.params)]
+class Kept(NamedTuple):
+    """A batch that is kept, and what estimators make of it."""
+
+    batch: Trajectory
+    gradient: Any
+    of_each: Any
+    of_each_uncoupled: Any
+
+
+@cache
+def program_of_one_device() -> Any:
+    """Compiled: (params, key) -> Kept."""
+    policy, params = network()
+
+    def run(params: Any, key: Any) -> Kept:
+        batch = pgjax.rollout(policy, params, MDP, key, num_trajectories=N, num_steps=STEPS)
+        return Kept(
+            batch,
+            pgjax.gradient(COUPLED, policy, params, batch),
+            pgjax.per_trajectory_gradients(COUPLED, policy, params, batch),
+            pgjax.per_trajectory_gradients(UNCOUPLED, policy, params, batch),
+        )
+
+    return jax.jit(run).lower(params, jax.random.key(0)).compile()
+
+
+@cache
+def kept() -> Kept:
+    return program_of_one_device()(network()[1], jax.random.key(7))
+
+
+def gradient_on(mesh: Mesh) -> Any:
+    return sampled(pgjax.sampled_gradient, COUPLED, mesh=mesh)
+
+
+def a2c() -> training.Algorithm:
+    return training.a2c(MDP, A2C_SETTINGS, agent=AGENT)
+
+
+def trained_parameters(devices: Any) -> Any:
+    """After two updates of A2C, on devices of all processes if there are any."""
+    learner = a2c() if devices is None else training.over_devices(a2c(), devices)
+    run = training.begin(learner, jax.random.key(0))
+    return advanced(run, run.start, 2)[0].params
+
+
+def as_lists(tree: Any) -> list[list]:
+    """The leaves, for JSON."""
+    return [np.asarray(x).tolist() for x in jax.tree.leaves(tree)]
 
 
 def meshes() -> dict[str, Mesh]:
@@ -102,25 +148,23 @@ def meshes() -> dict[str, Mesh]:
         "2, automatic": jax.make_mesh((2,), ("n",), automatic, devices=devices[:2]),
         "4, in another order": Mesh(np.array(devices[3::-1]), ("n",)),
         "8, explicit": jax.make_mesh((8,), ("n",), explicit),
-        "8, automatic": jax.make_mesh((8,), ("n",), automatic),
         "4 x 2": jax.make_mesh((4, 2), ("a", "b"), explicit + automatic),
     }
 
 
-STEPS = 40
 EPS = float(np.finfo(np.float32).eps)
+CARTPOLE_STEPS = 40
 # A falling pole amplifies what differs at its start some 25-fold in 40 steps of 0.02 s: it falls
 # away as exp(4 t).
-ROUNDING_OF_A_TRAJECTORY = 25 * STEPS * EPS
+ROUNDING_OF_A_TRAJECTORY = 25 * CARTPOLE_STEPS * EPS
 
 
 @cache
 def rounding_of_gradient() -> float:
     """√n eps of the mean size of n terms, four roundings each; terms are those without baseline."""
-    each = on_cartpole(pgjax.sampled_moments, UNCOUPLED)
-    sizes = jax.tree.map(lambda m, s: jnp.sqrt(m**2 + s / N), each.mean, each.squares)
-    largest = max(float(jnp.max(x)) for x in jax.tree.leaves(sizes))
-    return 4 * np.sqrt(N * STEPS) * EPS * largest
+    each = jax.tree.leaves(kept().of_each_uncoupled)
+    largest = max(np.max(np.sqrt(np.mean(np.square(x), axis=0))) for x in each)
+    return 4 * np.sqrt(N * STEPS) * EPS * float(largest)
 
 
 def assert_close(found: Any, expected: Any, bound: float) -> None:
@@ -148,32 +192,31 @@ def _live(batch: Trajectory) -> list[Any]:
 
 
 def trajectories_are_the_same_on_any_mesh() -> None:
-    expected = on_cartpole(pgjax.rollout)
+    expected = on_cartpole()
     for mesh in meshes().values():
-        found = on_cartpole(pgjax.rollout, mesh=mesh)
+        found = on_cartpole(mesh=mesh)
         assert_same_trajectories(found, expected)
         assert len(found.reward.sharding.device_set) == mesh.size
 
 
 def trajectories_are_the_same_within_a_mesh_that_is_set() -> None:
-    expected = on_mdp(pgjax.rollout)
-    for mesh in meshes().values():
-        with jax.set_mesh(mesh):
-            assert_same_trajectories(on_mdp(pgjax.rollout, mesh=mesh), expected)
+    for name in ("2, automatic", "8, explicit", "4 x 2"):
+        with jax.set_mesh(meshes()[name]):
+            found = sampled(pgjax.rollout, mesh=meshes()[name])
+        assert_same_trajectories(found, kept().batch)
 
 
 def another_key_gives_other_trajectories() -> None:
     """The negative control."""
-    expected = on_mdp(pgjax.rollout)
-    arguments = TABULAR, jnp.asarray(TABLE), MDP, jax.random.key(8)
-    mesh = meshes()["8, automatic"]
-    found = pgjax.rollout(*arguments, num_trajectories=N, num_steps=5, mesh=mesh)
+    mesh = meshes()["8, explicit"]
+    with jax.set_mesh(mesh):
+        found = sampled(pgjax.rollout, mesh=mesh, seed=8)
     with pytest.raises(AssertionError):
-        assert_same_trajectories(found, expected)
+        assert_same_trajectories(found, kept().batch)
 
 
 def trajectories_must_divide_over_the_devices() -> None:
-    mesh = meshes()["8, automatic"]
+    mesh = meshes()["8, explicit"]
     message = "the 20 trajectories must divide evenly over the 8 devices of the mesh; take 24"
     for run, *first in (
         (pgjax.rollout,),
@@ -182,61 +225,60 @@ def trajectories_must_divide_over_the_devices() -> None:
         (partial(pgjax.sampled_gradient, micro_batch_size=1), UNCOUPLED),
     ):
         with pytest.raises(ValueError, match=message):
-            on_mdp(run, *first, num_trajectories=20, mesh=mesh)
+            sampled(run, *first, num_trajectories=20, mesh=mesh)
 
 
 # Estimates.
 
 
-def on_the_whole_batch(function: Callable[..., Any]) -> Any:
-    """A function of (estimator, policy, params, batch) on a batch that is kept, on one device."""
-    policy, params = network()
-    batch = on_cartpole(pgjax.rollout)
-    return jax.jit(lambda params, batch: function(COUPLED, policy, params, batch))(params, batch)
+@cache
+def placed_parameters() -> Any:
+    """On each of eight devices."""
+    return jax.device_put(network()[1], NamedSharding(meshes()["8, explicit"], PartitionSpec()))
+
+
+@cache
+def program_of_eight_devices(estimator: pgjax.Estimator, split: int | None) -> Any:
+    """The estimate, compiled: (placed parameters, key) -> gradient."""
+
+    def estimate(params: Any, key: Any) -> Any:
+        return pgjax.sampled_gradient(
+            estimator, network()[0], params, MDP, key, num_trajectories=N, num_steps=STEPS,
+            micro_batch_size=split, mesh=meshes()["8, explicit"],
+        )  # fmt: skip
+
+    return jax.jit(estimate).lower(placed_parameters(), jax.random.key(0)).compile()
 
 
 def gradients_are_the_same_on_any_mesh_and_for_any_split() -> None:
-    bound = rounding_of_gradient()
-    expected = on_the_whole_batch(pgjax.gradient)
-    for name, split in (
-        ("2, automatic", 5),
-        ("4, in another order", None),
-        ("8, explicit", 2),
-        ("4 x 2", None),
-    ):
+    for name, split in (("2, automatic", 5), ("4, in another order", None)):
         mesh = meshes()[name]
-        found = on_cartpole(pgjax.sampled_gradient, COUPLED, mesh=mesh, micro_batch_size=split)
-        assert_close(found, expected, bound)
+        found = sampled(pgjax.sampled_gradient, COUPLED, mesh=mesh, micro_batch_size=split)
+        assert_close(found, kept().gradient, rounding_of_gradient())
 
 
 def moments_are_the_same_on_any_mesh_and_for_any_split() -> None:
-    each = on_the_whole_batch(pgjax.per_trajectory_gradients)
+    each = kept().of_each
     expected = diagnostics.running_moments(each)
     bound = rounding_of_gradient()
+    # Sums of N squares: each rounds as the square of a term does.
+    largest = max(float(np.max(np.abs(x))) for x in jax.tree.leaves(each))
     for name, split in (("8, explicit", None), ("2, automatic", 5)):
         mesh = meshes()[name]
-        found = on_cartpole(pgjax.sampled_moments, COUPLED, mesh=mesh, micro_batch_size=split)
+        found = sampled(pgjax.sampled_moments, COUPLED, mesh=mesh, micro_batch_size=split)
         assert float(found.num_samples) == N
         assert_close(found.mean, expected.mean, bound)
-        # Sums of N squares: each rounds as the square of a term does.
-        largest = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(each))
         assert_close(found.squares, expected.squares, 2 * N * largest * bound)
 
 
 def parameters_on_the_mesh_and_a_mesh_that_is_set_change_nothing() -> None:
-    expected = on_mdp(pgjax.sampled_gradient, UNCOUPLED)
-    bound = 5 * N * EPS * float(jnp.max(jnp.abs(expected)))
-    mesh = meshes()["8, explicit"]
-    placed = jax.device_put(TABLE, NamedSharding(mesh, PartitionSpec()))
-    found = pgjax.sampled_gradient(
-        UNCOUPLED, TABULAR, placed, MDP, jax.random.key(7),
-        num_trajectories=N, num_steps=5, mesh=mesh,
-    )  # fmt: skip
-    assert_close(found, expected, bound)
+    for split in (None, 5):
+        found = program_of_eight_devices(COUPLED, split)(placed_parameters(), jax.random.key(7))
+        assert_close(found, kept().gradient, rounding_of_gradient())
     mesh = meshes()["4 x 2"]
     with jax.set_mesh(mesh):
-        found = on_mdp(pgjax.sampled_gradient, UNCOUPLED, mesh=mesh, micro_batch_size=2)
-        assert_close(found, expected, bound)
+        found = sampled(pgjax.sampled_gradient, COUPLED, mesh=mesh, micro_batch_size=2)
+    assert_close(found, kept().gradient, rounding_of_gradient())
 
 
 def untraced(policy: pgjax.Policy) -> pgjax.Policy:
@@ -246,20 +288,21 @@ def untraced(policy: pgjax.Policy) -> pgjax.Policy:
 
 def check_a_batch_on(mesh: Mesh) -> None:
     policy, params = network()
-    batch = on_cartpole(pgjax.rollout)
-    spread = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
-    estimate = jax.jit(lambda params, batch: pgjax.gradient(COUPLED, policy, params, batch))
-    expected = estimate(params, batch)
-    assert_close(estimate(params, spread), expected, rounding_of_gradient())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "CPU_ROWS", 64)  # many chunks, each with rows of many devices
-        again = untraced(policy)
-        in_pieces = jax.jit(lambda params, batch: pgjax.gradient(COUPLED, again, params, batch))
-        assert_close(in_pieces(params, spread), expected, rounding_of_gradient())
+    spread = jax.device_put(kept().batch, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+
+    @jax.jit
+    def gradients(params: Any, batch: Any) -> tuple[Any, Any]:
+        at_once = pgjax.gradient(COUPLED, policy, params, batch)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(chunks, "CPU_ROWS", 64)  # many chunks, each with rows of many devices
+            return at_once, pgjax.gradient(COUPLED, untraced(policy), params, batch)
+
+    for found in gradients(params, spread):
+        assert_close(found, kept().gradient, rounding_of_gradient())
 
 
 def a_batch_that_is_already_spread_has_the_same_gradient() -> None:
-    check_a_batch_on(meshes()["8, automatic"])
+    check_a_batch_on(jax.make_mesh((8,), ("n",), (AxisType.Auto,)))
 
 
 def so_has_one_whose_type_says_how_it_is_spread() -> None:
@@ -275,10 +318,10 @@ COLLECTIVE = re.compile(
 )
 
 
-def collectives(lowered: Any) -> list[tuple[str, int, bool]]:
+def collectives(compiled: Any) -> list[tuple[str, int, bool]]:
     """Every operation between devices: its name, the numbers it moves, whether outside of loops."""
     found, entry = [], False
-    for line in lowered.compile().as_text().splitlines():
+    for line in compiled.as_text().splitlines():
         if line.endswith("{"):
             entry = line.startswith("ENTRY")
         if match := COLLECTIVE.search(line):
@@ -288,122 +331,58 @@ def collectives(lowered: Any) -> list[tuple[str, int, bool]]:
     return sorted(found)
 
 
-def compiled_collectives(estimator: pgjax.Estimator, split: int | None) -> list:
-    environment, _ = cartpole()
-    policy, params = network()
-
-    def estimate(params: Any, key: Any) -> Any:
-        return pgjax.sampled_gradient(
-            estimator, policy, params, environment, key,
-            num_trajectories=N, num_steps=STEPS,
-            micro_batch_size=split, mesh=meshes()["8, explicit"],
-        )  # fmt: skip
-
-    return collectives(jax.jit(estimate).lower(params, jax.random.key(0)))
+def number_of_parameters() -> int:
+    return sum(x.size for x in jax.tree.leaves(network()[1]))
 
 
 def parameters_are_summed_over_devices_once_and_nothing_else_is() -> None:
-    count = sum(x.size for x in jax.tree.leaves(network()[1]))
     for split in (None, 1):
-        assert compiled_collectives(UNCOUPLED, split) == [("all-reduce", count, True)]
+        found = collectives(program_of_eight_devices(UNCOUPLED, split))
+        assert found == [("all-reduce", number_of_parameters(), True)]
 
 
 def leave_one_out_adds_one_sum_of_returns_a_step() -> None:
-    count = sum(x.size for x in jax.tree.leaves(network()[1]))
     # A micro-batched estimate weighs in each of its two passes, within their loop.
-    for split, entry in ((None, True), (1, False)):
-        expected = sorted([("all-reduce", STEPS, entry), ("all-reduce", count, True)])
-        assert compiled_collectives(COUPLED, split) == expected
+    for split, entry in ((None, True), (5, False)):
+        sums = ("all-reduce", STEPS, entry), ("all-reduce", number_of_parameters(), True)
+        assert collectives(program_of_eight_devices(COUPLED, split)) == sorted(sums)
 
 
 def a_gather_of_all_rewards_would_be_seen() -> None:
     """The negative control."""
-    mesh = meshes()["8, automatic"]
+    mesh = meshes()["8, explicit"]
     rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("n",), ()))
     gather = jax.jit(jnp.negative, in_shardings=rows, out_shardings=whole)
-    assert collectives(gather.lower(jnp.ones((N, STEPS)))) == [("all-gather", N * STEPS, True)]
+    compiled = gather.lower(jnp.ones((N, STEPS))).compile()
+    assert collectives(compiled) == [("all-gather", N * STEPS, True)]
 
 
 def no_device_holds_anything_of_all_trajectories() -> None:
-    many = DEVICES * 1009
-
-    def estimate(params: Any, mesh: Mesh | None) -> Any:
-        return pgjax.sampled_gradient(
-            COUPLED, TABULAR, params, MDP, jax.random.key(0),
-            num_trajectories=many, num_steps=5, mesh=mesh,
-        )  # fmt: skip
-
-    def holds_all(mesh: Mesh | None) -> bool:
-        lowered = jax.jit(partial(estimate, mesh=mesh)).lower(jnp.asarray(TABLE))
-        shapes = SHAPE.findall(lowered.compile().as_text() or "")
+    def holds_all(compiled: Any) -> bool:
+        shapes = SHAPE.findall(compiled.as_text())
         sizes = {int(n) for shape in shapes for n in shape.split(",") if n}
-        return any(n and n % many == 0 for n in sizes)
+        return any(n and n % N == 0 for n in sizes)
 
-    assert holds_all(None)
-    assert not holds_all(meshes()["8, explicit"])
+    assert holds_all(program_of_one_device())
+    for split in (None, 5):
+        assert not holds_all(program_of_eight_devices(COUPLED, split))
 
 
 # A user's own shard_map, with JAX's check of what varies over devices.
 
 
-def local_batches() -> tuple[Any, list[Trajectory]]:
-    keys = jax.random.split(jax.random.key(5), DEVICES)
-    table = jnp.asarray(TABLE)
-    return keys, [
-        pgjax.rollout(TABULAR, table, MDP, key, num_trajectories=3, num_steps=7) for key in keys
-    ]
-
-
-def check_in_shard_map(rows_per_chunk: int) -> None:
-    keys, batches = local_batches()
-    one = jax.jit(lambda p, b: pgjax.gradient(COUPLED, TABULAR, p, b))
-    each = jax.jit(lambda p, b: pgjax.per_trajectory_gradients(COUPLED, TABULAR, p, b))
-    gradients, separate = ([f(jnp.asarray(TABLE), b) for b in batches] for f in (one, each))
-    mesh, split, whole = meshes()["8, explicit"], PartitionSpec("n"), PartitionSpec()
-    table = jax.device_put(TABLE, NamedSharding(mesh, whole))
-    spread_keys = jax.device_put(keys, NamedSharding(mesh, split))
-    policy = untraced(TABULAR)
-
-    def local(params: Any, keys: Any) -> tuple[Any, ...]:
-        batch = pgjax.rollout(policy, params, MDP, keys[0], num_trajectories=3, num_steps=7)
-        returns = jax.vmap(lambda reward: pgjax.discounted_returns(reward, 0.9))(batch.reward)
-        own = jax.lax.pcast(params, "n", to="varying")
-        return (
-            batch,
-            returns,
-            pgjax.gradient(COUPLED, policy, params, batch)[None],
-            pgjax.gradient(COUPLED, policy, own, batch)[None],
-            pgjax.per_trajectory_gradients(COUPLED, policy, params, batch),
-        )
-
-    run = jax.shard_map(
-        local,
-        mesh=mesh,
-        in_specs=(whole, split),
-        out_specs=split,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "CPU_ROWS", rows_per_chunk)
-        batch, returns, shared, own, trajectories = jax.jit(run)(table, spread_keys)
-    expected = jax.tree.map(lambda *x: jnp.concatenate(x), *batches)
-    assert_same_trajectories(batch, expected)
-    by_rows = jax.vmap(lambda reward: pgjax.discounted_returns(reward, 0.9))(expected.reward)
-    assert_close(returns, by_rows, 1e-5)
-    assert_close(own, jnp.stack(gradients), 1e-5)
-    assert_close(trajectories, jnp.concatenate(separate), 1e-5)
-    assert_close(shared, jnp.stack(gradients), 1e-5)
-
-
-def everything_works_in_a_shard_map() -> None:
-    check_in_shard_map(4096)
-
-
-def so_it_does_in_pieces() -> None:
-    check_in_shard_map(16)
-
-
-PENDULUM = beyond.differentiable(gymnax.make("Pendulum-v1")[0])
 SIZES: dict[str, Any] = {"num_trajectories": 3, "num_steps": 4}
+
+
+def show(place: Any) -> Any:
+    return place, Step(place, -jnp.sum(place**2), False, False)
+
+
+SMOOTH = Environment(
+    init=lambda key: show(jax.random.normal(key, (3,))),
+    step=lambda key, place, action: show(place + 0.1 * action),
+    action_space=Box((-np.inf,), (np.inf,), (1,)),
+)
 
 
 def linear(params: Any, key: Any, seen: Any) -> Any:
@@ -414,6 +393,8 @@ def everything(params: Any, key: Any) -> dict[str, Any]:
     """All that the library makes of one device's trajectories, by the name of the function."""
     batch = pgjax.rollout(TABULAR, params, MDP, key, **SIZES)
     both, of_batch = (TABULAR, params, MDP, key), (TABULAR, params, batch)
+    gradient = pgjax.gradient(COUPLED, *of_batch)
+    of_each = pgjax.per_trajectory_gradients(COUPLED, *of_batch)
     critic, values = jnp.ones(4), jnp.ones((*batch.mask.shape, 2)) * jnp.array([1.0, 2.0])
     rate: dict[str, Any] = {"discount": 0.9}
     products = {
@@ -428,12 +409,14 @@ def everything(params: Any, key: Any) -> dict[str, Any]:
         pgjax.terms.score,
     )
     return {
-        "gradient": pgjax.gradient(COUPLED, *of_batch),
-        "gradient, normalised": pgjax.gradient(normalised, *of_batch),
-        "per_trajectory_gradients": pgjax.per_trajectory_gradients(COUPLED, *of_batch),
-        "running_moments": diagnostics.running_moments(
-            pgjax.per_trajectory_gradients(COUPLED, *of_batch)
+        "rollout": batch,
+        "discounted_returns": jax.vmap(partial(pgjax.discounted_returns, discount=0.9))(
+            batch.reward
         ),
+        "gradient": gradient,
+        "gradient, normalised": pgjax.gradient(normalised, *of_batch),
+        "per_trajectory_gradients": of_each,
+        "running_moments": diagnostics.running_moments(of_each),
         "surrogate": pgjax.surrogate(COUPLED, *of_batch),
         "log_probs": pgjax.log_probs(*of_batch),
         "score_weights of log-probabilities that all devices share": score_weights(
@@ -453,7 +436,7 @@ def everything(params: Any, key: Any) -> dict[str, Any]:
         "corrected": beyond.corrected_all_action_gradient(*of_batch, values, **rate),
         "trace_gradient": beyond.trace_gradient(*of_batch, **rate),
         "sampled_trace_gradient": beyond.sampled_trace_gradient(*both, **SIZES, **rate),
-        "pathwise": beyond.pathwise_gradient(linear, params, PENDULUM, key, **SIZES, **rate),
+        "pathwise": beyond.pathwise_gradient(linear, params, SMOOTH, key, **SIZES, **rate),
         "antithetic_rollout": beyond.antithetic_rollout(
             beyond.inversion(TABULAR, 2), params, MDP, key, num_pairs=2, num_steps=4
         ).reward,
@@ -462,7 +445,7 @@ def everything(params: Any, key: Any) -> dict[str, Any]:
         ),
         **{name: product(jnp.ones((4, 2)) * jnp.arange(2)) for name, product in products.items()},
         "natural_gradient": beyond.natural_gradient(
-            pgjax.gradient(COUPLED, *of_batch), products["expected_fisher"], damping=0.1
+            gradient, products["expected_fisher"], damping=0.1
         ),
         "score_products": control_variates.score_products(*of_batch, **rate),
         "critics.fit": critics.fit(
@@ -472,55 +455,98 @@ def everything(params: Any, key: Any) -> dict[str, Any]:
     }
 
 
-def in_shard_map(function: Callable[[Any, Any], Any], mesh: Mesh, *, is_own: bool) -> Any:
+def keys_of_devices() -> Any:
+    return jax.random.split(jax.random.key(5), DEVICES)
+
+
+@cache
+def everything_alone() -> dict[str, Any]:
+    """Of each device's key, stacked."""
+    one, table = jax.jit(everything), jnp.asarray(TABLE)
+    each = [jax.device_get(one(table, key)) for key in keys_of_devices()]
+    return jax.tree.map(lambda *x: np.stack(x), *each)
+
+
+def in_shard_map(function: Callable[[Any, Any], Any], mesh: Mesh) -> Any:
     """What each device makes of its own key, [D, ...] each leaf; the table is the same for all."""
 
     def local(params: Any, keys: Any) -> Any:
-        params = jax.lax.pcast(params, "n", to="varying") if is_own else params
         return jax.tree.map(lambda x: jnp.asarray(x)[None], function(params, keys[0]))
 
     split, whole = PartitionSpec("n"), PartitionSpec()
     run = jax.shard_map(local, mesh=mesh, in_specs=(whole, split), out_specs=split)
-    keys = jax.random.split(jax.random.key(5), mesh.size)
-    return jax.jit(run)(jnp.asarray(TABLE), keys)
+    table = jax.device_put(TABLE, NamedSharding(mesh, whole))
+    keys = jax.device_put(keys_of_devices()[: mesh.size], NamedSharding(mesh, split))
+    return jax.jit(run)(table, keys)
 
 
-def some_of_it(params: Any, key: Any) -> dict[str, Any]:
-    batch = pgjax.rollout(TABULAR, params, MDP, key, **SIZES)
-    return {
-        "gradient": pgjax.gradient(COUPLED, TABULAR, params, batch),
-        "per_trajectory_gradients": pgjax.per_trajectory_gradients(COUPLED, TABULAR, params, batch),
-        "sampled_gradient": pgjax.sampled_gradient(COUPLED, TABULAR, params, MDP, key, **SIZES),
-    }
+@cache
+def on_eight_devices() -> dict[str, dict[str, Any]]:
+    """What each makes of its own key, at once and in pieces; of the table, shared and its own."""
+
+    def local(params: Any, key: Any) -> dict[str, dict[str, Any]]:
+        shared, own = params, jax.lax.pcast(params, "n", to="varying")
+        found = {"everything": everything(shared, key)}
+
+        def gradients(policy: pgjax.Policy, table: Any) -> dict[str, Any]:
+            of_batch = COUPLED, policy, table, found["everything"]["rollout"]
+            return {
+                "gradient": pgjax.gradient(*of_batch),
+                "per_trajectory_gradients": pgjax.per_trajectory_gradients(*of_batch),
+            }
+
+        found["own"] = gradients(TABULAR, own) | {
+            "sampled_gradient": pgjax.sampled_gradient(COUPLED, TABULAR, own, MDP, key, **SIZES)
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(chunks, "CPU_ROWS", 8)
+            policy = untraced(TABULAR)
+            found["shared, in pieces"] = gradients(policy, shared)
+            found["own, in pieces"] = gradients(policy, own)
+        return found
+
+    return in_shard_map(local, meshes()["8, explicit"])
+
+
+def check_on_eight_devices(name: str, bound: float) -> None:
+    for function, found in on_eight_devices()[name].items():
+        try:
+            assert_close(found, everything_alone()[function], bound)
+        except AssertionError as error:
+            raise AssertionError(f"{function}, {name}") from error
+
+
+def trajectories_in_a_shard_map_are_those_of_each_key() -> None:
+    found = on_eight_devices()["everything"]["rollout"]
+    assert_same_trajectories(found, everything_alone()["rollout"])
 
 
 def every_function_gives_each_device_its_own_with_one_factor() -> None:
-    one = jax.jit(everything)
-    for function, D, is_own in ((everything, 2, False), (some_of_it, 8, True)):
-        found = in_shard_map(function, meshes()[f"{D}, automatic"], is_own=is_own)
-        keys = jax.random.split(jax.random.key(5), D)
-        each = [one(jnp.asarray(TABLE), key) for key in keys]
-        expected = jax.tree.map(lambda *x: jnp.stack(x), *each)
-        for name in found:
-            try:
-                assert_close(found[name], expected[name], 2e-5)
-            except AssertionError as error:
-                raise AssertionError(f"{name} on {D} devices, own {is_own}") from error
+    check_on_eight_devices("everything", 2e-5)
+
+
+def so_it_does_for_parameters_of_its_own() -> None:
+    check_on_eight_devices("own", 1e-5)
+
+
+def so_it_does_in_pieces() -> None:
+    for name in ("shared, in pieces", "own, in pieces"):
+        check_on_eight_devices(name, 1e-5)
 
 
 def parts_of_a_batch_of_tokens_add_up_to_the_whole() -> None:
     """With the weights of the whole batch; by parameters that all devices share, JAX adds up."""
     random = np.random.default_rng(0)
-    table, tokens_there = jnp.asarray(random.normal(size=5)), random.integers(5, size=(8, 3))
-    estimator, answers = tokens.dapo(), jnp.asarray(tokens_there)
+    table, answers = random.normal(size=5).astype(np.float32), random.integers(5, size=(8, 3))
+    estimator = tokens.dapo()
 
     def log_probs(table: Any, answers: Any) -> Any:
         return jax.nn.log_softmax(table)[answers]
 
     batch = tokens.Batch(
-        log_probs(table, answers),
+        (table - np.log(np.sum(np.exp(table))))[answers],
         jnp.asarray(np.arange(3) < random.integers(1, 4, (8, 1))),
-        reward=jnp.asarray(random.uniform(size=8)),
+        reward=jnp.asarray(random.uniform(size=8).astype(np.float32)),
         group=jnp.asarray([0, 1, 0, 1, 2, 2, 0, 1]),
     )
 
@@ -542,16 +568,23 @@ def parts_of_a_batch_of_tokens_add_up_to_the_whole() -> None:
         own = jax.lax.pcast(table, "n", to="varying")
         return jax.lax.pmean(gradient(own, answers, batch), "n")
 
+    def local(*arguments: Any) -> Any:
+        return shared_table(*arguments), own_table(*arguments), alone(*arguments)
+
     split, whole = PartitionSpec("n"), PartitionSpec()
+    spread = jax.shard_map(
+        local, mesh=meshes()["2, automatic"], in_specs=(whole, split, split), out_specs=whole
+    )
     expected = jax.jit(gradient)(table, answers, batch)
+    *found, each_alone = jax.jit(spread)(table, answers, batch)
+    for each in found:
+        assert_close(each, expected, 1e-6)
+    assert np.max(np.abs(np.asarray(each_alone) - expected)) > 1e-3
 
-    def run(local: Any) -> Any:
-        specs = {"mesh": meshes()["2, automatic"], "in_specs": (whole, split, split)}
-        return jax.jit(jax.shard_map(local, **specs, out_specs=whole))(table, answers, batch)
 
-    assert_close(run(shared_table), expected, 1e-6)
-    assert_close(run(own_table), expected, 1e-6)
-    assert float(jnp.abs(run(alone) - expected).max()) > 1e-3
+def token_log_probabilities_are_the_dense_ones_however_they_are_spread() -> None:
+    with jax.enable_x64(True):
+        test_token_log_probs.check_laws_of_devices(jax.devices()[:4])
 
 
 def the_page_shows_what_is_right() -> None:
@@ -565,64 +598,47 @@ def the_page_shows_what_is_right() -> None:
 
 
 def the_mean_over_devices_is_the_estimate_from_all_trajectories() -> None:
-    mesh = meshes()["8, automatic"]
-    batches = [
-        pgjax.rollout(TABULAR, jnp.asarray(TABLE), MDP, key, **SIZES)
-        for key in jax.random.split(jax.random.key(5), DEVICES)
-    ]
-    batch = jax.tree.map(lambda *x: jnp.concatenate(x), *batches)
+    mesh = meshes()["2, automatic"]
+    batch = jax.tree.map(lambda x: np.concatenate(x[: mesh.size]), everything_alone()["rollout"])
     expected = pgjax.gradient(UNCOUPLED, TABULAR, jnp.asarray(TABLE), batch)
-
-    def mean(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
-        def run(params: Any, key: Any) -> Any:
-            batch = pgjax.rollout(TABULAR, params, MDP, key, **SIZES)
-            return function(params, batch)
-
-        return run
 
     def surrogate(params: Any, batch: Any) -> Any:
         return pgjax.surrogate(UNCOUPLED, TABULAR, params, batch)
 
-    def gradient(params: Any, batch: Any) -> Any:
-        return jax.lax.pmean(pgjax.gradient(UNCOUPLED, TABULAR, params, batch), "n")
-
-    def of_mean(params: Any, batch: Any) -> Any:
-        return jax.grad(lambda params: jax.lax.pmean(surrogate(params, batch), "n"))(params)
-
-    def moments(params: Any, batch: Any) -> Any:
+    def means(params: Any, key: Any) -> dict[str, Any]:
+        batch = pgjax.rollout(TABULAR, params, MDP, key, **SIZES)
         each = pgjax.per_trajectory_gradients(UNCOUPLED, TABULAR, params, batch)
-        every = jax.lax.all_gather(diagnostics.running_moments(each), "n")
-        return diagnostics.merge_all(every).mean
+        moments = jax.lax.all_gather(diagnostics.running_moments(each), "n")
+        return {
+            "of gradients": jax.lax.pmean(pgjax.gradient(UNCOUPLED, TABULAR, params, batch), "n"),
+            "within the gradient": jax.grad(
+                lambda params: jax.lax.pmean(surrogate(params, batch), "n")
+            )(params),
+            "of moments": diagnostics.merge_all(moments).mean,
+            "left out": jax.grad(surrogate)(params, batch),
+        }
 
-    for function in (gradient, of_mean, moments):
-        found = in_shard_map(mean(function), mesh, is_own=False)
-        assert_close(found, jnp.stack([expected] * DEVICES), 1e-5)
+    found = in_shard_map(means, mesh)
+    summed = found.pop("left out")
+    for each in found.values():
+        assert_close(each, jnp.stack([expected] * 2), 1e-5)
     # The negative control: without the mean inside, JAX sums over devices.
-    found = in_shard_map(mean(jax.grad(surrogate)), mesh, is_own=False)
-    assert_close(found, jnp.stack([DEVICES * expected] * DEVICES), 1e-4)
+    assert_close(summed, jnp.stack([2 * expected] * 2), 1e-4)
     with pytest.raises(AssertionError):
-        assert_close(found, jnp.stack([expected] * DEVICES), 1e-4)
+        assert_close(summed, jnp.stack([expected] * 2), 1e-4)
 
 
 def the_same_holds_under_pmap() -> None:
-    keys = jax.random.split(jax.random.key(5), DEVICES)
-
     def local(params: Any, key: Any) -> Any:
         return pgjax.sampled_gradient(COUPLED, TABULAR, params, MDP, key, **SIZES)
 
-    expected = [local(jnp.asarray(TABLE), key) for key in keys]
-    found = jax.pmap(local, in_axes=(None, 0))(jnp.asarray(TABLE), keys)
-    assert_close(found, jnp.stack(expected), 1e-5)
+    found = jax.pmap(local, in_axes=(None, 0))(jnp.asarray(TABLE), keys_of_devices())
+    assert_close(found, everything_alone()["sampled_gradient"], 1e-5)
 
 
 def a_key_of_rbg_gives_the_same_on_any_mesh() -> None:
-    def sampled(mesh: Mesh | None) -> Any:
-        key = jax.random.key(7, impl="rbg")
-        return pgjax.rollout(
-            TABULAR, jnp.asarray(TABLE), MDP, key, num_trajectories=N, num_steps=5, mesh=mesh
-        )
-
-    assert_same_trajectories(sampled(meshes()["8, explicit"]), sampled(None))
+    found = on_cartpole(impl="rbg", mesh=meshes()["8, explicit"])
+    assert_same_trajectories(found, on_cartpole(impl="rbg"))
 
 
 def a_network_with_other_variables_is_the_same_on_any_mesh() -> None:
@@ -641,10 +657,9 @@ def a_network_with_other_variables_is_the_same_on_any_mesh() -> None:
         assert_close(estimate(mesh=meshes()[name]), estimate(), 1e-5)
 
 
-def run_of(algorithm: Any, updates: int) -> tuple[Any, Any]:
-    """The state and the metrics after so many updates."""
-    run = training.begin(algorithm, jax.random.key(0))
-    state, metrics = run.start, None
+def advanced(run: training.Training, state: Any, updates: int) -> tuple[Any, Any]:
+    """The state after so many updates, and the metrics of the last."""
+    metrics = None
     for index in range(updates, 0, -1):  # signal and noise are measured in the last
         state, metrics = training.advance(run, state, index)
     compiled: Any = run.step
@@ -653,11 +668,10 @@ def run_of(algorithm: Any, updates: int) -> tuple[Any, Any]:
 
 
 def training_is_the_same_on_all_devices_and_stays_spread() -> None:
-    agent = pgjax.agents.separate(TABULAR, linen.Dense(1))
-    learner = training.a2c(MDP, training.A2CSettings(**WINDOWS), agent=agent)
-    (one, expected), (every, found) = (
-        run_of(each, 2) for each in (learner, training.over_devices(learner))
+    alone, spread = (
+        training.begin(each, jax.random.key(0)) for each in (a2c(), training.over_devices(a2c()))
     )
+    (one, expected), (every, found) = (advanced(run, run.start, 2) for run in (alone, spread))
     assert_array_equal(every.stream.running.state, one.stream.running.state)
     assert_array_equal(every.stream.running.time, one.stream.running.time)
     assert_close(every.params, one.params, 1e-6)
@@ -670,16 +684,20 @@ def training_is_the_same_on_all_devices_and_stays_spread() -> None:
     assert len(every.stream.running.state.sharding.device_set) == DEVICES
     assert all(x.is_fully_replicated for x in jax.tree.leaves(every.params))
     # The control: a device that kept its own gradient would have other parameters.
-    other = training.a2c(MDP, training.A2CSettings(num_environments=2, num_steps=8), agent=agent)
+    stream = alone.start.stream
+    first_two = jax.jit(lambda tree: jax.tree.map(lambda x: x[np.arange(16) % 2], tree))
+    running, keys = first_two((stream.running, stream.keys))
+    stream = stream._replace(running=running, keys=keys)
+    own, _ = advanced(alone, alone.start._replace(stream=stream), 2)
     with pytest.raises(AssertionError):
-        assert_close(run_of(other, 2)[0].params, one.params, 1e-6)
+        assert_close(own.params, one.params, 1e-6)
 
 
 def ppo_on_devices_averages_minibatches_and_refuses_uneven_parts() -> None:
-    agent = pgjax.agents.separate(TABULAR, linen.Dense(1))
     settings = training.PPOSettings(**WINDOWS, epochs=2, num_minibatches=4)
-    learner = training.over_devices(training.ppo(MDP, settings, agent=agent))
-    state, metrics = run_of(learner, 1)
+    learner = training.over_devices(training.ppo(MDP, settings, agent=AGENT))
+    run = training.begin(learner, jax.random.key(0))
+    state, metrics = advanced(run, run.start, 1)
     copies = [x.addressable_shards for x in jax.tree.leaves((state.params, state.optimizer_state))]
     for shards in copies:
         for shard in shards:
@@ -688,17 +706,16 @@ def ppo_on_devices_averages_minibatches_and_refuses_uneven_parts() -> None:
     assert np.isfinite([x for x in metrics if x is not None]).all()
     twelve = replace(settings, num_environments=12)
     with pytest.raises(ValueError, match="must divide the 12 environments evenly, got 8; take 16"):
-        training.over_devices(training.ppo(MDP, twelve, agent=agent))
+        training.over_devices(training.ppo(MDP, twelve, agent=AGENT))
 
 
 def a_run_is_resumed_on_another_number_of_devices() -> None:
     def options(devices: int | str, until: float | None) -> training.RunOptions:
         return training.RunOptions(devices=devices, until=until, quiet=True)
 
-    settings = training.A2CSettings(num_updates=2, **WINDOWS)
     with tempfile.TemporaryDirectory() as folder:
-        parts: dict[str, Any] = {"agent": pgjax.agents.separate(TABULAR, linen.Dense(1))}
-        given = folder, MDP, settings
+        parts: dict[str, Any] = {"agent": AGENT}
+        given = folder, MDP, A2C_SETTINGS
         run = training.start(*given, options=options("all", -1e6), overwrite=True, **parts)
         assert len(run.log) == 1
         run = training.resume(folder, environment=MDP, options=options(4, None), **parts)
@@ -723,10 +740,12 @@ LAWS: list[Callable[[], None]] = [
     leave_one_out_adds_one_sum_of_returns_a_step,
     a_gather_of_all_rewards_would_be_seen,
     no_device_holds_anything_of_all_trajectories,
-    everything_works_in_a_shard_map,
-    so_it_does_in_pieces,
+    trajectories_in_a_shard_map_are_those_of_each_key,
     every_function_gives_each_device_its_own_with_one_factor,
+    so_it_does_for_parameters_of_its_own,
+    so_it_does_in_pieces,
     parts_of_a_batch_of_tokens_add_up_to_the_whole,
+    token_log_probabilities_are_the_dense_ones_however_they_are_spread,
     the_page_shows_what_is_right,
     the_mean_over_devices_is_the_estimate_from_all_trajectories,
     the_same_holds_under_pmap,
@@ -754,14 +773,19 @@ def run_laws() -> None:
     print(json.dumps(errors))
 
 
-def run_as_one_of_two() -> None:
+def run_as_one_of_two(address: str, index: str) -> None:
     """One of two processes with a device each; both print a gradient and trained parameters."""
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(address, 2, int(index), initialization_timeout=300)
     assert jax.device_count() == jax.process_count() == 2
     assert jax.local_device_count() == 1
-    gradient = gradient_leaves(jax.make_mesh((2,), ("n",)))
-    print(json.dumps({"gradient": gradient, "trained": trained_leaves(jax.devices())}))
+    found = {
+        "gradient": gradient_on(jax.make_mesh((2,), ("n",))),
+        "trained": trained_parameters(jax.devices()),
+    }
+    print(json.dumps({name: as_lists(tree) for name, tree in found.items()}))
     jax.distributed.shutdown()
 
 
 if __name__ == "__main__":
-    run_as_one_of_two() if jax.process_count() == 2 else run_laws()
+    run_as_one_of_two(*sys.argv[1:]) if sys.argv[1:] else run_laws()

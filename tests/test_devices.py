@@ -14,21 +14,21 @@ import time
 import numpy as np
 import pytest
 
-from tests import device_laws
 from tests.device_laws import (
     DEVICES,
     LAWS,
+    as_lists,
     assert_close,
-    gradient_leaves,
+    kept,
     rounding_of_gradient,
-    trained_leaves,
+    trained_parameters,
 )
 
 SECONDS = 1800  # until a process counts as hanging; it takes some thirty on a quiet machine
-PROGRAM = device_laws.__file__
+PROGRAM = sys.executable, "-m", "tests.device_laws"
 
 
-def run_together(*commands: list[str], settings: dict[str, str]) -> list[str]:
+def run_together(*commands: tuple[str, ...], settings: dict[str, str]) -> list[str]:
     """What processes that need each other print; if one fails, the others are stopped at once."""
     running = [
         subprocess.Popen(
@@ -60,20 +60,10 @@ def run_together(*commands: list[str], settings: dict[str, str]) -> list[str]:
     return [out for out, _ in printed]
 
 
-JOIN = """
-import runpy, sys
-import jax
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(sys.argv[2], 2, int(sys.argv[3]), initialization_timeout=300)
-runpy.run_path(sys.argv[1], run_name="__main__")
-"""
-"""A process of two must have joined before gymnax is imported, which makes arrays as it is."""
-
-
 def test_laws_hold_on_eight_devices(subtests: pytest.Subtests) -> None:
     flag = f"--xla_force_host_platform_device_count={DEVICES}"
     settings = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flag}"}
-    (printed,) = run_together([sys.executable, PROGRAM], settings=settings)
+    (printed,) = run_together(PROGRAM, settings=settings)
     errors = json.loads(printed.splitlines()[-1])
     assert list(errors) == [law.__name__ for law in LAWS]
     for name, error in errors.items():
@@ -82,22 +72,22 @@ def test_laws_hold_on_eight_devices(subtests: pytest.Subtests) -> None:
 
 
 def test_two_processes_give_what_one_gives() -> None:
-    expected, trained = gradient_leaves(None), trained_leaves(None)
+    trained = as_lists(trained_parameters(None))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    commands = [[sys.executable, "-c", JOIN, PROGRAM, address, str(i)] for i in range(2)]
+    commands = [(*PROGRAM, address, str(i)) for i in range(2)]
     for printed in run_together(*commands, settings={}):
         found = json.loads(printed.splitlines()[-1])
-        assert_close(found["gradient"], expected, rounding_of_gradient())
+        assert_close(found["gradient"], as_lists(kept().gradient), rounding_of_gradient())
         assert_close(found["trained"], trained, 1e-6)
 
 
 def test_a_process_that_fails_is_reported_and_stops_the_other() -> None:
     """The negative control: neither a wrong law nor a lost process passes, or hangs."""
     commands = [
-        [sys.executable, "-c", "raise SystemExit('lost its way')"],
-        [sys.executable, "-c", "import time; time.sleep(1e6)"],
+        (sys.executable, "-c", "raise SystemExit('lost its way')"),
+        (sys.executable, "-c", "import time; time.sleep(1e6)"),
     ]
     with pytest.raises(AssertionError, match="lost its way"):
         run_together(*commands, settings={})

@@ -1,11 +1,8 @@
 """Token log-probabilities in chunks are those of the dense log-softmax, and so are derivatives.
 
-The laws of several devices run in a process of their own: this file, as a program.
+The laws of several devices run with others, in the process of `device_laws.py`.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -420,19 +417,6 @@ def test_a_traced_temperature_is_checked_where_asked_for() -> None:
 # Devices.
 
 
-def test_laws_hold_on_four_devices() -> None:
-    settings = {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.test_token_log_probs"],
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        encoding="utf-8",
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-
-
 def on_devices(mesh: Any, spec: P) -> dict[str, Any]:
     """The arguments, those of tokens spread over a mesh."""
     of_tokens = {"hidden", "temperature", "token", "cotangents"}
@@ -452,10 +436,12 @@ def local_outcome(values: dict[str, Any], chunk: Any = (5, 6)) -> Any:
     return found, gradients
 
 
-def run_laws_of_devices() -> None:
+def check_laws_of_devices(devices: list[Any]) -> None:
+    """Of four devices, in double precision; `device_laws.py` has them."""
     expected = outcome(dense)
     for kind, spec in ((AxisType.Explicit, P("a")), (AxisType.Auto, P("a", "b"))):
-        mesh = jax.make_mesh((4 // len(spec), len(spec)), ("a", "b"), (kind, kind))
+        shape = 4 // len(spec), len(spec)
+        mesh = jax.make_mesh(shape, ("a", "b"), (kind, kind), devices=devices)
         found = jax.jit(local_outcome)(on_devices(mesh, spec))
         assert difference(found, expected) <= 1e-12, kind
     # A shard_map over batch and time: JAX sums the gradients of what every device has.
@@ -466,12 +452,8 @@ def run_laws_of_devices() -> None:
     )
     assert difference(jax.jit(spread)(on_devices(mesh, spec)), expected) <= 1e-12
     # Each device works on tokens of its own: hidden states are never gathered.
-    mesh = jax.make_mesh((4,), ("a",), (AxisType.Auto,))
+    mesh = jax.make_mesh((4,), ("a",), (AxisType.Auto,), devices=devices)
     run = jax.jit(lambda values: local_outcome(values, chunk=(8, 6)))
     program = str(run.lower(on_devices(mesh, P("a"))).compile().as_text())
     assert "all-reduce" in program
     assert "all-gather" not in program
-
-
-if __name__ == "__main__":
-    run_laws_of_devices()
