@@ -389,17 +389,37 @@ def linear(params: Any, key: Any, seen: Any) -> Any:
     return seen @ params.reshape(-1)[:3, None] + 0.1 * jax.random.normal(key, (1,))
 
 
-def everything(params: Any, key: Any) -> dict[str, Any]:
+RATE: dict[str, Any] = {"discount": 0.9}
+
+
+def of_a_key(params: Any, key: Any) -> dict[str, Any]:
+    """All that the library draws with one device's key, by the name of the function."""
+    drawn = TABULAR, params, MDP, key
+    return {
+        "rollout": pgjax.rollout(*drawn, **SIZES),
+        "sampled_gradient": pgjax.sampled_gradient(COUPLED, *drawn, **SIZES),
+        "the same, split": pgjax.sampled_gradient(COUPLED, *drawn, **SIZES, micro_batch_size=2),
+        "sampled_moments": pgjax.sampled_moments(COUPLED, *drawn, **SIZES),
+        "sampled_trace_gradient": beyond.sampled_trace_gradient(*drawn, **SIZES, **RATE),
+        "pathwise": beyond.pathwise_gradient(linear, params, SMOOTH, key, **SIZES, **RATE),
+        "antithetic_rollout": beyond.antithetic_rollout(
+            beyond.inversion(TABULAR, 2), params, MDP, key, num_pairs=2, num_steps=4
+        ).reward,
+        "evolution_strategies": beyond.evolution_strategies(
+            lambda params, key: jnp.sum(params**2), params, key, scale=0.1, num_pairs=3
+        ),
+    }
+
+
+def of_a_batch(params: Any, batch: Any) -> dict[str, Any]:
     """All that the library makes of one device's trajectories, by the name of the function."""
-    batch = pgjax.rollout(TABULAR, params, MDP, key, **SIZES)
-    both, of_batch = (TABULAR, params, MDP, key), (TABULAR, params, batch)
+    of_batch = TABULAR, params, batch
     gradient = pgjax.gradient(COUPLED, *of_batch)
     of_each = pgjax.per_trajectory_gradients(COUPLED, *of_batch)
     critic, values = jnp.ones(4), jnp.ones((*batch.mask.shape, 2)) * jnp.array([1.0, 2.0])
-    rate: dict[str, Any] = {"discount": 0.9}
     products = {
-        "expected_fisher": beyond.expected_fisher(*of_batch, **rate, num_actions=2),
-        "sampled_fisher": beyond.sampled_fisher(*of_batch, **rate),
+        "expected_fisher": beyond.expected_fisher(*of_batch, **RATE, num_actions=2),
+        "sampled_fisher": beyond.sampled_fisher(*of_batch, **RATE),
     }
     update = pgjax.training.update(
         COUPLED, TABULAR, optax.sgd(0.1), params, optax.sgd(0.1).init(params), batch
@@ -409,7 +429,6 @@ def everything(params: Any, key: Any) -> dict[str, Any]:
         pgjax.terms.score,
     )
     return {
-        "rollout": batch,
         "discounted_returns": jax.vmap(partial(pgjax.discounted_returns, discount=0.9))(
             batch.reward
         ),
@@ -422,32 +441,21 @@ def everything(params: Any, key: Any) -> dict[str, Any]:
         "score_weights of log-probabilities that all devices share": score_weights(
             COUPLED, batch, jnp.full(batch.mask.shape, -0.5)
         ),
-        "sampled_gradient": pgjax.sampled_gradient(COUPLED, *both, **SIZES),
-        "the same, split": pgjax.sampled_gradient(COUPLED, *both, **SIZES, micro_batch_size=2),
-        "sampled_moments": pgjax.sampled_moments(COUPLED, *both, **SIZES),
-        "entropy_gradient": regularization.entropy_gradient(*of_batch, **rate),
+        "entropy_gradient": regularization.entropy_gradient(*of_batch, **RATE),
         "k2": pgjax.gradient(
             pgjax.Estimator(regularization.visits(0.9), regularization.k2),
             *of_batch[:2],
             regularization.with_reference(batch, batch.log_prob - 1),
         ),
         "with_entropy_reward": regularization.with_entropy_reward(batch, 0.1).reward,
-        "all_action": beyond.all_action_gradient(*of_batch, values, **rate),
-        "corrected": beyond.corrected_all_action_gradient(*of_batch, values, **rate),
-        "trace_gradient": beyond.trace_gradient(*of_batch, **rate),
-        "sampled_trace_gradient": beyond.sampled_trace_gradient(*both, **SIZES, **rate),
-        "pathwise": beyond.pathwise_gradient(linear, params, SMOOTH, key, **SIZES, **rate),
-        "antithetic_rollout": beyond.antithetic_rollout(
-            beyond.inversion(TABULAR, 2), params, MDP, key, num_pairs=2, num_steps=4
-        ).reward,
-        "evolution_strategies": beyond.evolution_strategies(
-            lambda params, key: jnp.sum(params**2), params, key, scale=0.1, num_pairs=3
-        ),
+        "all_action": beyond.all_action_gradient(*of_batch, values, **RATE),
+        "corrected": beyond.corrected_all_action_gradient(*of_batch, values, **RATE),
+        "trace_gradient": beyond.trace_gradient(*of_batch, **RATE),
         **{name: product(jnp.ones((4, 2)) * jnp.arange(2)) for name, product in products.items()},
         "natural_gradient": beyond.natural_gradient(
             gradient, products["expected_fisher"], damping=0.1
         ),
-        "score_products": control_variates.score_products(*of_batch, **rate),
+        "score_products": control_variates.score_products(*of_batch, **RATE),
         "critics.fit": critics.fit(
             jnp.dot, critic, batch, batch.reward, optax.sgd(0.1), num_steps=2
         ),
@@ -459,79 +467,90 @@ def keys_of_devices() -> Any:
     return jax.random.split(jax.random.key(5), DEVICES)
 
 
+def alone(function: Callable[[Any, Any], Any], rows: Any) -> Any:
+    """Of each device's row, stacked."""
+    one, table = jax.jit(function), jnp.asarray(TABLE)
+    each = [one(table, jax.tree.map(lambda x: x[i], rows)) for i in range(DEVICES)]  # noqa: B023
+    return jax.tree.map(lambda *x: np.stack(x), *jax.device_get(each))
+
+
 @cache
 def everything_alone() -> dict[str, Any]:
-    """Of each device's key, stacked."""
-    one, table = jax.jit(everything), jnp.asarray(TABLE)
-    each = [jax.device_get(one(table, key)) for key in keys_of_devices()]
-    return jax.tree.map(lambda *x: np.stack(x), *each)
+    drawn = alone(of_a_key, keys_of_devices())
+    return drawn | alone(of_a_batch, drawn["rollout"])
 
 
-def in_shard_map(function: Callable[[Any, Any], Any], mesh: Mesh) -> Any:
-    """What each device makes of its own key, [D, ...] each leaf; the table is the same for all."""
+def in_shard_map(function: Callable[[Any, Any], Any], rows: Any, mesh: Mesh) -> Any:
+    """What each device makes of its own row, [D, ...] each leaf; the table is the same for all."""
 
-    def local(params: Any, keys: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.asarray(x)[None], function(params, keys[0]))
+    def local(params: Any, rows: Any) -> Any:
+        found = function(params, jax.tree.map(lambda x: x[0], rows))
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], found)
 
     split, whole = PartitionSpec("n"), PartitionSpec()
     run = jax.shard_map(local, mesh=mesh, in_specs=(whole, split), out_specs=split)
     table = jax.device_put(TABLE, NamedSharding(mesh, whole))
-    keys = jax.device_put(keys_of_devices()[: mesh.size], NamedSharding(mesh, split))
-    return jax.jit(run)(table, keys)
+    rows = jax.tree.map(lambda x: x[: mesh.size], rows)
+    return jax.jit(run)(table, jax.device_put(rows, NamedSharding(mesh, split)))
 
 
 @cache
 def on_eight_devices() -> dict[str, dict[str, Any]]:
-    """What each makes of its own key, at once and in pieces; of the table, shared and its own."""
+    """What each makes of its own row, at once and in pieces; of the table, shared and its own."""
 
-    def local(params: Any, key: Any) -> dict[str, dict[str, Any]]:
-        shared, own = params, jax.lax.pcast(params, "n", to="varying")
-        found = {"everything": everything(shared, key)}
+    def of_keys(params: Any, key: Any) -> dict[str, Any]:
+        own = jax.lax.pcast(params, "n", to="varying")
+        sampled = pgjax.sampled_gradient(COUPLED, TABULAR, own, MDP, key, **SIZES)
+        return {"shared": of_a_key(params, key), "own": {"sampled_gradient": sampled}}
+
+    def of_batches(params: Any, batch: Any) -> dict[str, dict[str, Any]]:
+        own = jax.lax.pcast(params, "n", to="varying")
 
         def gradients(policy: pgjax.Policy, table: Any) -> dict[str, Any]:
-            of_batch = COUPLED, policy, table, found["everything"]["rollout"]
+            of_batch = COUPLED, policy, table, batch
             return {
                 "gradient": pgjax.gradient(*of_batch),
                 "per_trajectory_gradients": pgjax.per_trajectory_gradients(*of_batch),
             }
 
-        found["own"] = gradients(TABULAR, own) | {
-            "sampled_gradient": pgjax.sampled_gradient(COUPLED, TABULAR, own, MDP, key, **SIZES)
-        }
+        found = {"shared": of_a_batch(params, batch), "own": gradients(TABULAR, own)}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(chunks, "CPU_ROWS", 8)
             policy = untraced(TABULAR)
-            found["shared, in pieces"] = gradients(policy, shared)
+            found["shared, in pieces"] = gradients(policy, params)
             found["own, in pieces"] = gradients(policy, own)
         return found
 
-    return in_shard_map(local, meshes()["8, explicit"])
+    mesh = meshes()["8, explicit"]
+    drawn = in_shard_map(of_keys, keys_of_devices(), mesh)
+    found = in_shard_map(of_batches, everything_alone()["rollout"], mesh)
+    return {name: drawn.get(name, {}) | found[name] for name in found}
 
 
-def check_on_eight_devices(name: str, bound: float) -> None:
+def check_on_eight_devices(name: str) -> None:
     for function, found in on_eight_devices()[name].items():
         try:
-            assert_close(found, everything_alone()[function], bound)
+            assert_close(found, everything_alone()[function], 1e-5)
         except AssertionError as error:
             raise AssertionError(f"{function}, {name}") from error
 
 
 def trajectories_in_a_shard_map_are_those_of_each_key() -> None:
-    found = on_eight_devices()["everything"]["rollout"]
+    found = on_eight_devices()["shared"]["rollout"]
     assert_same_trajectories(found, everything_alone()["rollout"])
 
 
 def every_function_gives_each_device_its_own_with_one_factor() -> None:
-    check_on_eight_devices("everything", 2e-5)
+    check_on_eight_devices("shared")
 
 
 def so_it_does_for_parameters_of_its_own() -> None:
-    check_on_eight_devices("own", 1e-5)
+    check_on_eight_devices("own")
 
 
 def so_it_does_in_pieces() -> None:
     for name in ("shared, in pieces", "own, in pieces"):
-        check_on_eight_devices(name, 1e-5)
+        check_on_eight_devices(name)
 
 
 def parts_of_a_batch_of_tokens_add_up_to_the_whole() -> None:
@@ -618,7 +637,7 @@ def the_mean_over_devices_is_the_estimate_from_all_trajectories() -> None:
             "left out": jax.grad(surrogate)(params, batch),
         }
 
-    found = in_shard_map(means, mesh)
+    found = in_shard_map(means, keys_of_devices(), mesh)
     summed = found.pop("left out")
     for each in found.values():
         assert_close(each, jnp.stack([expected] * 2), 1e-5)
