@@ -61,11 +61,16 @@ A2C_SETTINGS = training.A2CSettings(num_updates=2, **WINDOWS)
 # What they compute.
 
 
+POLICY = pgjax.softmax_policy(
+    lambda key, s: {"kernel": jnp.zeros((4, 2)), "bias": jnp.zeros(2)},
+    lambda params, s: s @ params["kernel"] + params["bias"],
+)
+
+
 @cache
-def network() -> tuple[pgjax.Policy, Any]:
-    """A policy with four leaves, and its parameters."""
-    policy = pgjax.flax_policy(pgjax.MLP(num_actions=2, hidden=(8,)))
-    return policy, jax.jit(policy.init)(jax.random.key(1), jnp.zeros(4))
+def parameters() -> dict[str, Any]:
+    """Of the linear policy, which has several leaves."""
+    return {"kernel": jnp.asarray(TABLE), "bias": jnp.asarray([0.2, -0.3])}
 
 
 def sampled(
@@ -76,7 +81,7 @@ def sampled(
     impl: str = "threefry2x32",
     **settings: Any,
 ) -> Any:
-    arguments = *first, *network(), environment, jax.random.key(seed, impl=impl)
+    arguments = *first, POLICY, parameters(), environment, jax.random.key(seed, impl=impl)
     return run(*arguments, **{"num_trajectories": N, "num_steps": STEPS} | settings)
 
 
@@ -101,23 +106,22 @@ class Kept(NamedTuple):
 @cache
 def program_of_one_device() -> Any:
     """Compiled: (params, key) -> Kept."""
-    policy, params = network()
 
     def run(params: Any, key: Any) -> Kept:
-        batch = pgjax.rollout(policy, params, MDP, key, num_trajectories=N, num_steps=STEPS)
+        batch = pgjax.rollout(POLICY, params, MDP, key, num_trajectories=N, num_steps=STEPS)
         return Kept(
             batch,
-            pgjax.gradient(COUPLED, policy, params, batch),
-            pgjax.per_trajectory_gradients(COUPLED, policy, params, batch),
-            pgjax.per_trajectory_gradients(UNCOUPLED, policy, params, batch),
+            pgjax.gradient(COUPLED, POLICY, params, batch),
+            pgjax.per_trajectory_gradients(COUPLED, POLICY, params, batch),
+            pgjax.per_trajectory_gradients(UNCOUPLED, POLICY, params, batch),
         )
 
-    return jax.jit(run).lower(params, jax.random.key(0)).compile()
+    return jax.jit(run).lower(parameters(), jax.random.key(0)).compile()
 
 
 @cache
 def kept() -> Kept:
-    return program_of_one_device()(network()[1], jax.random.key(7))
+    return program_of_one_device()(parameters(), jax.random.key(7))
 
 
 def gradient_on(mesh: Mesh) -> Any:
@@ -234,7 +238,7 @@ def trajectories_must_divide_over_the_devices() -> None:
 @cache
 def placed_parameters() -> Any:
     """On each of eight devices."""
-    return jax.device_put(network()[1], NamedSharding(meshes()["8, explicit"], PartitionSpec()))
+    return jax.device_put(parameters(), NamedSharding(meshes()["8, explicit"], PartitionSpec()))
 
 
 @cache
@@ -243,7 +247,7 @@ def program_of_eight_devices(estimator: pgjax.Estimator, split: int | None) -> A
 
     def estimate(params: Any, key: Any) -> Any:
         return pgjax.sampled_gradient(
-            estimator, network()[0], params, MDP, key, num_trajectories=N, num_steps=STEPS,
+            estimator, POLICY, params, MDP, key, num_trajectories=N, num_steps=STEPS,
             micro_batch_size=split, mesh=meshes()["8, explicit"],
         )  # fmt: skip
 
@@ -287,17 +291,16 @@ def untraced(policy: pgjax.Policy) -> pgjax.Policy:
 
 
 def check_a_batch_on(mesh: Mesh) -> None:
-    policy, params = network()
     spread = jax.device_put(kept().batch, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
 
     @jax.jit
     def gradients(params: Any, batch: Any) -> tuple[Any, Any]:
-        at_once = pgjax.gradient(COUPLED, policy, params, batch)
+        at_once = pgjax.gradient(COUPLED, POLICY, params, batch)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(chunks, "CPU_ROWS", 64)  # many chunks, each with rows of many devices
-            return at_once, pgjax.gradient(COUPLED, untraced(policy), params, batch)
+            return at_once, pgjax.gradient(COUPLED, untraced(POLICY), params, batch)
 
-    for found in gradients(params, spread):
+    for found in gradients(parameters(), spread):
         assert_close(found, kept().gradient, rounding_of_gradient())
 
 
@@ -332,7 +335,7 @@ def collectives(compiled: Any) -> list[tuple[str, int, bool]]:
 
 
 def number_of_parameters() -> int:
-    return sum(x.size for x in jax.tree.leaves(network()[1]))
+    return sum(x.size for x in jax.tree.leaves(parameters()))
 
 
 def parameters_are_summed_over_devices_once_and_nothing_else_is() -> None:
