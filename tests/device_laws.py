@@ -6,6 +6,7 @@ take longer than most of them. Importing it makes no array: two processes join b
 """
 
 import contextlib
+import gc
 import io
 import json
 import re
@@ -784,6 +785,7 @@ LAWS: list[Callable[[], None]] = [
 
 def run_laws() -> None:
     """Print which laws failed, and how, as the last line."""
+    gc.disable()  # looking for garbage takes a tenth of the tracing
     assert jax.device_count() == DEVICES
     errors = {}
     for law in LAWS:
