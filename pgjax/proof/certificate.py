@@ -164,6 +164,9 @@ def with_visible_states(problem: Problem) -> Problem:
     """
     check_problem(problem)
     mdp, policy = problem.mdp, problem.policy
+    states = np.eye(mdp.num_states)
+    if np.array_equal(mdp.observation, states):
+        return problem
 
     def seen(state: Array) -> Observation:
         return jnp.asarray(mdp.observation)[jnp.argmax(state)]
@@ -174,7 +177,6 @@ def with_visible_states(problem: Problem) -> Problem:
         log_prob=lambda params, state, action: policy.log_prob(params, seen(state), action),
         entropy=lambda params, state: policy.entropy(params, seen(state)),
     )
-    states = np.eye(mdp.num_states)
     return replace(problem, mdp=replace(mdp, observation=states), policy=wrapped)
 
 
