@@ -192,14 +192,20 @@ def couples(estimate: "Function", params: Any, batch: Any) -> bool:
 
     from pgjax.core.float64 import flatten
 
-    def alone(one: Any) -> Any:
-        return estimate(params, jax.tree.map(lambda x: x[None], one))
+    @jax.jit
+    def both(params: Any, batch: Any) -> tuple[Any, Any]:
+        """The batch's estimate, and those of its trajectories; None where one is too few."""
+        whole = estimate(params, batch)
+        each = jax.tree.map(lambda x: x[:, None], batch)
+        try:
+            return whole, jax.vmap(estimate, (None, 0))(params, each)
+        except ValueError:  # leave-one-out, say, needs at least two
+            return whole, None
 
-    whole = flatten(jax.jit(estimate)(params, batch))
-    try:
-        each = jax.jit(jax.vmap(alone))(batch)
-    except ValueError:  # leave-one-out, say, needs at least two
+    whole, each = both(params, batch)
+    if each is None:
         return True
+    whole = flatten(whole)
     mean = flatten(jax.tree.map(lambda x: np.mean(np.asarray(x, np.float64), axis=0), each))
     return not np.allclose(whole, mean, rtol=1e-3, atol=1e-4 * np.abs(mean).max())
 
@@ -219,17 +225,15 @@ def _with_values(batch: Any, problem: "Problem") -> Any:
     """The batch with exact values, as the certificate has it; its observations are one-hot."""
     from dataclasses import replace
 
-    import jax.numpy as jnp
+    import numpy as np
 
     from pgjax import exact
 
-    state = jnp.argmax(batch.observation, axis=-1)
-    time = jnp.arange(state.shape[1])
-    return replace(
-        batch,
-        value=jnp.asarray(exact.state_values(problem), float)[time, state],
-        action_value=jnp.asarray(exact.action_values(problem), float)[time, state, batch.action],
-    )
+    state, action = np.argmax(batch.observation, axis=-1), np.asarray(batch.action)
+    time = np.arange(state.shape[1])
+    values = exact.state_values(problem)[time, state]
+    action_values = exact.action_values(problem)[time, state, action]
+    return replace(batch, value=values, action_value=action_values)
 
 
 def _function(own: Own, problem: "Problem") -> "Function":
