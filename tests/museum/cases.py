@@ -168,7 +168,7 @@ def stream_of(batch: Trajectory) -> tuple[Trajectory, Any]:
     source = jnp.where(step < first, age, T + age)
 
     def stitch(x: Any) -> Any:
-        return x.reshape(2 * T, *x.shape[2:])[source]
+        return jnp.take(x.reshape(2 * T, *x.shape[2:]), source, axis=0, mode="clip")
 
     stream = Trajectory(
         observation=stitch(batch.observation),
