@@ -1,5 +1,6 @@
 """∇J, ∇²J and ∇³J in the form of the policy-gradient theorem."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -16,10 +17,11 @@ from pgjax.exact.dynamics import (
     Model,
     action_values_over_time,
     backward,
-    kernel_under,
-    one_step_later,
+    credited,
+    expected_later,
+    kernel_of,
+    log_prob_table,
     prepare,
-    probabilities_under,
     visits_over_time,
 )
 from pgjax.exact.problem import Problem, check_problem
@@ -49,7 +51,9 @@ def gradient(problem: Problem) -> PyTree[Float[np.ndarray, "..."]]:
         array([-0.075,  0.075])
     """
     model, params = prepare(problem)
-    return to_numpy(_gradient(problem.policy, problem.horizon, params, model, model.discount))
+    visits = visits_over_time(model, model.discount, problem.horizon)
+    values = action_values_over_time(model, problem.horizon)
+    return credited(problem.policy, params, model, np.einsum("ks,ksa->sa", visits, values))
 
 
 @in_float64
@@ -79,9 +83,10 @@ def mismatched_gradient(problem: Problem) -> PyTree[Float[np.ndarray, "..."]]:
     # Undiscounted visits must be bounded. This raises if they are not, and cuts improper states.
     check_problem(problem)
     model, params = prepare(replace(problem, mdp=replace(problem.mdp, discount=1.0)))
-    model = model._replace(discount=jnp.asarray(problem.mdp.discount))
-    undiscounted = jnp.asarray(1.0)  # its type is γ's, so that the program for ∇J is used again
-    return to_numpy(_gradient(problem.policy, problem.horizon, params, model, undiscounted))
+    visits = visits_over_time(model, 1.0, problem.horizon)
+    model = model._replace(discount=problem.mdp.discount)
+    values = action_values_over_time(model, problem.horizon)
+    return credited(problem.policy, params, model, np.einsum("ks,ksa->sa", visits, values))
 
 
 @in_float64
@@ -111,12 +116,22 @@ def hessian(problem: Problem) -> Float[np.ndarray, "P P"]:
         (6, 6)
     """
     model, params = prepare(problem)
-    return to_numpy(_hessian(problem.policy, problem.horizon, params, model))
+    visits = visits_over_time(model, model.discount, problem.horizon)
+    values = action_values_over_time(model, problem.horizon)
+    credit = np.einsum("ks,ksa->sa", visits, values)
+    slope, own = to_numpy(_hessian(problem.policy, params, model.observation, credit))
+    value_slope = _derived(model, np.einsum("sap,ksa->ksp", slope, values), problem.horizon)
+    later = np.einsum("ks,ksap->sap", visits, value_slope)
+    cross = np.tensordot(slope, later, ((0, 1), (0, 1)))
+    return own + cross + cross.T
 
 
 @in_float64
 def third_derivative(problem: Problem) -> Float[np.ndarray, "P P P"]:
     """∇³J over the flattened parameters: the sum in `hessian`, differentiated once more.
+
+    Σ_t Σ_s γ^t P(s_t = s) Σ_a [∇³π Q_t + 3 sym(∇²π ∇Q_t) + 3 sym(∇π ∇²Q_t)], where sym is the mean
+    over the orders of the three axes, and ∇²Q has a Bellman equation of its own, as ∇Q has.
 
     Args:
         problem: with any horizon; P³ numbers are returned.
@@ -139,49 +154,55 @@ def third_derivative(problem: Problem) -> Float[np.ndarray, "P P P"]:
         ((6, 6, 6), 0.0375)
     """
     model, params = prepare(problem)
-    return to_numpy(_third_derivative(problem.policy, problem.horizon, params, model))
-
-
-@partial(jit_once, static_argnums=(0, 1))
-def _gradient(
-    policy: Policy, horizon: int | None, params: Params, model: Model, state_discount: Array
-) -> Params:
-    probabilities = probabilities_under(policy, params, model)
-    credit = jnp.einsum(
-        "ks,ksa->sa",
-        visits_over_time(probabilities, model, state_discount, horizon),
-        action_values_over_time(probabilities, model, horizon),
+    visits = visits_over_time(model, model.discount, problem.horizon)
+    values = action_values_over_time(model, problem.horizon)
+    credit = np.einsum("ks,ksa->sa", visits, values)
+    slope, curvature, own = to_numpy(
+        _third_derivative(problem.policy, params, model.observation, credit)
     )
-    return jax.grad(lambda params: jnp.sum(credit * probabilities_under(policy, params, model)))(
-        params
+    first = _derived(model, np.einsum("sap,ksa->ksp", slope, values), problem.horizon)
+    cross = np.einsum("sap,ksaq->kspq", slope, first)
+    second = np.einsum("sapq,ksa->kspq", curvature, values) + cross + cross.swapaxes(2, 3)
+    second = _derived(model, second, problem.horizon)
+    later = np.einsum("ks,ksap->sap", visits, first)
+    latest = np.einsum("ks,ksapq->sapq", visits, second)
+    pairs = np.tensordot(curvature, later, ((0, 1), (0, 1)))
+    pairs += np.tensordot(latest, slope, ((0, 1), (0, 1)))  # [P, P, P], symmetric in the first two
+    return own + pairs + pairs.transpose(0, 2, 1) + pairs.transpose(2, 0, 1)
+
+
+def _derived(model: Model, source: np.ndarray, horizon: int | None) -> np.ndarray:
+    """[K, S, A, ...] a derivative of Q_k, from the source of V's in its Bellman equation."""
+    return expected_later(
+        model, backward(kernel_of(model, model.discount), source, horizon), horizon
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _hessian(policy: Policy, horizon: int | None, params: Params, model: Model) -> Array:
+@partial(jit_once, static_argnums=0)
+def _hessian(
+    policy: Policy, params: Params, observation: Array, credit: Array
+) -> tuple[Array, Array]:
+    """∇π [S, A, P], and Σ_s Σ_a ∇²π(a|s) credit(s, a) [P, P]."""
+    flat, table, total = _flat_functions(policy, params, observation, credit)
+    return jax.jacobian(table)(flat), jax.hessian(total)(flat)
+
+
+@partial(jit_once, static_argnums=0)
+def _third_derivative(
+    policy: Policy, params: Params, observation: Array, credit: Array
+) -> tuple[Array, Array, Array]:
+    """∇π [S, A, P], ∇²π [S, A, P, P], and Σ_s Σ_a ∇³π(a|s) credit(s, a) [P, P, P]."""
+    flat, table, total = _flat_functions(policy, params, observation, credit)
+    return jax.jacobian(table)(flat), jax.hessian(table)(flat), jax.jacfwd(jax.hessian(total))(flat)
+
+
+def _flat_functions(
+    policy: Policy, params: Params, observation: Array, credit: Array
+) -> tuple[Array, Callable[[Array], Array], Callable[[Array], Array]]:
+    """The parameters as one vector; of them, π [S, A], and Σ_s Σ_a π(a|s) credit(s, a)."""
     flat, unravel = ravel_pytree(params)
 
     def table(flat: Array) -> Array:
-        return probabilities_under(policy, unravel(flat), model)
+        return jnp.exp(log_prob_table(policy, unravel(flat), observation, credit.shape[1]))
 
-    probabilities = table(flat)
-    slope = jax.jacobian(table)(flat)  # [S, A, P]
-    visits = visits_over_time(probabilities, model, model.discount, horizon)
-    values = action_values_over_time(probabilities, model, horizon)
-    value_slope = backward(
-        kernel_under(probabilities, model, model.discount),
-        jnp.einsum("sap,ksa->ksp", slope, values),
-        horizon,
-    )
-    action_value_slope = model.discount * jnp.einsum(
-        "sat,ktp->ksap", model.transition, one_step_later(value_slope, horizon)
-    )
-    cross = jnp.einsum("ks,sap,ksaq->pq", visits, slope, action_value_slope)
-    credit = jnp.einsum("ks,ksa->sa", visits, values)
-    return jax.hessian(lambda flat: jnp.sum(credit * table(flat)))(flat) + cross + cross.T
-
-
-@partial(jit_once, static_argnums=(0, 1))
-def _third_derivative(policy: Policy, horizon: int | None, params: Params, model: Model) -> Array:
-    flat, unravel = ravel_pytree(params)
-    return jax.jacfwd(lambda flat: _hessian(policy, horizon, unravel(flat), model))(flat)
+    return flat, table, lambda flat: jnp.sum(credit * table(flat))

@@ -2,19 +2,22 @@
 
 Finite and infinite horizons share one layout, [K, S, ...]. K is H for a finite horizon. It is 1 for
 the infinite one, whose values do not depend on time.
+
+They are NumPy: of a policy, JAX computes its table of probabilities and the derivatives of the
+table alone.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from pgjax.core.compilation import jit_once
-from pgjax.core.float64 import as_float64, in_float64, to_jax
+from pgjax.core.float64 import in_float64, to_numpy
 from pgjax.core.validation import check_params
 from pgjax.exact.problem import Problem, check_problem
 from pgjax.exact.tabular import TabularMDP
@@ -22,13 +25,15 @@ from pgjax.types import Params, Policy
 
 
 class Model(NamedTuple):
-    """The MDP's arrays: rows of terminal states are zero, and improper states are cut out."""
+    """The MDP under a policy: rows of terminal states are zero, and improper states are cut out."""
 
-    transition: Array  # [S, A, S], zero from and into terminal states
-    reward: Array  # [S, A], expected, zero in terminal states
-    initial: Array  # [S]
-    observation: Array  # [S, ...]
-    discount: Array
+    transition: np.ndarray  # [S, A, S], zero from and into terminal states
+    reward: np.ndarray  # [S, A], expected, zero in terminal states
+    initial: np.ndarray  # [S]
+    observation: np.ndarray  # [S, ...]
+    discount: float
+    probabilities: np.ndarray  # [S, A] π(a|s)
+    proper: np.ndarray  # [S], as `proper_states`
 
 
 @in_float64
@@ -44,10 +49,9 @@ def action_probabilities(problem: Problem) -> Float[np.ndarray, "S A"]:
     Bias: exact.
     """
     check_problem(problem)
-    mdp, params = problem.mdp, jax.tree.map(as_float64, problem.params)
-    observation = to_jax(mdp.observation)
-    table = np.asarray(_table_once(problem.policy, params, observation, mdp.num_actions))
-    probabilities = np.exp(table)
+    mdp, params = problem.mdp, in_double(problem.params)
+    table = _table_once(problem.policy, params, mdp.observation, mdp.num_actions)
+    probabilities = np.exp(np.asarray(table))
     off = np.abs(probabilities.sum(-1) - 1)
     if not np.all(off < 1e-4):  # also caught: NaN
         state = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
@@ -60,20 +64,28 @@ def action_probabilities(problem: Problem) -> Float[np.ndarray, "S A"]:
 
 
 def prepare(problem: Problem) -> tuple[Model, Params]:
-    """The problem's MDP as arrays, and its parameters in float64."""
+    """The problem's MDP under its policy, and its parameters in float64."""
     check_problem(problem)
     check_params(problem.params)
-    mdp, proper = problem.mdp, proper_states(problem)
-    alive = ~mdp.terminal
-    kept = mdp.transition * (alive & proper)[:, None, None]
+    mdp, probabilities = problem.mdp, action_probabilities(problem)
+    proper = proper_states(problem, probabilities)
+    alive = ~mdp.terminal & proper
+    kept = mdp.transition * alive[:, None, None]
     model = Model(
-        transition=to_jax(kept * (alive & proper)),
-        reward=to_jax(np.sum(kept * mdp.reward, axis=-1)),
-        initial=to_jax(mdp.initial),
-        observation=to_jax(mdp.observation),
-        discount=jnp.asarray(mdp.discount),
+        transition=kept * alive,
+        reward=np.sum(kept * mdp.reward, axis=-1),
+        initial=mdp.initial,
+        observation=mdp.observation,
+        discount=mdp.discount,
+        probabilities=probabilities,
+        proper=proper,
     )
-    return model, jax.tree.map(as_float64, problem.params)
+    return model, in_double(problem.params)
+
+
+def in_double(params: Params) -> Params:
+    """The parameters as float64 NumPy arrays."""
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), params)
 
 
 def reachable_states(mdp: TabularMDP, probabilities: np.ndarray) -> np.ndarray:
@@ -88,13 +100,13 @@ def _edges(mdp: TabularMDP, probabilities: np.ndarray) -> np.ndarray:
     return edge
 
 
-def proper_states(problem: Problem) -> np.ndarray:
+def proper_states(problem: Problem, probabilities: np.ndarray) -> np.ndarray:
     """[S] whether a state is proper: all are, but if γ = 1 and H is infinite, those sure to end.
 
     Raises:
         ValueError: if an episode can be in an improper state.
     """
-    mdp, probabilities = problem.mdp, action_probabilities(problem)
+    mdp = problem.mdp
     if problem.horizon is not None or mdp.discount < 1:
         return np.ones(mdp.num_states, bool)
     edge = _edges(mdp, probabilities)
@@ -130,69 +142,76 @@ def log_prob_table(policy: Policy, params: Params, observation: Array, num_actio
 _table_once = jit_once(log_prob_table, static_argnums=(0, 3))
 
 
-@partial(jax.jit, static_argnums=0)
-def probabilities_under(policy: Policy, params: Params, model: Model) -> Array:
-    """[S, A] π(a|s), differentiable in the parameters."""
-    return jnp.exp(log_prob_table(policy, params, model.observation, model.reward.shape[1]))
+def credited(
+    policy: Policy, params: Params, model: Model, credit: np.ndarray
+) -> PyTree[Float[np.ndarray, "..."]]:
+    """Σ_s Σ_a ∇π(a|s) credit(s, a), a pytree like params, float64."""
+    return to_numpy(_gradient(policy, params, model.observation, credit))
 
 
-def kernel_under(probabilities: Array, model: Model, discount: Array) -> Array:
+@partial(jit_once, static_argnums=0)
+def _gradient(policy: Policy, params: Params, observation: Array, credit: Array) -> Params:
+    """Σ_s Σ_a ∇π(a|s) credit(s, a)."""
+    num_actions = credit.shape[1]
+
+    def total(params: Params) -> Array:
+        return jnp.sum(credit * jnp.exp(log_prob_table(policy, params, observation, num_actions)))
+
+    return jax.grad(total)(params)
+
+
+def kernel_of(model: Model, discount: float) -> np.ndarray:
     """[S, S] discount · P(s_{t+1} = s' and the episode goes on | s_t = s)."""
-    return discount * jnp.einsum("sa,sat->st", probabilities, model.transition)
+    return discount * np.einsum("sa,sat->st", model.probabilities, model.transition)
 
 
-def backward(kernel: Array, source: Array, horizon: int | None) -> Array:
+def backward(kernel: np.ndarray, source: np.ndarray, horizon: int | None) -> np.ndarray:
     """x_k = source_k + kernel x_{k+1} for source [K, S, ...]; a linear solve without a horizon."""
     if horizon is None:
-        flat = source[0].reshape(source.shape[1], -1)
-        solution = jnp.linalg.solve(jnp.eye(kernel.shape[0]) - kernel, flat)
-        return solution.reshape(source.shape)
-
-    def step(following: Array, source: Array) -> tuple[Array, Array]:
-        x = source + jnp.tensordot(kernel, following, 1)
-        return x, x
-
-    return jax.lax.scan(step, jnp.zeros_like(source[0]), source, reverse=True)[1]
+        return stationary(kernel, source[0].reshape(len(kernel), -1)).reshape(source.shape)
+    found = source.copy()
+    for k in reversed(range(horizon - 1)):
+        found[k] += np.tensordot(kernel, found[k + 1], 1)
+    return found
 
 
-@partial(jax.jit, static_argnums=2)
-def values_over_time(probabilities: Array, model: Model, horizon: int | None) -> Array:
-    """[K, S] V_k(s)."""
-    source = jnp.sum(probabilities * model.reward, axis=-1)
-    stationary = jnp.broadcast_to(source, (horizon or 1, *source.shape))
-    return backward(kernel_under(probabilities, model, model.discount), stationary, horizon)
+def stationary(kernel: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """The solution of x = source + kernel x."""
+    try:
+        return np.linalg.solve(np.eye(len(kernel)) - kernel, source)
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            "episodes end with a probability too small for float64; give a horizon or a discount "
+            "below 1"
+        ) from None
 
 
-def one_step_later(values: Array, horizon: int | None) -> Array:
+def values_over_time(model: Model, horizon: int | None, bonus: Any = 0.0) -> np.ndarray:
+    """[K, S] V_k(s), where a step in state s pays bonus(s) besides its reward."""
+    source = np.sum(model.probabilities * model.reward, axis=-1) + bonus
+    every = np.broadcast_to(source, (horizon or 1, len(source)))
+    return backward(kernel_of(model, model.discount), every, horizon)
+
+
+def one_step_later(values: np.ndarray, horizon: int | None) -> np.ndarray:
     """The values one step later: the same if the horizon is infinite, else zero after it."""
-    return values if horizon is None else jnp.concatenate([values[1:], jnp.zeros_like(values[:1])])
+    return values if horizon is None else np.concatenate([values[1:], np.zeros_like(values[:1])])
 
 
-@partial(jax.jit, static_argnums=2)
-def action_values_over_time(probabilities: Array, model: Model, horizon: int | None) -> Array:
-    """[K, S, A] Q_k(s, a)."""
-    following = one_step_later(values_over_time(probabilities, model, horizon), horizon)
-    expected = jnp.einsum("sat,kt->ksa", model.transition, following)
-    return model.reward[None] + model.discount * expected
+def action_values_over_time(model: Model, horizon: int | None, bonus: Any = 0.0) -> np.ndarray:
+    """[K, S, A] Q_k(s, a), where later steps pay the bonus too, but this one does not."""
+    return model.reward + expected_later(model, values_over_time(model, horizon, bonus), horizon)
 
 
-@partial(jax.jit, static_argnums=3)
-def visits_over_time(
-    probabilities: Array, model: Model, discount: Array, horizon: int | None
-) -> Array:
+def expected_later(model: Model, values: np.ndarray, horizon: int | None) -> np.ndarray:
+    """[K, S, A, ...] γ E[x_{k+1}(s') | s, a] of values x [K, S, ...]."""
+    following = one_step_later(values, horizon)
+    expected = np.tensordot(model.transition, following, (2, 1))  # [S, A, K, ...]
+    return model.discount * np.moveaxis(expected, 2, 0)
+
+
+def visits_over_time(model: Model, discount: float, horizon: int | None) -> np.ndarray:
     """[K, S] discounted probability of being in s, summed over time if the horizon is infinite."""
-    kernel = kernel_under(probabilities, model, discount).T
-    if horizon is None:
-        return jnp.linalg.solve(jnp.eye(kernel.shape[0]) - kernel, model.initial)[None]
-
-    def step(now: Array, _: None) -> tuple[Array, Array]:
-        return kernel @ now, now
-
-    return jax.lax.scan(step, model.initial, length=horizon)[1]
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def objective_under(policy: Policy, horizon: int | None, params: Params, model: Model) -> Array:
-    """J, differentiable in the parameters."""
-    probabilities = probabilities_under(policy, params, model)
-    return model.initial @ values_over_time(probabilities, model, horizon)[0]
+    start = np.zeros((horizon or 1, len(model.initial)))
+    start[-1] = model.initial  # as `backward`, but time runs the other way
+    return backward(kernel_of(model, discount).T, start, horizon)[::-1]

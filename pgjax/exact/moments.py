@@ -6,24 +6,25 @@ parameters and hundreds of states. The mean of N independent estimates has 1/N o
 """
 
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
+import scipy
 from jaxtyping import Float
 
-from pgjax.core.compilation import jit_once
-from pgjax.core.float64 import in_float64, to_jax, to_numpy
+from pgjax.core.float64 import in_float64
 from pgjax.core.validation import check_kind
-from pgjax.exact.dynamics import prepare
+from pgjax.exact.dynamics import (
+    Model,
+    action_values_over_time,
+    kernel_of,
+    prepare,
+    stationary,
+    visits_over_time,
+)
 from pgjax.exact.problem import Problem, check_problem
-from pgjax.exact.recursion import REWARD_TO_GO, Recursion, Steps, solve, steps_of
+from pgjax.exact.recursion import REWARD_TO_GO, Recursion, scores, solve, steps_of
 from pgjax.types import Moments, Spread
-
-FEW = 10_000_000
-"""Up to this many numbers, a program that compiles fast saves more time than one that runs fast."""
 
 
 @in_float64
@@ -99,7 +100,8 @@ def optimal_state_baseline(problem: Problem) -> Float[np.ndarray, "S"]:
     """The state baseline b(s) that minimises the total variance tr Σ of reward-to-go.
 
     tr Σ is quadratic in b without cross terms, because E[∇log π(a|s)] = 0 given s, whatever came
-    before. So its slopes at b = 0 and at b = 1 give every state's minimum.
+    before. It is least where b(s) Σ_t γ^{2t} E[1(s_t = s) |c_t|²] = Σ_t γ^t E[1(s_t = s) c_t · X],
+    with c_t = ∇log π(a_t|s_t), and X the estimate without a baseline.
 
     Returns:
         [S] float64, in units of return; zero in states in which no episode acts.
@@ -121,26 +123,63 @@ def optimal_state_baseline(problem: Problem) -> Float[np.ndarray, "S"]:
         >>> optimal_state_baseline(problem).round(6)
         array([0.45, 0.  , 0.  ])
     """
-    steps, P = steps_of(problem, 0.0, full=False)
-
-    baselines = (to_jax(np.full(problem.mdp.num_states, x)) for x in (0.0, 1.0))
-    at_zero, at_one = (to_numpy(_slope(x, P, problem.horizon, steps)) for x in baselines)
-    curvature = at_one - at_zero
+    model, params = prepare(problem)
+    score = np.asarray(scores(problem.policy, params, model.observation, model.reward.shape[1]))
+    slope = model.probabilities[..., None] * score  # ∇π, [S, A, P]
+    length = np.sum(slope * score, axis=-1)  # [S, A] π |c|²
+    values = action_values_over_time(model, problem.horizon)
+    visits = visits_over_time(model, model.discount**2, problem.horizon)
+    along = np.sum(visits * np.einsum("sa,ksa->ks", length, values), axis=0)  # c_t · c_t G_t
+    along += _along_later(model, slope, values, visits, problem.horizon)
+    along += _along_earlier(model, slope, values, visits, problem.horizon)
+    curvature = np.sum(visits, axis=0) * np.sum(length, axis=1)
     used = curvature > 1e-12 * np.max(curvature)
-    return np.where(used, -at_zero / np.where(used, curvature, 1), 0)
+    return np.where(used, along / np.where(used, curvature, 1), 0)
 
 
-@partial(jit_once, static_argnums=(1, 2))
-def _slope(baseline: Array, P: int, horizon: int | None, steps: Steps) -> Array:
-    """[S] the derivative of tr Σ of reward-to-go by its baseline."""
+def _along_later(
+    model: Model, slope: np.ndarray, values: np.ndarray, visits: np.ndarray, horizon: int | None
+) -> np.ndarray:
+    """[S] Σ_t γ^{2t} E[1(s_t = s) c_t · γ ∇V(s_{t+1})]: what X adds after t, in the mean."""
+    S, A, P = slope.shape
+    flat, moves = _rows(slope), model.transition.reshape(S * A, S)
+    kernel = kernel_of(model, model.discount)
+    later = np.zeros((S, P))
+    if horizon is None:
+        later = stationary(kernel, np.einsum("sap,sa->sp", slope, values[0]))
+    total = np.zeros(S)
+    for k in reversed(range(len(values))):
+        inner = np.sum(moves * (flat @ later.T), axis=1).reshape(S, A)
+        total += visits[k] * model.discount * np.sum(inner, axis=1)
+        later = np.einsum("sap,sa->sp", slope, values[k]) + kernel @ later
+    return total
 
-    def total_variance(baseline: Array) -> Array:
-        return jnp.sum(solve(REWARD_TO_GO, P, horizon, False, steps._replace(baseline=baseline))[1])
 
-    return jax.grad(total_variance)(baseline)
+def _along_earlier(
+    model: Model, slope: np.ndarray, values: np.ndarray, visits: np.ndarray, horizon: int | None
+) -> np.ndarray:
+    """[S] Σ_t γ^{2t} E[1(s_t = s) Σ_{u<t} c_u · c_t G_t]: earlier scores times returns from t on."""
+    S, A, P = slope.shape
+    flat, moves = _rows(slope), model.discount**2 * model.transition.reshape(S * A, S)
+    kernel = kernel_of(model, model.discount**2).T
+    past, total = np.zeros((S, P)), np.zeros(S)
+    if horizon is None:
+        past = stationary(kernel, _arriving(moves, flat, visits[0]))
+    for k in range(len(values)):
+        total += np.sum(past * np.einsum("sap,sa->sp", slope, values[k]), axis=1)
+        past = _arriving(moves, flat, visits[k]) + kernel @ past
+    return total
 
 
-_solve_once, _solve = (each(solve, static_argnums=(0, 1, 2, 3)) for each in (jit_once, jax.jit))
+def _arriving(moves: np.ndarray, flat: Any, visits: np.ndarray) -> np.ndarray:
+    """[S, P] Σ_s Σ_a visits(s) P(s'|s, a) ∇π(a|s) for each following s'."""
+    each = np.repeat(visits, len(moves) // len(visits))
+    return (flat.T @ (moves * each[:, None])).T
+
+
+def _rows(slope: np.ndarray) -> Any:
+    """[S, A, P] as a sparse [S A, P]: a state touches few of many parameters."""
+    return scipy.sparse.csr_array(slope.reshape(-1, slope.shape[-1]))
 
 
 def _evaluate(
@@ -151,6 +190,4 @@ def _evaluate(
     if of.must_end:
         prepare(replace(problem, mdp=replace(problem.mdp, discount=1.0)))  # raises if they need not
     steps, P = steps_of(problem, baseline, full)
-    numbers = problem.mdp.num_states * P ** (1 + full) * (problem.horizon or P)
-    run = _solve_once if numbers <= FEW else _solve
-    return to_numpy(run(of, P, problem.horizon, full, steps))
+    return solve(of, P, problem.horizon, full, steps)

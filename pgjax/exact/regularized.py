@@ -6,33 +6,24 @@ that it leads to. The *local* gradient, Σ_s d(s) ∇f(s), does not: it holds th
 d fixed. On a bandit both treat f alike; on longer episodes they may point apart.
 """
 
-from functools import partial
-
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jaxtyping import Float, PyTree
 
-from pgjax.core.compilation import jit_once
-from pgjax.core.float64 import in_float64, to_numpy
+from pgjax.core.float64 import in_float64
 from pgjax.core.validation import check_at_least, check_real, check_scalars
+from pgjax.exact.derivatives import credited
 from pgjax.exact.dynamics import (
     Model,
-    action_probabilities,
-    backward,
-    kernel_under,
-    log_prob_table,
+    action_values_over_time,
     prepare,
-    probabilities_under,
-    proper_states,
+    values_over_time,
     visits_over_time,
 )
 from pgjax.exact.problem import Problem
-from pgjax.types import Params, Policy
+from pgjax.types import Params
 
 
-@in_float64
 def kl_regularized_objective(
     problem: Problem, *, reference: Float[np.ndarray, "S A"], coefficient: float
 ) -> np.float64:
@@ -56,8 +47,7 @@ def kl_regularized_objective(
         Tang & Munos, On a few pitfalls in KL divergence gradient estimation for RL (2025).
     """
     check_real("reference", reference)
-    arguments = _regularized(problem, reference, coefficient)
-    return to_numpy(_objective(problem.policy, problem.horizon, *arguments))
+    return _objective(problem, reference, coefficient)
 
 
 @in_float64
@@ -66,7 +56,7 @@ def kl_regularized_gradient(
 ) -> PyTree[Float[np.ndarray, "..."]]:
     """The exact KL-regularised gradient, ∇E[Σ_t γ^t (r_t − β KL(π(·|s_t) ‖ ref(·|s_t)))].
 
-    It is the derivative of the dynamic program for `kl_regularized_objective`.
+    It is the sum in `exact.gradient`, of values with the penalty, less β `local_kl_gradient`.
 
     Args, Raises: as for `kl_regularized_objective`.
 
@@ -87,11 +77,9 @@ def kl_regularized_gradient(
         array([-0.075,  0.075])
     """
     check_real("reference", reference)
-    model, params, *rest = _regularized(problem, reference, coefficient)
-    return to_numpy(_slope(problem.policy, problem.horizon, model, params, *rest))
+    return _gradient(problem, reference, coefficient)
 
 
-@in_float64
 def entropy_regularized_objective(problem: Problem, *, coefficient: float) -> np.float64:
     """The exact entropy-regularised return, E[Σ_t γ^t (r_t + β H(π(·|s_t)))].
 
@@ -112,8 +100,7 @@ def entropy_regularized_objective(problem: Problem, *, coefficient: float) -> np
     References:
         Ziebart et al., Maximum Entropy Inverse Reinforcement Learning (2008).
     """
-    arguments = _regularized(problem, None, coefficient)
-    return to_numpy(_objective(problem.policy, problem.horizon, *arguments))
+    return _objective(problem, None, coefficient)
 
 
 @in_float64
@@ -122,7 +109,7 @@ def entropy_regularized_gradient(
 ) -> PyTree[Float[np.ndarray, "..."]]:
     """The exact entropy-regularised gradient, ∇E[Σ_t γ^t (r_t + β H(π(·|s_t)))].
 
-    It is the derivative of the dynamic program for `entropy_regularized_objective`.
+    It is the sum in `exact.gradient`, of values with the entropy, plus β `local_entropy_gradient`.
 
     Args, Raises: as for `entropy_regularized_objective`.
 
@@ -131,8 +118,7 @@ def entropy_regularized_gradient(
 
     Bias: exact.
     """
-    model, params, *rest = _regularized(problem, None, coefficient)
-    return to_numpy(_slope(problem.policy, problem.horizon, model, params, *rest))
+    return _gradient(problem, None, coefficient)
 
 
 @in_float64
@@ -154,10 +140,7 @@ def local_kl_gradient(
     Bias: exact. It is not the gradient of E[Σ_t γ^t KL(s_t)], which also moves d.
     """
     check_real("reference", reference)
-    model, params, alive, _, log_reference = _regularized(problem, reference, 0.0)
-    return to_numpy(
-        _local_slope(problem.policy, problem.horizon, model, params, alive, log_reference)
-    )
+    return _local_gradient(problem, reference)
 
 
 @in_float64
@@ -175,26 +158,50 @@ def local_entropy_gradient(problem: Problem) -> PyTree[Float[np.ndarray, "..."]]
 
     Bias: exact. It is not the gradient of E[Σ_t γ^t H(s_t)], which also moves d.
     """
-    model, params, alive, _, nothing = _regularized(problem, None, 0.0)
-    found = to_numpy(_local_slope(problem.policy, problem.horizon, model, params, alive, nothing))
+    found = _local_gradient(problem, None)
     return jax.tree.map(np.negative, found)  # H is −KL to a reference of ones
 
 
-def _regularized(
-    problem: Problem, reference: np.ndarray | None, coefficient: float
-) -> tuple[Model, Params, Array, Array, Array]:
-    """The model, the parameters, [S] states that count, β, and [S, A] log ref, zero for entropy."""
+def _objective(problem: Problem, reference: np.ndarray | None, coefficient: float) -> np.float64:
+    _check_coefficient(coefficient)
+    model, _ = prepare(problem)
+    bonus = -coefficient * np.sum(model.probabilities * _log_ratio(problem, model, reference), -1)
+    return np.float64(model.initial @ values_over_time(model, problem.horizon, bonus)[0])
+
+
+def _gradient(problem: Problem, reference: np.ndarray | None, coefficient: float) -> Params:
+    _check_coefficient(coefficient)
+    model, params = prepare(problem)
+    log_ratio = _log_ratio(problem, model, reference)
+    bonus = -coefficient * np.sum(model.probabilities * log_ratio, -1)
+    visits = visits_over_time(model, model.discount, problem.horizon)
+    values = action_values_over_time(model, problem.horizon, bonus) - coefficient * log_ratio
+    return credited(problem.policy, params, model, np.einsum("ks,ksa->sa", visits, values))
+
+
+def _local_gradient(problem: Problem, reference: np.ndarray | None) -> Params:
+    """Σ_s d(s) ∇KL(π(·|s) ‖ ref(·|s)), where ∇KL = Σ_a ∇π (log π − log ref), as Σ_a ∇π = 0."""
+    model, params = prepare(problem)
+    visits = visits_over_time(model, model.discount, problem.horizon).sum(0)
+    credit = visits[:, None] * _log_ratio(problem, model, reference)
+    return credited(problem.policy, params, model, credit)
+
+
+def _check_coefficient(coefficient: float) -> None:
     check_scalars(coefficient=coefficient)
     fix = "give its size: a KL divergence is subtracted, an entropy added"
     check_at_least("coefficient", coefficient, 0.0, fix)
-    model, params = prepare(problem)
-    alive = ~problem.mdp.terminal & proper_states(problem)
-    log_reference = np.zeros((problem.mdp.num_states, problem.mdp.num_actions))
+
+
+def _log_ratio(problem: Problem, model: Model, reference: np.ndarray | None) -> np.ndarray:
+    """[S, A] log π − log ref, or log π for entropy; zero where no step is taken."""
+    probabilities = model.probabilities
+    taken = (probabilities > 0) & (model.proper & ~problem.mdp.terminal)[:, None]
+    log_ratio = np.log(np.where(taken, probabilities, 1))
     if reference is not None:
-        reference = np.asarray(check_real("reference", reference))
-        reference = _checked(reference, action_probabilities(problem))
-        log_reference = np.log(np.where(reference > 0, reference, 1))  # read where π > 0 alone
-    return model, params, jnp.asarray(alive), jnp.asarray(coefficient), jnp.asarray(log_reference)
+        reference = _checked(np.asarray(check_real("reference", reference)), probabilities)
+        log_ratio -= np.log(np.where(taken, reference, 1))
+    return log_ratio
 
 
 def _checked(reference: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -217,52 +224,3 @@ def _checked(reference: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
             "does: the KL divergence is infinite; smooth the reference"
         )
     return reference
-
-
-def _divergence(policy: Policy, params: Params, model: Model, log_reference: Array) -> Array:
-    """[S] Σ_a π (log π − log ref)."""
-    log_prob = log_prob_table(policy, params, model.observation, model.reward.shape[1])
-    possible = log_prob > -jnp.inf
-    log_prob = jnp.where(possible, log_prob, 0)
-    return jnp.sum(jnp.where(possible, jnp.exp(log_prob) * (log_prob - log_reference), 0), axis=-1)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _objective(
-    policy: Policy,
-    horizon: int | None,
-    model: Model,
-    params: Params,
-    alive: Array,
-    coefficient: Array,
-    log_reference: Array,
-) -> Array:
-    probabilities = probabilities_under(policy, params, model)
-    divergence = jnp.where(alive, _divergence(policy, params, model, log_reference), 0)
-    source = jnp.sum(probabilities * model.reward, axis=-1) - coefficient * divergence
-    stationary = jnp.broadcast_to(source, (horizon or 1, *source.shape))
-    kernel = kernel_under(probabilities, model, model.discount)
-    return model.initial @ backward(kernel, stationary, horizon)[0]
-
-
-_slope = jit_once(jax.grad(_objective, argnums=3), static_argnums=(0, 1))
-
-
-@partial(jit_once, static_argnums=(0, 1))
-def _local_slope(
-    policy: Policy,
-    horizon: int | None,
-    model: Model,
-    params: Params,
-    alive: Array,
-    log_reference: Array,
-) -> Params:
-    """Σ_s d(s) ∇KL(π(·|s) ‖ ref(·|s)), with d(s) zero in terminal states."""
-    probabilities = probabilities_under(policy, params, model)
-    every = visits_over_time(probabilities, model, model.discount, horizon)
-    visits = jnp.where(alive, jnp.sum(every, axis=0), 0)
-
-    def visited(params: Params) -> Array:
-        return jnp.sum(visits * _divergence(policy, params, model, log_reference))
-
-    return jax.grad(visited)(params)

@@ -1,28 +1,18 @@
 """J, V, Q and discounted visitation, by dynamic programming."""
 
-from functools import partial
-
-import jax
 import numpy as np
-from jax import Array
 from jaxtyping import Float
 
-from pgjax.core.float64 import in_float64, to_numpy
 from pgjax.exact.dynamics import (
     Model,
     action_values_over_time,
-    objective_under,
     prepare,
-    probabilities_under,
-    proper_states,
     values_over_time,
     visits_over_time,
 )
 from pgjax.exact.problem import Problem
-from pgjax.types import Params, Policy
 
 
-@in_float64
 def objective(problem: Problem) -> np.float64:
     """The exact objective J(θ) = E[Σ_t γ^t r_t].
 
@@ -47,11 +37,10 @@ def objective(problem: Problem) -> np.float64:
         >>> round(float(objective(problem)), 6)
         0.45
     """
-    model, params = prepare(problem)
-    return to_numpy(objective_under(problem.policy, problem.horizon, params, model))
+    model, _ = prepare(problem)
+    return np.float64(model.initial @ values_over_time(model, problem.horizon)[0])
 
 
-@in_float64
 def state_values(problem: Problem) -> Float[np.ndarray, "... S"]:
     """V(s), the expected discounted return from a state on; zero in terminal states.
 
@@ -75,11 +64,10 @@ def state_values(problem: Problem) -> Float[np.ndarray, "... S"]:
         >>> state_values(problem).round(6)
         array([[0.45, 0.  , 0.  ]])
     """
-    model, params = prepare(problem)
-    return _reported(_state_values(problem.policy, problem.horizon, params, model), problem)
+    model, _ = prepare(problem)
+    return _reported(values_over_time(model, problem.horizon), model, problem.horizon)
 
 
-@in_float64
 def action_values(problem: Problem) -> Float[np.ndarray, "... S A"]:
     """Q(s, a), the expected discounted return after an action; zero in terminal states.
 
@@ -102,11 +90,10 @@ def action_values(problem: Problem) -> Float[np.ndarray, "... S A"]:
         >>> action_values(problem)[0, 0]
         array([0.3, 0.6])
     """
-    model, params = prepare(problem)
-    return _reported(_action_values(problem.policy, problem.horizon, params, model), problem)
+    model, _ = prepare(problem)
+    return _reported(action_values_over_time(model, problem.horizon), model, problem.horizon)
 
 
-@in_float64
 def visitation(problem: Problem) -> Float[np.ndarray, "... S"]:
     """Discounted expected visits, d(s) = Σ_t γ^t P(s_t = s), episodes that have ended excluded.
 
@@ -122,29 +109,13 @@ def visitation(problem: Problem) -> Float[np.ndarray, "... S"]:
     References:
         Sutton et al. (2000), below eq. 2.
     """
-    model, params = prepare(problem)
-    found = np.asarray(_visits(problem.policy, problem.horizon, params, model))
+    model, _ = prepare(problem)
+    found = visits_over_time(model, model.discount, problem.horizon)
     return found[0] if problem.horizon is None else found
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _state_values(policy: Policy, horizon: int | None, params: Params, model: Model) -> Array:
-    return values_over_time(probabilities_under(policy, params, model), model, horizon)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _action_values(policy: Policy, horizon: int | None, params: Params, model: Model) -> Array:
-    return action_values_over_time(probabilities_under(policy, params, model), model, horizon)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _visits(policy: Policy, horizon: int | None, params: Params, model: Model) -> Array:
-    probabilities = probabilities_under(policy, params, model)
-    return visits_over_time(probabilities, model, model.discount, horizon)
-
-
-def _reported(values: Array, problem: Problem) -> np.ndarray:
+def _reported(values: np.ndarray, model: Model, horizon: int | None) -> np.ndarray:
     """Values [K, S, ...] as returned: no K if the horizon is infinite, NaN in improper states."""
     shape = (1, -1) + (1,) * (values.ndim - 2)
-    found = np.where(proper_states(problem).reshape(shape), np.asarray(values), np.nan)
-    return found[0] if problem.horizon is None else found
+    found = np.where(model.proper.reshape(shape), values, np.nan)
+    return found[0] if horizon is None else found
