@@ -158,7 +158,7 @@ def _along_later(
 def _along_earlier(
     model: Model, slope: np.ndarray, values: np.ndarray, visits: np.ndarray, horizon: int | None
 ) -> np.ndarray:
-    """[S] Σ_t γ^{2t} E[1(s_t = s) Σ_{u<t} c_u · c_t G_t]: earlier scores times returns from t on."""
+    """[S] Σ_t γ^{2t} E[1(s_t = s) Σ_{u<t} c_u · c_t G_t]: earlier scores by later returns."""
     S, A, P = slope.shape
     flat, moves = _rows(slope), model.discount**2 * model.transition.reshape(S * A, S)
     kernel = kernel_of(model, model.discount**2).T
