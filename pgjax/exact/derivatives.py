@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
 from pgjax.core.compilation import jit_once
-from pgjax.core.float64 import in_float64, to_numpy
+from pgjax.core.float64 import in_float64, to_jax, to_numpy
 from pgjax.exact.dynamics import (
     Model,
     action_values_over_time,
@@ -119,7 +119,8 @@ def hessian(problem: Problem) -> Float[np.ndarray, "P P"]:
     visits = visits_over_time(model, model.discount, problem.horizon)
     values = action_values_over_time(model, problem.horizon)
     credit = np.einsum("ks,ksa->sa", visits, values)
-    slope, own = to_numpy(_hessian(problem.policy, params, model.observation, credit))
+    given = to_jax((params, model.observation, credit))
+    slope, own = to_numpy(_hessian(problem.policy, *given))
     value_slope = _derived(model, np.einsum("sap,ksa->ksp", slope, values), problem.horizon)
     later = np.einsum("ks,ksap->sap", visits, value_slope)
     cross = np.tensordot(slope, later, ((0, 1), (0, 1)))
@@ -157,9 +158,8 @@ def third_derivative(problem: Problem) -> Float[np.ndarray, "P P P"]:
     visits = visits_over_time(model, model.discount, problem.horizon)
     values = action_values_over_time(model, problem.horizon)
     credit = np.einsum("ks,ksa->sa", visits, values)
-    slope, curvature, own = to_numpy(
-        _third_derivative(problem.policy, params, model.observation, credit)
-    )
+    given = to_jax((params, model.observation, credit))
+    slope, curvature, own = to_numpy(_third_derivative(problem.policy, *given))
     first = _derived(model, np.einsum("sap,ksa->ksp", slope, values), problem.horizon)
     cross = np.einsum("sap,ksaq->kspq", slope, first)
     second = np.einsum("sapq,ksa->kspq", curvature, values) + cross + cross.swapaxes(2, 3)

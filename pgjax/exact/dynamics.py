@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from pgjax.core.compilation import jit_once
-from pgjax.core.float64 import in_float64, to_numpy
+from pgjax.core.float64 import in_float64, to_jax, to_numpy
 from pgjax.core.validation import check_params
 from pgjax.exact.problem import Problem, check_problem
 from pgjax.exact.tabular import TabularMDP
@@ -49,8 +49,9 @@ def action_probabilities(problem: Problem) -> Float[np.ndarray, "S A"]:
     Bias: exact.
     """
     check_problem(problem)
-    mdp, params = problem.mdp, in_double(problem.params)
-    table = _table_once(problem.policy, params, mdp.observation, mdp.num_actions)
+    mdp = problem.mdp
+    given = to_jax((in_double(problem.params), mdp.observation))
+    table = _table_once(problem.policy, *given, mdp.num_actions)
     probabilities = np.exp(np.asarray(table))
     off = np.abs(probabilities.sum(-1) - 1)
     if not np.all(off < 1e-4):  # also caught: NaN
@@ -146,7 +147,7 @@ def credited(
     policy: Policy, params: Params, model: Model, credit: np.ndarray
 ) -> PyTree[Float[np.ndarray, "..."]]:
     """Σ_s Σ_a ∇π(a|s) credit(s, a), a pytree like params, float64."""
-    return to_numpy(_gradient(policy, params, model.observation, credit))
+    return to_numpy(_gradient(policy, *to_jax((params, model.observation, credit))))
 
 
 @partial(jit_once, static_argnums=0)

@@ -124,7 +124,7 @@ def optimal_state_baseline(problem: Problem) -> Float[np.ndarray, "S"]:
         array([0.45, 0.  , 0.  ])
     """
     model, params = prepare(problem)
-    score = np.asarray(scores(problem.policy, params, model.observation, model.reward.shape[1]))
+    score = scores(problem.policy, params, model)
     slope = model.probabilities[..., None] * score  # ∇π, [S, A, P]
     length = np.sum(slope * score, axis=-1)  # [S, A] π |c|²
     values = action_values_over_time(model, problem.horizon)

@@ -30,8 +30,9 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from pgjax.core.compilation import jit_once
+from pgjax.core.float64 import to_jax
 from pgjax.core.validation import check_finite
-from pgjax.exact.dynamics import prepare, reachable_states, stationary
+from pgjax.exact.dynamics import Model, prepare, reachable_states, stationary
 from pgjax.exact.problem import Problem
 from pgjax.types import Params, Policy
 
@@ -77,7 +78,7 @@ class Recursion(NamedTuple):
 def steps_of(problem: Problem, baseline: Any, full: bool) -> tuple[Steps, int]:
     """The process under the policy, and P; the whole score if `full`, else its nonzero part."""
     model, params = prepare(problem)
-    mdp, policy = problem.mdp, problem.policy
+    mdp = problem.mdp
     offset = np.asarray(check_finite("baseline", baseline), np.float64)
     if offset.shape not in ((), (mdp.num_states,)):
         raise ValueError(
@@ -88,7 +89,7 @@ def steps_of(problem: Problem, baseline: Any, full: bool) -> tuple[Steps, int]:
     # States that no episode reaches have no part in the moments, and need not end. Left in, they
     # would make the equations singular if the horizon is infinite.
     joint[mdp.terminal | ~reachable_states(mdp, probabilities)] = 0
-    score = np.asarray(scores(policy, params, model.observation, mdp.num_actions))
+    score = scores(problem.policy, params, model)
     touched = np.any(score != 0, axis=1) | full
     successor, support = _ragged(np.any(joint > 0, axis=1)), _ragged(touched)
     probability = np.take_along_axis(joint, successor[:, None], axis=2)
@@ -111,9 +112,14 @@ def steps_of(problem: Problem, baseline: Any, full: bool) -> tuple[Steps, int]:
     return steps, score.shape[-1]
 
 
-@partial(jit_once, static_argnums=(0, 3))
-def scores(policy: Policy, params: Params, observation: Array, num_actions: int) -> Array:
+def scores(policy: Policy, params: Params, model: Model) -> np.ndarray:
     """[S, A, P] ∇log π(a|s)."""
+    given = to_jax((params, model.observation))
+    return np.asarray(_scores(policy, *given, model.reward.shape[1]))
+
+
+@partial(jit_once, static_argnums=(0, 3))
+def _scores(policy: Policy, params: Params, observation: Array, num_actions: int) -> Array:
     flat, unravel = ravel_pytree(params)
 
     def log_prob(flat: Array, observation: Array, action: Array) -> Array:
