@@ -9,7 +9,6 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -139,7 +138,6 @@ def _unrecognized(parser: "_Parser", command: str, unknown: list[str]) -> str:
     return f"unrecognized arguments: {' '.join(unknown)}{hint}"
 
 
-@cache
 def _parser() -> "_Parser":
     parser = _Parser(
         prog="pgjax", description="Policy-gradient estimators in pure JAX that prove themselves."
