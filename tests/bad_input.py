@@ -7,6 +7,7 @@ value is, and what the bad ones are. Rows say only where a function differs from
 import ast
 import importlib
 import inspect
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -154,6 +155,7 @@ COSTS = of_type(
 NAMED = ENVIRONMENTS.with_good(MDP)
 ON_EPISODES = training.ReinforceSettings(num_trajectories=2, num_steps=2)
 A2C = training.A2CSettings(num_environments=2, num_steps=2)
+NO_RUN = str(Path(tempfile.gettempdir(), "run-that-no-test-makes"))
 PPO = training.PPOSettings(num_environments=2, num_steps=2, num_minibatches=2)
 CANDIDATES = Kind(ESTIMATOR, NOTHING | {"a number": 0.9, "a policy": POLICY})
 LISTED = of_type([PROBLEM], empty=[], **{"a list of MDPs": [MDP]})
@@ -839,7 +841,7 @@ ROWS = [
         row(
             f"training.runs.starting.{name}",
             skip={"parts": "in the table under training.algorithms", **others},
-            directory=PATHS.with_good("/dev/null/run"),
+            directory=PATHS.with_good(NO_RUN),
             environment=NAMED,
             settings=of_type(ON_EPISODES),
             seed=SEEDS,
@@ -855,7 +857,7 @@ ROWS = [
     row(
         "training.runs.seeds.start_seeds",
         skip={"settings: None": DEFAULT},
-        directory=PATHS.with_good("/dev/null/run"),
+        directory=PATHS.with_good(NO_RUN),
         environment=Kind("CartPole-v1", NOTHING | {"a record": MDP, "a number": 3}),
         settings=of_type(ON_EPISODES),
         seeds=Kind(
