@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from tests.device_laws import (
 
 SECONDS = 1800  # until a process counts as hanging; it takes some thirty on a quiet machine
 PROGRAM = sys.executable, "-m", "tests.device_laws"
+ROOT = Path(__file__).parents[1]
 
 
 def run_together(*commands: tuple[str, ...], settings: dict[str, str]) -> list[str]:
@@ -33,6 +35,7 @@ def run_together(*commands: tuple[str, ...], settings: dict[str, str]) -> list[s
     running = [
         subprocess.Popen(
             command,
+            cwd=ROOT,
             env=os.environ | settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
