@@ -397,3 +397,17 @@ def test_another_mdp_of_the_same_shape_does_not_recompile() -> None:
     second = exact.gradient(Problem(tabular.random_mdp(1, discount=0.5), policy, table + 1, 3))
     assert np.any(first != second)
     assert len(traced) == before
+
+
+@pytest.mark.parametrize("evaluate", [exact.objective, exact.gradient, exact.spread])
+def test_an_end_too_unlikely_for_float64_is_named(evaluate: Callable[[Problem], Any]) -> None:
+    def walk(end: float) -> Problem:
+        transition = np.array([[[1 - end, end]], [[0.0, 1.0]]])
+        mdp = TabularMDP(
+            transition, np.ones((2, 1, 2)), np.array([1.0, 0.0]), np.array([False, True]), 1.0
+        )
+        return Problem(mdp, pgjax.tabular_softmax(2, 1), np.zeros((2, 1)), horizon=None)
+
+    evaluate(walk(0.5))
+    with pytest.raises(ValueError, match="too small for float64; give a horizon or a discount"):
+        evaluate(walk(1e-20))
