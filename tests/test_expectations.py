@@ -1,5 +1,6 @@
 """Estimators of ∇E[f(x)] are what is said of them: exactly, by enumeration and quadrature."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -219,6 +220,24 @@ def test_per_sample_gradients_average_to_the_gradient_and_jacobians_are_rows() -
     assert each.shape == (6, 2)
     np.testing.assert_allclose(each.mean(axis=0), mean, rtol=1e-5)
     np.testing.assert_allclose(both, np.stack([mean, 2 * mean]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda coin: expectation_moments(PLAIN, coin).mean,
+        true_gradient,
+        lambda coin: expectations.least_variance_constant(coin.f, coin.distribution, coin.params),
+    ],
+    ids=["moments", "gradient", "constant"],
+)
+def test_a_value_that_f_closes_over_is_read_anew_in_each_call(of: Any) -> None:
+    scale = [1.0]
+    problem = replace(coin(0.3), f=lambda b: scale[0] * jnp.sum(b))
+    once = np.asarray(of(problem))
+    scale[0] = 2.0
+    np.testing.assert_allclose(of(problem), 2 * once, rtol=1e-6)
+    assert np.all(once != 0)
 
 
 def test_estimators_are_arguments_of_jit_and_their_numbers_are_leaves() -> None:

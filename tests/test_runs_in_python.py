@@ -179,7 +179,8 @@ def test_a_folder_that_cannot_be_used_is_told_before_anything_is_made(
         training.start_seeds(tmp_path, name, SETTINGS, [0])
 
 
-OVERRIDES_RIGHTS = 1 << 1  # CAP_DAC_OVERRIDE: with it a process writes wherever it likes
+# CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: with them a process writes and looks wherever it likes.
+OVERRIDES_RIGHTS = 1 << 1 | 1 << 2
 
 
 @contextlib.contextmanager
@@ -231,6 +232,10 @@ def test_a_read_only_folder_is_named_in_one_line_and_loses_nothing(first_batch, 
     assert "new (Permission denied); choose another" in error
     assert main(["train", *arguments, "--output", str(directory), "--overwrite"]) == 2
     assert "run (it is read-only)" in the_error(capsys)
+    read_only.chmod(0)  # nothing in it can be looked at either
+    with pytest.raises(PermissionError, match=r"nothing can be written in .*new/run \(Permission"):
+        training.start(read_only / "new" / "run", MDP, **OWN)
+    read_only.chmod(0o555)
     assert {path: path.read_bytes() for path in before} == before
 
 

@@ -94,8 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"γ = {mdp.discount:g}, at most {horizon} steps; Flax policy of {num_parameters} parameters"
     )
     with console.status("exact expectations and variances"):
-        theirs = tuple(own_estimators.contender(each, problem) for each in own)
-        rows = error_curves.contenders(problem) + theirs
+        added = tuple(own_estimators.contender(each, problem) for each in own)
+        rows = error_curves.contenders(problem) + added
         console.print(f"exact: J = {exact.objective(problem):.6g}, Σ by dynamic programming")
     runs = error_curves.empty_runs(problem, rows)
     settings = {"problem": problem, "runs": runs} | source

@@ -5,6 +5,7 @@ A draw is an episode of one step, so these are `pgjax.reinforce` with the baseli
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -149,10 +150,10 @@ def least_variance_constant(f: Any, distribution: Distribution, params: Params) 
     """
     check_distribution(distribution)
     check_params(params)
-    return _least_variance_constant(as_integrand(f), distribution, params)
+    # A new function each time: a value that f closes over may have changed since the last trace.
+    return jax.jit(partial(_least_variance_constant))(as_integrand(f), distribution, params)
 
 
-@jax.jit
 def _least_variance_constant(f: Integrand, distribution: Distribution, params: Params) -> Array:
     x = listed_outcomes(distribution, params, "least_variance_constant")
     probability = jnp.exp(log_probs_of(distribution, params, x))

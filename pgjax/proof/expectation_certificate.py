@@ -5,6 +5,7 @@ float64. No random number is drawn.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -105,7 +106,9 @@ def _moments(
     params, p = float64_params(problem), problem.distribution
     laws = [listed_draws(stages(e), p, params, N) for e, N in zip(estimators, sizes, strict=True)]
     draws = [jax.tree.map(np.asarray, law[0]) for law in laws]
-    estimates = _estimates(list(estimators), as_integrand(problem.f), p, params, draws)
+    # A new function each time: a value that f closes over may have changed since the last trace.
+    evaluate = jit_once(partial(_estimates))
+    estimates = evaluate(list(estimators), as_integrand(problem.f), p, params, draws)
     found = []
     for (_, probability), each in zip(laws, map(np.asarray, estimates), strict=True):
         mean = probability @ each
@@ -114,7 +117,6 @@ def _moments(
     return found
 
 
-@jit_once
 def _estimates(
     estimators: list[AnyEstimator], f: Integrand, p: Distribution, params: Params, draws: list[Any]
 ) -> list[Array]:

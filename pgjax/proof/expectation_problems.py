@@ -118,7 +118,8 @@ def true_gradient(problem: Expectation, *, group_size: int = 0) -> Float[np.ndar
     """
     params = float64_params(problem)
     law = outcome_law(problem.distribution, params)
-    found = _gradient_of_sum(problem, params, law, group_size)
+    slope = jit_once(jax.grad(_sum, argnums=1), static_argnums=3)  # anew: f may read other values
+    found = slope(problem, params, law, group_size)
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found)])
 
 
@@ -156,6 +157,3 @@ def _sum(problem: Expectation, params: Params, law: Any, group_size: int) -> Arr
     places = np.array(list(product(range(len(probability)), repeat=group_size)))
     bound = jax.nn.logsumexp(value[places], axis=1) - jnp.log(float(group_size))
     return jnp.prod(probability[places], axis=1) @ bound
-
-
-_gradient_of_sum = jit_once(jax.grad(_sum, argnums=1), static_argnums=3)

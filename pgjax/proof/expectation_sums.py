@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -53,7 +54,9 @@ def outcome_law(distribution: Distribution, params: Params) -> Law:
     raise UnknownLawError("distribution must have outcomes that can be listed, got one without")
 
 
-_log_probs = jit_once(log_probs_of)
+def _log_probs(distribution: Distribution, params: Params, x: Any) -> np.ndarray:
+    """[B], traced anew: a value that the distribution closes over may have changed."""
+    return np.asarray(jit_once(partial(log_probs_of))(distribution, params, x))
 
 
 def largest_count(rate: float) -> int:

@@ -72,7 +72,7 @@ def locked(directory: Path) -> Iterator[None]:
 def check_place(directory: Path, *, overwrite: bool) -> None:
     """Raise what `locked` and `begin` would raise, before any work; nothing is made or written."""
     _check_writable(directory)
-    if directory.exists():
+    if os.path.exists(directory):
         with locked(directory):
             pass
     if not overwrite:
@@ -82,7 +82,8 @@ def check_place(directory: Path, *, overwrite: bool) -> None:
 def _check_writable(directory: Path) -> None:
     """Raise a PermissionError if the directory, or the nearest one above it, takes no file."""
     parents = directory.absolute().parents
-    nearest = next(path for path in (directory, *parents) if path.exists())
+    # `Path.exists` raises an error of its own where a folder above may not be looked into.
+    nearest = next(path for path in (directory, *parents) if os.path.exists(path))
     if not nearest.is_dir():
         raise _unwritable(directory, os.strerror(errno.ENOTDIR))
     effective = os.access in os.supports_effective_ids
