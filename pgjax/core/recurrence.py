@@ -133,12 +133,15 @@ def _transpose(cotangent: Array, slope: Array, intercept: Any, last: Any, *, axi
     return None, y, jnp.sum(through_last, axis=summed, keepdims=True)
 
 
+# Traced once for each kind of operands, and written out where it is called.
+@partial(jax.jit, inline=True, static_argnames=("axis", "flatten"))
 def _loop(slope: Array, intercept: Array, last: Array, *, axis: int, flatten: bool) -> Array:
     """The solution on a CPU: of a few times at once, of more in place, by sequences or by times."""
     if intercept.size == 0:  # a batch of no rows
         return intercept
     x, T, end_slope = intercept, intercept.shape[axis], _end(slope, axis)
-    last = jnp.where(end_slope == 0, 0, last)  # zero times infinity is NaN
+    if slope.shape[axis] > 1 or T > LOOK_AHEAD:
+        last = jnp.where(end_slope == 0, 0, last)  # zero times infinity is NaN
     if T <= LOOK_AHEAD:
         return _few_times(slope, x, last, axis)
     time_is_last = x.size == T * math.prod(x.shape[:axis])
@@ -162,7 +165,7 @@ def _few_times(slope: Array, x: Array, last: Array, axis: int) -> Array:
     """The solution for so few times that XLA computes it in one operation."""
 
     def at(y: Array, t: int) -> Array:
-        return jax.lax.index_in_dim(y, t if y.shape[axis] > 1 else 0, axis)
+        return jax.lax.index_in_dim(y, t, axis) if y.shape[axis] > 1 else y
 
     solved = [last]
     for t in reversed(range(x.shape[axis])):

@@ -235,17 +235,15 @@ def _max(values: Array) -> Array:
 @traced_once
 def _masked_log_softmax(logits: Array) -> Array:
     legal = logits != -jnp.inf  # a NaN is not a mask: it must come out as NaN
-    any_legal = _max(legal)
-    # Normalise over finite numbers only, so that no −inf − (−inf) stands in a derivative; and
-    # relative to the peak throughout: log(total) added to a large peak would lose its digits.
-    finite = _select(legal, logits, 0.0)
+    # The lowest number in place of −inf: no −inf − (−inf) stands in a derivative, and its
+    # exponential is zero. All is relative to the peak: log(total) + peak would lose its digits.
     lowest = float(jnp.finfo(logits.dtype).min)
-    peak = jax.lax.stop_gradient(_max(_select(legal, logits, lowest)))
-    relative = _select(legal, finite - peak, 0.0)
-    total = _sum(_select(legal, jnp.exp(relative), 0.0))
-    # log 0 = −inf where nothing is legal, and finite − (−inf) would pass for a log-probability.
-    normaliser = _select(any_legal, jnp.log(total), jnp.nan)
-    return _select(legal | ~any_legal, relative - normaliser, -jnp.inf)
+    highest = _max(jax.lax.stop_gradient(logits))
+    relative = _select(legal, logits, lowest) - jnp.maximum(highest, lowest)
+    normalised = relative - jnp.log(_sum(jnp.exp(relative)))
+    # Where nothing is legal, this is NaN; a number would pass for a log-probability.
+    impossible = -jnp.inf - highest
+    return jax.lax.select(legal, normalised, jnp.broadcast_to(impossible, logits.shape))
 
 
 def _check_action(action: Any, logits: Array) -> None:
