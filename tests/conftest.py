@@ -7,10 +7,10 @@ strict promotion nor, everywhere, x64; modules that roll out ask for `checked_an
 import atexit
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Nearly all the time of these tests is compilation, of programs that run once. Without the
 # optimiser, and each program in one piece, it takes half as long; what they compute is the same.
@@ -47,7 +47,27 @@ ANNOTATED = [
     *("enumeration", "diagnostics", "regularization", "exact.regularized", "control_variates"),
 ]
 config.update("jaxtyping_disable", True)
-install_import_hook([f"pgjax.{name}" for name in ANNOTATED], "beartype.beartype")
+
+CHECKED: dict[tuple, Callable[..., Any]] = {}
+"""What `check` has made."""
+
+
+def check(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`beartype`, once for each function of the source.
+
+    jaxtyping hands over functions that hold annotations alone. A function within a function is made
+    anew at each call of the outer one, and beartype would take a millisecond each time.
+    """
+    from beartype import beartype
+
+    names, annotations = function.__code__.co_varnames, function.__annotations__
+    key = function.__module__, function.__qualname__, names, *annotations.items()
+    if key not in CHECKED:
+        CHECKED[key] = beartype(function)
+    return CHECKED[key]
+
+
+install_import_hook([f"pgjax.{name}" for name in ANNOTATED], f"{__name__}.{check.__name__}")
 
 if TYPE_CHECKING:
     from pgjax.proof.certificate import Certificate
