@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
 
 import pgjax
 from pgjax import baselines, expectations
 from pgjax.core.float64 import in_float64
+from pgjax.expectations.estimates import gradients_of_draws, objective_of_draws
+from pgjax.expectations.estimator import one_step_batch
+from pgjax.expectations.integrands import as_integrand
 from pgjax.proof.expectation_certificate import (
+    ExpectationCertificate,
     certify_expectations,
     evaluate_code,
     expectation_moments,
@@ -21,14 +24,20 @@ from pgjax.proof.expectation_certificate import (
     table,
 )
 from pgjax.proof.expectation_problems import Expectation, problems, toy, true_gradient
-from pgjax.proof.registry.rows_expectations import EXPECTATIONS
+from pgjax.proof.registry.rows_expectations import EXPECTATIONS, ExpectationRow
 
 PLAIN = expectations.score_function()
 LEAVE_ONE_OUT = expectations.score_function(baseline=baselines.leave_one_out)
 
 
 def coin(p: float, t: float = 0.45) -> Expectation:
-    return Expectation(toy(t), expectations.bernoulli(), np.log(np.array(p / (1 - p))))
+    return Expectation(toy(t), expectations.bernoulli(), np.log(np.array(p / (1 - p))), "coin")
+
+
+def certified(problem: Expectation, *names: str) -> dict[str, ExpectationCertificate]:
+    """The certificates of rows of the registry on a problem that has the name of theirs."""
+    rows = [row for row in EXPECTATIONS if row.name in names]
+    return {c.row.name: c for c in certify_expectations(rows, [problem])}
 
 
 @pytest.fixture(scope="module")
@@ -75,23 +84,18 @@ TOYS = [
 
 @pytest.mark.parametrize(("p", "t", "truth", "plain", "others", "arm", "disarm"), TOYS)
 def test_the_published_toys_are_reproduced(p, t, truth, plain, others, arm, disarm) -> None:
-    problem = coin(p, t)
-    np.testing.assert_allclose(true_gradient(problem), [truth], rtol=1e-12)
-    for estimator, num_samples, variance in (
-        (PLAIN, 1, plain),
-        (LEAVE_ONE_OUT, 2, others),
-        (expectations.arm(), 1, arm),
-        (expectations.disarm(), 1, disarm),
-    ):
-        moments = expectation_moments(estimator, problem, num_samples=num_samples)
-        np.testing.assert_allclose(moments.mean, [truth], rtol=1e-10)
-        assert moments.total_variance == pytest.approx(variance, rel=2e-3, abs=1e-18)
+    variances = {"score function": plain, "leave one out": others, "ARM": arm, "DisARM": disarm}
+    for name, certificate in certified(coin(p, t), *variances).items():
+        np.testing.assert_allclose(certificate.truth, [truth], rtol=1e-12)
+        np.testing.assert_allclose(certificate.moments.mean, [truth], rtol=1e-10)
+        assert certificate.variance == pytest.approx(variances.pop(name), rel=2e-3, abs=1e-18)
+    assert not variances
 
 
-def test_straight_through_has_the_wrong_sign_on_the_toy() -> None:
-    moments = expectation_moments(expectations.straight_through(), coin(0.3))
-    np.testing.assert_allclose(moments.mean, [-0.063], rtol=1e-12)
-    assert true_gradient(coin(0.3))[0] > 0
+def test_straight_through_has_the_wrong_sign_on_the_toy(found) -> None:
+    (of_coin,) = [c for c in found if (c.row.name, c.problem) == ("straight-through", "coin")]
+    np.testing.assert_allclose(of_coin.moments.mean, [-0.063], rtol=1e-12)
+    assert of_coin.truth[0] > 0
 
 
 def test_the_variances_of_a_quadratic_by_the_mean_are_mohameds() -> None:
@@ -101,20 +105,20 @@ def test_the_variances_of_a_quadratic_by_the_mean_are_mohameds() -> None:
         lambda x: (x - 1.0) ** 2,
         expectations.normal(lambda mean: (mean, jnp.full_like(mean, log_std))),
         np.array(mean),
+        "quadratic of a normal",
     )
     m, s = mean - 1, std
     formulas = {
-        PLAIN: m**4 / s**2 + 14 * m**2 + 15 * s**2,
-        expectations.pathwise(): 4 * s**2,
-        expectations.measure_valued(): m**2 * (16 / np.pi - 4),
+        "score function": m**4 / s**2 + 14 * m**2 + 15 * s**2,
+        "pathwise": 4 * s**2,
+        "measure-valued": m**2 * (16 / np.pi - 4),
     }
-    for estimator, variance in formulas.items():
-        moments = expectation_moments(estimator, problem)
-        np.testing.assert_allclose(moments.mean, [2 * m], rtol=1e-10)
-        np.testing.assert_allclose(moments.total_variance, variance, rtol=1e-10)
     assert list(formulas.values()) == pytest.approx([30, 4, 1.093], abs=1e-3)
-    uncoupled = expectation_moments(expectations.uncoupled_measure_valued(), problem)
-    assert uncoupled.total_variance > 1.5 * formulas[expectations.measure_valued()]
+    of = certified(problem, *formulas, "measure-valued, uncoupled")
+    for name, variance in formulas.items():
+        np.testing.assert_allclose(of[name].moments.mean, [2 * m], rtol=1e-10)
+        np.testing.assert_allclose(of[name].variance, variance, rtol=1e-10)
+    assert of["measure-valued, uncoupled"].variance > 1.5 * formulas["measure-valued"]
 
 
 def test_greensmiths_identity_holds_for_a_constant_baseline() -> None:
@@ -123,10 +127,11 @@ def test_greensmiths_identity_holds_for_a_constant_baseline() -> None:
     least = jax.jit(partial(expectations.least_variance_constant, problem.f, problem.distribution))
     best = float(in_float64(least)(problem.params))
     squared_score, mean = 0.3 * 0.7, 0.2235
-    variance = {}
-    for b in (-1.0, 0.0, 0.5, best, mean):
-        estimator = expectations.score_function(baseline=baselines.constant(b))
-        variance[b] = float(expectation_moments(estimator, problem).total_variance)
+    code = "expectations.score_function(baseline=pgjax.baselines.constant({}))"
+    constants = (-1.0, 0.0, 0.5, best, mean)
+    rows = [ExpectationRow(str(b), code.format(b), "none") for b in constants]
+    found = certify_expectations(rows, [problem])
+    variance = {b: c.variance for b, c in zip(constants, found, strict=True)}
     for b in (-1.0, 0.0, 0.5):
         excess = squared_score * (b - best) ** 2
         assert variance[b] == pytest.approx(variance[best] + excess, rel=1e-10)
@@ -151,17 +156,18 @@ def test_tuckers_decomposition_by_total_variance_holds() -> None:
     of_y = p_y @ mean_of_x**2 - (p_y @ mean_of_x) ** 2
     assert total == pytest.approx(of_f + of_x + of_y, rel=1e-12)
 
-    def f_between(at_zero, at_one, b):
-        return at_zero + (at_one - at_zero) * b
+    @in_float64
+    @jax.jit
+    @jax.vmap
+    def estimates(at_zero, at_one, logit):
+        f = as_integrand(lambda x: at_zero + (at_one - at_zero) * x)
+        return gradients_of_draws(PLAIN, f, expectations.bernoulli(), logit, x)
 
-    logits = np.log(p / (1 - p))
-    second = 0.0
-    for y in range(2):
-        for sign in noise:
-            f = Partial(f_between, *(Q[y] + sign))
-            problem = Expectation(f, expectations.bernoulli(), np.array(logits[y]))
-            found = expectation_moments(PLAIN, problem)
-            second += 0.5 * p_y[y] * (float(found.total_variance) + float(found.mean[0]) ** 2)
+    values = Q[..., None] + noise  # [y, x, noise]
+    logits = np.broadcast_to(np.log(p / (1 - p))[:, None], (2, 2))  # [y, noise]
+    found = estimates(*(each.ravel() for each in (values[:, 0], values[:, 1], logits)))
+    squared = np.asarray(found).reshape(2, 2, 2).swapaxes(1, 2) ** 2  # [y, x, noise]
+    second = np.sum(weight * squared)
     assert second - (p_y @ mean_of_x) ** 2 == pytest.approx(total, rel=1e-10)
     with_baseline = of_f + of_y  # score · noise, plus the exact mean for each y
     assert total - with_baseline == pytest.approx(of_x, rel=1e-12)
@@ -172,9 +178,6 @@ def test_one_step_episodes_are_the_estimator_itself() -> None:
     assert expectations.score_function() == pgjax.reinforce(1.0)
     policy = pgjax.softmax_policy(lambda key, s: jnp.zeros(3), lambda params, s: params)
     f = lambda x: jnp.sin(x + 1.0)  # noqa: E731
-    from pgjax.expectations.estimates import objective_of_draws
-    from pgjax.expectations.estimator import one_step_batch
-    from pgjax.expectations.integrands import as_integrand
 
     @jax.jit
     def both(params, x):
@@ -193,19 +196,17 @@ def test_one_step_episodes_are_the_estimator_itself() -> None:
 def test_the_derivative_of_f_by_its_own_parameters_is_added(found) -> None:
     (two,) = [problem for problem in problems() if problem.name == "two coins"]
     frozen = Expectation(
-        lambda b: two.f(jnp.asarray(two.params), b), two.distribution, two.params, "frozen"
+        lambda b: two.f(jnp.asarray(two.params), b), two.distribution, two.params, two.name
     )
-    difference = true_gradient(two) - true_gradient(frozen)
-    assert abs(difference[0]) > 0.05
-    assert abs(difference[1]) < 1e-14
-    of_two = {c.row.name: c.moments for c in found if c.problem == "two coins"}
-    for name, estimator in (
-        ("score function", PLAIN),
-        ("ARM", expectations.arm()),
-        ("likeliest outcome", expectations.likeliest_outcomes(1)),
-    ):
-        part = expectation_moments(estimator, frozen)
-        np.testing.assert_allclose(of_two[name].mean - part.mean, difference, rtol=0, atol=1e-12)
+    of_two = {c.row.name: c for c in found if c.problem == two.name}
+    of_frozen = certified(frozen, "score function", "ARM", "likeliest outcome")
+    assert len(of_frozen) == 3
+    for name, part in of_frozen.items():
+        difference = of_two[name].truth - part.truth
+        assert abs(difference[0]) > 0.05
+        assert abs(difference[1]) < 1e-14
+        of_mean = of_two[name].moments.mean - part.moments.mean
+        np.testing.assert_allclose(of_mean, difference, rtol=0, atol=1e-12)
 
 
 def test_per_sample_gradients_average_to_the_gradient_and_jacobians_are_rows() -> None:
@@ -316,9 +317,12 @@ def draws_of_each_estimator() -> dict[Any, Any]:
     """Functions of a key; draws of x alone are left out, where a distribution splits the key."""
     found = {}
     for problem in problems():
-        for row in EXPECTATIONS:
-            estimator = evaluate_code(row.code, problem) if problem.name in row.problems else None
-            if estimator is not None and getattr(estimator, "law", "outcomes") != "outcomes":
+        rows = [row for row in EXPECTATIONS if problem.name in row.problems]
+        for row in rows:
+            if "params" in row.code:
+                continue  # a constant of the problem's is a baseline, for draws of x alone
+            estimator = evaluate_code(row.code, problem)
+            if getattr(estimator, "law", "outcomes") != "outcomes":
                 found[problem.name, estimator.draw] = problem, estimator
     return found
 

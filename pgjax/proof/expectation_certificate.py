@@ -5,7 +5,7 @@ float64. No random number is drawn.
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +28,7 @@ from pgjax.proof.expectation_problems import (
     Expectation,
     float64_params,
     problems,
-    true_gradient,
+    true_gradients,
 )
 from pgjax.proof.registry.rows_expectations import EXPECTATIONS, ExpectationRow
 from pgjax.types import Moments, Params
@@ -104,7 +104,7 @@ def _moments(
 ) -> list[Moments]:
     """Moments of each estimator in one program, because tracing and compiling take the time."""
     params, p = float64_params(problem), problem.distribution
-    laws = [listed_draws(stages(e), p, params, N) for e, N in zip(estimators, sizes, strict=True)]
+    laws = listed_draws([stages(each) for each in estimators], p, params, sizes)
     draws = [jax.tree.map(np.asarray, law[0]) for law in laws]
     # A new function each time: a value that f closes over may have changed since the last trace.
     evaluate = jit_once(partial(_estimates))
@@ -175,7 +175,6 @@ def evaluate_code(code: str, problem: Expectation) -> AnyEstimator:
     """
     check_kind("code", code, str, "an expression, such as 'expectations.arm()'")
     check_kind("problem", problem, Expectation, "pgjax.Expectation(f, p, params) is one")
-    average = expectations.MovingAverage(0.9)
     names = {
         "pgjax": pgjax,
         "expectations": expectations,
@@ -183,10 +182,16 @@ def evaluate_code(code: str, problem: Expectation) -> AnyEstimator:
         "f": problem.f,
         "distribution": problem.distribution,
         "params": float64_params(problem),
-        "average": average,
-        "seen": average.update(average.init(), jnp.ones(1)),
+        **_moving_average(),
     }
     return eval(code, names)
+
+
+@cache
+def _moving_average() -> dict[str, Any]:
+    """A moving average, and its state after one value, float64."""
+    average = expectations.MovingAverage(0.9)
+    return {"average": average, "seen": average.update(average.init(), jnp.ones(1))}
 
 
 @in_float64
@@ -194,7 +199,7 @@ def _certify(rows: Sequence[ExpectationRow], problem: Expectation) -> list[Expec
     estimators = [evaluate_code(row.code, problem) for row in rows]
     moments = _moments(estimators, problem, [row.num_samples for row in rows])
     groups = {row: _group_size(row) for row in rows}
-    truth = {K: true_gradient(problem, group_size=K) for K in set(groups.values())}
+    truth = true_gradients(problem, tuple(dict.fromkeys(groups.values())))
     natural, listed = problem.distribution.natural, problem.distribution.outcomes
     params = float64_params(problem)
     values = () if natural is None else jax.tree.leaves(natural(params).values)

@@ -10,26 +10,26 @@ from scipy.special import softmax
 from pgjax.expectations.natural import BERNOULLI, CATEGORICAL, NORMAL, ONE_HOT, Natural
 from pgjax.proof.expectation_sums import (
     Law,
+    Outcomes,
     UnknownLawError,
     coordinates_of,
     half_line,
-    outcome_law,
     repeated,
     together,
 )
 
 
-def coupled(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
+def coupled(estimator: Any, outcomes: Outcomes, N: int, natural: Any) -> Law:
     """N samples whose two draws of each parameter are coupled."""
-    return repeated(*_weak_draws(distribution, params, natural, True), N)
+    return repeated(*_weak_draws(outcomes, natural, True), N)
 
 
-def independent(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
+def independent(estimator: Any, outcomes: Outcomes, N: int, natural: Any) -> Law:
     """N samples whose draws are all independent."""
-    return repeated(*_weak_draws(distribution, params, natural, False), N)
+    return repeated(*_weak_draws(outcomes, natural, False), N)
 
 
-def _weak_draws(distribution: Any, params: Any, natural: Any, coupled: bool) -> Law:
+def _weak_draws(outcomes: Outcomes, natural: Any, coupled: bool) -> Law:
     """The numbers of a measure-valued gradient, of one coordinate, or of several coins."""
     if natural is None or (natural.family != BERNOULLI and math.prod(coordinates_of(natural)) > 1):
         raise UnknownLawError("distribution must have one coordinate for these draws to be listed")
@@ -37,7 +37,7 @@ def _weak_draws(distribution: Any, params: Any, natural: Any, coupled: bool) -> 
         return _weak_normal(natural, coupled)
     if natural.family in (CATEGORICAL, ONE_HOT):
         return _weak_choices(natural, coupled)
-    x, probability = outcome_law(distribution, params)
+    x, probability = outcomes()
     x = np.asarray(x).reshape(len(probability), -1)
     if natural.family == BERNOULLI:
         return {"x": x}, probability

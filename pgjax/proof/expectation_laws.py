@@ -8,7 +8,8 @@ points where a discrete draw jumps; Poisson counts are cut where less than 1e-17
 Everything is float64, and NumPy until it is handed to the estimator.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from itertools import combinations, permutations
 from typing import Any
 
@@ -23,6 +24,7 @@ from pgjax.expectations.pathwise import sobol_points
 from pgjax.proof.expectation_derivative_laws import coupled, independent
 from pgjax.proof.expectation_sums import (
     Law,
+    Outcomes,
     UnknownLawError,
     coordinates,
     normals,
@@ -35,42 +37,48 @@ from pgjax.types import Params
 
 
 def listed_draws(
-    estimator: ExpectationEstimator, distribution: Distribution, params: Params, num_samples: int
-) -> Law:
-    """Every batch of N draws of the estimator, with its probability.
+    estimators: Sequence[ExpectationEstimator],
+    distribution: Distribution,
+    params: Params,
+    sizes: Sequence[int],
+) -> list[Law]:
+    """Every batch of N draws of each estimator, with its probability.
 
     Args:
-        estimator: with a `law`.
+        estimators: with a `law`.
         distribution: of a known family.
         params: its parameters, float64.
-        num_samples: N, small: there are M^N batches.
+        sizes: N of each, small: there are M^N batches.
 
     Returns:
-        Draws, leaves [B, N, ...], and probabilities [B], which sum to one.
+        Draws, leaves [B, N, ...], and probabilities [B], which sum to one, of each.
 
     Raises:
         UnknownLawError: if the law has no name, or no list for this family.
 
     Bias: exact for enumerated draws, and to about 1e-13 for smooth functions of the others.
     """
-    if estimator.law not in _LAWS:
-        known = ", ".join(sorted(_LAWS))
-        raise UnknownLawError(f"estimator.law must be one of {known}, got {estimator.law!r}")
+    for estimator in estimators:
+        if estimator.law not in _LAWS:
+            known = ", ".join(sorted(_LAWS))
+            raise UnknownLawError(f"estimator.law must be one of {known}, got {estimator.law!r}")
     natural = None if distribution.natural is None else distribution.natural(params)
-    return _LAWS[estimator.law](estimator, distribution, params, num_samples, natural)
+    outcomes = cache(partial(outcome_law, distribution, params))
+    pairs = zip(estimators, sizes, strict=True)
+    return [_LAWS[estimator.law](estimator, outcomes, N, natural) for estimator, N in pairs]
 
 
-def _outcomes(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
-    return repeated(*outcome_law(distribution, params), N)
+def _outcomes(estimator: Any, outcomes: Outcomes, N: int, natural: Any) -> Law:
+    return repeated(*outcomes(), N)
 
 
-def _groups(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
+def _groups(estimator: Any, outcomes: Outcomes, N: int, natural: Any) -> Law:
     K = estimator.term.settings["group_size"]
-    x, probability = repeated(*outcome_law(distribution, params), N * K)
+    x, probability = repeated(*outcomes(), N * K)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, N, K, *leaf.shape[2:]), x), probability
 
 
-def _noise(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
+def _noise(estimator: Any, outcomes: Outcomes, N: int, natural: Any) -> Law:
     if natural is None or natural.family != NORMAL:
         raise UnknownLawError("distribution must be a normal for its noise to be listed")
     return repeated(*normals(natural.values[0].shape), N)
@@ -91,21 +99,21 @@ def _jumps(natural: Natural) -> list[list[float]]:
     raise UnknownLawError(f"uniform numbers of a {natural.family} are not listed")
 
 
-def _uniforms(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
+def _uniforms(estimator: Any, outcomes: Outcomes, N: int, natural: Any) -> Law:
     if natural is None or natural.family != BERNOULLI:
         raise UnknownLawError("distribution must be a bernoulli for its uniforms to be listed")
     rules = [uniform_rule(breaks) for breaks in _jumps(natural)]
     return repeated(*together(rules, natural.values.shape), N)
 
 
-def _two_uniforms(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
+def _two_uniforms(estimator: Any, outcomes: Outcomes, N: int, natural: Any) -> Law:
     if natural is None or natural.family != BERNOULLI or natural.values.size > 1:
         raise UnknownLawError("distribution must be one bernoulli for its uniforms to be listed")
     rules = [uniform_rule(_jumps(natural)[0]), uniform_rule([])]
     return repeated(*together(rules, (2, *natural.values.shape)), N)
 
 
-def _mirrored(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
+def _mirrored(estimator: Any, outcomes: Outcomes, N: int, natural: Any) -> Law:
     if natural is None or N != 2:
         raise UnknownLawError("num_samples must be 2 for mirrored pairs to be listed")
     if natural.family == NORMAL:  # polynomials of z are integrated exactly, not of its quantile
@@ -118,7 +126,7 @@ def _mirrored(estimator: Any, distribution: Any, params: Any, N: int, natural: A
     return np.stack([u, 1 - u], axis=1), weight
 
 
-def _shifted(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
+def _shifted(estimator: Any, outcomes: Outcomes, N: int, natural: Any) -> Law:
     """The shift is uniform; a draw jumps where its point plus the shift meets a jump, modulo 1."""
     if natural is None:
         raise UnknownLawError("distribution must be of a known family for points to be listed")
@@ -148,10 +156,10 @@ def _shifted_normal(natural: Natural, N: int) -> Law:
     return u.reshape(len(shift), N, *shape), weight
 
 
-def _sets(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
+def _sets(estimator: Any, outcomes: Outcomes, N: int, natural: Any) -> Law:
     """Sets of different outcomes; the probability is summed over the orders of drawing them."""
     k = estimator.term.settings["set_size"]
-    _, p = outcome_law(distribution, params)
+    _, p = outcomes()
     members = np.array(list(combinations(range(len(p)), k)))
     return repeated(members, np.array([_of_set(p, each) for each in members]), N)
 
@@ -166,9 +174,9 @@ def _of_set(p: np.ndarray, members: np.ndarray) -> float:
     return total
 
 
-def _rest(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
+def _rest(estimator: Any, outcomes: Outcomes, N: int, natural: Any) -> Law:
     """Outcomes that are not among the k likeliest, in proportion to their probabilities."""
-    _, p = outcome_law(distribution, params)
+    _, p = outcomes()
     k = min(estimator.term.settings["num_outcomes"], len(p))
     p = p.copy()
     p[np.argsort(-p, kind="stable")[:k]] = 0
@@ -178,11 +186,11 @@ def _rest(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) 
     return repeated(kept, p[kept] / p.sum(), N)
 
 
-def _nothing(estimator: Any, distribution: Any, params: Any, N: int, natural: Any) -> Law:
+def _nothing(estimator: Any, outcomes: Outcomes, N: int, natural: Any) -> Law:
     return np.zeros((1, 1)), np.ones(1)
 
 
-_LAWS: dict[str, Callable[..., Law]] = {
+_LAWS: dict[str, Callable[[Any, Outcomes, int, Any], Law]] = {
     "outcomes": _outcomes,
     "groups": _groups,
     "noise": _noise,

@@ -1,6 +1,7 @@
 """Small expectations whose gradients are known exactly: the suite for estimators of ∇E[f(x)]."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -11,7 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from pgjax.core.compilation import jit_once
-from pgjax.core.float64 import in_float64
+from pgjax.core.float64 import flatten, in_float64
 from pgjax.core.validation import check_kind, check_params
 from pgjax.expectations.distributions import (
     Distribution,
@@ -24,7 +25,7 @@ from pgjax.expectations.distributions import (
 from pgjax.expectations.estimator import log_probs_of
 from pgjax.expectations.integrands import as_integrand
 from pgjax.expectations.natural import NORMAL
-from pgjax.proof.expectation_sums import outcome_law
+from pgjax.proof.expectation_sums import outcomes_or_nodes
 from pgjax.records import configured, record, static
 from pgjax.types import Params
 
@@ -100,7 +101,6 @@ def problems() -> tuple[Expectation, ...]:
     return tuple(Expectation(f, p, params, name) for name, f, p, params in given)
 
 
-@in_float64
 def true_gradient(problem: Expectation, *, group_size: int = 0) -> Float[np.ndarray, "P"]:
     """∇θ E[f(x)], exactly: the derivative of the sum over outcomes or nodes.
 
@@ -116,11 +116,29 @@ def true_gradient(problem: Expectation, *, group_size: int = 0) -> Float[np.ndar
 
     Bias: exact; of a normal, for polynomials f up to degree 47.
     """
+    return true_gradients(problem, (group_size,))[group_size]
+
+
+@in_float64
+def true_gradients(
+    problem: Expectation, group_sizes: tuple[int, ...]
+) -> dict[int, Float[np.ndarray, "P"]]:
+    """`true_gradient` for each group size, in one program.
+
+    Args:
+        problem: of the suite, or like them.
+        group_sizes: K of each.
+
+    Raises:
+        UnknownLawError: if the outcomes cannot be listed.
+
+    Bias: exact; of a normal, for polynomials f up to degree 47.
+    """
     params = float64_params(problem)
-    law = outcome_law(problem.distribution, params)
-    slope = jit_once(jax.grad(_sum, argnums=1), static_argnums=3)  # anew: f may read other values
-    found = slope(problem, params, law, group_size)
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found)])
+    points = outcomes_or_nodes(problem.distribution, params)
+    slopes = jit_once(partial(_slopes), static_argnums=3)  # anew: f may read other values
+    found = slopes(problem, params, points, group_sizes)
+    return dict(zip(group_sizes, map(flatten, found), strict=True))
 
 
 @in_float64
@@ -131,7 +149,8 @@ def expected(problem: Expectation, params: Params) -> Array:
         problem: whose f and distribution are taken.
         params: in place of the problem's.
     """
-    return _sum(problem, params, outcome_law(problem.distribution, float64_params(problem)), 0)
+    points = outcomes_or_nodes(problem.distribution, float64_params(problem))
+    return _sum(problem, params, points, 0)
 
 
 def float64_params(problem: Expectation) -> Params:
@@ -139,10 +158,16 @@ def float64_params(problem: Expectation) -> Params:
     return jax.tree.map(lambda x: jnp.asarray(np.array(x), jnp.float64), problem.params)
 
 
-def _sum(problem: Expectation, params: Params, law: Any, group_size: int) -> Array:
-    """E[f(x)], or E[log mean exp f] of groups, with a law of x under the problem's own params."""
+def _slopes(
+    problem: Expectation, params: Params, points: Any, group_sizes: tuple[int, ...]
+) -> list[Params]:
+    return [jax.grad(_sum, argnums=1)(problem, params, points, K) for K in group_sizes]
+
+
+def _sum(problem: Expectation, params: Params, points: Any, group_size: int) -> Array:
+    """E[f(x)], or E[log mean exp f] of groups, of points x under the problem's own params."""
     distribution, f = problem.distribution, as_integrand(problem.f)
-    x, weight = law
+    x, weight = points
     natural = None if distribution.natural is None else distribution.natural(problem.params)
     if natural is not None and natural.family == NORMAL and distribution.transform is not None:
         mean, log_std = natural.values

@@ -18,6 +18,9 @@ from pgjax.types import Params
 Law = tuple[Any, np.ndarray]
 """Batches of draws, leaves [B, N, ...], and their probabilities [B]."""
 
+Outcomes = Callable[[], Law]
+"""The law of one draw of x, computed when it is first asked for."""
+
 LARGEST = 300_000
 """More batches of draws than this are not listed."""
 
@@ -39,9 +42,25 @@ def outcome_law(distribution: Distribution, params: Params) -> Law:
     Raises:
         UnknownLawError: if it has neither.
     """
+    x, weight = outcomes_or_nodes(distribution, params)
+    if weight is not None:
+        return x, weight
+    # A new function each time: a value that it closes over may have changed since the last trace.
+    return x, np.exp(jit_once(partial(log_probs_of))(distribution, params, x))
+
+
+def outcomes_or_nodes(distribution: Distribution, params: Params) -> tuple[Any, np.ndarray | None]:
+    """Every x of one draw, [M, ...], and weights if they are nodes; outcomes have probabilities.
+
+    Args:
+        distribution: with a list of outcomes, or a Poisson or normal of one coordinate.
+        params: its parameters, float64.
+
+    Raises:
+        UnknownLawError: if it has neither.
+    """
     if distribution.outcomes is not None:
-        x = distribution.outcomes(params)
-        return x, np.exp(_log_probs(distribution, params, x))
+        return distribution.outcomes(params), None
     natural = None if distribution.natural is None else distribution.natural(params)
     if natural is not None and natural.family == NORMAL:
         z, weight = normals(natural.values[0].shape)
@@ -49,14 +68,8 @@ def outcome_law(distribution: Distribution, params: Params) -> Law:
         return mean + np.exp(log_std) * z, weight
     if natural is not None and natural.family == POISSON and natural.values.size == 1:
         count = np.arange(largest_count(float(np.exp(natural.values).ravel()[0])) + 1.0)
-        x = count.reshape(-1, *natural.values.shape)
-        return x, np.exp(_log_probs(distribution, params, x))
+        return count.reshape(-1, *natural.values.shape), None
     raise UnknownLawError("distribution must have outcomes that can be listed, got one without")
-
-
-def _log_probs(distribution: Distribution, params: Params, x: Any) -> np.ndarray:
-    """[B], traced anew: a value that the distribution closes over may have changed."""
-    return np.asarray(jit_once(partial(log_probs_of))(distribution, params, x))
 
 
 def largest_count(rate: float) -> int:
@@ -133,9 +146,9 @@ def coordinates_of(natural: Natural) -> tuple[int, ...]:
 
 def half_line(density: Callable[[np.ndarray], np.ndarray], order: int) -> tuple[Any, Any]:
     """Gauss nodes for a density on (0, ∞), from its moments' Jacobi matrix by fine quadrature."""
-    u, weight = np.polynomial.legendre.leggauss(400)
-    grid, mass = 20 * (u + 1), 20 * weight
-    mass = mass * density(grid)
+    u, weight = np.polynomial.legendre.leggauss(20)
+    grid = np.concatenate([low + 1 + u for low in np.arange(0, 40, 2)])
+    mass = np.tile(weight, 20) * density(grid)
     mass = mass / mass.sum()
     before, now = np.zeros_like(grid), np.ones_like(grid)
     alpha, beta = [], []
