@@ -62,20 +62,30 @@ AFTER_THE_END = {
 }
 
 
-@pytest.mark.parametrize("name", AFTER_THE_END)
-def test_an_estimate_that_is_right_only_if_a_field_is_quiet_after_the_end_is_refuted(name):
-    def candidate(problem):
-        def estimate(params, batch):
-            loud = AFTER_THE_END[name](batch) & ~batch.mask
-            right = pgjax.gradient(
-                pgjax.reward_to_go(problem.mdp.discount), problem.policy, params, batch
-            )
-            return jax.tree.map(lambda x: (1 + jnp.sum(loud)) * x, right)
+def louder(problem, names):
+    """Reward-to-go times one plus how loud each field is after the end."""
 
-        return estimate
+    def estimates(params, batch):
+        right = pgjax.gradient(
+            pgjax.reward_to_go(problem.mdp.discount), problem.policy, params, batch
+        )
+        loud = jnp.stack([jnp.sum(AFTER_THE_END[name](batch) & ~batch.mask) for name in names])
+        return (1 + loud)[:, None, None] * right
 
+    return estimates
+
+
+def test_an_estimate_that_is_right_only_if_a_field_is_quiet_after_the_end_is_refuted():
+    truth = pgjax.exact.gradient(SHORT)
+    means = enumeration.moments(louder(SHORT, list(AFTER_THE_END)), SHORT).mean
+    off = means.reshape(len(AFTER_THE_END), -1) - np.ravel(truth)
+    assert np.all(np.linalg.norm(off, axis=1) > 1e-3 * np.linalg.norm(truth))
     with pytest.raises(AssertionError, match="wrong on 1 of 1"):
-        assert_unbiased(candidate, SHORT, batch_size=1)
+        assert_unbiased(
+            lambda problem: lambda *given: louder(problem, ["reward"])(*given)[0],
+            SHORT,
+            batch_size=1,
+        )
 
 
 def test_what_only_nan_would_show_is_refuted():
@@ -89,14 +99,6 @@ def test_what_only_nan_would_show_is_refuted():
     np.testing.assert_allclose(found.moments.mean, truth, rtol=0, atol=1e-12)
     with pytest.raises(AssertionError, match="a product with the mask can keep a NaN"):
         assert_unbiased(difference, SHORT, batch_size=1)
-
-
-@pytest.mark.parametrize("name", ["log_prob", "terminated", "truncated"])
-def test_garbage_stands_in_every_field_that_may_hold_it(name):
-    def after_the_end(params, batch):
-        return jnp.sum(jnp.where(batch.mask, 0.0, getattr(batch, name)))
-
-    assert float(enumeration.moments(after_the_end, SHORT).mean[0]) != 0
 
 
 # Who acts.
@@ -225,19 +227,14 @@ def rounded(digits):
     return candidate
 
 
-@pytest.mark.parametrize(
-    ("trap", "shown_on"),
-    [
-        (rounded(1), ["stopping", "hazard"]),
-        (rounded(3), ["stopping", "hazard"]),
-        (cut_off, ["stopping", "hazard"]),
-    ],
-)
-def test_round_discounts_and_short_horizons_are_not_the_whole_suite(trap, shown_on):
-    with pytest.raises(AssertionError) as failure:
-        assert_unbiased(trap, batch_size=1)
-    red = [line.split()[1] for line in str(failure.value).splitlines() if line.startswith("✗")]
-    assert red == shown_on  # the problems of the tables let it pass
+@pytest.mark.parametrize("trap", [rounded(1), rounded(3), cut_off])
+def test_round_discounts_and_short_horizons_are_not_the_whole_suite(trap):
+    with pytest.raises(AssertionError, match="wrong on 2 of 2"):
+        assert_unbiased(trap, [PROBLEMS["stopping"], PROBLEMS["hazard"]], batch_size=1)
+    # On the problems of the tables the trap is reward-to-go itself, and they let it pass.
+    for problem in suite.certified():
+        assert problem.mdp.discount == round(problem.mdp.discount, 1)
+        assert problem.finite_horizon < 8
 
 
 def test_what_is_right_in_batches_of_two_only_is_refuted():
