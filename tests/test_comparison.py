@@ -12,7 +12,7 @@ import pgjax
 from pgjax import Problem, exact, tabular
 from pgjax.cli import compare as command
 from pgjax.cli import main
-from pgjax.proof import error_curves, scattered_policies
+from pgjax.proof import error_curves
 from pgjax.proof.comparison import Batches, Comparison, compare
 
 LEVEL = 1 - 1e-5
@@ -22,9 +22,8 @@ HORIZON = 3
 
 @pytest.fixture(scope="module")
 def known() -> Problem:
-    mdp = tabular.random_mdp(1)
-    policy, params = scattered_policies.flax_policy_for(mdp, 2, jax.random.key(3))
-    return Problem(mdp, policy, params, HORIZON)
+    logits = np.random.default_rng(3).normal(size=(4, 2))
+    return Problem(tabular.random_mdp(1), pgjax.tabular_softmax(4, 2), logits, HORIZON)
 
 
 @pytest.fixture(scope="module")
