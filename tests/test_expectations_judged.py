@@ -106,6 +106,7 @@ def test_every_derivative_of_a_program_s_surrogate_is_unbiased() -> None:
     with jax.enable_x64(True):
         params = jnp.array([0.4, -0.7])
         x = jnp.array(list(product((0.0, 1.0), repeat=2)))
+        direction = jnp.array([0.8, -1.3])  # of the second and third derivative
 
         def chance(params):
             return jax.vmap(lambda x: jnp.exp(sum(parts(params, x)[0])))(x)
@@ -127,12 +128,12 @@ def test_every_derivative_of_a_program_s_surrogate_is_unbiased() -> None:
             return slope, [slope]
 
         def second(params):
-            slope, before = jax.jacfwd(first, has_aux=True)(params)
+            _, slope, before = jax.jvp(first, (params,), (direction,), has_aux=True)
             return slope, [*before, slope]
 
         @jax.jit
         def three_derivatives():
-            slope, before = jax.jacfwd(second, has_aux=True)(params)
+            _, slope, before = jax.jvp(second, (params,), (direction,), has_aux=True)
             return [*before, slope]
 
         found = jax.device_get(three_derivatives())

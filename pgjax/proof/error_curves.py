@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from pgjax import baselines, diagnostics, estimators, exact
 from pgjax.core.float64 import flatten
+from pgjax.core.scores import log_probs, weighted_score_per_trajectory
 from pgjax.core.validation import check_positive
 from pgjax.diagnostics import RunningMoments, tails
 from pgjax.exact.problem import Problem
@@ -273,24 +274,33 @@ def _chunk(
 ) -> tuple[list[RunningMoments], list[Array]]:
     """By estimator, moments of each FIRST trajectories, and means of each BLOCK of them."""
     batch = draw(policy, params, key=key)
+    log_prob = log_probs(policy, params, batch)
 
-    def moments(row: Contender) -> tuple[RunningMoments, Array]:
-        K = row.batch_size
-        flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(_estimates(row, policy, params, batch))
+    def of_weights(K: int, weights: Array) -> tuple[RunningMoments, Array]:
+        each = weighted_score_per_trajectory(policy, params, batch, weights)
+        flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(each)
+        flat = flat.reshape(-1, K, flat.shape[1]).sum(axis=1)
         segments = flat.reshape(-1, FIRST // K, flat.shape[1])
         blocks = flat.reshape(-1, BLOCK // K, flat.shape[1]).mean(axis=1)
         return jax.vmap(diagnostics.running_moments)(segments), blocks
 
-    found = [moments(row) for row in rows]
-    return [segments for segments, _ in found], [blocks for _, blocks in found]
+    found: dict[str, tuple[RunningMoments, Array]] = {}
+    for K in {row.batch_size for row in rows}:
+        same = [row for row in rows if row.batch_size == K]
+        weights = jnp.stack([_score_weights(row, batch, log_prob) for row in same])
+        moments = jax.lax.map(partial(of_weights, K), weights)
+        for index, row in enumerate(same):
+            found[row.name] = jax.tree.map(lambda x, i=index: x[i], moments)
+    return [found[row.name][0] for row in rows], [found[row.name][1] for row in rows]
 
 
-def _estimates(row: Contender, policy: Policy, params: Params, batch: Trajectory) -> Params:
-    """The estimates [N/K, ...] from N trajectories, in batches of K."""
-    if row.batch_size == 1:
-        return estimators.per_trajectory_gradients(row.estimator, policy, params, batch)
-    batches = jax.tree.map(lambda x: x.reshape(-1, row.batch_size, *x.shape[1:]), batch)
-    return jax.vmap(lambda each: estimators.gradient(row.estimator, policy, params, each))(batches)
+def _score_weights(row: Contender, batch: Trajectory, log_prob: Array) -> Array:
+    """[N, T] those of the sum over the trajectories of one estimate, from a batch of K."""
+    N, K = len(log_prob), row.batch_size
+    if K == 1:
+        return N * estimators.score_weights(row.estimator, batch, log_prob)
+    batches = jax.tree.map(lambda x: x.reshape(N // K, K, *x.shape[1:]), (batch, log_prob))
+    return jax.vmap(partial(estimators.score_weights, row.estimator))(*batches).reshape(N, -1)
 
 
 def _point(row: Contender, moments: RunningMoments, truth: np.ndarray) -> Point:

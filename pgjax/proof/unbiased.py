@@ -245,16 +245,15 @@ def _judged(
         finding, reads_log_prob = _by_enumeration(trial)
         findings.append(finding)
     elif rollout is None:
-        sampler = library_rollout(problem, K)
-        findings += _by_sampling(trial, sampler, sample_key())
-        reads_log_prob = _reads_log_prob(trial, sampler, sample_key())
+        found, batches = _by_sampling(trial, library_rollout(problem, K), sample_key())
+        findings += found
+        reads_log_prob = _reads_log_prob(trial, jax.tree.map(lambda x: x[0], batches))
     if rollout is not None:
-        findings += _by_sampling(trial, resolve(rollout, problem), sample_key())
+        findings += _by_sampling(trial, resolve(rollout, problem), sample_key())[0]
     return findings, reads_log_prob
 
 
-def _reads_log_prob(trial: _Trial, rollout: Rollout, key: Key[Array, ""]) -> bool:
-    batch = jax.device_get(rollout(trial.problem.acting_params, key))
+def _reads_log_prob(trial: _Trial, batch: Trajectory) -> bool:
     noise = np.sin(1.0 + np.arange(batch.log_prob.size, dtype=batch.log_prob.dtype))
     other = replace(batch, log_prob=batch.log_prob + noise.reshape(batch.log_prob.shape))
     estimate = jax.jit(trial.estimate)
@@ -325,8 +324,13 @@ def _enumerated(trial: _Trial) -> tuple[Finding, bool]:
     return finding, found.reads_log_prob
 
 
-def _by_sampling(trial: _Trial, rollout: Rollout, key: Key[Array, ""]) -> list[Finding]:
-    """Tests independence and the law first, because the test of the mean assumes them."""
+def _by_sampling(
+    trial: _Trial, rollout: Rollout, key: Key[Array, ""]
+) -> tuple[list[Finding], Trajectory]:
+    """Findings, and the batches drawn, of NumPy.
+
+    Independence and the law are tested first, because the test of the mean assumes them.
+    """
     problem, judge = trial.problem, trial.judge
     mean_key, batches_key = jax.random.split(key)
     acting, params = (
@@ -340,7 +344,7 @@ def _by_sampling(trial: _Trial, rollout: Rollout, key: Key[Array, ""]) -> list[F
         for finding in _pipeline_findings(problem, batches, judge)
     ]
     if not all(finding.passed for finding in findings):
-        return findings
+        return findings, batches
 
     def draw(key: Array) -> Array:
         def one(key: Array) -> Array:
@@ -363,7 +367,7 @@ def _by_sampling(trial: _Trial, rollout: Rollout, key: Key[Array, ""]) -> list[F
         f"false alarm and false pass {judge.alpha:g}"
     )
     mean = _finding(trial, "sampling", test.mean, judge.margin, detail)
-    return [*findings, mean._replace(passed=test.passed)]
+    return [*findings, mean._replace(passed=test.passed)], batches
 
 
 def _pipeline_findings(problem: Problem, batches: Trajectory, judge: Judge) -> list[Finding]:
