@@ -77,8 +77,11 @@ def refusal(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return error
 
 
-def test_every_option_refuses_what_is_not_of_its_type(capsys: pytest.CaptureFixture[str]) -> None:
-    number = 0
+def test_every_option_refuses_what_is_not_of_its_type(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, parser = 0, _parser()
+    monkeypatch.setattr("pgjax.cli._parser", lambda: parser)
     for option, argv in cells():
         assert option in refusal(argv, capsys), argv
         number += 1

@@ -42,20 +42,34 @@ def test_a_tiny_sigma_does_in_float32_what_the_docstring_says():
     assert abs(score.mean()) < 4 * score.std() / 64
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 0.0), (0.0, 10.0), (-1.0, 1.0)])
-def test_an_action_on_a_bound_of_zero_weighs_no_more_than_one_on_another_bound(low, high):
-    policy = pgjax.squashed_gaussian_policy(
-        lambda key, x: (), lambda params, x: (jnp.zeros(1), jnp.zeros(1)), low=low, high=high
-    )
-    on_low, on_high, middle = (
-        float(policy.log_prob((), None, jnp.array([x], jnp.float32)))
-        for x in (low, high, (low + high) / 2)
-    )
-    assert on_low == pytest.approx(on_high, abs=0.01)  # −868 and −20 where the bound is zero
-    assert -26 < on_low < middle - 15
-    near = jnp.array([1e-30], jnp.float32)  # the control: what is no bound is scored as it is
-    if low == 0:
-        assert policy.log_prob((), None, near) < -500
+BOUNDS = [(0.0, 1.0), (-1.0, 0.0), (0.0, 10.0), (-1.0, 1.0)]
+
+
+def test_an_action_on_a_bound_of_zero_weighs_no_more_than_one_on_another_bound():
+    actions = np.array([(low, high, (low + high) / 2, 1e-30) for low, high in BOUNDS], np.float32)
+
+    @jax.jit
+    def log_probs(actions):
+        policies = [
+            pgjax.squashed_gaussian_policy(
+                lambda key, x: (),
+                lambda params, x: (jnp.zeros(1), jnp.zeros(1)),
+                low=low,
+                high=high,
+            )
+            for low, high in BOUNDS
+        ]
+        return [
+            jax.vmap(lambda x, p=policy: p.log_prob((), None, x))(row[:, None])
+            for policy, row in zip(policies, actions, strict=True)
+        ]
+
+    for (low, _), found in zip(BOUNDS, log_probs(actions), strict=True):
+        on_low, on_high, middle, near = np.asarray(found)
+        assert on_low == pytest.approx(on_high, abs=0.01)  # −868 and −20 where the bound is zero
+        assert -26 < on_low < middle - 15
+        if low == 0:  # the control: what is no bound is scored as it is
+            assert near < -500
 
 
 def rounded(dtype):
@@ -75,7 +89,7 @@ def rounded(dtype):
 def test_a_candidate_of_few_digits_is_told_that_they_are_few(dtype):
     bandit = pgjax.suite.problems()[0]
     with pytest.raises(AssertionError, match=f"off by no more than {dtype} rounds, and it returns"):
-        pgjax.assert_unbiased(rounded(dtype), bandit)
+        pgjax.assert_unbiased(rounded(dtype), bandit, batch_size=1)
 
 
 def test_a_bias_of_the_same_size_in_float64_is_not_called_rounding():
@@ -84,4 +98,4 @@ def test_a_bias_of_the_same_size_in_float64_is_not_called_rounding():
         return lambda params, batch: jax.tree.map(lambda x: 0.997 * x, estimate(params, batch))
 
     with pytest.raises(AssertionError, match=r"a pure scale, E\[ĝ\] = 0\.997"):
-        pgjax.assert_unbiased(candidate, pgjax.suite.problems()[0])
+        pgjax.assert_unbiased(candidate, pgjax.suite.problems()[0], batch_size=1)

@@ -57,6 +57,7 @@ def test_a_forgotten_discount_is_refuted_and_recognised():
         assert_unbiased(
             lambda problem: pgjax.mismatched_reward_to_go(problem.mdp.discount),
             PROBLEMS["continuing"],
+            batch_size=1,
         )
     message = str(failure.value)
     assert "wrong on 1 of 1 problems" in message
@@ -90,6 +91,7 @@ def test_up_to_scale_does_not_excuse_a_wrong_direction():
         assert_unbiased(
             lambda problem: pgjax.mismatched_reward_to_go(problem.mdp.discount),
             SHORT,
+            batch_size=1,
             judge=Judge(up_to_scale=True),
         )
 
