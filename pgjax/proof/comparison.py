@@ -11,12 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from pgjax.core.float64 import flatten
 from pgjax.core.scores import log_probs
 from pgjax.core.validation import check_key, check_positive
 from pgjax.diagnostics import (
     Interval,
+    RunningMoments,
     cosine_between_interval,
     cosine_interval,
     effective_sample_size,
@@ -155,8 +157,9 @@ def compare(
         raise ValueError(f"num_batches must be at least {FEWEST_BATCHES} for an interval, got {K}")
 
     @jax.jit
-    def estimates(batches: Batches, key: Array) -> tuple[list[Params], Array]:
-        policy, params, batch = batches.policy, batches.params, batches.draw(key)
+    def estimates(batches: Batches, key: Array, index: int) -> tuple[list[Params], Array]:
+        batch = batches.draw(jax.random.split(key, number)[index])
+        policy, params = batches.policy, batches.params
         log_weight = log_probs(policy, params, batch) - jnp.where(batch.mask, batch.log_prob, 0)
         share = effective_sample_size(jnp.sum(log_weight, axis=1)) / N
         return [gradient(each, policy, params, batch) for each in listed], share
@@ -164,8 +167,8 @@ def compare(
     listed = list(estimators.values())
     if isinstance(reference, Estimator):
         listed.append(reference)
-    keys = jax.random.split(check_key(key), 2 * K if isinstance(reference, Estimator) else K)
-    found = [jax.device_get(estimates(batches, each)) for each in keys]
+    number, key = 2 * K if isinstance(reference, Estimator) else K, check_key(key)
+    found = [jax.device_get(estimates(batches, key, index)) for index in range(number)]
     gradients = jax.tree.map(lambda *x: np.stack(x), *(gradients for gradients, _ in found[:K]))
     if isinstance(reference, Estimator):
         own = [gradients[-1] for gradients, _ in found[K:]]
@@ -184,8 +187,12 @@ def compare(
         )
         for name, each in zip(estimators, gradients, strict=False)
     )
-    share = jackknife(lambda moments: moments.mean, shares, scale=LINEAR, level=level)
+    share = jackknife(Partial(_mean), shares, scale=LINEAR, level=level)
     return Comparison(rows, share, N, K)
+
+
+def _mean(moments: RunningMoments) -> Array:
+    return moments.mean
 
 
 def _compared(
