@@ -34,6 +34,9 @@ CPU_LOGITS, ACCELERATOR_LOGITS = 2**22, 2**26
 tokens by 2,048 entries on, and larger chunks gain nothing. An accelerator's chunk must be worth its
 kernel launches: its size is a choice, not a measurement."""
 
+FORWARDS = {"allow_negative_indices": False}
+"""No index of a chunk counts from the end: JAX need not look."""
+
 
 def log_probs(
     hidden: Float[Array, "*tokens D"],
@@ -113,7 +116,7 @@ def log_probs(
     sizes = _chunk_sizes(chunk, token.size, table.shape[1])
     token = _in_range(token, table.shape[1])
     others = [None if x is None else jnp.asarray(x, dtype) for x in (bias, temperature, softcap)]
-    run = without_explicit_axes(partial(_in_chunks, sizes), jax.typeof(token).sharding.spec)
+    run = without_explicit_axes(partial(_compiled, sizes), jax.typeof(token).sharding.spec)
     return run(hidden, table, token, *others)
 
 
@@ -167,8 +170,11 @@ def _in_chunks(
     numbers = jax.tree.map(lambda x: jnp.broadcast_to(x, token.shape), numbers)
     rows = _Rows(*jax.tree.map(split, (hidden, token, *numbers)))
     arrays = rows, _Columns(table, bias)
-    found = _compiled(width, *varying(arrays, arrays))
+    found = _of_chunks(width, *varying(arrays, arrays))
     return jax.tree.map(lambda x: x.reshape(-1)[: token.size].reshape(token.shape), found)
+
+
+_compiled = jax.jit(_in_chunks, static_argnums=0)  # calls outside jit compile the loops once too
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -238,7 +244,6 @@ def _backward(width: int, saved: Any, cotangents: tuple[Array, Array]) -> tuple[
 
 
 _of_chunks.defvjp(_forward, _backward)
-_compiled = jax.jit(_of_chunks, static_argnums=0)  # calls outside jit compile the loops once too
 
 
 def _over_chunks(
@@ -270,21 +275,27 @@ def _over_chunks(
         state, summed = carry
         start = jnp.minimum(first, V - width)
         entry = start + jnp.arange(width, dtype=jnp.int32)[None]
-        cut = partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=width, axis=-1)
+
+        def cut(x: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(x, start, width, -1, **FORWARDS)
+
         part, place = jax.tree.map(cut, columns), _Place(entry, entry >= first)
 
         def take_rows(j: Array, carry: Any) -> Any:
             state, sums = carry
-            row, old = jax.tree.map(lambda x: x[:, j], (rows, state))
+            at = partial(jax.lax.dynamic_index_in_dim, index=j, axis=1, keepdims=False, **FORWARDS)
+            put = partial(jax.lax.dynamic_update_index_in_dim, index=j, axis=1, **FORWARDS)
+            row, old = jax.tree.map(at, (rows, state))
             new, more = visit(row, part, place, old)
-            state = jax.tree.map(lambda x, y: x.at[:, j].set(y), state, new)
+            state = jax.tree.map(put, state, new)
             return state, jax.tree.map(jnp.add, sums, more)
 
         zero = jax.tree.map(lambda x: jnp.zeros((*x.shape[:-1], width), dtype), summed)
         state, sums = jax.lax.fori_loop(0, count, take_rows, (state, varying(zero, rows)))
 
         def put(x: Array, y: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(x, cut(x) + y.astype(x.dtype), start, -1)
+            more = cut(x) + y.astype(x.dtype)
+            return jax.lax.dynamic_update_slice_in_dim(x, more, start, -1, **FORWARDS)
 
         return (state, jax.tree.map(put, summed, sums)), None
 
