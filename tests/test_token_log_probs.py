@@ -3,6 +3,7 @@
 The laws of several devices run with others, in the process of `device_laws.py`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -57,25 +58,47 @@ def draw(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> tuple[dict[str, Any],
 ARGUMENTS, TOKEN, COTANGENTS = draw()
 
 
-def loss_of(function: Callable[..., Any], token: Any = TOKEN, cotangents: Any = COTANGENTS) -> Any:
+def loss_of(function: Callable[..., Any], token: Any, cotangents: Any) -> Any:
+    """The sum of both results times their cotangents; a token without any is left out."""
+
     def loss(values: dict[str, Any]) -> tuple[Array, Any]:
         values = {"temperature": 1.0, "bias": None, "softcap": None} | values
         hidden, table = values.pop("hidden"), values.pop("table")
-        found = function(hidden, table, jnp.asarray(token), **values)
+        found = function(hidden, table, token, **values)
+        live = (cotangents[0] != 0) | (cotangents[1] != 0)
+        found = tuple(jnp.where(live, x, jnp.zeros_like(x)) for x in found)
         return jnp.sum(jnp.stack([x * c for x, c in zip(found, cotangents, strict=True)])), found
 
     return loss
 
 
-def outcome(function: Callable[..., Any], values: dict[str, Any] = ARGUMENTS, **of: Any) -> Any:
+@partial(jax.jit, static_argnums=0)
+def outcome(function: Callable[..., Any], values: Any, token: Any, cotangents: Any) -> Any:
     """Both results, and the gradients of their sum with the cotangents by all the values."""
-    loss = jax.jit(jax.value_and_grad(loss_of(function, **of), has_aux=True))
-    (_, found), gradients = jax.device_get(loss(values))
+    loss = loss_of(function, token, cotangents)
+    (_, found), gradients = jax.value_and_grad(loss, has_aux=True)(values)
     return found, gradients
 
 
 def in_chunks(chunk: Any) -> Callable[..., Any]:
     return lambda *arrays, **settings: log_probs(*arrays, **settings, chunk=chunk)
+
+
+WAYS: dict[Any, Callable[..., Any]] = {"dense": dense} | {
+    chunk: in_chunks(chunk) for chunk in CHUNKS
+}
+RESTS = WAYS[5, 22]
+
+
+@jax.jit
+def by_every_way(values: Any, token: Any, cotangents: Any) -> Any:
+    return [outcome(function, values, token, cotangents) for function in WAYS.values()]
+
+
+def outcomes(values: Any = ARGUMENTS, token: Any = TOKEN, cotangents: Any = COTANGENTS) -> Any:
+    """The outcome of each of the ways, by one program for all numbers."""
+    found = jax.device_get(by_every_way(values, token, cotangents))
+    return dict(zip(WAYS, found, strict=True))
 
 
 def difference(found: Any, expected: Any) -> float:
@@ -89,70 +112,80 @@ def difference(found: Any, expected: Any) -> float:
 
 @pytest.fixture(scope="module")
 def truth(strict_numerics: None) -> Any:
-    return outcome(dense)
+    return outcomes()["dense"]
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_any_chunks_give_the_dense_values_and_gradients(chunk: Any, truth: Any) -> None:
-    assert difference(outcome(in_chunks(chunk)), truth) <= 1e-12
+    assert difference(outcomes()[chunk], truth) <= 1e-12
 
 
-@pytest.mark.parametrize("names", [(), ("bias",), ("softcap",)])
-def test_so_they_do_with_the_settings_left_out(names: Any) -> None:
-    values = {name: ARGUMENTS[name] for name in ("hidden", "table", *names)}
-    assert difference(outcome(in_chunks((7, 6)), values), outcome(dense, values)) <= 1e-12
+NOTHING = {"temperature": np.ones(SHAPE), "bias": np.zeros(V), "softcap": np.float64(1e9)}
+
+
+def test_so_they_do_with_the_settings_left_out() -> None:
+    """As with settings that do nothing; a soft cap of 1e9 changes no digit."""
+    cases = [
+        {name: ARGUMENTS[name] for name in ("hidden", "table", *names)}
+        for names in ((), ("bias",), ("softcap",))
+    ]
+    run = jax.jit(lambda cases: [outcome(RESTS, each, TOKEN, COTANGENTS) for each in cases])
+    for given, found in zip(cases, run(cases), strict=True):
+        expected, slopes = outcomes(ARGUMENTS | NOTHING | given)["dense"]
+        assert difference(found, (expected, {name: slopes[name] for name in given})) <= 1e-12
 
 
 def test_the_soft_cap_comes_before_the_temperature(truth: Any) -> None:
-    def other_order(*arrays: Any, temperature: Any, **settings: Any) -> Any:
-        hidden, table, token = arrays
-        hidden, bias = hidden / temperature[..., None], settings["bias"]
-        logits = hidden @ table + bias / temperature[..., None]
-        log_p = jax.nn.log_softmax(settings["softcap"] * jnp.tanh(logits / settings["softcap"]))
-        return jnp.take_along_axis(log_p, token[..., None], -1)[..., 0], -jnp.sum(
-            jnp.exp(log_p) * log_p, axis=-1
-        )
-
-    with jax.numpy_rank_promotion("allow"):
-        assert difference(outcome(other_order), truth) > 1e-2
+    hidden, table, temperature, bias, softcap = (ARGUMENTS[name] for name in NAMES)
+    other_order = (hidden @ table + bias) / temperature[..., None]
+    log_p = log_softmax(softcap * np.tanh(other_order / softcap))
+    assert difference(of_tokens(log_p, TOKEN), truth[0]) > 1e-2
 
 
 def test_gradients_are_finite_differences() -> None:
     """Central, of step 1e-4: off by its square, some 1e-8 of the third derivative."""
-    loss = jax.jit(jax.value_and_grad(lambda values: loss_of(in_chunks((7, 6)))(values)[0]))
-    values = {name: np.asarray(x) for name, x in ARGUMENTS.items()}
-    _, gradients = loss(values)
-    gradients = jax.device_get(gradients)
+    _, gradients = outcomes()[5, 22]
     rng, step = np.random.default_rng(1), 1e-4
     for name in NAMES:
-        direction = rng.normal(size=values[name].shape)
-        moved = [values | {name: values[name] + s * step * direction} for s in (1, -1)]
-        ends = [float(loss(each)[0]) for each in moved]
+        direction = rng.normal(size=ARGUMENTS[name].shape)
+        moved = [ARGUMENTS | {name: ARGUMENTS[name] + s * step * direction} for s in (1, -1)]
+        ends = [float(np.sum(outcomes(each)[5, 22][0] * COTANGENTS)) for each in moved]
         expected = float(np.sum(gradients[name] * direction))
         assert abs((ends[0] - ends[1]) / (2 * step) - expected) <= 1e-6 * (1 + abs(expected)), name
         assert abs(expected) > 1e-3, name
 
 
 def test_second_derivatives_are_the_dense_ones() -> None:
-    def hessian(function: Any) -> Any:
-        values = jax.device_put(ARGUMENTS)
-        names = "bias", "softcap"
+    """The matrix of those by bias and soft cap, times a random vector."""
+    some = {name: jnp.asarray(ARGUMENTS[name]) for name in ("bias", "softcap")}
+    vector = jax.tree.map(lambda x: np.random.default_rng(1).normal(size=x.shape), some)
 
-        def loss(some: Any) -> Any:
-            return loss_of(function)(values | some)[0]
+    def product(function: Any) -> Any:
+        loss = loss_of(function, TOKEN, COTANGENTS)
+        gradient = jax.grad(lambda some: loss(ARGUMENTS | some)[0])
+        return jax.vjp(gradient, some)[1](vector)
 
-        return jax.jit(jax.jacrev(jax.grad(loss)))({name: values[name] for name in names})
-
-    assert difference(hessian(in_chunks((7, 6))), hessian(dense)) <= 1e-11
+    found, expected = jax.jit(lambda: [product(function) for function in (RESTS, dense)])()
+    assert difference(found, expected) <= 1e-11
+    assert difference(found, jax.tree.map(np.zeros_like, found)) > 1e-2
 
 
 @pytest.mark.parametrize("shape", [(), (2, 1, 3), (0, 2)])
 def test_tokens_have_any_leading_shape(shape: tuple[int, ...]) -> None:
-    values, token, cotangents = draw(shape, seed=1)
-    found, expected = (
-        outcome(function, values, token=token, cotangents=cotangents)
-        for function in (in_chunks((2, 9)), dense)
-    )
+    """The first tokens of all, against all of them where no other has cotangents."""
+    count = math.prod(shape)
+
+    def first(x: np.ndarray) -> np.ndarray:
+        return x.reshape(-1, *x.shape[2:])[:count].reshape((*shape, *x.shape[2:]))
+
+    def firsts(values: Any) -> Any:
+        return values | {name: first(values[name]) for name in ("hidden", "temperature")}
+
+    cotangents = COTANGENTS * (np.arange(24).reshape(SHAPE) < count)
+    every, slopes = outcomes(cotangents=cotangents)["dense"]
+    expected = tuple(map(first, every)), firsts(slopes)
+    own = np.stack([first(x) for x in COTANGENTS])
+    found = outcome(in_chunks((2, 9)), firsts(ARGUMENTS), first(TOKEN), own)
     assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, expected)
     assert difference(found, expected) <= 1e-12
 
@@ -160,77 +193,99 @@ def test_tokens_have_any_leading_shape(shape: tuple[int, ...]) -> None:
 def test_vmap_over_sequences_and_over_temperatures(truth: Any) -> None:
     axes = {"hidden": 0, "table": None, "temperature": 0, "bias": None, "softcap": None}
     loss = jax.vmap(lambda values, *of: loss_of(in_chunks((4, 8)), *of)(values)[1], (axes, 0, 1))
-    values = jax.device_put(ARGUMENTS)
-    found = jax.jit(loss)(values, jnp.asarray(TOKEN), jnp.asarray(COTANGENTS))
-    assert difference(found, truth[0]) <= 1e-12
-    arrays = values["hidden"], values["table"], jnp.asarray(TOKEN)
-    at = jax.jit(lambda t: log_probs(*arrays, temperature=t))
-    many = jax.device_get(jax.jit(jax.vmap(at))(np.array([0.5, 2.0])))
-    assert difference([x[1] for x in many], list(at(np.float64(2.0)))) <= 1e-12
+    arrays = ARGUMENTS["hidden"], jnp.asarray(ARGUMENTS["table"]), jnp.asarray(TOKEN)
+
+    def at(temperature: Any) -> Any:
+        return log_probs(*arrays, temperature=temperature)
+
+    @jax.jit
+    def run(temperatures: Any) -> Any:
+        rows = loss(ARGUMENTS, jnp.asarray(TOKEN), jnp.asarray(COTANGENTS))
+        return rows, jax.vmap(at)(temperatures), at(temperatures[1])
+
+    rows, many, one = run(np.array([0.5, 2.0]))
+    assert difference(rows, truth[0]) <= 1e-12
+    assert difference(tuple(x[1] for x in jax.device_get(many)), one) <= 1e-12
 
 
 def test_calls_outside_jit_agree(truth: Any) -> None:
-    values = jax.device_put(ARGUMENTS)
-    gradients, found = jax.grad(loss_of(in_chunks((7, 6))), has_aux=True)(values)
+    def run(values: Any) -> Any:
+        values = dict(values)
+        return RESTS(values.pop("hidden"), values.pop("table"), TOKEN, **values)
+
+    found, pull = jax.vjp(run, jax.device_put(ARGUMENTS))
+    (gradients,) = pull(tuple(jax.device_put(COTANGENTS)))
     assert difference((found, gradients), truth) <= 1e-12
 
 
 # Rounding.
 
 
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    above = logits - logits.max(-1, keepdims=True)
+    return above - np.log(np.exp(above).sum(-1, keepdims=True))
+
+
+def of_tokens(log_p: np.ndarray, token: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probability of each token, and entropy, from those of the whole vocabulary."""
+    own = np.take_along_axis(log_p, token[..., None], -1)[..., 0]
+    return own, -np.sum(np.exp(log_p) * log_p, axis=-1)
+
+
 def test_bfloat16_is_summed_in_float32() -> None:
     """Against float64 of the same numbers, with the error that the roundings allow."""
     rng, D, V, R = np.random.default_rng(0), 64, 300, 40
-    hidden, table = (
-        jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in ((R, D), (D, V))
-    )
-    token, (a, e) = jnp.asarray(rng.integers(0, V, R)), rng.normal(size=(2, R))
-    cotangents = jnp.asarray([a, e], jnp.float32)
-    hidden, table = (np.asarray(x) for x in (hidden, table))
+    hidden, table = (rng.normal(size=shape).astype(jnp.bfloat16) for shape in ((R, D), (D, V)))
     hidden = hidden / hidden.dtype.type(8)
-    wide = {"hidden": hidden.astype(float), "table": table.astype(float)}
-    narrow = {"hidden": hidden, "table": table}
-    truth = outcome(dense, wide, token=token, cotangents=np.asarray(cotangents, float))
-    found = outcome(in_chunks((16, 128)), narrow, token=token, cotangents=cotangents)
-    assert [x.dtype for x in found[0]] == [jnp.float32] * 2
-    assert {x.dtype for x in found[1].values()} == {jnp.dtype(jnp.bfloat16)}
+    token, (a, e) = rng.integers(0, V, R), rng.normal(size=(2, R, 1))
+    cotangents = np.stack([a[:, 0], e[:, 0]]).astype(np.float32)
+
+    @jax.jit
+    def run(hidden: Array, table: Array, token: Array) -> Any:
+        one, single = jnp.ones((), jnp.bfloat16), jnp.float32
+        coarse = dense(hidden, table, token, temperature=one, bias=None, softcap=None)
+        narrow = {"hidden": hidden, "table": table}
+        chunked = outcome(in_chunks((16, 128)), narrow, token, cotangents)
+        return chunked, log_probs(hidden.astype(single), table.astype(single), token), coarse
+
+    (found, slopes), rounded, coarser = run(hidden, table, token)
+    assert [x.dtype for x in found] == [jnp.float32] * 2
+    assert {x.dtype for x in slopes.values()} == {jnp.dtype(jnp.bfloat16)}
 
     # Forward. A sum of D float32 products is off by 2 D eps times the sum of their sizes; a sum of
     # V weights and the log add V eps. An error d of every logit moves the entropy by 2 d |log p|.
     eps, coarse = 2.0**-24, 2.0**-8
-    sizes = {name: np.abs(np.asarray(x)) for name, x in wide.items()}
-    logits = np.asarray(wide["hidden"] @ wide["table"])
-    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    wide = {"hidden": hidden.astype(float), "table": table.astype(float)}
+    sizes = {name: np.abs(x) for name, x in wide.items()}
+    log_p = log_softmax(wide["hidden"] @ wide["table"])
+    truth = of_tokens(log_p, token)
     by_logit = 2 * D * eps * (sizes["hidden"] @ sizes["table"]).max() + V * eps
     bound = 2 * np.abs(log_p).max() * by_logit
-    assert difference(found[0], truth[0]) <= bound
-    rounded = jax.jit(log_probs)(hidden.astype(np.float32), table.astype(np.float32), token)
-    coarser = jax.jit(partial(dense, bias=None, softcap=None))(
-        hidden, table, token, temperature=jnp.asarray(1, jnp.bfloat16)
-    )
-    assert difference(rounded, truth[0]) <= bound
-    assert difference(coarser, truth[0]) > bound  # the control: sums in bfloat16
+    assert difference(found, truth) <= bound
+    assert difference(rounded, truth) <= bound
+    assert difference(coarser, truth) > bound  # the control: sums in bfloat16
 
     # Backward. Each derivative by a logit is rounded once, each sum of its products once more; a
     # quarter is for the errors above.
-    p, entropy = np.exp(log_p), -(np.exp(log_p) * log_p).sum(1, keepdims=True)
-    chosen = np.arange(V) == np.asarray(token)[:, None]
-    terms = np.abs(a)[:, None] * (chosen + p) + np.abs(e)[:, None] * p * np.abs(log_p + entropy)
-    sums = {"hidden": terms @ sizes["table"].T, "table": sizes["hidden"].T @ terms}
-    for name, size in sums.items():
-        exact = np.asarray(truth[1][name])
-        error = np.abs(np.asarray(found[1][name].astype(float)) - exact)
-        assert np.all(error <= coarse * (1.25 * size + np.abs(exact))), name
+    p, surplus, chosen = np.exp(log_p), log_p + truth[1][:, None], np.arange(V) == token[:, None]
+    by_logit = a * (chosen - p) - e * p * surplus
+    size_by_logit = np.abs(a) * (chosen + p) + np.abs(e) * p * np.abs(surplus)
+    exact, size = (
+        {"hidden": y @ of["table"].T, "table": of["hidden"].T @ y}
+        for y, of in ((by_logit, wide), (size_by_logit, sizes))
+    )
+    for name, slope in slopes.items():
+        error = np.abs(np.asarray(slope).astype(float) - exact[name])
+        assert np.all(error <= coarse * (1.25 * size[name] + np.abs(exact[name]))), name
 
 
 def test_large_logits_neither_overflow_nor_cancel() -> None:
     """Float32 logits near ±3000, which differ by a few units."""
     hidden = np.asarray([[3000.0, 1.0], [-3000.0, 2.0]], np.float32)
     table = np.asarray([[1.0] * 7, [0.0, 1.0, -1.0, 2.0, 0.5, 0.0, 3.0]], np.float32)
-    token, settings = np.array([3, 6]), {"temperature": 1.0, "bias": None, "softcap": None}
+    token = np.array([3, 6])
     found = jax.jit(partial(log_probs, chunk=(1, 3)))(hidden, table, token)
-    wide = hidden.astype(float), table.astype(float), token
-    expected = jax.jit(partial(dense, **settings))(*wide)
+    expected = of_tokens(log_softmax(hidden.astype(float) @ table.astype(float)), token)
     assert difference(found, expected) <= 16 * 2.0**-24 * 3000
 
 
@@ -302,28 +357,19 @@ def test_chunks_by_default_hold_few_of_the_logits() -> None:
 MASK = np.arange(24).reshape(SHAPE) % 3 > 0
 
 
-def masked(function: Callable[..., Any], mask: Any) -> Callable[..., Any]:
-    def run(*arrays: Any, **settings: Any) -> Any:
-        found = function(*arrays, **settings)
-        return jax.tree.map(lambda x: jnp.where(mask, x, jnp.zeros_like(x)), found)
-
-    return run
-
-
 def test_masked_tokens_are_harmless_be_they_nan_or_no_token() -> None:
+    """They have no cotangents. Of traced tokens −100 is not an error."""
     hidden = np.where(MASK[..., None], ARGUMENTS["hidden"], np.nan)
     token = np.where(MASK, TOKEN, -100)
     garbage = ARGUMENTS | {"hidden": hidden}
-
-    @jax.jit
-    def at(mask: Any, token: Any, values: Any) -> Any:  # of traced tokens −100 is not an error
-        run = masked(in_chunks((7, 6)), mask)
-        (_, found), by = jax.value_and_grad(loss_of(run, token), has_aux=True)(values)
-        return found, by
-
-    assert difference(at(MASK, token, garbage), at(MASK, TOKEN, ARGUMENTS)) == 0
+    found, expected = (
+        outcomes(*given, COTANGENTS * MASK) for given in ((garbage, token), (ARGUMENTS, TOKEN))
+    )
     one_more = MASK | (np.arange(24).reshape(SHAPE) == 0)
-    assert np.isnan(at(one_more, token, garbage)[1]["table"]).any()  # the control
+    control = outcomes(garbage, token, COTANGENTS * one_more)
+    for chunk in CHUNKS:
+        assert difference(found[chunk], expected[chunk]) == 0
+        assert np.isnan(control[chunk][1]["table"]).any()
 
 
 def test_a_bias_of_minus_infinity_excludes_an_entry() -> None:
@@ -332,22 +378,21 @@ def test_a_bias_of_minus_infinity_excludes_an_entry() -> None:
     token = np.flatnonzero(keep)[TOKEN % keep.sum()]
     values = ARGUMENTS | {"bias": np.where(keep, ARGUMENTS["bias"], -np.inf)}
     smaller = ARGUMENTS | {name: ARGUMENTS[name][..., keep] for name in ("table", "bias")}
-    found = outcome(in_chunks((7, 3)), values, token=token)
-    expected = outcome(dense, smaller, token=place[token])
-    for name in ("table", "bias"):
-        assert not np.any(found[1][name][..., ~keep])
-        found[1][name] = found[1][name][..., keep]
-    assert difference(found, expected) <= 1e-12
+    every, expected = outcomes(values, token), outcome(dense, smaller, place[token], COTANGENTS)
+    for chunk in CHUNKS:
+        found, by = every[chunk]
+        for name in ("table", "bias"):
+            assert not np.any(by[name][..., ~keep])
+            by[name] = by[name][..., keep]
+        assert difference((found, by), expected) <= 1e-12
 
 
 def test_a_logit_that_overflows_to_minus_infinity_has_no_probability() -> None:
-    hidden, table = (
-        jnp.asarray([[1e30]], jnp.float32),
-        jnp.asarray([[-1e30, 0, 1e-30]], jnp.float32),
-    )
-    values = {"hidden": hidden, "table": table}
-    cotangents = jnp.ones((2, 1), jnp.float32)
-    found, by = outcome(in_chunks(2), values, token=np.array([2]), cotangents=cotangents)
+    values = {
+        "hidden": np.array([[1e30]], np.float32),
+        "table": np.array([[-1e30, 0, 1e-30]], np.float32),
+    }
+    found, by = outcome(in_chunks(2), values, np.array([2]), np.ones((2, 1), np.float32))
     p = np.exp(1) / (1 + np.exp(1))
     expected = np.log(p), -p * np.log(p) - (1 - p) * np.log(1 - p)
     np.testing.assert_allclose(np.ravel(found), expected, rtol=1e-6)
@@ -355,9 +400,8 @@ def test_a_logit_that_overflows_to_minus_infinity_has_no_probability() -> None:
 
 
 def test_a_token_out_of_range_is_an_error_or_nan() -> None:
-    hidden, table = (jnp.asarray(ARGUMENTS[name]) for name in ("hidden", "table"))
-    checked, compiled = pgjax.checked(log_probs), jax.jit(log_probs)
-    slope = jax.jit(jax.grad(lambda t, token: log_probs(hidden, t, token)[0].sum()))
+    hidden, table = ARGUMENTS["hidden"], ARGUMENTS["table"]
+    checked = pgjax.checked(log_probs)
     for wrong in (-1, V):
         token: Any = np.array(TOKEN)
         token[1, 2] = wrong
@@ -365,12 +409,14 @@ def test_a_token_out_of_range_is_an_error_or_nan() -> None:
             log_probs(hidden, table, token)
         with pytest.raises(ValueError, match=rf"token .* got {wrong} at index 8 "):
             checked(hidden, table, token)
-        found = compiled(hidden, table, token)[0]
-        np.testing.assert_array_equal(np.isnan(found), np.arange(24).reshape(SHAPE) == 8)
-        assert np.isnan(slope(table, token)).all()
+        every = outcomes(token=token)
+        for chunk in CHUNKS:
+            (log_prob, _), by = every[chunk]
+            np.testing.assert_array_equal(np.isnan(log_prob), np.arange(24).reshape(SHAPE) == 8)
+            assert np.isnan(by["table"]).all()
     small = np.asarray(TOKEN, np.uint8)  # V may be more than the dtype holds
     wide = np.zeros((D, 300))
-    assert np.all(np.isfinite(compiled(hidden, wide, small)[0]))
+    assert np.all(np.isfinite(jax.jit(log_probs)(hidden, wide, small)[0]))
 
 
 @pytest.mark.parametrize(
@@ -438,7 +484,7 @@ def local_outcome(values: dict[str, Any], chunk: Any = (5, 6)) -> Any:
 
 def check_laws_of_devices(devices: list[Any]) -> None:
     """Of four devices, in double precision; `device_laws.py` has them."""
-    expected = outcome(dense)
+    expected = outcome(dense, ARGUMENTS, TOKEN, COTANGENTS)
     for kind, spec in ((AxisType.Explicit, P("a")), (AxisType.Auto, P("a", "b"))):
         shape = 4 // len(spec), len(spec)
         mesh = jax.make_mesh(shape, ("a", "b"), (kind, kind), devices=devices)
