@@ -1,7 +1,7 @@
 """Returns against a double loop in Python floats, and the laws that tie them together."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import chex
@@ -52,14 +52,62 @@ def rounding(*arrays: np.ndarray, T: int = LENGTH) -> float:
     return 8 * T**2 * EPS * (1 + max(np.max(np.abs(x), initial=0) for x in arrays))
 
 
-@hypothesis.given(reward=sequence, discount=unit_sequence, last=st.floats(-100, 100))
+@hypothesis.given(
+    reward=sequence,
+    discount=unit_sequence,
+    lambda_=unit_sequence,
+    value=sequence,
+    following=sequence,
+    scale=st.floats(-9, 9),
+)
 @hypothesis.settings(deadline=None)
-def test_discounted_returns_equal_the_double_loop(
-    reward: np.ndarray, discount: np.ndarray, last: float
+def test_returns_and_advantages_obey_their_laws(
+    reward: np.ndarray,
+    discount: np.ndarray,
+    lambda_: np.ndarray,
+    value: np.ndarray,
+    following: np.ndarray,
+    scale: float,
 ) -> None:
-    found = jitted_returns(jnp.asarray(reward), jnp.asarray(discount), jnp.asarray(last))
-    expected = loop_returns(reward, discount, last)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=rounding(reward, np.array(last)))
+    """All laws of one draw, since to draw takes longer than to compute."""
+    last, known = following[-1], (reward, discount)
+    of_returns, of_values = rounding(reward, last), rounding(reward, value, last)
+    close = partial(np.testing.assert_allclose, rtol=0)
+    returns = jitted_returns(reward, discount, last)
+    close(returns, loop_returns(reward, discount, last), atol=of_returns, err_msg="the double loop")
+
+    # A scalar discount is the constant sequence, up to rounding: a compiler may round a product
+    # and its sum once or twice.
+    scalar = jitted_returns(reward, discount[0], last)
+    along = jitted_returns(reward, np.full(LENGTH, discount[0]), last)
+    close(scalar, along, atol=of_returns, err_msg="a scalar discount")
+
+    whole, *parts = (
+        np.asarray(jitted_returns(x, discount, 0 * last))
+        for x in (reward + scale * value, reward, value)
+    )
+    linear = rounding(reward, scale * value) * 2
+    close(whole, parts[0] + scale * parts[1], atol=linear, err_msg="linear in the reward")
+
+    error = reward + discount * following - value
+    found = jitted_td(*known, value, following)
+    close(found, error, atol=rounding(reward, value, following, T=1), err_msg="TD errors")
+    sums = loop_returns(error, discount * lambda_, 0.0)
+    found, bound = (
+        jitted_gae(*known, lambda_, value, following),
+        3 * rounding(reward, value, following),
+    )
+    close(found, sums, atol=bound, err_msg="the weighted sum of TD errors")
+
+    # Where the following values are those of the next steps:
+    after = np.append(value[1:], last)
+    advantage = jitted_gae(*known, np.zeros(LENGTH), value, after)
+    np.testing.assert_array_equal(advantage, jitted_td(*known, value, after), "lambda zero")
+    advantage = jitted_gae(*known, np.ones(LENGTH), value, after)
+    close(advantage + value, returns, atol=3 * of_values, err_msg="lambda one")
+    advantage = jitted_gae(*known, lambda_, value, after)
+    found = jitted_lambda(*known, lambda_, after)
+    close(found, advantage + value, atol=4 * of_values, err_msg="the lambda return")
 
 
 def test_the_double_loop_comparison_rejects_forward_discounting() -> None:
@@ -67,31 +115,6 @@ def test_the_double_loop_comparison_rejects_forward_discounting() -> None:
     forward = np.cumsum((discount ** np.arange(6) * reward)[::-1])[::-1]  # γ^k from the start
     expected = loop_returns(reward, np.full(6, discount), 0.0)
     assert np.max(np.abs(forward - expected)) > 1  # it is right at t = 0 alone
-
-
-@hypothesis.given(reward=sequence, discount=unit, last=st.floats(-100, 100))
-@hypothesis.settings(deadline=None)
-def test_a_scalar_discount_is_the_constant_sequence(
-    reward: np.ndarray, discount: float, last: float
-) -> None:
-    """Up to rounding: a compiler may round a product and its sum once or twice."""
-    scalar = jitted_returns(jnp.asarray(reward), jnp.asarray(discount), jnp.asarray(last))
-    along = jitted_returns(jnp.asarray(reward), jnp.full(LENGTH, discount), jnp.asarray(last))
-    np.testing.assert_allclose(scalar, along, rtol=0, atol=rounding(reward, np.array(last)))
-
-
-@hypothesis.given(first=sequence, second=sequence, discount=unit_sequence, scale=st.floats(-9, 9))
-@hypothesis.settings(deadline=None)
-def test_returns_are_linear_in_the_reward(
-    first: np.ndarray, second: np.ndarray, discount: np.ndarray, scale: float
-) -> None:
-    gamma = jnp.asarray(discount)
-    whole = jitted_returns(jnp.asarray(first + scale * second), gamma)
-    parts = jitted_returns(jnp.asarray(first), gamma) + scale * jitted_returns(
-        jnp.asarray(second), gamma
-    )
-    bound = rounding(first, np.array(scale) * second) * 2
-    np.testing.assert_allclose(whole, parts, rtol=0, atol=bound)
 
 
 def test_discount_zero_leaves_the_reward_and_one_sums_it() -> None:
@@ -105,79 +128,6 @@ def test_a_zero_in_the_discounts_cuts_the_sum_there() -> None:
     reward = jnp.array([1.0, 2.0, 4.0, 8.0])
     cut = discounted_returns(reward, jnp.array([1.0, 0.0, 1.0, 1.0]), 100.0)
     np.testing.assert_array_equal(cut, [3.0, 2.0, 112.0, 108.0])
-
-
-@hypothesis.given(reward=sequence, discount=unit_sequence, value=sequence, following=sequence)
-@hypothesis.settings(deadline=None)
-def test_td_errors_equal_their_definition(
-    reward: np.ndarray, discount: np.ndarray, value: np.ndarray, following: np.ndarray
-) -> None:
-    found = jitted_td(*map(jnp.asarray, (reward, discount, value, following)))
-    expected = [
-        float(r) + float(g) * float(n) - float(v)
-        for r, g, v, n in zip(reward, discount, value, following, strict=True)
-    ]
-    bound = rounding(reward, value, following, T=1)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
-
-
-@hypothesis.given(
-    reward=sequence,
-    discount=unit_sequence,
-    lambda_=unit_sequence,
-    value=sequence,
-    last=st.floats(-9, 9),
-)
-@hypothesis.settings(deadline=None)
-def test_generalized_advantages_equal_the_weighted_sum_of_td_errors(
-    reward: np.ndarray, discount: np.ndarray, lambda_: np.ndarray, value: np.ndarray, last: float
-) -> None:
-    following = np.append(value[1:], last)
-    found = jitted_gae(*map(jnp.asarray, (reward, discount, lambda_, value, following)))
-    error = reward + discount * following - value
-    expected = loop_returns(error, discount * lambda_, 0.0)
-    bound = rounding(reward, value, following) * 3
-    np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
-
-
-@hypothesis.given(reward=sequence, discount=unit_sequence, value=sequence, last=st.floats(-9, 9))
-@hypothesis.settings(deadline=None)
-def test_advantage_with_lambda_one_plus_value_is_the_return(
-    reward: np.ndarray, discount: np.ndarray, value: np.ndarray, last: float
-) -> None:
-    following = np.append(value[1:], last)
-    ones = jnp.ones(LENGTH)
-    advantage = jitted_gae(*map(jnp.asarray, (reward, discount, ones, value, following)))
-    expected = jitted_returns(jnp.asarray(reward), jnp.asarray(discount), jnp.asarray(last))
-    bound = rounding(reward, value, following) * 3
-    np.testing.assert_allclose(advantage + value, expected, rtol=0, atol=bound)
-
-
-@hypothesis.given(reward=sequence, discount=unit_sequence, value=sequence, last=st.floats(-9, 9))
-@hypothesis.settings(deadline=None)
-def test_advantage_with_lambda_zero_is_the_td_error(
-    reward: np.ndarray, discount: np.ndarray, value: np.ndarray, last: float
-) -> None:
-    inputs = [jnp.asarray(x) for x in (reward, discount, value, np.append(value[1:], last))]
-    zeros = jnp.zeros(LENGTH)
-    advantage = jitted_gae(inputs[0], inputs[1], zeros, *inputs[2:])
-    np.testing.assert_array_equal(advantage, jitted_td(*inputs))
-
-
-@hypothesis.given(
-    reward=sequence, discount=unit_sequence, lambda_=unit, value=sequence, last=st.floats(-9, 9)
-)
-@hypothesis.settings(deadline=None)
-def test_lambda_return_is_advantage_plus_value(
-    reward: np.ndarray, discount: np.ndarray, lambda_: float, value: np.ndarray, last: float
-) -> None:
-    following = np.append(value[1:], last)
-    mixing = jnp.full(LENGTH, lambda_)
-    rewards, discounts, values, next_values = map(jnp.asarray, (reward, discount, value, following))
-    advantage = jitted_gae(rewards, discounts, mixing, values, next_values)
-    found = jitted_lambda(rewards, discounts, mixing, next_values)
-    bound = rounding(reward, value, following) * 4
-    np.testing.assert_allclose(found, advantage + values, rtol=0, atol=bound)
 
 
 def test_lambda_zero_leaves_one_step_and_lambda_one_leaves_the_return() -> None:
@@ -199,8 +149,7 @@ def test_lambda_zero_leaves_one_step_and_lambda_one_leaves_the_return() -> None:
 def test_n_step_returns_equal_the_loop_over_n_rewards(
     reward: np.ndarray, discount: np.ndarray, following: np.ndarray, continues: np.ndarray, n: int
 ) -> None:
-    inputs = map(jnp.asarray, (reward, discount, following, continues))
-    found = jitted_n_step(n)(*inputs)
+    found = jitted_n_step(n)(reward, discount, following, continues)
     expected = np.zeros(LENGTH)
     for t in range(LENGTH):
         factor, k = 1.0, t
@@ -243,10 +192,11 @@ FUNCTIONS: dict[str, Callable] = {
 each_function = pytest.mark.parametrize("name", FUNCTIONS)
 
 
-@jax.jit
-def compiled(reward: jax.Array, value: jax.Array) -> dict[str, jax.Array]:
-    """The results of all the functions, by one program for each dtype."""
+def results(reward: jax.Array, value: jax.Array) -> dict[str, jax.Array]:
     return {name: function(reward, value) for name, function in FUNCTIONS.items()}
+
+
+compiled = jax.jit(results)  # one program for each dtype
 
 
 @each_function
@@ -330,10 +280,9 @@ class WithAndWithoutJit(chex.TestCase):
     def test_returns_do_not_depend_on_jit(self) -> None:
         variant: Any = self.variant
         reward = jnp.array([1.0, 2.0, 4.0])
-        for function in FUNCTIONS.values():
-            plain = function(reward, reward)
-            found = variant(function)(reward, reward)
-            np.testing.assert_allclose(found, plain, rtol=4 * EPS)
+        plain, found = results(reward, reward), variant(results)(reward, reward)
+        for name in FUNCTIONS:
+            np.testing.assert_allclose(found[name], plain[name], rtol=4 * EPS)
 
     @variants
     def test_the_discount_may_be_traced(self) -> None:
@@ -350,32 +299,44 @@ def test_the_gradient_of_a_return_is_its_discount() -> None:
 def test_a_discount_of_zero_leaves_out_what_follows_even_if_it_is_infinite() -> None:
     inf = np.inf
     rows = np.array([[1, inf, 1, 2], [1] * 4, [inf] * 4, [0] * 4, [inf] * 3 + [0]])
-    reward, ones, infinite, zero, late = map(jnp.asarray, rows)
-    for discount in (0, 0.0, jnp.zeros(())):
-        found = [
-            discounted_returns(reward, discount),
-            discounted_returns(reward, discount, inf),
-            lambda_returns(reward, discount, 0.9, infinite),
-            n_step_returns(reward, discount, 3, infinite),
-            td_errors(reward, discount, zero, infinite),
-            generalized_advantages(reward, discount, 0.9, zero, infinite),
+
+    @jax.jit
+    def run(rows: jax.Array, traced_zero: jax.Array) -> Any:
+        reward, ones, infinite, zero, late = rows
+        without = [
+            result
+            for discount in (0, 0.0, traced_zero)
+            for result in (
+                discounted_returns(reward, discount),
+                discounted_returns(reward, discount, inf),
+                lambda_returns(reward, discount, 0.9, infinite),
+                n_step_returns(reward, discount, 3, infinite),
+                td_errors(reward, discount, zero, infinite),
+                generalized_advantages(reward, discount, 0.9, zero, infinite),
+            )
         ]
-        for returns in found:
-            np.testing.assert_array_equal(returns, reward)
-    np.testing.assert_array_equal(generalized_advantages(reward, 0.9, 0, zero, zero), reward)
-    assert np.all(np.isfinite(lambda_returns(ones, 0.9, 1, late)))
+        without.append(generalized_advantages(reward, 0.9, 0, zero, zero))
+        slopes = [
+            jax.grad(lambda g: td_errors(ones, g, zero, 2 * ones)[0])(traced_zero),
+            jax.grad(lambda g: discounted_returns(ones, g)[0])(traced_zero),
+        ]
+        return without, lambda_returns(ones, 0.9, 1, late), discounted_returns(reward, 1e-3), slopes
+
+    without, of_lambda_one, with_any, slopes = run(rows, np.zeros(()))
+    for returns in without:
+        np.testing.assert_array_equal(returns, rows[0])
+    assert np.all(np.isfinite(of_lambda_one))
     # The control: with any discount at all, what is infinite counts.
-    assert np.isinf(np.asarray(discounted_returns(reward, 1e-3))[0])
+    assert np.isinf(np.asarray(with_any)[0])
     # And the derivative by a discount of zero is that of the product.
-    assert jax.jit(jax.grad(lambda g: td_errors(ones, g, zero, 2 * ones)[0]))(0.0) == 2
-    assert jax.jit(jax.grad(lambda g: discounted_returns(ones, g)[0]))(0.0) == 1
+    np.testing.assert_array_equal(slopes, [2, 1])
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_a_discount_may_have_the_narrow_dtype_of_the_rewards(dtype: Any) -> None:
-    reward = jnp.asarray(np.ones(5000).astype(dtype))
-    found = np.asarray(discounted_returns(reward, jnp.asarray(0.5, dtype)))
+    reward, half = np.ones(5000).astype(dtype), np.asarray(0.5).astype(dtype)
+    found = np.asarray(jax.jit(lambda reward: discounted_returns(reward, half))(reward))
     assert found.dtype == dtype
     np.testing.assert_array_equal(found[:3].astype(np.float64), 2.0)
     with pytest.raises(ValueError, match=r"discount must lie in \[0, 1\], got 1\.5"):
-        discounted_returns(reward, jnp.asarray(1.5, dtype))
+        discounted_returns(jnp.asarray(reward), np.asarray(1.5).astype(dtype))
