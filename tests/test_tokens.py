@@ -35,17 +35,13 @@ def credits(estimators: list[Estimator], batch: Any) -> Any:
     return [each.weights(rows, rows.log_prob)[..., 0] for each in estimators]
 
 
-many_credits = jax.jit(jax.vmap(credits, (None, 0)))
-
-
 def advantage(weigh: list[Any], rewards: Any, groups: Any) -> list[np.ndarray]:
-    """[N] of answers of one token, for each of the weights; [..., N] if there are many batches."""
+    """[N] of answers of one token, for each of the weights."""
     rewards = np.asarray(rewards, float)
-    shape = (*rewards.shape, 1)
+    shape = (len(rewards), 1)
     fields: Any = np.full(shape, -1.0), np.ones(shape, bool), rewards, np.asarray(groups)
     estimators = [Estimator(each, terms.score) for each in weigh]
-    run = many_credits if rewards.ndim > 1 else credits
-    return jax.device_get(run(estimators, tokens.Batch(*fields)))
+    return jax.device_get(credits(estimators, tokens.Batch(*fields)))
 
 
 FIVE = np.array([0.3, 0.9, 0.1, 0.3, 0.5])
@@ -102,11 +98,11 @@ def test_groups_do_not_mix_and_may_lie_in_any_order() -> None:
         *(advantages.less_mean_by_length, advantages.relative_to_mean, advantages.best_of(2)),
         advantages.gain_in_best(2),
     ]
-    members = [np.flatnonzero(groups == name) for name in (9, -4)]
     whole = advantage(weigh, rewards, groups)
-    alone = advantage(weigh, rewards[np.array(members)], np.zeros((2, 3), int))
-    for each, parts in zip(whole, alone, strict=True):
-        for own, part in zip(members, parts, strict=True):
+    for name in (9, -4):
+        own = groups == name
+        alone = advantage(weigh, rewards[own], np.zeros(3, int))
+        for each, part in zip(whole, alone, strict=True):
             np.testing.assert_allclose(each[own], part, rtol=0, atol=1e-12)
 
 
@@ -205,7 +201,7 @@ COUPLED = (
 
 @jax.jit
 def halves(estimators: Any, log_prob: Any, batch: Any) -> Any:
-    """Gradients of two micro-batches, with the weights of the whole batch."""
+    """The weights of the whole batch, and the gradients of two micro-batches that share them."""
     found = {}
     for name, each in estimators.items():
         shared = tokens.shared_weights(each, batch, log_prob)
@@ -214,40 +210,45 @@ def halves(estimators: Any, log_prob: Any, batch: Any) -> Any:
             return jax.grad(lambda x: tokens.surrogate(each, x, batch, weights=shared))(log_prob)
 
         cut = jax.tree.map(lambda x: x.reshape(2, 4, *x.shape[1:]), (log_prob, batch, shared))
-        found[name] = jax.vmap(of_half)(*cut).reshape(N, T)
+        found[name] = shared, jax.vmap(of_half)(*cut).reshape(N, T)
     return found
 
 
-def test_micro_batches_with_shared_weights_add_up(expected: Any) -> None:
-    several = {name: NAMED[name] for name in (*COUPLED, "prefix", "own", "token ratio")}
-    for name, found in halves(several, *sampled()).items():
+@pytest.fixture(scope="module")
+def shared(strict_numerics: None) -> Any:
+    several = (*COUPLED, "prefix", "own", "token ratio")
+    return jax.device_get(halves({name: NAMED[name] for name in several}, *sampled()))
+
+
+def test_micro_batches_with_shared_weights_add_up(shared: Any, expected: Any) -> None:
+    for name, (_, found) in shared.items():
         np.testing.assert_allclose(found, expected[name], rtol=0, atol=1e-12, err_msg=name)
 
 
 def test_micro_batches_with_weights_of_their_own_do_not_add_up(expected: Any) -> None:
-    coupled = {name: NAMED[name] for name in ("dapo", "reinforce_plus_plus", "rloo")}
-    cut = jax.tree.map(lambda x: x.reshape(2, 4, *x.shape[1:]), sampled())
-    alone = jax.jit(jax.vmap(slopes, (None, 0, 0)))(coupled, *cut)
-    for name, found in alone.items():
-        assert np.abs(np.reshape(found, (N, T)) / 2 - expected[name]).max() > 1e-3, name
+    """To each of the two the rows of the other are padding."""
+    log_prob, batch = sampled()
+    first = (np.arange(N) < N // 2)[:, None]
+    alone = [
+        jax.device_get(slopes(NAMED, log_prob, replace(batch, mask=np.asarray(batch.mask) & half)))
+        for half in (first, ~first)
+    ]
+    for name in COUPLED:
+        assert np.abs((alone[0][name] + alone[1][name]) / 2 - expected[name]).max() > 1e-3, name
 
 
-def test_devices_share_the_weights_of_the_whole_batch(expected: Any) -> None:
-    names = ("grpo", "dapo", "reinforce_plus_plus", "gpg", "pkpo")
+def test_devices_share_the_weights_of_the_whole_batch(shared: Any) -> None:
+    names = ("grpo", "gpg", "reinforce_plus_plus", "lite_ppo", "pkpo")
     split = jax.tree.map(lambda x: x.reshape(4, 2, *x.shape[1:]), sampled())
 
     def on_device(log_prob: Any, batch: Any) -> Any:
-        def slope(each: Estimator) -> Any:
-            shared = tokens.shared_weights(each, batch, log_prob, axis_name="data")
-            return jax.grad(lambda x: tokens.surrogate(each, x, batch, weights=shared))(log_prob)
+        return [tokens.shared_weights(NAMED[n], batch, log_prob, axis_name="data") for n in names]
 
-        return {name: slope(NAMED[name]) for name in names}
-
-    found = jax.jit(jax.vmap(on_device, axis_name="data"))(*split)
-    for name in names:
-        np.testing.assert_allclose(
-            np.reshape(found[name], (N, T)), expected[name], rtol=0, atol=1e-12, err_msg=name
-        )
+    found = jax.device_get(jax.jit(jax.vmap(on_device, axis_name="data"))(*split))
+    for name, each in zip(names, found, strict=True):
+        whole = jax.tree.map(lambda x: x.reshape(4, 2, *x.shape[1:]), shared[name][0])
+        for x, y in zip(jax.tree.leaves(each), jax.tree.leaves(whole), strict=True):
+            np.testing.assert_allclose(x, y, rtol=0, atol=1e-12, err_msg=name)
 
 
 def packed(x: Any) -> np.ndarray:
@@ -307,26 +308,29 @@ def test_entropies_are_cut_with_the_micro_batches_and_asked_for_by_name() -> Non
     assert jax.jit(tokens.metrics)(each, log_prob, batch)["clipped"] == 0
 
 
+SCALED = {
+    **{f"++ {d}": tokens.reinforce_plus_plus(epsilon=0.0, degrees=d) for d in (0, 1)},
+    **{f"lite {d}": tokens.lite_ppo(epsilon=0.0, degrees=d) for d in (0, 1)},
+    **{
+        f"bonus {c}": tokens.reinforce_plus_plus(entropy=tokens.entropy_in_reward(c), epsilon=0.0)
+        for c in (1.0, 2.0)
+    },
+}
+
+
 def test_a_bonus_in_the_reward_is_whitened_with_the_rest() -> None:
     """REINFORCE++ charges before it whitens, so that a bonus twice as large is no new direction."""
     log_prob, batch = sampled()
-    zero = replace(batch, reward=np.zeros(N))
-    one, two = (
-        slopes({"++": tokens.reinforce_plus_plus(entropy=bonus, epsilon=0.0)}, log_prob, zero)["++"]
-        for bonus in (tokens.entropy_in_reward(1.0), tokens.entropy_in_reward(2.0))
-    )
+    found = slopes(SCALED, log_prob, replace(batch, reward=np.zeros(N)))
+    one, two = (np.asarray(found[f"bonus {c}"]) for c in (1.0, 2.0))
     np.testing.assert_allclose(one, two, rtol=0, atol=1e-12)
-    assert np.abs(np.asarray(one)).max() > 0.01
+    assert np.abs(one).max() > 0.01
 
 
 def test_bessel_s_correction_is_a_factor_of_the_deviation() -> None:
     log_prob, batch = sampled()
     tokens_live, answers = int(np.sum(batch.mask)), N - 1
-    made = {
-        **{f"++ {d}": tokens.reinforce_plus_plus(epsilon=0.0, degrees=d) for d in (0, 1)},
-        **{f"lite {d}": tokens.lite_ppo(epsilon=0.0, degrees=d) for d in (0, 1)},
-    }
-    found = slopes(made, log_prob, batch)
+    found = jax.device_get(slopes(SCALED, log_prob, batch))
     for name, number in (("++", tokens_live), ("lite", answers)):
         ratio = np.sqrt((number - 1) / number)
         one, other = found[f"{name} 1"], found[f"{name} 0"]
@@ -636,7 +640,7 @@ def test_log_probabilities_above_zero_are_refused_but_for_what_rounding_leaves()
 
 
 def test_a_group_of_one_that_is_not_known_beforehand_gets_no_weight() -> None:
-    batch = small(group=np.arange(2))
-    made = {str(e): e for e in (tokens.rloo(), tokens.grpo(), tokens.opo(), tokens.maxrl())}
-    for name, slope in slopes(made, batch.log_prob, batch).items():
-        np.testing.assert_array_equal(slope, 0, err_msg=name)
+    log_prob, batch = sampled()
+    found = slopes(NAMED, log_prob, replace(batch, group=np.arange(N)))
+    for name in ("rloo", "dapo", "opo", "maxrl"):
+        np.testing.assert_array_equal(found[name], 0, err_msg=name)
