@@ -148,14 +148,15 @@ def judge_loss(
     def moments_of(asked: Problem) -> Moments:
         answers = _answers(model, asked, held)
         members, weight = enumeration.multisets(answers.probability, N)
-
-        def slopes(members: np.ndarray) -> np.ndarray:
-            return derivative(_groups(answers, members, value, names))
-
-        slope = slopes(members)
+        some, order = _other_orders(members)
+        reordered = np.take_along_axis(members[some], order, axis=1)
+        every = np.concatenate([members, reordered])
+        slope, of_reordered = np.split(
+            derivative(_groups(answers, every, value, names)), [len(members)]
+        )
         live = answers.fields["mask"][members]
         _check_finite(slope, live, answers.fields["rewards"][members])
-        _check_order(slopes, members, slope)
+        _check_order(np.take_along_axis(slope[some], order[:, :, None], axis=1), of_reordered)
         dead = np.nan_to_num(np.abs(slope[~live]), nan=np.inf)
         padding.append(float(np.max(dead, initial=0.0)))
         return _moments(slope, weight, answers.score[members])
@@ -259,12 +260,13 @@ def _derivative_of(
     loss: Loss, names: list[str], shape: tuple[int, int]
 ) -> Callable[[Fields], np.ndarray]:
     """∂loss/∂log_prob [B, N, T] of the fields of B batches."""
-    if _is_scalar_of_jax(loss, names, shape):
+    of_fields = jax.jit(lambda fields: loss(**fields))  # traced once, to look at and to run
+    if _is_scalar_of_jax(of_fields, names, shape):
         if "log_prob" not in names:
             raise TypeError("loss must ask for log_prob, by which it is differentiated")
 
         def slope_of(fields: Fields) -> Any:
-            return jax.grad(lambda x: loss(**fields | {"log_prob": x}))(fields["log_prob"])
+            return jax.grad(lambda x: of_fields(fields | {"log_prob": x}))(fields["log_prob"])
 
         run = jit_once(jax.vmap(slope_of))
         return lambda fields: np.asarray(run(fields))
@@ -290,7 +292,9 @@ def _split(fields: Fields) -> list[Fields]:
     ]
 
 
-def _is_scalar_of_jax(loss: Loss, names: list[str], shape: tuple[int, int]) -> bool:
+def _is_scalar_of_jax(
+    of_fields: Callable[[Fields], Any], names: list[str], shape: tuple[int, int]
+) -> bool:
     """Whether JAX can trace the loss to one floating number."""
     shapes = {"rewards": shape[:1], "groups": shape[:1], "advantages": shape[:1], "value": ()}
     kinds = {"mask": bool, "groups": np.int64}
@@ -299,7 +303,7 @@ def _is_scalar_of_jax(loss: Loss, names: list[str], shape: tuple[int, int]) -> b
         for name in names
     }
     try:
-        found = jax.eval_shape(lambda fields: loss(**fields), example)
+        found = jax.eval_shape(of_fields, example)
     except Exception:  # of another framework, or faulty: a call with NumPy arrays tells
         return False
     return (
@@ -319,16 +323,16 @@ def _check_finite(slope: np.ndarray, live: np.ndarray, rewards: np.ndarray) -> N
         )
 
 
-def _check_order(
-    slopes: Callable[[np.ndarray], np.ndarray], members: np.ndarray, slope: np.ndarray
-) -> None:
-    """Raise if some of the batches, in another order, have another derivative."""
+def _other_orders(members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Some of the batches [B, N], by their indices, and another order [., N] of each."""
     random = np.random.default_rng(0)
     some = random.choice(len(members), size=min(32, len(members)), replace=False)
-    order = random.permuted(np.tile(np.arange(members.shape[1]), (len(some), 1)), axis=1)
-    found = slopes(np.take_along_axis(members[some], order, axis=1))
-    expected = np.take_along_axis(slope[some], order[:, :, None], axis=1)
-    if not np.allclose(found, expected, rtol=1e-5, atol=1e-6, equal_nan=True):
+    return some, random.permuted(np.tile(np.arange(members.shape[1]), (len(some), 1)), axis=1)
+
+
+def _check_order(slope: np.ndarray, of_reordered: np.ndarray) -> None:
+    """Raise if batches in another order have another derivative."""
+    if not np.allclose(of_reordered, slope, rtol=1e-5, atol=1e-6, equal_nan=True):
         raise ValueError(
             "loss must not depend on the order of the answers in a batch; "
             "the sum runs over batches up to order"
