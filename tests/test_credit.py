@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from pgjax import (
     weights,
 )
 from pgjax.baselines import recorded_value
+from pgjax.records import as_record
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -55,14 +56,19 @@ def batch() -> Trajectory:
 
 def live(weigh: weights.Weights, seen: Trajectory | None = None) -> np.ndarray:
     """[N, T] the weights of live steps, zero elsewhere."""
+    return live_of_each([weigh], seen)[0]
+
+
+def live_of_each(weigh: list[weights.Weights], seen: Trajectory | None = None) -> list[np.ndarray]:
+    """Those of several weights, by one program."""
     seen = batch() if seen is None else seen
-    return np.where(seen.mask, weighed(weigh, seen), 0)
+    return [np.where(seen.mask, found, 0) for found in weighed(weigh, seen)]
 
 
 @jax.jit
-def weighed(weigh: weights.Weights, seen: Trajectory) -> jax.Array:
+def weighed(weigh: list[weights.Weights], seen: Trajectory) -> list[jax.Array]:
     """Weights are records: all discounts of one kind share a program."""
-    return weigh(seen, seen.log_prob)
+    return [each(seen, seen.log_prob) for each in weigh]
 
 
 def agree(found: Any, expected: Any) -> None:
@@ -97,16 +103,24 @@ def n_step_target(n: int) -> np.ndarray:
 AGE = GAMMA ** np.arange(T)
 
 
+@cache
+def n_step_weights(baseline: baselines.Baseline | None = None) -> dict[int, np.ndarray]:
+    steps = 1, 2, 3, 7
+    found = live_of_each([weights.n_step(GAMMA, n, baseline=baseline) for n in steps])
+    return dict(zip(steps, found, strict=True))
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
 def test_n_step_returns_are_n_rewards_and_the_critics_word(n: int) -> None:
-    agree(live(weights.n_step(GAMMA, n)), AGE * n_step_target(n))
-    advantage = live(weights.n_step(GAMMA, n, baseline=recorded_value))
+    agree(n_step_weights()[n], AGE * n_step_target(n))
+    advantage = n_step_weights(recorded_value)[n]
     agree(advantage, AGE * (n_step_target(n) - np.where(LIVE, np.asarray(batch().value), 0)))
 
 
 def test_n_step_returns_of_many_steps_are_the_return() -> None:
-    agree(live(weights.n_step(GAMMA, T)), live(weights.reward_to_go(GAMMA)))
-    assert np.max(np.abs(live(weights.n_step(GAMMA, 2)) - live(weights.reward_to_go(GAMMA)))) > 0.1
+    returns = live(weights.reward_to_go(GAMMA))
+    agree(n_step_weights()[T], returns)
+    assert np.max(np.abs(n_step_weights()[2] - returns)) > 0.1
 
 
 returns_to_go = jax.jit(weights.returns_to_go)
@@ -156,16 +170,19 @@ CRITICS: dict[str, Callable[[], weights.Weights]] = {
 }
 
 
-@pytest.mark.parametrize("name", CRITICS)
-def test_a_time_limit_of_the_tasks_own_is_followed_by_nothing(name: str) -> None:
+def of_critics(seen: Trajectory | None = None) -> list[np.ndarray]:
+    return live_of_each([make() for make in CRITICS.values()], seen)
+
+
+def test_a_time_limit_of_the_tasks_own_is_followed_by_nothing() -> None:
     limited, zero = replace(batch(), final_value=None), replace(batch(), final_value=np.zeros(N))
-    found = live(CRITICS[name](), limited)
-    np.testing.assert_array_equal(found, live(CRITICS[name](), zero))
-    assert np.max(np.abs(found - live(CRITICS[name]()))) > 0.01
+    each = zip(CRITICS, of_critics(limited), of_critics(zero), of_critics(), strict=True)
+    for name, found, followed_by_zero, followed in each:
+        np.testing.assert_array_equal(found, followed_by_zero, name)
+        assert np.max(np.abs(found - followed)) > 0.01, name
 
 
-@pytest.mark.parametrize("name", CRITICS)
-def test_garbage_after_the_end_moves_no_critics_credit(name: str) -> None:
+def test_garbage_after_the_end_moves_no_critics_credit() -> None:
     ended = np.asarray(batch().terminated).any(1)
     dirty = replace(
         batch(),
@@ -173,7 +190,8 @@ def test_garbage_after_the_end_moves_no_critics_credit(name: str) -> None:
         value=np.where(LIVE, np.asarray(batch().value), np.nan),
         final_value=np.where(ended, np.nan, np.asarray(batch().final_value)),
     )
-    np.testing.assert_array_equal(live(CRITICS[name](), dirty), live(CRITICS[name]()))
+    for name, found, clean in zip(CRITICS, of_critics(dirty), of_critics(), strict=True):
+        np.testing.assert_array_equal(found, clean, name)
 
 
 def test_rewards_are_weighed_in_float32_or_wider_whatever_their_dtype() -> None:
@@ -183,8 +201,8 @@ def test_rewards_are_weighed_in_float32_or_wider_whatever_their_dtype() -> None:
         value=np.asarray(batch().value).astype(np.float32),
         final_value=None,
     )
-    for make in CRITICS.values():
-        assert jax.eval_shape(weighed, make(), low).dtype == jnp.float32
+    for found in jax.eval_shape(weighed, [make() for make in CRITICS.values()], low):
+        assert found.dtype == jnp.float32
 
 
 # A sampler's cut, exactly
@@ -275,8 +293,9 @@ def test_rlax_finds_the_same_targets_on_the_same_arrays() -> None:
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         found = jax.device_get([theirs(*row(i)) for i in (0, 1)])
         wrong = jax.device_get(theirs(reward, discount * 0.99, value, after))
-    for name in agreements:
-        ours = live(CRITICS[name]())
+    for name, ours in zip(CRITICS, of_critics(), strict=True):
+        if name not in agreements:
+            continue
         factor = np.ones(T) if name == "GAE without γ^t" else AGE
         for i in (0, 1):
             agree(factor[: LENGTH[i]] * found[i][name], ours[i, : LENGTH[i]])
@@ -298,47 +317,46 @@ def test_rlax_finds_the_same_td_lambda_errors() -> None:
 
 def test_whitened_weights_have_mean_zero_and_deviation_one_over_live_steps() -> None:
     inner = weights.mismatched_generalized_advantage(GAMMA, 0.9)
-    found = live(weights.whitened(inner, epsilon=0.0))
+    kinds = [weights.whitened(inner, epsilon=0.0), weights.whitened(inner), weights.centred(inner)]
+    found, whitened, centred, plain = live_of_each([*kinds, inner])
     agree(np.sum(found), 0)
     agree(np.sum(found**2) / LENGTH.sum(), 1)
-    plain = live(inner)[LIVE]
-    agree(live(weights.whitened(inner))[LIVE], (plain - plain.mean()) / (plain.std() + 1e-8))
-    agree(live(weights.centred(inner))[LIVE], plain - plain.mean())
-
-
-def test_whitening_over_padding_would_be_noticed() -> None:
-    plain = live(weights.mismatched_generalized_advantage(GAMMA, 0.9))
-    careless = (plain - plain.mean()) / plain.std()
-    found = live(weights.whitened(weights.mismatched_generalized_advantage(GAMMA, 0.9)))
-    assert np.max(np.abs(found - np.where(LIVE, careless, 0))) > 0.01
+    careless = (plain - plain.mean()) / plain.std()  # over padding too: it would be noticed
+    assert np.max(np.abs(whitened - np.where(LIVE, careless, 0))) > 0.01
+    plain = plain[LIVE]
+    agree(whitened[LIVE], (plain - plain.mean()) / (plain.std() + 1e-8))
+    agree(centred[LIVE], plain - plain.mean())
 
 
 def test_whitening_forgets_scale_and_shift() -> None:
     inner = weights.mismatched_reward_to_go(GAMMA)
     moved = weights.whitened(lambda batch, log_prob: 3 * inner(batch, log_prob) + 7, epsilon=0.0)
-    agree(live(moved), live(weights.whitened(inner, epsilon=0.0)))
     tiny = weights.whitened(lambda batch, log_prob: 1e-18 * inner(batch, log_prob), epsilon=0.0)
-    agree(live(tiny), live(weights.whitened(inner, epsilon=0.0)))  # dead steps have no size
+    plain, *others = live_of_each([weights.whitened(inner, epsilon=0.0), moved, tiny])
+    for other in others:
+        agree(other, plain)  # of the tiny ones too: dead steps have no size
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_equal_weights_whiten_to_zero_and_not_to_rounding(dtype: Any) -> None:
-    same = lambda batch, log_prob: jnp.full((N, T), 0.1, dtype)  # noqa: E731
-    found = live(weights.whitened(same, epsilon=0.0))
-    np.testing.assert_array_equal(found, np.zeros((N, T)))
+def test_equal_weights_whiten_to_zero_and_not_to_rounding() -> None:
+    def same(batch: Trajectory, log_prob: jax.Array, dtype: Any) -> jax.Array:
+        return jnp.full((N, T), 0.1, dtype)
+
+    each = [partial(same, dtype=dtype) for dtype in (jnp.float32, jnp.float64)]
+    for found in live_of_each([weights.whitened(weigh, epsilon=0.0) for weigh in each]):
+        np.testing.assert_array_equal(found, np.zeros((N, T)))
 
 
 def test_a_batch_that_is_hidden_whole_whitens_to_zero() -> None:
     hidden = replace(batch(), mask=np.zeros((N, T), bool))
-    for weigh in (weights.whitened, weights.centred, weights.divided_by_length):
-        found = weighed(weigh(weights.reward_to_go(GAMMA)), hidden)
+    kinds = weights.whitened, weights.centred, weights.divided_by_length
+    for found in weighed([kind(weights.reward_to_go(GAMMA)) for kind in kinds], hidden):
         assert np.all(np.isfinite(found))
         agree(np.where(hidden.mask, found, 0), 0)
 
 
 def test_division_by_length_gives_every_episode_the_mean_of_its_steps() -> None:
-    plain = live(weights.total_return(GAMMA))
-    found = live(weights.divided_by_length(weights.total_return(GAMMA)))
+    total = weights.total_return(GAMMA)
+    plain, found = live_of_each([total, weights.divided_by_length(total)])
     agree(found, plain / LENGTH[:, None])
 
 
@@ -360,12 +378,14 @@ def by_hand(statistic: Callable[[np.ndarray, int], Any]) -> np.ndarray:
 
 
 def given(baseline: baselines.Baseline, target: Any = TARGET) -> np.ndarray:
-    return np.asarray(subtracted(baseline, batch(), np.asarray(target)))
+    return np.asarray(subtracted([baseline], batch(), np.asarray(target))[0])
 
 
 @jax.jit
-def subtracted(baseline: baselines.Baseline, batch: Trajectory, target: jax.Array) -> jax.Array:
-    return baseline(batch, target)
+def subtracted(
+    each: list[baselines.Baseline], batch: Trajectory, target: jax.Array
+) -> list[jax.Array]:
+    return [baseline(batch, target) for baseline in each]
 
 
 def statistics(parts: groups.Groups, target: Any = TARGET) -> np.ndarray:
@@ -394,7 +414,7 @@ def test_consecutive_groups_are_those_of_the_ids_that_say_so() -> None:
     found = statistics(groups.consecutive(3), target)
     agree(found, statistics(groups.labelled([0, 0, 0, 1, 1, 1]), target))
     other = groups.labelled([0, 0, 1, 1, 1, 0])
-    assert np.max(np.abs(found[0] - given(baselines.group_mean(other), target))) > 0.1
+    assert np.max(np.abs(found[0] - statistics(other, target)[0])) > 0.1
 
 
 def test_the_order_of_rows_and_the_names_of_groups_change_nothing() -> None:
@@ -405,16 +425,12 @@ def test_the_order_of_rows_and_the_names_of_groups_change_nothing() -> None:
 
 
 def test_one_group_of_all_is_the_batch() -> None:
-    target = np.random.default_rng(8).normal(size=(N, T))
-    whole = groups.consecutive(N)
-
-    @jax.jit
-    def ungrouped(batch: Trajectory, target: jax.Array) -> list[jax.Array]:
-        return [each(batch, target) for each in (baselines.batch_mean, baselines.leave_one_out)]
-
-    of_all, of_others = ungrouped(batch(), target)
-    agree(given(baselines.group_mean(whole), target), of_all)
-    agree(given(baselines.group_leave_one_out(whole), target), of_others)
+    target, whole = np.random.default_rng(8).normal(size=(N, T)), groups.consecutive(N)
+    ungrouped = [as_record(each) for each in (baselines.batch_mean, baselines.leave_one_out)]
+    grouped = [make(whole) for make in (baselines.group_mean, baselines.group_leave_one_out)]
+    of_all, of_others, mean, mean_of_others = subtracted([*ungrouped, *grouped], batch(), target)
+    agree(mean, of_all)
+    agree(mean_of_others, of_others)
 
 
 def test_traced_ids_give_the_groups_of_known_ones() -> None:
@@ -444,9 +460,11 @@ def test_a_group_whose_returns_agree_weighs_nothing_and_is_no_nan(
     # Three times 0.1 do not sum to 0.3: without care this deviation would be rounding, not zero.
     target = np.array([0.1, 0.1, 0.1, 1.0, 2.0, 3.0], dtype)[:, None]
     three = groups.consecutive(3)
-    for baseline in (baselines.group_mean(three), baselines.group_leave_one_out(three)):
-        scale = subtracted(baselines.group_deviation(three, epsilon=epsilon), batch(), target)
-        found = (np.asarray(target) - given(baseline, target)) / np.asarray(scale)
+    kinds = [baselines.group_mean(three), baselines.group_leave_one_out(three)]
+    scaling = baselines.group_deviation(three, epsilon=epsilon)
+    *each, scale = map(np.asarray, subtracted([*kinds, scaling], batch(), target))
+    for baseline in each:
+        found = (target - baseline) / scale
         np.testing.assert_array_equal(found[:3], np.zeros((3, 1)))
         assert np.all(np.abs(found[3::2]) > 0.9)
 
@@ -459,7 +477,7 @@ def test_what_counts_as_rounding_does_not_grow_with_the_group(
     for members in (2, 256):
         target = (1 + spread * np.where(np.arange(members) % 2, 1, -1))[:, None]
         whole = groups.consecutive(members)
-        deviation = subtracted(baselines.group_deviation(whole, epsilon=0.0), batch(), target)
+        deviation = given(baselines.group_deviation(whole, epsilon=0.0), target)
         assert np.all(np.isinf(deviation)) == is_rounding
 
 
@@ -471,14 +489,17 @@ def test_a_deviation_of_one_member_is_infinite() -> None:
 
 def test_a_trajectory_hidden_whole_is_a_member_with_a_return_of_zero() -> None:
     hidden = replace(batch(), mask=LIVE & (np.arange(N) > 0)[:, None], final_value=None)
-    returns = live(weights.total_return(GAMMA), hidden)[:, 0]
+    pairs = groups.consecutive(2)
+    less_others = weights.total_return(GAMMA, baseline=baselines.group_leave_one_out(pairs))
+    of_grpo = [make(GAMMA, pairs).weights for make in (estimators.grpo, estimators.dr_grpo)]
+    total, found, *others = live_of_each(
+        [weights.total_return(GAMMA), less_others, *of_grpo], hidden
+    )
+    returns = total[:, 0]
     assert returns[0] == 0
-    found = live(weights.total_return(GAMMA, baseline=baselines.group_leave_one_out(
-        groups.consecutive(2))), hidden)  # fmt: skip
     agree(found[1], np.where(LIVE[1], returns[1] - 0, 0))
     agree(found[0], np.zeros(T))
-    for make in (estimators.grpo, estimators.dr_grpo):
-        assert np.all(np.isfinite(live(make(GAMMA, groups.consecutive(2)).weights, hidden)))
+    assert np.all(np.isfinite(others))
 
 
 def test_grpo_is_the_formula_that_trl_and_verl_run() -> None:
