@@ -241,6 +241,14 @@ def test_a_value_that_f_closes_over_is_read_anew_in_each_call(of: Any) -> None:
     assert np.all(once != 0)
 
 
+def test_the_true_gradient_of_a_normal_needs_no_transform() -> None:
+    scored = replace(expectations.normal(), noise=None, transform=None)
+    problem = Expectation(
+        lambda x: jnp.sum((x - 1) ** 2), scored, (np.array([2.0]), np.array([0.3]))
+    )
+    np.testing.assert_allclose(true_gradient(problem), [2, 2 * np.exp(0.6)], rtol=1e-12)
+
+
 def test_estimators_are_arguments_of_jit_and_their_numbers_are_leaves() -> None:
     key, f = jax.random.key(0), lambda b: (b - 0.45) ** 2
 

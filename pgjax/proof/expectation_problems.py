@@ -175,7 +175,11 @@ def _sum(problem: Expectation, params: Params, points: Any, group_size: int) -> 
         x = jax.vmap(distribution.transform, (None, 0))(params, z)
         probability = jnp.asarray(weight)
     else:
-        probability = jnp.exp(log_probs_of(distribution, params, x))
+        log_prob = log_probs_of(distribution, params, x)
+        probability = jnp.exp(log_prob)
+        if weight is not None:  # nodes stand for the law under the problem's own params
+            held = log_probs_of(distribution, problem.params, x)
+            probability = jnp.asarray(weight) * jnp.exp(log_prob - held)
     value = jax.vmap(f, (None, 0))(params, x)
     if not group_size:
         return probability @ value
