@@ -9,7 +9,7 @@ asymmetric start, and a policy that is uniform nowhere.
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -32,7 +32,7 @@ from pgjax import (
     terms,
     weights,
 )
-from pgjax.core.scores import weighted_score
+from pgjax.core.scores import weighted_score, weighted_score_per_trajectory
 from pgjax.terms import divergences, sequences
 from tests import shared
 
@@ -55,12 +55,15 @@ def wrong_value(batch: Trajectory) -> Any:
     return jax.vmap(jax.vmap(critic))(batch.observation)
 
 
-@cache
 def right_values() -> np.ndarray:
-    """[H, S] V_t(s) of the policy, exactly."""
-    logits = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
-    with jax.ensure_compile_time_eval():
-        return exact.state_values(Problem(MDP, POLICY, logits, HORIZON))
+    """[H, S] V_t(s) of the policy of `table`, exactly."""
+    odds = np.exp([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]])
+    value = [np.zeros(len(odds))]
+    for _ in range(HORIZON):
+        following = MDP.reward + GAMMA * np.where(MDP.terminal, 0, value[0])
+        of_actions = np.sum(MDP.transition * following, -1)
+        value.insert(0, np.sum(odds * of_actions, 1) / np.sum(odds, 1))
+    return np.stack(value[:HORIZON])
 
 
 def right_value(batch: Trajectory) -> Any:
@@ -320,11 +323,11 @@ MISTAKEN = [*MISTAKES, *WRONG_SCORES]
 def in_one_pass(many: list[Estimator], params: Any, batch: Trajectory) -> Any:
     """[E, ...] the gradient of each estimator, from one pass over the policy and its scores.
 
-    That this is `pgjax.gradient` is seen where a batch is padded.
+    That this is `pgjax.gradient` is seen where a batch is padded, for each kind of estimator.
     """
     log_prob = pgjax.log_probs(POLICY, params, batch)
     each = jnp.stack([estimators.score_weights(e, batch, log_prob) for e in many])
-    return jax.vmap(lambda one: weighted_score(POLICY, params, batch, one))(each)
+    return jax.vmap(partial(weighted_score, POLICY, params, batch))(each)
 
 
 def expectations(
@@ -448,15 +451,36 @@ def test_every_public_estimator_weight_term_and_baseline_has_a_row() -> None:
 
 DERIVATIONS = (pgjax.surrogate, pgjax.gradient, pgjax.per_trajectory_gradients)
 SURROGATE, GRADIENT, EACH = range(3)
+# Each kind of term, and of weights: of a trajectory, a batch, a critic and a group.
+APART = ("clips", "leave_one_out", "generalized_advantage", "grpo", "truncated_ratio")
 
 
 @jax.jit
 def derive(params: Any, batch: Trajectory) -> dict[str, Any]:
-    """The derivations of every row, compiled together."""
-    return {
-        name: tuple(derive(row.make(HORIZON), POLICY, params, batch) for derive in DERIVATIONS)
-        for name, row in ROWS.items()
+    """The derivations of every row, compiled together; all but a few share the passes."""
+    made = {name: row.make(HORIZON) for name, row in ROWS.items()}
+    found = {
+        name: [derive(made[name], POLICY, params, batch) for derive in DERIVATIONS]
+        for name in APART
     }
+    log_prob = pgjax.log_probs(POLICY, params, batch)
+
+    def surrogate(estimator: Estimator) -> tuple[Any, Any]:
+        weight = estimators.evaluate_weights(estimator, batch, log_prob)
+        terms = partial(estimators.sum_of_terms, estimator, batch, weight=weight)
+        return jax.value_and_grad(lambda log_prob: jnp.mean(terms(log_prob)))(log_prob)
+
+    others = [name for name in ROWS if name not in APART]
+    value, weight = zip(*(surrogate(made[name]) for name in others), strict=True)
+    gradient, each = jax.vmap(partial(passes, params, batch))(jnp.stack(weight))
+    return found | dict(zip(others, zip(value, gradient, each, strict=True), strict=True))
+
+
+def passes(params: Any, batch: Trajectory, weight: Any) -> tuple[Any, Any]:
+    """The gradient, and each trajectory's share of it, from score weights."""
+    given = POLICY, params, batch
+    each = weighted_score_per_trajectory(*given, weight * len(weight))
+    return weighted_score(*given, weight), each
 
 
 def derived(table: np.ndarray, batch: Trajectory) -> dict[str, Any]:
@@ -747,23 +771,21 @@ def test_an_observation_may_be_a_tree(
     np.testing.assert_allclose(found, results["rloo"][GRADIENT], rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize(
-    "derive", [pgjax.surrogate, pgjax.gradient, pgjax.per_trajectory_gradients]
-)
 def test_new_data_of_the_same_shape_does_not_recompile(
-    derive: Callable, episodes: Trajectory, table: np.ndarray
+    episodes: Trajectory, table: np.ndarray
 ) -> None:
     chex.clear_trace_counter()  # it counts by name
 
     @jax.jit
     @chex.assert_max_traces(n=1)
     def compiled(params: Any, discount: Any, batch: Trajectory) -> Any:
-        return derive(pgjax.rloo(discount), POLICY, params, batch)
+        return [derive(pgjax.rloo(discount), POLICY, params, batch) for derive in DERIVATIONS]
 
     more = replace(episodes, reward=jnp.asarray(np.asarray(episodes.reward) + 1.0))
     first = compiled(jnp.asarray(table), jnp.asarray(0.8), episodes)
     second = compiled(jnp.asarray(table + 1.0), jnp.asarray(0.9), more)
-    assert np.any(np.asarray(first) != np.asarray(second))
+    for one, other in zip(first, second, strict=True):
+        assert np.any(np.asarray(one) != np.asarray(other))
 
 
 # Truncation against termination.
