@@ -1,7 +1,7 @@
 """Settings of weights, terms, baselines and estimators: JAX compiles, maps and differentiates them.
 
 One table holds every factory as a function of one of its numbers. All of them are evaluated by one
-program, whose arguments they are.
+program, whose arguments they are. Rows that differ in their numbers only take turns in it.
 """
 
 import inspect
@@ -115,7 +115,9 @@ WEIGHTS: dict[str, Row] = {
         lambda c: off_policy.normalised_trajectory_importance(0.9, ceiling=c), CEILINGS
     ),
     "per_decision": Row(lambda γ: off_policy.per_decision(γ, baseline=LOO)),
-    "per_decision ceiling": Row(lambda c: off_policy.per_decision(0.9, ceiling=c), CEILINGS),
+    "per_decision ceiling": Row(
+        lambda c: off_policy.per_decision(0.9, baseline=LOO, ceiling=c), CEILINGS
+    ),
     "normalised_per_decision": Row(off_policy.normalised_per_decision),
     "on_target_states": Row(lambda γ: off_policy.on_target_states(off_policy.vtrace(γ))),
     "on_target_states ceiling": Row(
@@ -148,9 +150,12 @@ ROWS = BASELINES | TERMS | WEIGHTS | ESTIMATORS
 each_row = pytest.mark.parametrize("name", ROWS)
 
 
-def all_made(which: Callable[[tuple[float, ...]], Any]) -> dict[str, Any]:
-    """Every row's part, from the number, or the array of numbers, that is chosen of its three."""
-    return {name: row.make(np.asarray(which(row.numbers))) for name, row in ROWS.items()}
+def families(parts: dict[str, Any]) -> list[list[str]]:
+    """The rows whose parts differ in their numbers only, family by family."""
+    found: dict[Any, list[str]] = {}
+    for name, part in parts.items():
+        found.setdefault(jax.tree.structure(part), []).append(name)
+    return list(found.values())
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +210,20 @@ def log_prob(params: Any, batch: Trajectory) -> Any:
 Run = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+def call(run: Run, which: Callable[[tuple[float, ...]], Any]) -> dict[str, Any]:
+    """Every row's value, from the number that is chosen of its three."""
+    parts = {name: row.make(np.asarray(which(row.numbers))) for name, row in ROWS.items()}
+    related, found = families(parts), {}
+    for turn in range(max(map(len, related))):
+        rows = {names[0]: names[turn % len(names)] for names in related}
+        values = run({name: jax.tree.map(np.asarray, parts[row]) for name, row in rows.items()})
+        found |= {rows[name]: value for name, value in jax.device_get(values).items()}
+    return found
+
+
 @pytest.fixture(scope="module")
 def compiled(batch: Trajectory, log_prob: Any) -> tuple[Run, list[int]]:
-    """The values of parts, of all rows in one program; and how often it was traced."""
+    """The values of parts, of all families in one program; and how often it was traced."""
     traced = []
 
     @jax.jit
@@ -221,21 +237,43 @@ def compiled(batch: Trajectory, log_prob: Any) -> tuple[Run, list[int]]:
 @pytest.fixture(scope="module")
 def one_by_one(compiled: tuple[Run, list[int]]) -> list[dict[str, Any]]:
     """The values of all rows at each of their three numbers, each made anew."""
-    return [jax.device_get(compiled[0](all_made(lambda x, i=i: x[i]))) for i in range(3)]
+    return [call(compiled[0], lambda x, i=i: x[i]) for i in range(3)]
 
 
 @pytest.fixture(scope="module")
 def mapped(compiled: tuple[Run, list[int]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """All rows mapped over the three numbers that each part holds, and the derivatives by them."""
+    numbers = {name: jnp.asarray(row.numbers) for name, row in ROWS.items()}
+    related = families({name: row.make(np.asarray(row.numbers[0])) for name, row in ROWS.items()})
+    most = max(map(len, related))
+    turns = {names[0]: [names[i % len(names)] for i in range(most)] for names in related}
+
+    def is_labels(leaf: Any) -> bool:
+        return np.shape(leaf) == (N,)  # of groups, the same for all
+
+    def joined(*leaves: Any) -> Any:
+        if is_labels(leaves[0]):
+            return leaves[0]
+        return jnp.concatenate([x if np.ndim(x) else np.full(3, x) for x in leaves])
 
     def values(numbers: dict[str, Any]) -> dict[str, Any]:
-        several = {name: row.make(numbers[name]) for name, row in ROWS.items()}
-        axes = jax.tree.map(lambda x: 0 if jnp.shape(x)[:1] == (3,) else None, several)
+        parts = {name: row.make(numbers[name]) for name, row in ROWS.items()}
+        several = {
+            name: jax.tree.map(joined, *map(parts.get, names)) for name, names in turns.items()
+        }
+        axes = jax.tree.map(lambda x: None if is_labels(x) else 0, several)
         return jax.vmap(compiled[0], (axes,))(several)
 
-    numbers = {name: jnp.asarray(row.numbers) for name, row in ROWS.items()}
+    def by_row(found: dict[str, Any]) -> dict[str, Any]:
+        return {
+            row: three
+            for name, rows in turns.items()
+            for row, three in zip(rows, np.split(found[name], most), strict=True)
+        }
+
     run = jax.jit(lambda x: jax.jvp(values, (x,), (jax.tree.map(np.ones_like, numbers),)))
-    return jax.device_get(run(numbers))
+    value, slope = jax.device_get(run(numbers))
+    return by_row(value), by_row(slope)
 
 
 def public(module: Any) -> set[str]:
@@ -298,7 +336,7 @@ def test_the_derivative_by_every_number_is_the_central_difference(
     mapped: Any, compiled: tuple[Run, list[int]]
 ) -> None:
     h = 1e-5  # the central difference is off by h² f'''/6 + eps f/h, below 1e-8 here
-    ahead, behind = (compiled[0](all_made(lambda x, s=s: x[1] + s)) for s in (h, -h))
+    ahead, behind = (call(compiled[0], lambda x, s=s: x[1] + s) for s in (h, -h))
     for name, slopes in mapped[1].items():
         expected = (ahead[name] - behind[name]) / (2 * h)
         np.testing.assert_allclose(slopes[1], expected, rtol=1e-7, atol=1e-7, err_msg=name)
