@@ -1,11 +1,12 @@
 """Settings of weights, terms, baselines and estimators: JAX compiles, maps and differentiates them.
 
 One table holds every factory as a function of one of its numbers. All of them are evaluated by one
-program, whose arguments they are. Rows that differ in their numbers only take turns in it.
+program, whose arguments they are. Rows that differ in their numbers only take turns in it. Named
+estimators are compositions of such parts.
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -27,7 +28,6 @@ from pgjax import (
     weights,
 )
 from pgjax.core import chunks
-from pgjax.proof import certificate
 from pgjax.types import Baseline, Term, Weights
 from tests import shared
 
@@ -45,6 +45,12 @@ CEILINGS = (1.05, 1.2, 1.5)
 
 def value_of_state(observation: Any) -> Any:
     return observation @ jnp.arange(1.0, 5.0, dtype=observation.dtype)
+
+
+def group_relative(discount: Any, members: baselines.Groups, epsilon: Any) -> Weights:
+    """The weights of GRPO."""
+    mean, scale = baselines.group_mean(members), baselines.group_deviation(members, epsilon=epsilon)
+    return weights.divided_by_length(weights.total_return(discount, baseline=mean, scale=scale))
 
 
 class Row(NamedTuple):
@@ -106,7 +112,7 @@ WEIGHTS: dict[str, Row] = {
     "centred": Row(lambda γ: weights.centred(weights.reward_to_go(γ))),
     "whitened": Row(lambda γ: weights.whitened(weights.reward_to_go(γ))),
     "whitened ε": Row(lambda ε: weights.whitened(weights.reward_to_go(0.9), epsilon=ε), WIDTHS),
-    "divided_by_length": Row(lambda γ: weights.divided_by_length(weights.total_return(γ))),
+    "divided_by_length": Row(lambda γ: group_relative(γ, IDS, 1e-4)),
     "trajectory_importance": Row(off_policy.trajectory_importance),
     "trajectory_importance ceiling": Row(
         lambda c: off_policy.trajectory_importance(0.9, ceiling=c), CEILINGS
@@ -147,8 +153,32 @@ ESTIMATORS: dict[str, Row] = {
     "mismatched_actor_critic λ": Row(lambda λ: estimators.mismatched_actor_critic(0.9, λ)),
     "n_step_actor_critic": Row(lambda γ: estimators.n_step_actor_critic(γ, 2)),
 }
-ROWS = BASELINES | TERMS | WEIGHTS | ESTIMATORS
+COMPOSITIONS: dict[str, Callable[[Any], Estimator]] = {
+    "reinforce": lambda γ: Estimator(weights.total_return(γ), terms.score),
+    "pgjax.reward_to_go": lambda γ: Estimator(weights.reward_to_go(γ, baseline=LOO), terms.score),
+    "pgjax.mismatched_reward_to_go": lambda γ: Estimator(
+        weights.mismatched_reward_to_go(γ), terms.score
+    ),
+    "rloo": lambda γ: Estimator(
+        weights.total_return(γ, baseline=baselines.group_leave_one_out(PAIRS)), terms.score
+    ),
+    "grpo": lambda γ: Estimator(group_relative(γ, IDS, 1e-4), terms.ppo_clip(0.2)),
+    "grpo ε": lambda ε: Estimator(group_relative(0.9, PAIRS, ε), terms.importance_ratio),
+    "dr_grpo": lambda γ: Estimator(
+        weights.total_return(γ, baseline=baselines.group_mean(IDS)), terms.importance_ratio
+    ),
+    "actor_critic": lambda γ: Estimator(weights.generalized_advantage(γ, 0.5), terms.score),
+    "mismatched_actor_critic λ": lambda λ: Estimator(
+        weights.mismatched_generalized_advantage(0.9, λ), terms.score
+    ),
+    "n_step_actor_critic": lambda γ: Estimator(
+        weights.n_step(γ, 2, baseline=baselines.recorded_value), terms.score
+    ),
+}
+PARTS = BASELINES | TERMS | WEIGHTS
+ROWS = PARTS | ESTIMATORS
 each_row = pytest.mark.parametrize("name", ROWS)
+each_part = pytest.mark.parametrize("name", PARTS)
 
 
 def families(parts: dict[str, Any]) -> list[list[str]]:
@@ -212,8 +242,8 @@ Run = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def call(run: Run, which: Callable[[tuple[float, ...]], Any]) -> dict[str, Any]:
-    """Every row's value, from the number that is chosen of its three."""
-    parts = {name: row.make(np.asarray(which(row.numbers))) for name, row in ROWS.items()}
+    """Every part's value, from the number that is chosen of its three."""
+    parts = {name: row.make(np.asarray(which(row.numbers))) for name, row in PARTS.items()}
     related, found = families(parts), {}
     for turn in range(max(map(len, related))):
         rows = {names[0]: names[turn % len(names)] for names in related}
@@ -224,7 +254,7 @@ def call(run: Run, which: Callable[[tuple[float, ...]], Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def compiled(batch: Trajectory, log_prob: Any) -> tuple[Run, list[int]]:
-    """The values of parts, of all families in one program; and how often it was traced."""
+    """The values of all families in one program; and how often it was traced."""
     traced = []
 
     @jax.jit
@@ -237,15 +267,15 @@ def compiled(batch: Trajectory, log_prob: Any) -> tuple[Run, list[int]]:
 
 @pytest.fixture(scope="module")
 def one_by_one(compiled: tuple[Run, list[int]]) -> list[dict[str, Any]]:
-    """The values of all rows at each of their three numbers, each made anew."""
+    """The values of all parts at each of their three numbers, each made anew."""
     return [call(compiled[0], lambda x, i=i: x[i]) for i in range(3)]
 
 
 @pytest.fixture(scope="module")
 def mapped(compiled: tuple[Run, list[int]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All rows mapped over the three numbers that each part holds, and the derivatives by them."""
-    numbers = {name: jnp.asarray(row.numbers) for name, row in ROWS.items()}
-    related = families({name: row.make(np.asarray(row.numbers[0])) for name, row in ROWS.items()})
+    """All parts mapped over the three numbers that each part holds, and the derivatives by them."""
+    numbers = {name: jnp.asarray(row.numbers) for name, row in PARTS.items()}
+    related = families({name: row.make(np.asarray(row.numbers[0])) for name, row in PARTS.items()})
     most = max(map(len, related))
     turns = {names[0]: [names[i % len(names)] for i in range(most)] for names in related}
 
@@ -258,7 +288,7 @@ def mapped(compiled: tuple[Run, list[int]]) -> tuple[dict[str, Any], dict[str, A
         return jnp.concatenate([x if np.ndim(x) else np.full(3, x) for x in leaves])
 
     def values(numbers: dict[str, Any]) -> dict[str, Any]:
-        parts = {name: row.make(numbers[name]) for name, row in ROWS.items()}
+        parts = {name: row.make(numbers[name]) for name, row in PARTS.items()}
         several = {
             name: jax.tree.map(joined, *map(parts.get, names)) for name, names in turns.items()
         }
@@ -314,7 +344,15 @@ def test_parts_made_anew_in_a_loop_compile_once(
     assert len(compiled[1]) == 1
 
 
-@each_row
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_named_estimator_is_a_composition_of_parts(name: str) -> None:
+    """So all that holds of the parts, whatever their numbers, holds of it."""
+    make, numbers = ESTIMATORS[name]
+    assert make(np.asarray(numbers)) == COMPOSITIONS[name](np.asarray(numbers))
+    assert make(np.asarray(numbers)) != COMPOSITIONS[name](np.asarray(numbers[::-1]))
+
+
+@each_part
 def test_mapping_over_three_numbers_is_three_calls(
     name: str, mapped: Any, one_by_one: list[dict[str, Any]]
 ) -> None:
@@ -364,9 +402,15 @@ METHODS: dict[str, Callable[[Any], Estimator]] = {
     "mismatched, clipped": lambda γ: Estimator(
         weights.mismatched_reward_to_go(γ), terms.ppo_clip(γ / 2)
     ),
+    "n-step": lambda γ: estimators.n_step_actor_critic(γ, 2),
+}
+OF_EPISODES: dict[str, Callable[[Any], Estimator]] = {
+    "reward-to-go": METHODS["reward-to-go"],
+    "GRPO": lambda γ: pgjax.grpo(γ, IDS, epsilon=γ, term=terms.ppo_clip(γ / 2)),
 }
 # The score alone is weighed without a pass for log-probabilities. What follows is the same for all.
-TWO = ("reward-to-go", "mismatched, clipped")
+IN_CHUNKS = {name: METHODS[name] for name in ("reward-to-go", "mismatched, clipped")}
+CLIPPED = {name: METHODS[name] for name in ("mismatched, clipped",)}
 
 
 def totals_and_slopes(
@@ -394,18 +438,17 @@ def totals_and_slopes(
 
 
 @pytest.mark.parametrize(
-    ("derive", "change", "names"),
+    ("derive", "change", "methods"),
     [
         (pgjax.gradient, as_windows, METHODS),
-        (pgjax.gradient, long_batch, TWO),
-        (pgjax.per_trajectory_gradients, lambda batch: batch, TWO),
-        (pgjax.per_trajectory_gradients, long_batch, TWO[1:]),
+        (pgjax.gradient, long_batch, IN_CHUNKS),
+        (pgjax.per_trajectory_gradients, lambda batch: batch, OF_EPISODES),
+        (pgjax.per_trajectory_gradients, long_batch, CLIPPED),
     ],
 )
 def test_the_derivative_of_the_estimate_by_the_discount_is_the_central_difference(
-    derive: Callable, change: Callable, names: Iterable[str], params: Any, batch: Trajectory
+    derive: Callable, change: Callable, methods: dict[str, Callable], params: Any, batch: Trajectory
 ) -> None:
-    methods = {name: METHODS[name] for name in names}
     run = totals_and_slopes(derive, methods, params, change(batch))
     h = 1e-5
     ahead, slope, behind = (run(jnp.asarray(0.9 + s))[i] for s, i in ((h, 0), (0, 1), (-h, 0)))
@@ -413,31 +456,6 @@ def test_the_derivative_of_the_estimate_by_the_discount_is_the_central_differenc
         expected = (ahead[name] - behind[name]) / (2 * h)
         np.testing.assert_allclose(slope[name], expected, rtol=1e-7, atol=1e-7, err_msg=name)
         assert abs(expected) > 1e-3, name
-
-
-def test_the_derivative_by_every_number_of_a_named_estimator_goes_through_the_gradient(
-    params: Any, batch: Trajectory
-) -> None:
-    factor = jnp.asarray(np.random.default_rng(11).normal(size=params.shape))
-
-    @jax.jit
-    def run(shift: Any) -> tuple[Any, Any]:
-        def totals(numbers: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            made = [row.make(numbers[name]) for name, row in ESTIMATORS.items()]
-            found = certificate.gradients(made, POLICY, params, batch)
-            each = {name: jnp.sum(factor * x) for name, x in zip(ESTIMATORS, found, strict=True)}
-            return sum(each.values()), each
-
-        at = {name: jnp.asarray(row.numbers[1]) + shift for name, row in ESTIMATORS.items()}
-        slope, each = jax.grad(totals, has_aux=True)(at)
-        return each, slope
-
-    h = 1e-5
-    ahead, slope, behind = (run(jnp.asarray(s))[i] for s, i in ((h, 0), (0.0, 1), (-h, 0)))
-    for name in ESTIMATORS:
-        expected = (ahead[name] - behind[name]) / (2 * h)
-        np.testing.assert_allclose(slope[name], expected, rtol=1e-7, atol=1e-7, err_msg=name)
-        assert abs(expected) > 1e-4, name
 
 
 def test_weights_whose_result_is_stopped_have_no_derivative_by_the_discount(
@@ -455,13 +473,19 @@ def test_weights_whose_result_is_stopped_have_no_derivative_by_the_discount(
 
 def test_mapping_over_an_estimator_maps_over_its_discounts(params: Any, batch: Trajectory) -> None:
     @jax.jit
-    def estimate(estimator: Estimator) -> Any:
-        return pgjax.gradient(estimator, POLICY, params, batch)
+    def estimate(several: dict[str, Estimator]) -> dict[str, Any]:
+        return {name: pgjax.gradient(x, POLICY, params, batch) for name, x in several.items()}
 
-    several = pgjax.reward_to_go(jnp.asarray(GAMMAS), baseline=LOO)
-    expected = [estimate(pgjax.reward_to_go(γ, baseline=LOO)) for γ in GAMMAS]
-    np.testing.assert_allclose(jax.jit(jax.vmap(estimate))(several), expected, atol=1e-14)
-    assert not np.allclose(expected[0], expected[2], atol=1e-3)
+    def made(discount: Any) -> dict[str, Estimator]:
+        return {name: make(jnp.asarray(discount)) for name, make in OF_EPISODES.items()}
+
+    each = [jax.device_get(estimate(made(γ))) for γ in GAMMAS]
+    axes = jax.tree.map(lambda x: 0 if jnp.shape(x) == (3,) else None, made(GAMMAS))
+    mapped = jax.jit(jax.vmap(estimate, (axes,)))(made(GAMMAS))
+    for name, found in mapped.items():
+        expected = [values[name] for values in each]
+        np.testing.assert_allclose(found, expected, atol=1e-14)
+        assert not np.allclose(expected[0], expected[2], atol=1e-3)
 
 
 @pytest.mark.parametrize("derive", [pgjax.gradient, pgjax.per_trajectory_gradients])
