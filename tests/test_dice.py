@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.flatten_util import ravel_pytree
 
 import pgjax
 from pgjax import Estimator, Trajectory, baselines, enumeration, exact, suite, terms
@@ -35,8 +34,12 @@ CHECK = {"rtol": 0, "atol": 1e-10}
 @cache
 def values() -> np.ndarray:
     """[H, S] V_t(s), exactly."""
-    with jax.ensure_compile_time_eval():
-        return exact.state_values(PROBLEM)
+    return exact.state_values(PROBLEM)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def values_before_any_program_is_traced(strict: None) -> None:
+    values()
 
 
 def value(batch: Trajectory, target: Any = None) -> Any:
@@ -80,32 +83,33 @@ def expectation(
     every, probability = enumeration.trajectories(problem)
     members = np.array(list(product(range(len(probability)), repeat=K)))
     batches, weight = rows(every, members), np.prod(probability[members], axis=1)
-    flat, unravel = ravel_pytree(jax.device_put(problem.params))
 
-    def mean(flat: Any) -> Any:
+    def mean(params: Any) -> Any:
         def one(batch: Trajectory) -> Any:
             surrogates = [
-                pgjax.surrogate(each, problem.policy, unravel(flat), batch) for each in estimators
+                pgjax.surrogate(each, problem.policy, params, batch) for each in estimators
             ]
             return jnp.stack(surrogates)
 
         return jnp.asarray(weight) @ jax.vmap(one)(batches)
 
     run = jax.jit(along(mean, order))
-    return np.stack([run(flat, v) for v in directions(problem)], axis=1)
+    return np.stack([run(problem.params, v) for v in directions(problem)], axis=1)
 
 
-def directions(problem: Problem) -> np.ndarray:
-    """[D, P] a few directions, at random."""
-    size = sum(np.size(x) for x in jax.tree.leaves(problem.params))
-    return np.random.default_rng(3).normal(size=(4, size))
+def directions(problem: Problem) -> list[Any]:
+    """A few directions at random, like the parameters."""
+    random = np.random.default_rng(3)
+    return [
+        jax.tree.map(lambda x: random.normal(size=np.shape(x)), problem.params) for _ in range(4)
+    ]
 
 
 def in_directions(tensor: np.ndarray, problem: Problem = PROBLEM) -> np.ndarray:
     """[D] a symmetric tensor, multiplied by each direction in all its axes."""
     found = []
-    for v in directions(problem):
-        rest = tensor
+    for direction in directions(problem):
+        v, rest = np.concatenate([np.ravel(x) for x in jax.tree.leaves(direction)]), tensor
         while rest.ndim:
             rest = rest @ v
         found.append(rest)
@@ -212,8 +216,7 @@ def derivatives(batch: Trajectory) -> list[Any]:
         return [jax.vmap(one, (0, None))(batch, form) for form in forms]
 
     run = jax.jit(lambda x, v: [along(each, order)(x, v) for order in (1, 2, 3)])
-    params = jnp.asarray(PROBLEM.params)
-    several = [run(params, v.reshape(params.shape)) for v in directions(PROBLEM)]
+    several = [run(PROBLEM.params, v) for v in directions(PROBLEM)]
     return jax.tree.map(lambda *x: np.stack(x), *several)
 
 
@@ -248,9 +251,7 @@ def test_pieces_and_garbage_after_the_end_change_no_derivative(
         def surrogate(params: Any) -> Any:
             return pgjax.surrogate(Estimator(PLAIN, terms.dice), PROBLEM.policy, params, batch)
 
-        params = jnp.asarray(PROBLEM.params)
-        given = params, jnp.asarray(directions(PROBLEM)[0].reshape(params.shape))
-        return jax.jit(along(jax.grad(surrogate), 1))(*given)
+        return jax.jit(along(jax.grad(surrogate), 1))(PROBLEM.params, directions(PROBLEM)[0])
 
     whole, dead = curvature(batch), ~np.asarray(batch.mask)
     garbage = replace(
