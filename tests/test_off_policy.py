@@ -172,48 +172,41 @@ def test_products_of_ratios_make_the_gradient_unbiased_off_policy(table, exactly
 
 def test_on_its_own_batches_importance_sampling_is_reinforce_and_reward_to_go(table):
     batch, _ = enumeration.trajectories(Problem(MDP, POLICY, table, H))
-    batch = jax.device_put(batch)
-    pairs = [
-        (off_policy.trajectory_importance(GAMMA), weights.total_return(GAMMA)),
-        (off_policy.normalised_trajectory_importance(GAMMA), weights.total_return(GAMMA)),
-        (off_policy.per_decision(GAMMA), weights.reward_to_go(GAMMA)),
-        (off_policy.normalised_per_decision(GAMMA), weights.reward_to_go(GAMMA)),
-    ]
-    for found, plain in weigh(pairs, batch, batch.log_prob):
-        np.testing.assert_allclose(found, plain, rtol=0, atol=TINY)
+    values = np.random.default_rng(9).normal(size=(2, *batch.reward.shape))
+    batch = jax.device_put(replace(batch, value=values[0], action_value=values[1]))
+    found = weigh(EVERY, batch, batch.log_prob)
+    settings: dict[str, Any] = {"discount": GAMMA, "baseline": baselines.recorded_value}
+    plain = [make(**settings) for make in (weights.total_return, weights.reward_to_go)]
+    whole, to_go = weigh(plain, batch, batch.log_prob)
+    for names, expected in (("trajectory", "normalised"), whole), (DECISIONS, to_go):
+        for name in names:
+            np.testing.assert_allclose(found[name], expected, rtol=0, atol=TINY, err_msg=name)
 
 
 def test_weights_are_the_sums_of_their_formulas(listed):
     batch, _, log_prob, *_ = listed
-    batch, log_prob = rows((batch, log_prob), slice(None, None, 17))
-    N = len(log_prob)
     ratio = np.exp(np.asarray(log_prob) - np.asarray(batch.log_prob))
     ratio = np.where(batch.mask, ratio, 1)
     product, mask = np.cumprod(ratio, 1), np.asarray(batch.mask)
+    held = np.minimum(product, 1.2)
     reward, b = np.asarray(batch.reward), np.asarray(batch.value)
-    held = {
-        "plain": (off_policy.trajectory_importance, off_policy.per_decision, product),
-        "normalised": (
-            off_policy.normalised_trajectory_importance,
-            off_policy.normalised_per_decision,
-            np.minimum(product, 1.2) / np.mean(np.minimum(product, 1.2), 0),
-        ),
+    settings: dict[str, Any] = {"baseline": baselines.recorded_value, "ceiling": 1.2}
+    normalised = {
+        "normalised": off_policy.normalised_trajectory_importance(GAMMA, **settings),
+        "normalised decision": off_policy.normalised_per_decision(GAMMA, **settings),
     }
-    credits = {}
-    for kind, makes in held.items():
-        settings: dict[str, Any] = {"baseline": baselines.recorded_value}
-        settings |= {} if kind == "plain" else {"ceiling": 1.2}
-        credits[kind] = [make(GAMMA, **settings) for make in makes[:2]]
-    for kind, (found_whole, found) in weigh(credits, batch, log_prob).items():
-        rho = held[kind][2]
-        for i, t in np.ndindex(N, H):
-            if mask[i, t]:
-                total = sum(GAMMA**k * reward[i, k] for k in range(H))
-                expected = rho[i, -1] * (total - b[i, t])
-                assert found_whole[i, t] == pytest.approx(expected, abs=TINY)
-                expected = sum(GAMMA**k * rho[i, k] * reward[i, k] for k in range(t, H))
-                expected -= GAMMA**t * rho[i, t] * b[i, t]
-                assert found[i, t] == pytest.approx(expected, abs=TINY)
+    found = weigh(EVERY | normalised, batch, log_prob)
+    for whole, decision, rho in (
+        ("trajectory", "decision", product),
+        ("normalised", "normalised decision", held / np.mean(held, 0)),
+    ):
+        for i, t in zip(*np.nonzero(mask), strict=True):
+            total = sum(GAMMA**k * reward[i, k] for k in range(H))
+            expected = rho[i, -1] * (total - b[i, t])
+            assert found[whole][i, t] == pytest.approx(expected, abs=TINY)
+            expected = sum(GAMMA**k * rho[i, k] * reward[i, k] for k in range(t, H))
+            expected -= GAMMA**t * rho[i, t] * b[i, t]
+            assert found[decision][i, t] == pytest.approx(expected, abs=TINY)
 
 
 def test_a_misnormalised_behaviour_cancels_in_self_normalised_weights_only(listed):
@@ -323,10 +316,10 @@ def test_the_weights_of_vtrace_are_their_definition_under_any_two_ceilings(
     listed, lambda_, ceilings
 ):
     batch, _, log_prob, *_ = listed
-    batch, log_prob = rows((batch, log_prob), slice(None, None, 23))
     rho, c = ceilings
     vtrace = off_policy.vtrace(GAMMA, lambda_=lambda_, ratio_ceiling=rho, trace_ceiling=c)
-    found = weigh(vtrace, batch, log_prob)
+    found = weigh(EVERY | {"vtrace": vtrace}, batch, log_prob)["vtrace"][::23]
+    batch, log_prob = jax.tree.map(lambda x: np.asarray(x)[::23], (batch, log_prob))
     expected = vtrace_weights(batch, log_prob, lambda_, rho, c)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TINY)
     for other in ((rho, 0.3), (0.3, c)):  # each ceiling makes a difference
@@ -353,15 +346,14 @@ def test_on_policy_the_vtrace_gradient_is_the_actor_critic_one(listed):
     batch = replace(batch, log_prob=log_prob, final_value=final_value)
     found = weigh(off_policy.vtrace(GAMMA, lambda_=0.6), batch, log_prob)
     length = np.asarray(batch.mask).sum(1)
-    advantages = jax.jit(pgjax.generalized_advantages)
     for i in range(0, len(log_prob), 11):
         T = length[i]
         value = np.append(np.asarray(batch.value)[i, :T], i)
         value[-1] *= not np.asarray(batch.terminated)[i, T - 1]
-        reward = jnp.asarray(np.asarray(batch.reward)[i, :T])
-        advantage = advantages(reward, GAMMA, 0.6, jnp.asarray(value[:-1]), jnp.asarray(value[1:]))
-        expected = GAMMA ** np.arange(T) * np.asarray(advantage)
-        np.testing.assert_allclose(found[i, :T], expected, rtol=0, atol=TINY)
+        error = np.asarray(batch.reward)[i, :T] + GAMMA * value[1:] - value[:-1]
+        for t in range(T):  # the generalized advantage
+            advantage = sum((GAMMA * 0.6) ** (k - t) * error[k] for k in range(t, T))
+            assert found[i, t] == pytest.approx(GAMMA**t * advantage, abs=TINY)
 
 
 def between(table: np.ndarray, behaviour: np.ndarray, ceiling: float) -> np.ndarray:
@@ -493,18 +485,18 @@ def test_vtrace_agrees_with_rlax():
     ratio = np.exp(log_ratio)
     td_error_and_advantage = jax.jit(rlax.vtrace_td_error_and_advantage)
     with jax.numpy_dtype_promotion("standard"):
-        other_ceiling = jax.jit(rlax.vtrace)(V, W, r, g, ratio, 0.7, 1.0)
-        theirs, of_one_discount = (
-            jax.device_get(td_error_and_advantage(V, W, r, x, ratio, np.asarray(0.7), 1.4, 1.4))
-            for x in (g, np.full(6, 0.9))
+        theirs, of_one_discount, other_ceiling = (
+            jax.device_get(td_error_and_advantage(V, W, r, x, ratio, np.asarray(0.7), c, 1.4))
+            for x, c in ((g, 1.4), (np.full(6, 0.9), 1.4), (g, 1.0))
         )
     found = vtrace_targets(**given, **settings)
     np.testing.assert_allclose(found - V, theirs.errors, rtol=0, atol=TINY)
-    batch = row(reward=r, value=V, terminated=np.zeros(6, bool), final_value=W[-1])
-    advantage = weigh(off_policy.vtrace(0.9, **settings), batch, log_ratio[None] + batch.log_prob)
+    batch = twice(reward=r, value=V, terminated=np.zeros(6, bool), final_value=W[-1])
+    vtrace = {"vtrace": off_policy.vtrace(0.9, **settings)}
+    advantage = weigh(EVERY | vtrace, batch, np.asarray(batch.log_prob) + log_ratio)["vtrace"][0]
     expected = 0.9 ** np.arange(6) * of_one_discount.pg_advantage
-    np.testing.assert_allclose(advantage[0], expected, rtol=0, atol=TINY)
-    assert not np.allclose(found - V, other_ceiling)
+    np.testing.assert_allclose(advantage, expected, rtol=0, atol=TINY)
+    assert not np.allclose(found - V, other_ceiling.errors)
 
 
 def test_retrace_agrees_with_rlax():
@@ -537,16 +529,24 @@ def row(**fields: Any) -> Trajectory:
     return Trajectory(**jax.tree.map(lambda x: jax.device_put(x[None]), given | fields))
 
 
+def twice(**fields: Any) -> Trajectory:
+    """Two equal rows of six steps, with all that a credit may read."""
+    given = {"value": np.ones(6), "action_value": -np.ones(6), "final_value": np.ones(())}
+    return rows(row(**given | fields), [0, 0])
+
+
+LESS: dict[str, Any] = {"baseline": baselines.recorded_value}
 EVERY = {
-    "trajectory": off_policy.trajectory_importance(GAMMA),
-    "normalised": off_policy.normalised_trajectory_importance(GAMMA),
-    "decision": off_policy.per_decision(GAMMA),
-    "normalised decision": off_policy.normalised_per_decision(GAMMA),
+    "trajectory": off_policy.trajectory_importance(GAMMA, **LESS),
+    "normalised": off_policy.normalised_trajectory_importance(GAMMA, **LESS),
+    "decision": off_policy.per_decision(GAMMA, **LESS),
+    "normalised decision": off_policy.normalised_per_decision(GAMMA, **LESS),
     "vtrace": off_policy.vtrace(GAMMA, lambda_=0.7),
     "retrace": off_policy.retrace(GAMMA, lambda_=0.7),
     "tree": off_policy.tree_backup(GAMMA, lambda_=0.7),
     "states": off_policy.on_target_states(off_policy.vtrace(GAMMA)),
 }
+DECISIONS = ("decision", "normalised decision")
 
 
 @pytest.mark.parametrize("kind", ["retrace", "tree"])
@@ -554,17 +554,18 @@ EVERY = {
 def test_the_weights_of_action_value_targets_are_their_definition(listed, kind, lambda_, ceiling):
     """γ^t min(ρ̄, ρ_t) (G_t − V_t), G_t = r_t + γ (V_{t+1} + c_{t+1} (G_{t+1} − Q_{t+1}))."""
     batch, _, log_prob, *_ = listed
-    batch, log_prob = rows((batch, log_prob), slice(None, None, 23))
     random = np.random.default_rng(7)  # a critic that is wrong
     fields = {name: random.normal(size=batch.mask.shape) for name in ("value", "action_value")}
     batch = replace(batch, **jax.device_put(fields))
     make = {"retrace": off_policy.retrace, "tree": off_policy.tree_backup}[kind]
-    found = weigh(make(GAMMA, lambda_=lambda_, ratio_ceiling=ceiling), batch, log_prob)
+    credit = make(GAMMA, lambda_=lambda_, ratio_ceiling=ceiling)
+    found = weigh(EVERY | {kind: credit}, batch, log_prob)[kind][::23]
+    batch, log_prob = jax.tree.map(lambda x: np.asarray(x)[::23], (batch, log_prob))
     pi, mu = np.exp(log_prob), np.exp(batch.log_prob)
     ratio = pi / mu
     trace = lambda_ * (np.minimum(1, ratio) if kind == "retrace" else pi)
     assert np.any(ratio > 1.2)
-    V, Q, r = fields["value"], fields["action_value"], np.asarray(batch.reward)
+    V, Q, r = batch.value, batch.action_value, batch.reward
     for i, length in enumerate(np.asarray(batch.mask).sum(1)):
         target = 0.0
         for t in range(length - 1, -1, -1):
@@ -600,15 +601,15 @@ def test_two_episodes_in_a_window_are_two_rows(terminates):
     ends, log_prob = np.arange(T) == first - 1, random.normal(size=T)
     time, no = np.arange(T) % first, np.zeros(T, bool)
     terminated, truncated = (ends, no) if terminates else (no, ends)
-    window = row(**fields, time=time, terminated=terminated, truncated=truncated)
-    found = weigh(OF_WINDOWS, window, log_prob[None])
+    whole = fields | {"time": time, "terminated": terminated, "truncated": truncated}
+    found = weigh(OF_WINDOWS, row(**whole), log_prob[None])
     for part in (slice(0, first), slice(first, T)):
-        flags = {"terminated": terminated[part], "truncated": truncated[part]}
-        cut = {key: x[part] for key, x in fields.items()} | {"time": time[part]} | flags
-        expected = weigh(OF_WINDOWS, row(**cut), log_prob[None, part])
+        cut = {key: np.pad(x[part], (0, T - first)) for key, x in whole.items()}
+        alone = row(**cut, mask=np.arange(T) < first)
+        expected = weigh(OF_WINDOWS, alone, np.pad(log_prob[None, part], ((0, 0), (0, T - first))))
         for name in found:
             np.testing.assert_allclose(
-                found[name][0, part], expected[name][0], rtol=0, atol=TINY, err_msg=name
+                found[name][0, part], expected[name][0, :first], rtol=0, atol=TINY, err_msg=name
             )
 
 
@@ -647,11 +648,8 @@ def test_what_stands_after_the_end_and_in_a_hidden_trajectory_changes_nothing(li
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_ratios_that_overflow_are_held_and_never_a_nan(dtype):
     T, far = 6, np.array([900.0, -900.0, 900.0, 900.0, 900.0, -900.0])
-    one = row(
-        reward=np.array([1.0, 0.0, -2.0, 0.0, 1.0, 1.0]), value=np.ones(T),
-        action_value=-np.ones(T), terminated=np.arange(T) == T - 1,
-    )  # fmt: skip
-    batch = rows(one, [0, 0])
+    reward = np.array([1.0, 0.0, -2.0, 0.0, 1.0, 1.0])
+    batch = twice(reward=reward, terminated=np.arange(T) == T - 1)
     log_prob = np.asarray(batch.log_prob, dtype)
     batch = replace(batch, log_prob=log_prob - [far, 0 * far])
     batch = jax.tree.map(lambda x: np.asarray(x, dtype) if x.dtype == np.float64 else x, batch)
@@ -688,10 +686,10 @@ def test_actions_that_either_policy_never_takes_have_a_defined_ratio():
     log_ratio = jax.jit(cumulative_log_ratios)(never, np.array([[-1.0, -INF, -0.7]]))
     ratio = jax.jit(ratio_below)(INF, log_ratio)
     np.testing.assert_allclose(ratio, [[math.exp(-0.3), 0, 0]], rtol=1e-12)
-    both = rows(batch, [0, 0])
-    normalised = off_policy.normalised_trajectory_importance, off_policy.normalised_per_decision
-    for found in weigh([make(GAMMA) for make in normalised], both, np.full((2, 3), -INF)):
-        np.testing.assert_array_equal(found, np.zeros((2, 3)))
+    both = twice(reward=np.ones(6), terminated=np.arange(6) == 5)
+    found = weigh(EVERY, both, np.full((2, 6), -INF))
+    for name in ("normalised", "normalised decision"):
+        np.testing.assert_array_equal(found[name], np.zeros((2, 6)))
     checked = pgjax.checked(partial(pgjax.log_probs, pgjax.tabular_softmax(1, 2)))
     with pytest.raises(ValueError, match="log_prob is -inf at trajectory 0, step 1"):
         checked(np.zeros((1, 2)), replace(never, observation=np.ones((1, 3, 1))))
