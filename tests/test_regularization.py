@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 import pgjax
 from pgjax import Estimator, TabularMDP, Trajectory, enumeration, exact, suite
@@ -27,12 +27,19 @@ REFERENCE_PARAMS = PROBLEM.params / 2
 REFERENCE = exact.action_probabilities(replace(PROBLEM, params=REFERENCE_PARAMS))
 
 
-def kl(p: Any, q: Any) -> Any:
-    return jnp.sum(p * (jnp.log(p) - jnp.log(q)))
-
-
-def kl_in_numpy(p: Any, q: Any) -> float:
+def kl(p: Any, q: Any) -> float:
     return np.sum(p * (np.log(p) - np.log(q)))
+
+
+def by_logits(logits: Any, slope: Any) -> np.ndarray:
+    """A derivative by the logits of a softmax, from that by the log-probabilities."""
+    return slope - softmax(logits, axis=-1) * np.sum(slope, axis=-1, keepdims=True)
+
+
+def slope_of_kl(logits: Any, q: Any) -> np.ndarray:
+    """The derivative of KL(softmax‖q) by the log-probabilities, in each state."""
+    log_prob = log_softmax(logits, axis=-1)
+    return np.exp(log_prob) * (log_prob - np.log(q) + 1)
 
 
 # One state, all its actions: Schulman's estimates by their definition
@@ -63,19 +70,14 @@ def means_and_slopes() -> dict[str, Any]:
 
 
 def test_k1_and_k3_have_the_divergence_as_their_mean_and_k2_has_not() -> None:
-    truth = kl_in_numpy(softmax(LOGITS), OTHER)
+    truth = kl(softmax(LOGITS), OTHER)
     np.testing.assert_allclose(mean_of(reg.k1, False), truth, rtol=1e-14)
     np.testing.assert_allclose(mean_of(reg.k3, False), truth, rtol=1e-14)
     assert abs(mean_of(reg.k2, False) - truth) > 1e-3
 
 
 def test_in_the_loss_k1_is_silent_k2_is_right_and_k3_is_the_other_divergences() -> None:
-    @jax.jit
-    def slopes(logits: Any) -> list[Any]:
-        divergences = lambda p: kl(p, OTHER), lambda p: kl(OTHER, p)
-        return [jax.grad(lambda x, f=f: f(jax.nn.softmax(x)))(logits) for f in divergences]
-
-    forward, reverse = map(np.asarray, slopes(LOGITS))
+    forward, reverse = (by_logits(LOGITS, x) for x in (slope_of_kl(LOGITS, OTHER), -OTHER))
     np.testing.assert_allclose(mean_of(reg.k1, True), np.zeros(3), rtol=0, atol=1e-15)
     np.testing.assert_allclose(mean_of(reg.k2, True), forward, rtol=0, atol=1e-15)
     np.testing.assert_allclose(mean_of(reg.k3, True), reverse, rtol=0, atol=1e-15)
@@ -83,11 +85,11 @@ def test_in_the_loss_k1_is_silent_k2_is_right_and_k3_is_the_other_divergences() 
 
 
 def test_the_sampled_entropy_is_silent_and_its_square_is_right() -> None:
-    truth = jax.jit(jax.grad(lambda x: -kl(jax.nn.softmax(x), jnp.ones(3))))(LOGITS)
+    truth = -by_logits(LOGITS, slope_of_kl(LOGITS, np.ones(3)))
     np.testing.assert_allclose(mean_of(reg.sampled_entropy, True), np.zeros(3), rtol=0, atol=1e-15)
     np.testing.assert_allclose(mean_of(reg.squared_entropy, True), truth, rtol=0, atol=1e-15)
     np.testing.assert_allclose(
-        mean_of(reg.sampled_entropy, False), -kl_in_numpy(softmax(LOGITS), np.ones(3)), rtol=1e-14
+        mean_of(reg.sampled_entropy, False), -kl(softmax(LOGITS), np.ones(3)), rtol=1e-14
     )
 
 
@@ -138,7 +140,8 @@ def test_each_form_in_the_reward_has_exactly_the_bias_it_states() -> None:
         reference = pgjax.log_probs(PROBLEM.policy, REFERENCE_PARAMS, batch)
         batches = [form(batch, reference, BETA) for form in forms]
         batches.append(reg.with_entropy_reward(batch, BETA))
-        return [pgjax.gradient(estimator, PROBLEM.policy, params, each) for each in batches]
+        gradient = partial(pgjax.gradient, estimator, PROBLEM.policy, params)
+        return jax.vmap(gradient)(jax.tree.map(lambda *x: jnp.stack(x), *batches))
 
     moments = enumeration.moments(jax.jit(estimates), PROBLEM)
     in_k1, in_k2, in_k3, in_entropy = moments.mean.reshape(4, 4, 2)
@@ -153,10 +156,9 @@ def test_each_form_in_the_reward_has_exactly_the_bias_it_states() -> None:
         assert np.max(np.abs(biased - truth)) > 1e-3
 
 
-@jax.jit
-def log_table(params: Any) -> Any:
+def log_table(params: Any) -> np.ndarray:
     """[S, A] log π of the tabular softmax."""
-    return jax.nn.log_softmax(jnp.asarray(params))
+    return log_softmax(params, axis=-1)
 
 
 def discounted_visits() -> np.ndarray:
@@ -165,22 +167,16 @@ def discounted_visits() -> np.ndarray:
 
 def local_reverse_gradient() -> Any:
     """Σ_s d(s) ∇KL(ref‖π)(s), by its definition."""
-    weight = jnp.asarray(discounted_visits()[:, None] * REFERENCE)
-    return jax.jit(jax.grad(lambda params: -jnp.sum(weight * log_table(params))))(
-        jnp.asarray(PROBLEM.params)
-    )
+    return by_logits(PROBLEM.params, -discounted_visits()[:, None] * REFERENCE)
 
 
 def k2_return_gradient() -> Any:
     """∇E[Σ γ^t (r − β k2)]: k2 as a reward, plus the gradient of k2 itself on its visits."""
-    square = (np.asarray(log_table(PROBLEM.params)) - np.log(REFERENCE)) ** 2 / 2
-    as_reward = exact.gradient(replace(PROBLEM, mdp=rewarded(PROBLEM, -BETA * square)))
-    log_prob = np.asarray(log_table(PROBLEM.params))
-    weight = discounted_visits()[:, None] * np.exp(log_prob)
-    itself = jax.jit(
-        jax.grad(lambda params: jnp.sum(weight * (log_table(params) - np.log(REFERENCE)) ** 2 / 2))
-    )(jnp.asarray(PROBLEM.params))
-    return as_reward - BETA * itself
+    log_prob = log_table(PROBLEM.params)
+    log_ratio = log_prob - np.log(REFERENCE)
+    as_reward = exact.gradient(replace(PROBLEM, mdp=rewarded(PROBLEM, -BETA * log_ratio**2 / 2)))
+    itself = discounted_visits()[:, None] * np.exp(log_prob) * log_ratio
+    return as_reward - BETA * by_logits(PROBLEM.params, itself)
 
 
 def rewarded(problem: Problem, bonus: np.ndarray) -> TabularMDP:
@@ -197,7 +193,7 @@ def test_the_oracles_regularised_returns_are_plain_ones_of_an_mdp_that_charges_l
     horizon: int | None,
 ) -> None:
     # For E[∇(log π − log ref)] = 0, the charge may be held constant; and its mean is the KL.
-    log_prob = np.asarray(log_table(PROBLEM.params))
+    log_prob = log_table(PROBLEM.params)
     problem = replace(PROBLEM, horizon=horizon)
     for bonus, kind, settings in (
         (np.log(REFERENCE) - log_prob, "kl", {"reference": REFERENCE}),
@@ -217,19 +213,14 @@ def test_the_oracles_regularised_returns_are_plain_ones_of_an_mdp_that_charges_l
 
 
 def test_the_local_gradients_are_those_of_each_state_times_its_visits() -> None:
-    weight = jnp.asarray(discounted_visits())
-    params = PROBLEM.params
-
-    def weighed(params: Any, other: Any) -> Any:
-        log_prob = log_table(params)
-        each = jnp.sum(jnp.exp(log_prob) * (log_prob - jnp.log(other)), axis=-1)
-        return jnp.sum(weight * each)
+    def expected(other: Any) -> np.ndarray:
+        slope = discounted_visits()[:, None] * slope_of_kl(PROBLEM.params, other)
+        return by_logits(PROBLEM.params, slope)
 
     found = exact.local_kl_gradient(PROBLEM, reference=REFERENCE)
-    slope = jax.jit(jax.grad(weighed))
-    np.testing.assert_allclose(found, slope(params, REFERENCE), **CHECK)
+    np.testing.assert_allclose(found, expected(REFERENCE), **CHECK)
     found = exact.local_entropy_gradient(PROBLEM)
-    np.testing.assert_allclose(found, -np.asarray(slope(params, np.ones((4, 2)))), **CHECK)
+    np.testing.assert_allclose(found, -expected(np.ones((4, 2))), **CHECK)
     whole = exact.entropy_regularized_gradient(PROBLEM, coefficient=1.0)
     plain = exact.gradient(PROBLEM)
     assert np.max(np.abs(whole - plain - found)) > 1e-2  # later entropies are credited there
@@ -277,14 +268,11 @@ def garbage(batch: Trajectory) -> Trajectory:
 def test_the_exact_entropys_gradient_is_the_mean_of_each_states(batch: Trajectory) -> None:
     params = PROBLEM.params
 
-    def expected(params: Any) -> Any:
-        log_prob = log_table(params)
-        entropy = batch.observation @ -jnp.sum(jnp.exp(log_prob) * log_prob, axis=-1)
-        discounts = jnp.asarray(GAMMA) ** jnp.arange(3.0)
-        return jnp.mean(jnp.sum(jnp.where(batch.mask, discounts[None] * entropy, 0), axis=1))
-
+    weight = np.asarray(batch.mask) * GAMMA ** np.arange(3.0)
+    visits = np.einsum("nt,nts->s", weight, batch.observation) / len(weight)
+    slope = -visits[:, None] * slope_of_kl(params, np.ones((4, 2)))
     found = reg.entropy_gradient(PROBLEM.policy, params, garbage(batch), discount=GAMMA)
-    np.testing.assert_allclose(found, jax.jit(jax.grad(expected))(params), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(found, by_logits(params, slope), rtol=0, atol=1e-14)
 
 
 def test_only_the_rewards_of_live_steps_change(batch: Trajectory) -> None:
