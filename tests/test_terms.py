@@ -12,6 +12,7 @@ import pytest
 
 import pgjax
 from pgjax import Estimator, enumeration, suite, terms, weights
+from pgjax.proof import certificate
 from pgjax.types import Term
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -127,8 +128,8 @@ EVERY: dict[str, Term] = {
 
 @pytest.mark.parametrize("name", EVERY)
 def test_on_policy_every_term_has_the_gradient_of_the_score(name: str) -> None:
-    weight = np.array([1.5, -2.0, 0.0])
-    log_prob = np.log([0.2, 0.5, 0.9])
+    weight = np.array([1.5, -2.0, 0.0, 0.3, -0.4, 5.0, -6.0])
+    log_prob = np.log([0.2, 0.5, 0.9, 0.1, 0.3, 0.7, 0.6])
     _, slope = values_and_slopes(log_prob, log_prob, weight)[name]
     np.testing.assert_allclose(slope, weight, rtol=0, atol=1e-15)
 
@@ -179,18 +180,16 @@ def test_a_gradient_from_another_policys_impossible_actions_is_finite() -> None:
     batch = replace(batch, log_prob=np.full_like(batch.log_prob, -200))
     credit = weights.reward_to_go(problem.mdp.discount)
 
+    names = "ratio", "clip", "dual clip", "truncated"
+
     @jax.jit
-    def gradients(params: Any, batch: Any) -> dict[str, Any]:
-        names = "ratio", "clip", "dual clip", "truncated"
-        estimators = {name: Estimator(credit, EVERY[name]) for name in names}
-        return {
-            name: pgjax.gradient(estimator, problem.policy, params, batch)
-            for name, estimator in estimators.items()
-        }
+    def gradients(params: Any, batch: Any) -> Any:
+        estimators = [Estimator(credit, EVERY[name]) for name in names]
+        return certificate.gradients(estimators, problem.policy, params, batch)
 
     with jax.enable_x64(False):
         found = gradients(problem.params, batch)
-    for name, gradient in found.items():
+    for name, gradient in zip(names, found, strict=True):
         assert np.all(np.isfinite(gradient)), name
 
 
@@ -252,18 +251,25 @@ def test_an_action_that_the_policy_never_takes_makes_no_step_nan(
     log_prob: float, behaviour: float, weight: float, name: str
 ) -> None:
     """Value and derivatives of its neighbours are those without it, where the terms stand alone."""
-    three = np.array([[-1.0, log_prob, -0.5], [-1.0, behaviour, -1.0], [1.0, weight, 2.0]])
-    value, slope = map(np.asarray, values_and_slopes(*three)[name])
+    steps = np.array(
+        [
+            [-1.0, log_prob, -0.5, -0.7, -0.2, -2.0, -1.5],
+            [-1.0, behaviour, -1.0, -0.4, -0.6, -1.0, -3.0],
+            [1.0, weight, 2.0, -1.0, 0.0, 3.0, -0.5],
+        ]
+    )
+    value, slope = map(np.asarray, values_and_slopes(*steps)[name])
     assert not np.isnan(value).any()
     assert np.isfinite(slope).all()
     if weight == 0 or (name != "score" and "clip" not in name):
         assert value[1] == 0  # where a score is not infinite, or a ratio held at a bound
-    alone = values_and_slopes(*three[:, ::2])[name]
-    np.testing.assert_allclose(value[::2], alone[0], rtol=0, atol=1e-14)
-    np.testing.assert_allclose(slope[::2], alone[1], rtol=0, atol=1e-14)
+    for whole, alone in zip(
+        (value, slope), values_and_slopes(*np.delete(steps, 1, axis=1))[name], strict=True
+    ):
+        np.testing.assert_allclose(np.delete(whole, 1), alone, rtol=0, atol=1e-14)
 
 
 def test_a_log_probability_that_is_nan_stays_nan_under_a_weight_of_zero() -> None:
-    nan, zeros = np.array([np.nan, np.nan]), np.zeros(2)
+    nan, zeros = np.full(7, np.nan), np.zeros(7)
     for value, _ in values_and_slopes(nan, zeros, zeros).values():
         assert np.isnan(value).all()
