@@ -13,6 +13,7 @@ import pytest
 import pgjax
 from pgjax import Estimator, enumeration, suite, terms, weights
 from pgjax.proof import certificate
+from pgjax.records import as_record
 from pgjax.types import Term
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -33,7 +34,9 @@ def at_ratios(ratio: Any = RATIO, weight: Any = WEIGHT) -> tuple[np.ndarray, ...
 
 def value_and_slope(term: Term, *given: Any) -> tuple[Any, Any]:
     """The term, by default at the ratios, and its derivative by log π."""
-    return jax.device_get(compiled(term, *(given or at_ratios())))
+    kind = jax.tree.structure(term)
+    name = next(name for name, other in EVERY.items() if jax.tree.structure(other) == kind)
+    return values_and_slopes(*(given or at_ratios()), every=EVERY | {name: term})[name]
 
 
 def derived(term: Term, log_prob: Any, behaviour: Any, weight: Any) -> tuple[Any, Any]:
@@ -42,13 +45,15 @@ def derived(term: Term, log_prob: Any, behaviour: Any, weight: Any) -> tuple[Any
     return value, pull(jnp.ones_like(value))[0]
 
 
-compiled = jax.jit(derived)  # terms are records: all bounds of one kind share a program
+def values_and_slopes(*given: Any, every: Any = None) -> dict[str, tuple[Any, Any]]:
+    """Of every term."""
+    return jax.device_get(compiled(every or EVERY, *given))
 
 
 @jax.jit
-def values_and_slopes(*given: Any) -> dict[str, tuple[Any, Any]]:
-    """Of every term."""
-    return {name: derived(term, *given) for name, term in EVERY.items()}
+def compiled(every: dict[str, Term], *given: Any) -> dict[str, tuple[Any, Any]]:
+    """Terms are records: all bounds of one kind share a program."""
+    return {name: derived(term, *given) for name, term in every.items()}
 
 
 def published_clip(ratio: Any, weight: Any, low: float, high: float) -> Any:
@@ -105,15 +110,16 @@ def test_a_truncated_ratio_silences_no_step() -> None:
 @pytest.mark.parametrize("weight", [-1.0, 1.0])
 def test_on_the_bound_itself_the_whole_gradient_still_counts(weight: float) -> None:
     # jnp.minimum would halve it: on-policy, with ε = 0, every step stands on the bound.
-    _, slope = value_and_slope(terms.ppo_clip(0.0), *at_ratios([1.0], [weight]))
-    np.testing.assert_array_equal(slope, [weight])
+    weights = np.full(len(RATIO), weight)
+    _, slope = value_and_slope(terms.ppo_clip(0.0), *at_ratios(np.ones_like(RATIO), weights))
+    np.testing.assert_array_equal(slope, weights)
     halved = jax.jit(jax.grad(lambda x: jnp.minimum(x, jnp.ones(()))))(np.ones(()))
     assert halved == 0.5
 
 
 EVERY: dict[str, Term] = {
-    "score": terms.score,
-    "ratio": terms.importance_ratio,
+    "score": as_record(terms.score),
+    "ratio": as_record(terms.importance_ratio),
     "clip": terms.ppo_clip(0.2),
     "clip-higher": terms.asymmetric_clip(0.2, 0.28),
     "clip without an end": terms.asymmetric_clip(0.2, math.inf),
@@ -121,7 +127,7 @@ EVERY: dict[str, Term] = {
     "truncated": terms.truncated_ratio(1.0),
     "truncated at two": terms.truncated_ratio(2.0),
     "untruncated": terms.truncated_ratio(math.inf),
-    "dice": terms.dice,
+    "dice": as_record(terms.dice),
     "loaded dice": terms.loaded_dice(0.5),
 }
 
@@ -164,8 +170,9 @@ def test_the_textbook_formula_is_a_nan_where_ours_is_not() -> None:
         return jnp.minimum(ratio * weight, jnp.clip(ratio, 0.8, 1.2) * weight)
 
     assert np.isnan(jax.jit(jax.grad(textbook))(np.float32(200)))
-    _, slope = value_and_slope(terms.ppo_clip(0.2), *at_ratios([math.exp(200)], [0.0]))
-    np.testing.assert_array_equal(slope, [0.0])
+    ratio = np.full(len(RATIO), math.exp(200))
+    _, slope = value_and_slope(terms.ppo_clip(0.2), *at_ratios(ratio, np.zeros_like(ratio)))
+    np.testing.assert_array_equal(slope, np.zeros_like(ratio))
 
 
 def test_a_held_ratio_keeps_its_direction() -> None:
