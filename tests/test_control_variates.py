@@ -57,8 +57,10 @@ def products(listed: Any, table: np.ndarray) -> jax.Array:
     return score_products(POLICY, jnp.asarray(table), listed[0], discount=GAMMA)
 
 
-def each(estimator: pgjax.Estimator, table: np.ndarray, batch: Trajectory) -> np.ndarray:
-    """[N, P] per-trajectory gradients."""
+def gradients_less(value: np.ndarray, table: np.ndarray, batch: Trajectory) -> np.ndarray:
+    """[N, P] per-trajectory gradients of reward-to-go less a value at each step."""
+    estimator = pgjax.reward_to_go(GAMMA, baseline=baselines.recorded_value)
+    batch = replace(batch, value=value)
     found = pgjax.per_trajectory_gradients(estimator, POLICY, jnp.asarray(table), batch)
     return np.asarray(found).reshape(len(batch.reward), -1)
 
@@ -91,11 +93,10 @@ def test_over_all_trajectories_a_fit_is_least_squares_of_the_gradients(
     batch, probability = listed
     features = np.asarray(FEATURES[name](batch))
     found = fit(features, products, to_go(batch), probability)
-    without = each(pgjax.reward_to_go(GAMMA), table, batch)
-    with_value = pgjax.reward_to_go(GAMMA, baseline=baselines.recorded_value)
+    without = gradients_less(np.zeros(batch.mask.shape), table, batch)
     taken = np.stack(
         [
-            without - each(with_value, table, replace(batch, value=features[..., f]))
+            without - gradients_less(features[..., f], table, batch)
             for f in range(features.shape[-1])
         ],
         axis=-1,
@@ -118,7 +119,8 @@ def test_the_scalar_fit_of_the_total_return_is_the_published_one(listed, table):
     products = score_products(POLICY, jnp.asarray(table), batch, discount=1.0)
     target = np.broadcast_to(R, batch.mask.shape)
     (found,) = np.asarray(fit(FEATURES["scalar"](batch), products, target, probability))
-    scores = each(pgjax.reinforce(GAMMA, baseline=_less_one), table, batch)
+    value = np.asarray(to_go(batch)) - GAMMA ** -np.arange(H)  # so that every weight is one
+    scores = gradients_less(value, table, batch)
     norms = np.sum(scores**2, -1)
     expected = probability @ (norms * R[:, 0]) / (probability @ norms)
     assert found == pytest.approx(expected, abs=TINY)
@@ -131,11 +133,6 @@ def test_the_scalar_fit_of_the_total_return_is_the_published_one(listed, table):
 
     best = variance(float(found))
     assert best < min(variance(float(found) + d) for d in (-0.01, 0.01))
-
-
-def _less_one(batch: Trajectory, target: Any) -> Any:
-    """So that every weight is one, and the gradient the summed score."""
-    return target - 1
 
 
 def test_step_by_step_the_fit_weighs_returns_by_squared_score_norms(listed, products):
@@ -182,19 +179,6 @@ def estimate(
     return gradient
 
 
-def per_parameter(fit: Callable[..., Any], policy: Any, gamma: float) -> Any:
-    def gradient(params: Any, batch: Trajectory) -> Any:
-        without, with_one = (
-            pgjax.per_trajectory_gradients(
-                pgjax.reward_to_go(gamma, baseline=b), policy, params, batch
-            )
-            for b in (None, baselines.constant(1.0))
-        )
-        return fit(without, without - with_one)
-
-    return gradient
-
-
 def test_cross_fitted_baselines_are_unbiased_in_batches_of_three_and_same_batch_ones_are_not():
     mdp = tabular.chain(2, slip=0.3, discount=0.9)
     policy, params = pgjax.tabular_softmax(4, 2), np.zeros((4, 2))
@@ -217,7 +201,13 @@ def test_cross_fitted_baselines_are_unbiased_in_batches_of_three_and_same_batch_
         values = [fit(features(batch), products, target) for fit, features in unbiased + biased]
         weight = [weigh(replace(batch, value=value), log_prob) for value in values]
         found = jax.vmap(pull_back)(jnp.where(batch.mask[None], jnp.stack(weight), 0) / 3)
-        return found, [per_parameter(fit, policy, gamma)(params, batch) for fit in for_each]
+        without, with_one = (
+            pgjax.per_trajectory_gradients(
+                pgjax.reward_to_go(gamma, baseline=b), policy, params, batch
+            )
+            for b in (None, baselines.constant(1.0))
+        )
+        return found, [fit(without, without - with_one) for fit in for_each]
 
     found = enumeration.moments(estimates, problem, batch_size=3)
     means = found.mean.reshape(len(unbiased) + len(biased) + 2, -1)
