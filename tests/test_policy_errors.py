@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen
@@ -25,7 +24,7 @@ def scored(distribution: Any, output: Any, action: Any, seen: Any = SEEN) -> Any
     return of_output(distribution, output).log_prob((), seen, action)
 
 
-TWO = np.zeros(2, np.float32)
+TWO, FIVE = np.zeros(2, np.float32), np.zeros(5, np.float32)
 NORMAL = TWO, TWO
 BOUNDED = policies.squashed_gaussian(-1.0, 1.0)
 CHOICES = policies.multi_discrete((2, 3))
@@ -34,12 +33,12 @@ BOTH = policies.product({"gear": policies.SOFTMAX, "steering": policies.GAUSSIAN
 BAD: dict[str, tuple[Callable[[], Any], type, str]] = {
     "no pair": (lambda: scored(policies.GAUSSIAN, TWO, TWO), TypeError, r"pair \(mean, log_std\)"),
     "mean of a batch": (
-        lambda: scored(policies.GAUSSIAN, (jnp.zeros((2, 2)), TWO), TWO),
+        lambda: scored(policies.GAUSSIAN, (np.zeros((2, 2), np.float32), TWO), TWO),
         ValueError,
         r"mean must have shape \[D\] .*got \(2, 2\)",
     ),
     "one σ": (
-        lambda: scored(policies.GAUSSIAN, (TWO, jnp.float32(0)), TWO),
+        lambda: scored(policies.GAUSSIAN, (TWO, np.float32(0)), TWO),
         ValueError,
         r"log_std must have the shape of the mean.*broadcast_to",
     ),
@@ -54,12 +53,12 @@ BAD: dict[str, tuple[Callable[[], Any], type, str]] = {
         "σ must be positive and finite",
     ),
     "a discrete action for a Gaussian": (
-        lambda: scored(policies.GAUSSIAN, NORMAL, jnp.int32(1)),
+        lambda: scored(policies.GAUSSIAN, NORMAL, np.int32(1)),
         ValueError,
         r"must have shape \[D\] = \(2,\), got \(\); a discrete action needs a softmax policy",
     ),
     "integers for a Gaussian": (
-        lambda: scored(policies.GAUSSIAN, NORMAL, jnp.zeros(2, int)),
+        lambda: scored(policies.GAUSSIAN, NORMAL, np.zeros(2, np.int32)),
         TypeError,
         "must be floating, got int32",
     ),
@@ -69,7 +68,7 @@ BAD: dict[str, tuple[Callable[[], Any], type, str]] = {
         "a Gaussian policy takes no action mask",
     ),
     "beyond the bounds": (
-        lambda: scored(BOUNDED, NORMAL, jnp.array([0.0, 1.5])),
+        lambda: scored(BOUNDED, NORMAL, np.array([0.0, 1.5], np.float32)),
         ValueError,
         r"action must lie between -1.0 and 1.0, got \[0",
     ),
@@ -94,49 +93,49 @@ BAD: dict[str, tuple[Callable[[], Any], type, str]] = {
         "must have a float32 between them",
     ),
     "a mask of another length": (
-        lambda: scored(policies.SOFTMAX, TWO, 1, MaskedObservation(SEEN, jnp.ones(3, bool))),
+        lambda: scored(policies.SOFTMAX, TWO, 1, MaskedObservation(SEEN, np.ones(3, bool))),
         ValueError,
         r"action_mask must have the shape of the logits, \[A\] = \(2,\), got \(3,\)",
     ),
     "a mask of numbers": (
-        lambda: scored(policies.SOFTMAX, TWO, 1, MaskedObservation(SEEN, jnp.ones(2))),
+        lambda: scored(policies.SOFTMAX, TWO, 1, MaskedObservation(SEEN, np.ones(2, np.float32))),
         TypeError,
         "action_mask must be boolean.*got float32; compare",
     ),
     "no choice": (lambda: policies.multi_discrete(()), ValueError, "at least one choice"),
     "a choice of none": (lambda: policies.multi_discrete((2, 0)), ValueError, "at least 1, got 0"),
     "too few logits": (
-        lambda: scored(CHOICES, jnp.zeros(4), jnp.zeros(2, int)),
+        lambda: scored(CHOICES, np.zeros(4, np.float32), np.zeros(2, np.int32)),
         ValueError,
         r"logits must have shape \[ΣA\] = \(5,\) for the sizes \(2, 3\), got \(4,\)",
     ),
     "logits of other sizes": (
-        lambda: scored(CHOICES, [jnp.zeros(3), TWO], jnp.zeros(2, int)),
+        lambda: scored(CHOICES, [np.zeros(3, np.float32), TWO], np.zeros(2, np.int32)),
         ValueError,
         r"logits must be arrays of the sizes \(2, 3\), got shapes \[\(3,\), \(2,\)\]",
     ),
     "a single choice of two": (
-        lambda: scored(CHOICES, jnp.zeros(5), jnp.int32(1)),
+        lambda: scored(CHOICES, FIVE, np.int32(1)),
         ValueError,
         r"action must have shape \[D\] = \(2,\), got \(\)",
     ),
     "a choice out of range": (
-        lambda: scored(CHOICES, jnp.zeros(5), jnp.array([1, 3])),
+        lambda: scored(CHOICES, FIVE, np.array([1, 3], np.int32)),
         ValueError,
         "action must lie in 0..2, got 3",
     ),
     "an illegal choice": (
         lambda: scored(
             CHOICES,
-            jnp.zeros(5),
-            jnp.array([1, 2]),
-            MaskedObservation(SEEN, jnp.array([True, True, True, True, False])),
+            FIVE,
+            np.array([1, 2], np.int32),
+            MaskedObservation(SEEN, np.arange(5) < 4),
         ),
         ValueError,
         "action 2 is illegal",
     ),
     "an action without a factor": (
-        lambda: scored(BOTH, {"gear": TWO, "steering": NORMAL}, {"gear": jnp.int32(0)}),
+        lambda: scored(BOTH, {"gear": TWO, "steering": NORMAL}, {"gear": np.int32(0)}),
         ValueError,
         "action must be structured as the factors",
     ),
