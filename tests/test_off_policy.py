@@ -112,9 +112,10 @@ def exactly(table: np.ndarray, behaviour: np.ndarray, listed: Any) -> dict[str, 
     def estimates(params: Any, batch: Trajectory) -> Any:
         # Σ_t w_t ∇log π_t for all weights w in one pass, which compiles once and not once for each.
         log_prob, pull_back = jax.vjp(lambda x: pgjax.log_probs(POLICY, x, batch), params)
+        seen = [(credits, with_critic(batch, *critic)) for credits, critic in groups]
         weight = [
-            jnp.where(batch.mask, credit(with_critic(batch, *critic), log_prob), 0)
-            for credits, critic in groups
+            jnp.where(batch.mask, credit(known, log_prob), 0)
+            for credits, known in seen
             for credit in credits.values()
         ]
         return jax.vmap(pull_back)(jnp.stack(weight))

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("strict")
 POLICY = pgjax.tabular_softmax(4, 2)
 N, T = 8, 4
 PAIRS = groups.consecutive(2)
-IDS = groups.labelled([0, 1, 1, 0, 2, 2, 0, 1])
+IDS = groups.labelled(np.array([0, 1, 1, 0, 2, 2, 0, 1]))
 LOO = baselines.leave_one_out
 GAMMAS = (0.8, 0.9, 0.95)
 WIDTHS = (0.1, 0.2, 0.3)
@@ -112,7 +112,7 @@ WEIGHTS: dict[str, Row] = {
     "centred": Row(lambda γ: weights.centred(weights.reward_to_go(γ))),
     "whitened": Row(lambda γ: weights.whitened(weights.reward_to_go(γ))),
     "whitened ε": Row(lambda ε: weights.whitened(weights.reward_to_go(0.9), epsilon=ε), WIDTHS),
-    "divided_by_length": Row(lambda γ: group_relative(γ, IDS, 1e-4)),
+    "divided_by_length": Row(lambda γ: weights.divided_by_length(weights.total_return(γ))),
     "trajectory_importance": Row(off_policy.trajectory_importance),
     "trajectory_importance ceiling": Row(
         lambda c: off_policy.trajectory_importance(0.9, ceiling=c), CEILINGS
