@@ -23,6 +23,7 @@ from pgjax.core.chunks import scan_rows
 from pgjax.core.devices import check_mesh, over_devices, varying, without_explicit_axes
 from pgjax.core.scores import weighted_score, weighted_score_per_trajectory
 from pgjax.core.validation import (
+    check_counts,
     check_estimator,
     check_key,
     check_params,
@@ -96,13 +97,8 @@ def sampled_gradient(
         ... ).shape
         (4, 2)
     """
-    check_estimator(estimator)
-    check_policy(policy)
-    check_params(params)
-    sizes = _checked_sizes(num_trajectories, num_steps, micro_batch_size)
-    check_mesh(mesh)
-    whole = params, as_environment(environment)
-    return _sampled(_GRADIENT, sizes, mesh, estimator, policy, whole, check_key(key))
+    sizes = num_trajectories, num_steps, micro_batch_size
+    return _checked(_GRADIENT, sizes, mesh, estimator, policy, params, environment, key)
 
 
 def sampled_moments(
@@ -136,21 +132,8 @@ def sampled_moments(
         >>> float(moments.num_samples)
         64.0
     """
-    check_estimator(estimator)
-    check_policy(policy)
-    check_params(params)
-    sizes = _checked_sizes(num_trajectories, num_steps, micro_batch_size)
-    check_mesh(mesh)
-    whole = params, as_environment(environment)
-    return _sampled(_MOMENTS, sizes, mesh, estimator, policy, whole, check_key(key))
-
-
-def _checked_sizes(num_trajectories: int, num_steps: int, micro_batch_size: int | None) -> Sizes:
-    check_positive("num_trajectories", num_trajectories)
-    check_positive("num_steps", num_steps)
-    if micro_batch_size is not None:
-        check_positive("micro_batch_size", micro_batch_size)
-    return num_trajectories, num_steps, micro_batch_size
+    sizes = num_trajectories, num_steps, micro_batch_size
+    return _checked(_MOMENTS, sizes, mesh, estimator, policy, params, environment, key)
 
 
 class _Statistic(NamedTuple):
@@ -224,6 +207,30 @@ _GRADIENT = _Statistic(
 _MOMENTS = _Statistic(zero=_no_moments, add=_add_moments, join=merge_all, of_each=True)
 
 
+def _checked(
+    statistic: _Statistic,
+    sizes: Sizes,
+    mesh: Mesh | None,
+    estimator: Estimator,
+    policy: Policy | RecurrentPolicy,
+    params: Params,
+    environment: AnyEnvironment,
+    key: KeyLike,
+) -> Total:
+    """The statistic; errors if an argument is wrong."""
+    check_estimator(estimator)
+    check_policy(policy)
+    check_params(params)
+    num_trajectories, num_steps, micro_batch_size = sizes
+    check_counts(num_trajectories=num_trajectories, num_steps=num_steps)
+    if micro_batch_size is not None:
+        check_positive("micro_batch_size", micro_batch_size)
+    check_mesh(mesh)
+    environment, key = as_environment(environment), check_key(key)
+    params = varying(params, (params, environment, key))  # one gradient a device, in a shard_map
+    return _sampled(statistic, sizes, mesh, estimator, policy, (params, environment), key)
+
+
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _sampled(
     statistic: _Statistic,
@@ -248,7 +255,6 @@ def _total(
     key: Array,
 ) -> Total:
     N, T, micro = sizes
-    whole = varying(whole[0], (whole, key)), whole[1]  # one gradient a device, in a shard_map
     # JAX keeps the trace of a jitted function: it serves for the shapes, and for the draw itself.
     draw = jax.jit(partial(episodes, policy, T), inline=True)
     keys = episode_keys(key, N)
@@ -271,10 +277,10 @@ def _total(
             score_weight = weigh(_filled(needed, example, carry[0]))
             return over_devices(sweep, mesh, (whole, is_second), (keys, score_weight)), None
 
-        shapes = jax.eval_shape(
-            lambda kept: one_pass((kept, None), jnp.bool_(False))[0], _select(needed, example)
-        )
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        devices = 1 if mesh is None else mesh.size
+        zero = jax.eval_shape(jax.vmap(statistic.zero, axis_size=devices, in_axes=None), whole[0])
+        kept = _select(needed, example)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (kept, zero))
         nothing = varying(nothing, (whole, key))
         (_, totals), _ = jax.lax.scan(one_pass, nothing, jnp.array([False, True]))
     return statistic.join(totals)
