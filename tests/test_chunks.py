@@ -1,5 +1,6 @@
 """Chunks: a function of rows evaluated a few at a time gives what it gives of all at once."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,41 +27,53 @@ def total(rows: Any, live: Any) -> Any:
     return {"y": jnp.sum(jnp.where(live[:, None], product(rows)["y"], 0), axis=0)}
 
 
+def counted(count: Any, rows: Any, counts: Any) -> tuple[Any, Any]:
+    return count.at[rows["n"]].add(counts.astype(int)), product(rows)
+
+
+@partial(jax.jit, static_argnums=2)
+def in_chunks(rows: Any, live: Any, size: int) -> dict[str, Any]:
+    """Everything that is done in chunks: one program for each size."""
+    return {
+        "map": chunks.map_rows(product, rows, size),
+        "scan": chunks.scan_rows(counted, jnp.zeros(R, int), rows, size),
+        "map of live rows": chunks.map_live_rows(product, rows, live, size),
+        "sum": chunks.sum_rows(total, rows, live, size),
+        "sum of live rows": chunks.sum_live_rows(total, rows, live, size),
+    }
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_a_map_over_chunks_is_the_function_of_all_rows(size: int) -> None:
-    found = jax.jit(lambda rows: chunks.map_rows(product, rows, size))(ROWS)
+    found = in_chunks(ROWS, LIVE, size)["map"]
     np.testing.assert_array_equal(found["y"], product(ROWS)["y"])
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_scan_over_chunks_counts_every_row_once(size: int) -> None:
-    def add(count: Any, rows: Any, counts: Any) -> tuple[Any, Any]:
-        return count.at[rows["n"]].add(counts.astype(int)), product(rows)
-
-    scan = jax.jit(lambda rows: chunks.scan_rows(add, jnp.zeros(R, int), rows, size))
-    count, found = scan(ROWS)
+    count, found = in_chunks(ROWS, LIVE, size)["scan"]
     np.testing.assert_array_equal(count, np.ones(R))
     np.testing.assert_array_equal(found["y"], product(ROWS)["y"])
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_map_over_live_rows_is_right_at_all_of_them(size: int) -> None:
-    run = jax.jit(lambda rows, live: chunks.map_live_rows(product, rows, live, size))
     for live in (LIVE, np.ones(R, bool)):
-        found = np.asarray(run(ROWS, live)["y"])
+        found = np.asarray(in_chunks(ROWS, live, size)["map of live rows"]["y"])
         np.testing.assert_array_equal(found[live], product(ROWS)["y"][live])
 
 
-@pytest.mark.parametrize("sum_rows", [chunks.sum_rows, chunks.sum_live_rows])
+@pytest.mark.parametrize("name", ["sum", "sum of live rows"])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_sum_over_chunks_is_the_sum_over_live_rows(sum_rows: Any, size: int) -> None:
-    run = jax.jit(lambda rows, live: sum_rows(total, rows, live, size))
+def test_a_sum_over_chunks_is_the_sum_over_live_rows(name: str, size: int) -> None:
+    def found(live: np.ndarray) -> np.ndarray:
+        return np.asarray(in_chunks(ROWS, live, size)[name]["y"])
+
     for live in (LIVE, np.ones(R, bool), np.zeros(R, bool)):
-        expected = np.sum(np.asarray(product(ROWS)["y"])[live], axis=0)
-        np.testing.assert_allclose(run(ROWS, live)["y"], expected, rtol=0, atol=1e-13)
+        expected = np.sum(product(ROWS)["y"][live], axis=0)
+        np.testing.assert_allclose(found(live), expected, rtol=0, atol=1e-13)
     one_more = LIVE | (np.arange(R) == R - 1)  # the control: every row is seen
-    more, fewer = (np.asarray(run(ROWS, live)["y"]) for live in (one_more, LIVE))
-    assert np.all(more - fewer > 1e-6)
+    assert np.all(found(one_more) - found(LIVE) > 1e-6)
 
 
 def test_chunks_of_live_rows_never_hold_a_dead_one() -> None:
