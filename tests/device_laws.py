@@ -55,7 +55,12 @@ MDP = tabular.random_mdp()
 TABULAR = pgjax.tabular_softmax(4, 2)
 UNCOUPLED = pgjax.reward_to_go(0.9)
 COUPLED = pgjax.reward_to_go(0.9, baseline=baselines.leave_one_out)
-AGENT = pgjax.agents.separate(TABULAR, linen.Dense(1))
+AGENT = pgjax.agents.ActorCritic(
+    init=lambda key, seen: {"policy": jnp.zeros((4, 2)), "critic": jnp.zeros(4)},
+    policy=TABULAR,
+    acting=lambda params: params["policy"],
+    value=lambda params, seen: seen @ params["critic"],
+)
 A2C_SETTINGS = training.A2CSettings(num_updates=2, **WINDOWS)
 
 
