@@ -115,22 +115,34 @@ def test_the_policys_own_probabilities_sum_to_one(everything: Any) -> None:
     np.testing.assert_allclose(np.sum(probabilities(PARAMS, *everything)), 1, rtol=0, atol=1e-13)
 
 
-def expected_estimate(estimator: Estimator, policy: RecurrentPolicy, everything: Any) -> Any:
-    each = pgjax.per_trajectory_gradients(estimator, policy, PARAMS, everything[0])
-    return expectation(each, probabilities(PARAMS, *everything))
+@jax.jit
+def each_estimate(params: Any, batch: Trajectory) -> list[Any]:
+    """Of each trajectory: two estimators', and the second's without the gradient through memory."""
+    to_go = pgjax.reward_to_go(DISCOUNT)
+    pairs = (pgjax.reinforce(DISCOUNT), POLICY), (to_go, POLICY), (to_go, made(forgetting_step))
+    return [pgjax.per_trajectory_gradients(*pair, params, batch) for pair in pairs]
 
 
-def test_the_expected_estimate_is_the_gradient_through_the_memory(everything: Any) -> None:
+@pytest.fixture(scope="module")
+def expected_estimates(everything: Any) -> list[Any]:
+    probability = probabilities(PARAMS, *everything)
+    return [expectation(each, probability) for each in each_estimate(PARAMS, everything[0])]
+
+
+def test_the_expected_estimate_is_the_gradient_through_the_memory(
+    everything: Any, expected_estimates: list[Any]
+) -> None:
     truth = true_gradient(PARAMS, *everything)
     assert min(np.max(np.abs(x)) for x in jax.tree.leaves(truth)) > 1e-3
-    for estimator in (pgjax.reinforce(DISCOUNT), pgjax.reward_to_go(DISCOUNT)):
-        assert_close(expected_estimate(estimator, POLICY, everything), truth)
+    for found in expected_estimates[:2]:
+        assert_close(found, truth)
 
 
-def test_without_the_gradient_through_the_memory_the_estimate_is_biased(everything: Any) -> None:
+def test_without_the_gradient_through_the_memory_the_estimate_is_biased(
+    everything: Any, expected_estimates: list[Any]
+) -> None:
     """The negative control; where no memory comes in between it is right all the same."""
-    truth = true_gradient(PARAMS, *everything)
-    found = expected_estimate(pgjax.reward_to_go(DISCOUNT), made(forgetting_step), everything)
+    truth, found = true_gradient(PARAMS, *everything), expected_estimates[2]
     assert np.max(np.abs(found["memory"] - np.asarray(truth["memory"]))) > 1e-3
     assert_close(found["logits"], truth["logits"])
 
@@ -138,22 +150,26 @@ def test_without_the_gradient_through_the_memory_the_estimate_is_biased(everythi
 def test_the_expected_second_derivative_of_dice_is_the_hessian_through_the_memory(
     everything: Any,
 ) -> None:
-    batch = everything[0]
-    few = {"logits": PARAMS["logits"], "start": PARAMS["start"]}
-
-    def second(function: Callable) -> Any:
-        return jax.jit(jax.hessian(lambda few: function({**PARAMS, **few})))(few)
-
-    truth = second(lambda params: objective(params, *everything))
+    """Both times a vector of random numbers."""
+    batch, environments = everything
     estimator = Estimator(weights.reward_to_go(DISCOUNT), dice)
-    probability = probabilities(PARAMS, *everything)
-    count = len(probability)
+    probability = np.asarray(probabilities(PARAMS, *everything))
+    share = len(probability) * probability[:, None]
+    scaled = replace(batch, reward=jnp.asarray(np.asarray(batch.reward) * share))
+    random = np.random.default_rng(8)
+    direction = jax.tree.map(lambda x: random.normal(size=x.shape), PARAMS)
 
-    def weighted(params: Any) -> Any:
-        scaled = replace(batch, reward=batch.reward * (count * probability)[:, None])
-        return pgjax.surrogate(estimator, POLICY, params, scaled)
+    @jax.jit
+    def products(params: Any, batch: Trajectory, scaled: Trajectory) -> list[Any]:
+        functions = (
+            lambda params: objective(params, batch, environments),
+            lambda params: pgjax.surrogate(estimator, POLICY, params, scaled),
+        )
+        return [jax.jvp(jax.grad(f), (params,), (direction,))[1] for f in functions]
 
-    assert_close(second(weighted), truth, 1e-12)
+    truth, found = products(PARAMS, batch, scaled)
+    assert min(np.max(np.abs(x)) for x in jax.tree.leaves(truth)) > 1e-3
+    assert_close(found, truth, 1e-12)
 
 
 # The same in chunks, with garbage after the end, in windows, and beside policies without memory.
@@ -358,12 +374,16 @@ def test_a_flax_cell_is_rolled_out_and_scored_with_the_same_memory() -> None:
         random = np.random.default_rng(0)
         like = jax.eval_shape(policy.init, jax.random.key(0), np.zeros(SEES))
         params = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype), like)
-        batch = pgjax.rollout(
-            policy, params, look_alikes(), jax.random.key(1), num_trajectories=8, num_steps=5
-        )
-        found = pgjax.log_probs(policy, params, batch)
-        np.testing.assert_allclose(found, batch.log_prob, rtol=0, atol=1e-5)
-        score = pgjax.gradient(pgjax.rloo(DISCOUNT), policy, params, batch)
+
+        @jax.jit
+        def computed(params: Any, key: Any) -> Any:
+            sizes: Any = {"num_trajectories": 8, "num_steps": 5}
+            batch = pgjax.rollout(policy, params, look_alikes(), key, **sizes)
+            score = pgjax.gradient(pgjax.rloo(DISCOUNT), policy, params, batch)
+            return batch.log_prob, pgjax.log_probs(policy, params, batch), score
+
+        drawn, found, score = computed(params, jax.random.key(1))
+    np.testing.assert_allclose(found, drawn, rtol=0, atol=1e-5)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(score))
     cell = jax.tree.leaves(score["params"]["cell"])
     assert max(np.max(np.abs(np.asarray(x))) for x in cell) > 1e-4

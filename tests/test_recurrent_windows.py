@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen
 
 import pgjax
 from pgjax import agents, tabular, training, windows
@@ -34,16 +33,18 @@ def remember(params, memory, observation):
 
 # The memory that an episode begins with is a parameter, too.
 POLICY = pgjax.recurrent_policy(init, lambda params: params["first"], remember)
-AGENT = agents.separate(POLICY, linen.Dense(1))
+AGENT = agents.ActorCritic(
+    init=lambda key, seen: {"policy": init(key, seen), "critic": jnp.zeros(4)},
+    policy=POLICY,
+    acting=lambda params: params["policy"],
+    value=lambda params, seen: seen @ params["critic"],
+)
 RANDOM = np.random.default_rng(0)
 ACTING = {
     name: RANDOM.normal(size=size).astype(np.float32)
     for name, size in {"into": (4, 4), "out": (2, 4), "first": 4}.items()
 }
-PARAMS = {
-    "policy": ACTING,
-    "critic": {"params": {"kernel": np.ones((4, 1), np.float32), "bias": np.zeros(1, np.float32)}},
-}
+PARAMS = {"policy": ACTING, "critic": np.ones(4, np.float32)}
 
 
 def started(number=N):
@@ -132,12 +133,16 @@ def test_the_gradient_on_a_first_window_is_the_estimators_own():
 
 def test_ppo_and_a2c_train_it_and_stay_on_policy_until_the_first_step():
     one_step = PPOSettings(num_environments=N, num_steps=T, epochs=1, num_minibatches=1)
-    for learner in (
+    learners = (
         training.a2c(WALK, SETTINGS, agent=AGENT),
         training.ppo(WALK, one_step, agent=AGENT, optimizer=SGD),
-    ):
-        train = jax.jit(partial(training.run, learner, num_updates=3))
-        state, metrics = train(jax.random.key(2), params=PARAMS)
+    )
+
+    @jax.jit
+    def train(key, params):
+        return [training.run(learner, key, params=params, num_updates=3) for learner in learners]
+
+    for learner, (state, metrics) in zip(learners, train(jax.random.key(2), PARAMS), strict=True):
         # The KL from the policy that acted is zero before the first step, in each later window too.
         np.testing.assert_allclose(metrics.approximate_kl, 0, atol=1e-6)
         assert not np.array_equal(learner.acting(state)["into"], ACTING["into"])
