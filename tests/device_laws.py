@@ -401,14 +401,21 @@ def linear(params: Any, key: Any, seen: Any) -> Any:
 RATE: dict[str, Any] = {"discount": 0.9}
 
 
+def of_a_stream(params: Any, key: Any) -> dict[str, Any]:
+    """What is made of one device's trajectories as they are drawn, by the name of the function."""
+    drawn = COUPLED, TABULAR, params, MDP, key
+    return {
+        "sampled_gradient": pgjax.sampled_gradient(*drawn, **SIZES),
+        "the same, split": pgjax.sampled_gradient(*drawn, **SIZES, micro_batch_size=2),
+        "sampled_moments": pgjax.sampled_moments(*drawn, **SIZES),
+    }
+
+
 def of_a_key(params: Any, key: Any) -> dict[str, Any]:
-    """All that the library draws with one device's key, by the name of the function."""
+    """What else the library draws with one device's key, by the name of the function."""
     drawn = TABULAR, params, MDP, key
     return {
         "rollout": pgjax.rollout(*drawn, **SIZES),
-        "sampled_gradient": pgjax.sampled_gradient(COUPLED, *drawn, **SIZES),
-        "the same, split": pgjax.sampled_gradient(COUPLED, *drawn, **SIZES, micro_batch_size=2),
-        "sampled_moments": pgjax.sampled_moments(COUPLED, *drawn, **SIZES),
         "sampled_trace_gradient": beyond.sampled_trace_gradient(*drawn, **SIZES, **RATE),
         "pathwise": beyond.pathwise_gradient(linear, params, SMOOTH, key, **SIZES, **RATE),
         "antithetic_rollout": beyond.antithetic_rollout(
@@ -486,7 +493,10 @@ def alone(function: Callable[[Any, Any], Any], rows: Any) -> Any:
 @cache
 def everything_alone() -> dict[str, Any]:
     drawn = alone(of_a_key, keys_of_devices())
-    return drawn | alone(of_a_batch, drawn["rollout"])
+    found = drawn | alone(of_a_batch, drawn["rollout"])
+    # To rounding, a stream gives what the batch gives that is kept.
+    streams = dict.fromkeys(("sampled_gradient", "the same, split"), found["gradient"])
+    return found | streams | {"sampled_moments": found["running_moments"]}
 
 
 def in_shard_map(function: Callable[[Any, Any], Any], rows: Any, mesh: Mesh) -> Any:
@@ -510,7 +520,8 @@ def on_eight_devices() -> dict[str, dict[str, Any]]:
     def of_keys(params: Any, key: Any) -> dict[str, Any]:
         own = jax.lax.pcast(params, "n", to="varying")
         sampled = pgjax.sampled_gradient(COUPLED, TABULAR, own, MDP, key, **SIZES)
-        return {"shared": of_a_key(params, key), "own": {"sampled_gradient": sampled}}
+        shared = of_a_stream(params, key) | of_a_key(params, key)
+        return {"shared": shared, "own": {"sampled_gradient": sampled}}
 
     def of_batches(params: Any, batch: Any) -> dict[str, dict[str, Any]]:
         own = jax.lax.pcast(params, "n", to="varying")
