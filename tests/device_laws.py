@@ -685,7 +685,7 @@ def a_network_with_other_variables_is_the_same_on_any_mesh() -> None:
         layers = nnx.Linear(4, 2, rngs=rngs), nnx.BatchNorm(2, rngs=rngs)
         return nnx.Sequential(*layers, nnx.Dropout(0.5, rngs=rngs))
 
-    norm = linen.Sequential([linen.Dense(2), linen.BatchNorm(use_running_average=True)])
+    norm = linen.Sequential((linen.Dense(2), linen.BatchNorm(use_running_average=True)))
     policies = [pgjax.flax_policy(build), pgjax.flax_policy(norm)]
 
     def start(key: Any) -> list[Any]:
