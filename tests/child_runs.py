@@ -18,8 +18,7 @@ SECONDS = 300
 
 LIBRARIES = [
     *("flax", "optax", "orbax.checkpoint", "matplotlib.figure", "rich.progress", "pytest"),
-    "pgjax.training.runs.starting",
-    "gymnasium",  # of gymnax, which itself starts JAX's threads
+    *("pgjax.training.runs.starting", "scipy.linalg"),
 ]
 """Imported before the fork."""
 
@@ -28,14 +27,14 @@ LIBRARIES = [
 def compiled_once() -> Iterator[None]:
     """Within, runs that differ in their numbers alone share one program.
 
-    An environment is made once by its name, and an update, of one seed or of several, takes the
-    algorithm as an argument. Runs with the same options even share their first state, as the
-    functions are pure.
+    An environment is made once by its name, "walk" too, and an update, of one seed or of several,
+    takes the algorithm as an argument. Default networks have one hidden layer. Runs with the same
+    options even share their first state, as the functions are pure.
     """
     import pytest
 
-    from pgjax import environments
-    from pgjax.training import Training
+    from pgjax import MLP, environments
+    from pgjax.training import Training, networks
     from pgjax.training.runs import seeds, starting
 
     environment_named, step, update = _of_all_runs()
@@ -55,6 +54,7 @@ def compiled_once() -> Iterator[None]:
         monkeypatch.setattr(environments, "make", environment_named)
         monkeypatch.setattr(starting, "_make", make)
         monkeypatch.setattr(starting, "begin", begin)
+        monkeypatch.setattr(networks, "_network", lambda outputs, _: MLP(outputs, (64,)))
         yield
 
 
@@ -65,13 +65,20 @@ def _of_all_runs() -> tuple[Callable[..., Any], ...]:
 
     from pgjax import environments
     from pgjax.training.runs import seeds
+    from tests import walks
+
+    make = environments.make
+
+    @cache
+    def environment_named(name: str) -> Any:
+        return walks.walk() if name == walks.NAME else make(name)
 
     @jax.jit
     def step(algorithm: Any, state: Any, measure: Any) -> Any:
         state, metrics = algorithm.step(state, *([measure] if algorithm.measures else []))
         return state, metrics._replace(finite=None), metrics.finite
 
-    return cache(environments.make), step, jax.jit(seeds._update)
+    return environment_named, step, jax.jit(seeds._update)
 
 
 @contextmanager

@@ -8,9 +8,7 @@ import signal
 import sys
 import time
 
-import gymnax
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,13 +17,12 @@ import resource
 
 from pgjax import checkpoints, environments
 from pgjax.cli import main
-from pgjax.environments import from_gymnax
 from pgjax.training.runs import log, loop, saved_runs, signals
-from tests import child_runs
+from tests import child_runs, walks
 
 UPDATES, EVERY = 9, 2
 TRAIN = [
-    *("train", "DeepSea-bsuite", "--num-trajectories", "4"),
+    *("train", walks.NAME, "--num-trajectories", "4"),
     *("--updates", str(UPDATES), "--checkpoint-every", str(EVERY)),
 ]
 
@@ -276,7 +273,7 @@ def test_without_a_checkpoint_that_is_whole_nothing_is_touched(stopped, capsys):
         (["--updates", "20"], "--updates 20 differs from 9, which the run in"),
         (["--learning-rate", "0.01"], "--learning-rate 0.01 differs from 0.005"),
         (["--seed", "1"], "--seed 1 differs from 0"),
-        (["CartPole-v1"], "environment CartPole-v1 differs from DeepSea-bsuite"),
+        (["CartPole-v1"], "environment CartPole-v1 differs from walk"),
         (["--output", "elsewhere"], "a resumed run stays in its directory"),
         (["--overwrite"], "give one"),
     ],
@@ -391,16 +388,7 @@ def test_a_disk_that_stays_full_is_an_error_that_names_what_can_be_resumed(
 def test_a_reward_that_is_no_number_stops_the_run_and_names_update_and_checkpoint(
     tmp_path, capsys, monkeypatch
 ):
-    deep_sea = type(gymnax.make("DeepSea-bsuite")[0])
-
-    class SpoiltDeepSea(deep_sea):
-        def step_env(self, key, state, action, params):
-            observation, state, reward, *ends = super().step_env(key, state, action, params)
-            spoilt = jax.random.uniform(jax.random.fold_in(key, 1)) < 1 / 150
-            return observation, state, jnp.where(spoilt, jnp.nan, reward), *ends
-
-    environment = from_gymnax.adapt(SpoiltDeepSea())
-    monkeypatch.setattr(environments, "make", lambda name: environment)
+    monkeypatch.setattr(environments, "make", lambda name: walks.walk(edge=5.5))
     directory = tmp_path / "run"
     assert main([*TRAIN, "--seed", "1", "--output", str(directory)]) == 1
     (error,) = errors(capsys)
@@ -473,7 +461,7 @@ def test_a_run_goes_on_from_what_a_kill_leaves_at_any_write(whole, tmp_path, mon
     assert sum(path.exists() for path in unfinished) == 4 * 2
     for copy in copies:
         assert loses_no_more_than_since_its_last_checkpoint(copy, EVERY)
-        assert resume(copy) == 0
+        assert resume(copy, "--checkpoint-every", "8") == 0
         assert same(copy, whole)
 
 
@@ -516,18 +504,18 @@ def test_a_process_asked_to_stop_saves_and_leaves_and_a_second_interrupt_ends_a_
     assert same(directory, whole)
 
 
-def test_a_child_that_ends_or_fails_is_reported_and_none_is_left(tmp_path, start):
+def test_a_child_that_ends_or_fails_is_reported_and_none_is_left(start):
     """The negative control of the tests above."""
-    with start(["train", "nowhere"]) as child, pytest.raises(AssertionError, match="nowhere"):
+    with start(["train"]) as child, pytest.raises(AssertionError, match="environment is needed"):
         child.wait_until("begun")
     assert child.process.exitcode == 2
-    begin = [*TRAIN, "--output", str(tmp_path / "run")]
+    end = "left with status 2"
 
     def fail(child):
-        child.wait_until("begun")
+        child.wait_until(end)
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), start(begin, hold=["begun"]) as child:
+    with pytest.raises(ZeroDivisionError), start(["train"], hold=[end]) as child:
         fail(child)
     assert child.process.exitcode == -signal.SIGKILL
 

@@ -13,9 +13,9 @@ import pgjax
 from pgjax import training
 from pgjax.cli import main, plots
 from pgjax.training.runs import loop, saved_runs
-from tests import child_runs
+from tests import child_runs, walks
 
-TRAIN = ["train", "DeepSea-bsuite", "--updates", "3", "--num-trajectories", "4"]
+TRAIN = ["train", walks.NAME, "--updates", "3", "--num-trajectories", "4"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,7 +65,7 @@ def test_a_run_leaves_its_four_files_and_one_log_line_for_each_update(directory)
     assert set(contents(directory)) == set(saved_runs.FILES)
     rows = [json.loads(line) for line in (directory / "log.jsonl").read_text("utf-8").splitlines()]
     assert [row["update"] for row in rows] == [1, 2, 3]
-    # DeepSea's episodes last eight steps, always.
+    # Walks last eight steps, always.
     assert [row["environment_steps"] for row in rows] == [32, 64, 96]
     assert all(0 < row["entropy"] <= np.log(2) + 1e-6 for row in rows)
     assert all(row["gradient_norm"] > 0 for row in rows)
@@ -89,7 +89,7 @@ def test_config_states_every_setting_of_the_objective(directory):
         "learning_rate": 0.005,
         "baseline": "leave-one-out",
     }
-    assert config["environment"] == "DeepSea-bsuite"
+    assert config["environment"] == walks.NAME
     assert config["versions"]["jax"] == jax.__version__
 
 
@@ -101,7 +101,7 @@ def test_saved_parameters_load_back_equal(directory, tmp_path):
     *_, again = saved_runs.load(tmp_path)
     assert leaves_equal(again, raised)
     assert not leaves_equal(again, params)
-    assert jax.jit(policy.sample)(params, jax.random.key(0), np.zeros((8, 8)))[0] in (0, 1)
+    assert jax.jit(policy.sample)(params, jax.random.key(0), np.zeros(1))[0] in (0, 1)
 
 
 def test_a_second_run_loses_nothing_unless_told_to_and_then_repeats_the_parameters(
@@ -329,14 +329,14 @@ def test_the_command_line_keeps_compilations_and_leaves_the_user_s_cache_alone(t
 def test_a_loaded_run_is_what_the_command_line_evaluates(directory, capsys):
     run = pgjax.load(directory)
     assert run.settings["num_trajectories"] == 4
-    assert run.environment.name == "DeepSea-bsuite"
+    assert run.environment.name == walks.NAME
     returns = np.asarray(run.evaluate(episodes=32, seed=3))
     arguments = ["evaluate", str(directory), "--episodes", "32", "--seed", "3", "--csv"]
     assert main(arguments) == 0
     header, *lines = capsys.readouterr().out.splitlines()
     assert header == "episode,return"
     np.testing.assert_array_equal([float(line.split(",")[1]) for line in lines], returns)
-    # DeepSea has no chance in it: a policy without chance gets one return only.
+    # A walk has no chance in it: a policy without chance gets one return only.
     assert len(set(np.asarray(run.evaluate(episodes=32, greedy=True)).tolist())) == 1
     assert len(set(returns.tolist())) > 1
     assert main([*arguments[:4], "--greedy"]) == 0

@@ -23,7 +23,7 @@ import pgjax
 from pgjax import training
 from pgjax.cli import main
 from pgjax.training.runs import making, saved_runs
-from tests import child_runs
+from tests import child_runs, walks
 from tests.test_cli_train import the_error
 from tests.test_trackers import assert_same, events
 
@@ -61,10 +61,10 @@ def first_batch(tmp_path_factory):
 
 def test_python_and_the_command_line_leave_the_same_run(tmp_path, capsys):
     command, python = tmp_path / "command", tmp_path / "python"
-    train = ["train", "DeepSea-bsuite", "--updates", "3", "--num-trajectories", "4", "--seed", "7"]
+    train = ["train", walks.NAME, "--updates", "3", "--num-trajectories", "4", "--seed", "7"]
     assert main([*train, "--output", str(command)]) == 0
     said = without_pace(capsys.readouterr().out)
-    run = training.start(python, "DeepSea-bsuite", SETTINGS, seed=7)
+    run = training.start(python, walks.NAME, SETTINGS, seed=7)
     assert run.finished
     assert without_pace(capsys.readouterr().out.replace(str(python), str(command))) == said
     assert config_of(python) == config_of(command)
@@ -80,13 +80,13 @@ def test_python_and_the_command_line_leave_the_same_run(tmp_path, capsys):
         for x, y in zip(*map(jax.tree.leaves, (loaded.params, run.params)), strict=True)
     )
     # The control: another seed is another run.
-    other = training.start(tmp_path / "other", "DeepSea-bsuite", SETTINGS, options=QUIET)
+    other = training.start(tmp_path / "other", walks.NAME, SETTINGS, options=QUIET)
     assert other.log != run.log
     assert capsys.readouterr().err == ""
 
 
 def test_a_quiet_run_prints_nothing(tmp_path, capsys):
-    training.start(tmp_path / "run", "DeepSea-bsuite", SETTINGS, options=QUIET)
+    training.start(tmp_path / "run", walks.NAME, SETTINGS, options=QUIET)
     training.resume(tmp_path / "run")
     assert capsys.readouterr().out == ""
     training.resume(tmp_path / "run", options=training.RunOptions())
@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_used_is_told_before_anything_is_made(
     monkeypatch.setattr(making, "make", lambda *_: pytest.fail("an algorithm is made"))
     (tmp_path / "file").touch()
     shutil.copytree(first_batch, tmp_path / "seed-1")
-    name = "DeepSea-bsuite"
+    name = walks.NAME
     with pytest.raises(ValueError, match="own already holds config"):
         training.start(first_batch, name, SETTINGS)
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
@@ -226,7 +226,7 @@ def test_a_read_only_folder_is_named_in_one_line_and_loses_nothing(first_batch, 
         pytest.skip("this user may write everywhere")
     with pytest.raises(PermissionError, match=r"nothing can be written in .*run \(it is read-on"):
         training.resume(directory, environment=MDP, options=training.RunOptions(), **OWN)
-    arguments = ["DeepSea-bsuite", "--updates", "3", "--num-trajectories", "4"]
+    arguments = [walks.NAME, "--updates", "3", "--num-trajectories", "4"]
     assert main(["train", *arguments, "--output", str(read_only / "new")]) == 2
     assert "nothing can be written in" in (error := the_error(capsys))
     assert "new (Permission denied); choose another" in error

@@ -15,9 +15,9 @@ import pgjax
 from pgjax import training
 from pgjax.cli import main
 from pgjax.training.runs import curve, loop, seeds
-from tests import child_runs
+from tests import child_runs, walks
 
-NAME = "DeepSea-bsuite"
+NAME = walks.NAME
 SETTINGS = training.ReinforceSettings(num_updates=3, num_trajectories=4)
 QUIET = training.RunOptions(quiet=True)
 TRAIN = ["train", NAME, "--updates", "3", "--num-trajectories", "4"]

@@ -14,10 +14,10 @@ from pgjax import training
 from pgjax.cli import main
 from pgjax.training.algorithm import Metrics
 from pgjax.training.runs import loop, saved_runs, trackers
-from tests import child_runs
+from tests import child_runs, walks
 
 SETTINGS = training.ReinforceSettings(num_updates=3, num_trajectories=4)
-TRAIN = ["train", "DeepSea-bsuite", "--updates", "3", "--num-trajectories", "4", "--output"]
+TRAIN = ["train", walks.NAME, "--updates", "3", "--num-trajectories", "4", "--output"]
 FIRST = training.RunOptions(until=-1000.0, quiet=True, tensorboard=True)  # one update
 
 
@@ -73,7 +73,7 @@ def assert_same(found, directory):
 
 def test_tensorboard_has_the_rows_of_the_log_after_a_resumption_too(tmp_path):
     pytest.importorskip("tensorboardX")
-    run = training.start(tmp_path, "DeepSea-bsuite", SETTINGS, options=FIRST)
+    run = training.start(tmp_path, walks.NAME, SETTINGS, options=FIRST)
     assert len(run.log) == 1
     assert_same(events(tmp_path), tmp_path)
     # It is kept on when the run is resumed, like every option; and it may be switched on then.
@@ -112,7 +112,8 @@ def test_a_missing_library_is_one_line_with_the_command_that_installs_it(
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 def test_weights_and_biases_has_the_rows_of_the_log_offline(tmp_path):
     # In a process of its own: it starts one more, and writes in the background.
-    command = [sys.executable, "-m", "pgjax", *TRAIN, str(tmp_path), "--wandb"]
+    train = ["train", "DeepSea-bsuite", *TRAIN[2:], str(tmp_path), "--wandb"]
+    command = [sys.executable, "-m", "pgjax", *train]
     assert subprocess.run(command).returncode == 0
     (path,) = (tmp_path / trackers.WANDB).glob("offline-run-*/*.wandb")
     assert_same(history(path), tmp_path)
