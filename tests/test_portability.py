@@ -1,6 +1,7 @@
 """What runs here also runs elsewhere: encodings, imports of Unix, annotations of Python 3.14."""
 
 import ast
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -21,11 +22,21 @@ SOURCES = sorted(
 PLACE = {"read_text": 0, "write_text": 1}
 """Where the encoding stands, if it is no keyword."""
 
+PROCESSES = {"run", "Popen", "check_output"}
+"""Calls that open a text if they are told `text=True`."""
+
+OF_UNIX = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
+"""Modules of the standard library that Windows lacks."""
+
+NAMED = re.compile(rf"\b({'|'.join({'open', *PLACE, *PROCESSES, *OF_UNIX})})\b")
+"""A file that names none of these is not parsed: nothing could be found in it."""
+
 
 @cache
 def findings() -> dict[str, tuple[list[int], list[str]]]:
     """By file, what `without_encoding` and `needing_unix` find; each file is parsed once."""
-    trees = ((path, ast.parse(path.read_text("utf-8"))) for path in SOURCES)
+    texts = ((path, path.read_text("utf-8")) for path in SOURCES)
+    trees = ((path, ast.parse(text if NAMED.search(text) else "")) for path, text in texts)
     return {
         path.relative_to(ROOT).as_posix(): (without_encoding(tree), needing_unix(tree))
         for path, tree in trees
@@ -48,7 +59,7 @@ def _opens_text(call: ast.Call) -> bool:
         place = 0 if isinstance(call.func, ast.Attribute) else 1
         mode = [*call.args[place : place + 1], *_keyword(call, "mode")]
         return not of_other and not any("b" in str(getattr(each, "value", "")) for each in mode)
-    if name in ("run", "Popen", "check_output"):
+    if name in PROCESSES:
         return any(getattr(each, "value", False) is True for each in _keyword(call, "text"))
     return name in PLACE
 
@@ -91,10 +102,6 @@ def test_calls_without_an_encoding_are_found() -> None:
     ]
     assert without_encoding(ast.parse("\n".join(wrong))) == list(range(1, len(wrong) + 1))
     assert without_encoding(ast.parse("\n".join(right))) == []
-
-
-OF_UNIX = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
-"""Modules of the standard library that Windows lacks."""
 
 
 def needing_unix(source: ast.Module) -> list[str]:
