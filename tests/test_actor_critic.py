@@ -17,12 +17,10 @@ from pgjax import Problem, actor_critic, agents, exact, tabular, terms, weights,
 from pgjax.core import chunks
 from pgjax.core.float64 import flatten
 from pgjax.environments import from_tabular
-from pgjax.environments.base import Box, Environment, Step
+from pgjax.environments.base import Box, Environment, Step, limited
 from pgjax.estimators import gradient
 from pgjax.policies import MLP, flax_policy, gaussian_policy, tabular_softmax
-from pgjax.records import configured
 from pgjax.training import Training, advance
-from pgjax.training.algorithm import given_optimizer
 from pgjax.training.minibatches import (
     Rows,
     Settings,
@@ -31,11 +29,17 @@ from pgjax.training.minibatches import (
     objective_and_gradient,
 )
 from pgjax.training.noise import stated_learning_rate
-from pgjax.training.on_windows import on_windows
 from pgjax.types import Estimator, Policy
 
 MDP = tabular.random_mdp()
-TABLE = from_tabular.adapt(MDP)
+
+
+def in_table(mdp, limit):
+    steps: Any = np.int32(limit)  # an int would be static
+    return limited(from_tabular.adapt(mdp), steps)
+
+
+TABLE = in_table(MDP, limit=1000)  # no episode is as long
 POLICY = tabular_softmax(4, 2)
 SETTINGS = Settings(num_environments=8, num_steps=6, discount=MDP.discount, lambda_=0.9)
 SEVERAL_STEPS = replace(SETTINGS, epochs=2, num_minibatches=4)
@@ -88,9 +92,9 @@ def rows():
     return jax.device_get(rows_of(one_window(), SETTINGS))
 
 
-@partial(jax.jit, static_argnums=0)
-def ascent(term, settings, params, rows):
-    return jax.grad(partial(objective, AGENT, term, settings), has_aux=True)(params, rows)[0]
+@partial(jax.jit, static_argnums=(0, 4))
+def ascent(term, settings, params, rows, agent=AGENT):
+    return jax.grad(partial(objective, agent, term, settings), has_aux=True)(params, rows)[0]
 
 
 def standardised(advantage):
@@ -248,27 +252,28 @@ def test_the_unit_of_rewards_is_of_all_windows_so_far():
     assert not np.allclose(found.batch.reward, last_alone, rtol=0.5)
 
 
-def make_run(algorithm, settings, optimizer):
-    key = jax.random.key(1)
-    return algorithm(AGENT, start(), TABLE, key, optimizer=optimizer, settings=settings)
-
-
-run = cache(make_run)
-"""A run that several tests share, so that its step is compiled once."""
-
-
 @jax.jit
-def a2c_step(algorithm, state, measure):
+def one_step(algorithm, state, measure):
     state, metrics = algorithm.step(state, measure)
     return state, metrics._replace(finite=None), metrics.finite
 
 
-def run_in(environment):
-    """A run of A2C. Environments that differ in their numbers alone share one program."""
-    make_optimizer = configured(given_optimizer, optimizer=SGD)
-    algorithm = on_windows(AGENT, environment, terms.score, make_optimizer, SETTINGS)
-    state = algorithm.init(jax.random.key(1), start())
-    return Training(state, partial(a2c_step, algorithm), algorithm.acting)
+@pytest.fixture(autouse=True)
+def one_program(monkeypatch):
+    """Runs that differ in their numbers alone share one program."""
+
+    def begin(algorithm, key, params):
+        return Training(algorithm.init(key, params), partial(one_step, algorithm), algorithm.acting)
+
+    monkeypatch.setattr(actor_critic, "begin", begin)
+
+
+def run(algorithm, settings, optimizer, environment=TABLE):
+    key = jax.random.key(1)
+    return algorithm(AGENT, start(), environment, key, optimizer=optimizer, settings=settings)
+
+
+run_in = partial(run, actor_critic.a2c, SETTINGS, SGD)
 
 
 def after(training, num_updates, state=None):
@@ -325,14 +330,14 @@ def test_a_saved_state_goes_on_as_if_it_had_never_stopped():
     resumed, _ = after(training, 2, jax.tree.unflatten(structure, loaded))
     whole, _ = after(training, 4)
     jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
-    anew = make_run(actor_critic.ppo, SEVERAL_STEPS, ADAM).start
+    anew = run(actor_critic.ppo, SEVERAL_STEPS, ADAM).start
     again, _ = after(training, 4, anew)  # by the same program
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
 
 
 def test_the_scale_of_rewards_does_not_matter():
     """A power of two, so that not even rounding differs."""
-    large = from_tabular.adapt(MDP.replace(reward=1024 * np.asarray(MDP.reward)))
+    large = in_table(MDP.replace(reward=1024 * np.asarray(MDP.reward)), limit=1000)
     states = [after(run_in(environment), 3)[0] for environment in (TABLE, large)]
     jax.tree.map(np.testing.assert_array_equal, states[0].params, states[1].params)
     mean, other = (state.finished.mean_return for state in states)
@@ -340,18 +345,12 @@ def test_the_scale_of_rewards_does_not_matter():
 
 
 def endless(reward, limit):
-    """One state, a reward each step, and only a time limit ends it."""
-    parts = {"reward": np.float32(reward), "limit": np.int32(limit)}
-    first, step = configured(endless_start, **parts), configured(endless_step, **parts)
-    return Environment(first, step, TABLE.action_space, limit)
-
-
-def endless_start(key, time=0, *, reward, limit):
-    return jnp.int32(time), Step(jax.nn.one_hot(0, 4), reward, False, time >= limit)
-
-
-def endless_step(key, time, action, *, reward, limit):
-    return endless_start(key, time + 1, reward=reward, limit=limit)
+    """The same reward each step, infinite from 1e39 on, and only a time limit ends an episode."""
+    first = np.zeros(MDP.transition.shape)
+    first[..., 0] = 1  # every action leads to the first state
+    same = np.full(MDP.reward.shape, reward)
+    mdp = MDP.replace(transition=first, reward=same, initial=first[0, 0])
+    return in_table(mdp, limit)
 
 
 def test_returns_are_missing_until_an_episode_ends_and_then_the_last_known():
@@ -367,7 +366,7 @@ def test_returns_are_missing_until_an_episode_ends_and_then_the_last_known():
 @pytest.mark.parametrize(
     ("environment", "factor", "stage"),
     [
-        (endless(np.nan, limit=1_000), 1.0, "reward, value, gradient, optimizer step"),
+        (endless(1e39, limit=1000), 1.0, "reward, value, gradient, optimizer step"),
         (TABLE, np.nan, "value, gradient, optimizer step"),
     ],
     ids=["a reward", "the critic"],
@@ -392,12 +391,15 @@ class Both(linen.Module):
 
 def test_a_shared_network_is_pulled_by_policy_and_critic(rows):
     agent = agents.shared(Both())
-    params = jax.jit(agent.init)(jax.random.key(0), np.zeros(4, np.float32))
-    pull = jax.jit(jax.grad(partial(objective, agent, terms.score, SETTINGS), has_aux=True))
+    shapes = jax.eval_shape(agent.init, jax.random.key(0), np.zeros(4, np.float32))
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype), shapes)
     silent = rows._replace(advantage=np.zeros_like(rows.advantage))
-    value = jax.jit(jax.vmap(agent.value, (None, 0)))
-    right = rows._replace(target=value(params, rows.observation))
-    by_critic, by_policy = (pull(params, x)[0]["params"] for x in (silent, right))
+    without_critic = replace(SETTINGS, value_weight=0.0)
+    by_critic, by_policy = (
+        ascent(terms.score, settings, params, given, agent)["params"]
+        for settings, given in ((SETTINGS, silent), (without_critic, rows))
+    )
     for found in (by_critic, by_policy):
         assert np.linalg.norm(flatten(found["Dense_0"])) > 1e-3
     for untouched in (by_critic["Dense_1"], by_policy["Dense_2"]):
@@ -463,9 +465,10 @@ def test_adam_is_clipped_and_its_rate_falls_to_zero():
     # Adam's first steps are the rate itself, but for its ε beside a clipped gradient.
     expected = np.array([0.1, 0.075, 0.05, 0.025, 0, 0])[:, None] * np.ones(2)
     np.testing.assert_allclose(steps, expected, rtol=1e-4)
-    assert stated_learning_rate(optimizer, state) == 0
+    stated = jax.jit(partial(stated_learning_rate, optimizer))
+    assert stated(state) == 0
     _, second = update(gradients, first)
-    assert stated_learning_rate(optimizer, second) == np.float32(0.1)
+    assert stated(second) == np.float32(0.1)
     # Runs that were saved before the rate was stated can go on.
     plain = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(lambda step: 0.1, eps=1e-5))
     assert jax.tree.structure(state) == jax.tree.structure(jax.eval_shape(plain.init, gradients))
@@ -484,7 +487,7 @@ def test_adam_is_clipped_and_its_rate_falls_to_zero():
 )
 def test_bad_settings_are_refused_before_anything_runs(change, message):
     with pytest.raises(ValueError, match=message):
-        make_run(actor_critic.a2c, replace(SETTINGS, **change), SGD)
+        run(actor_critic.a2c, replace(SETTINGS, **change), SGD)
 
 
 def test_a_critic_of_several_numbers_is_refused():

@@ -15,7 +15,8 @@ from pgjax.cli import main, plots
 from pgjax.training.runs import loop, saved_runs
 from tests import child_runs, walks
 
-TRAIN = ["train", walks.NAME, "--updates", "3", "--num-trajectories", "4"]
+UPDATES = 9  # as in test_cli_resume, which then shares the program
+TRAIN = ["train", walks.NAME, "--updates", str(UPDATES), "--num-trajectories", "4"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,16 +65,16 @@ def leaves_equal(first, second):
 def test_a_run_leaves_its_four_files_and_one_log_line_for_each_update(directory):
     assert set(contents(directory)) == set(saved_runs.FILES)
     rows = [json.loads(line) for line in (directory / "log.jsonl").read_text("utf-8").splitlines()]
-    assert [row["update"] for row in rows] == [1, 2, 3]
+    assert [row["update"] for row in rows] == [*range(1, UPDATES + 1)]
     # Walks last eight steps, always.
-    assert [row["environment_steps"] for row in rows] == [32, 64, 96]
+    assert [row["environment_steps"] for row in rows] == [32 * row["update"] for row in rows]
     assert all(0 < row["entropy"] <= np.log(2) + 1e-6 for row in rows)
     assert all(row["gradient_norm"] > 0 for row in rows)
     np.testing.assert_allclose(
-        [row["learning_rate"] for row in rows], [5e-3, 1e-2 / 3, 5e-3 / 3], rtol=1e-6
+        [row["learning_rate"] for row in rows], 5e-3 * (1 - np.arange(UPDATES) / UPDATES), rtol=1e-6
     )
     # Signal and noise take time: they are measured in one update of ten.
-    assert ["gradient_noise" in row for row in rows] == [True, False, False]
+    assert ["gradient_noise" in row for row in rows] == [True] + [False] * (UPDATES - 1)
     ratio = rows[0]["gradient_signal"] / rows[0]["gradient_noise"]
     assert rows[0]["signal_to_noise"] == ratio
     assert (directory / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
@@ -82,7 +83,7 @@ def test_a_run_leaves_its_four_files_and_one_log_line_for_each_update(directory)
 def test_config_states_every_setting_of_the_objective(directory):
     config = json.loads((directory / "config.json").read_text("utf-8"))
     assert config["settings"] == {
-        "updates": 3,
+        "updates": UPDATES,
         "num_trajectories": 4,
         "num_steps": 8,
         "discount": 1.0,
@@ -97,7 +98,7 @@ def test_saved_parameters_load_back_equal(directory, tmp_path):
     *_, policy, params = saved_runs.load(directory)
     raised = jax.tree.map(lambda x: np.asarray(x) + 1, params)
     saved_runs.write_params(copy(directory, tmp_path), raised)
-    saved_runs.mark_finished(tmp_path, 3)  # as the loop does: the config holds their checksum
+    saved_runs.mark_finished(tmp_path, UPDATES)  # as the loop does: the config holds their checksum
     *_, again = saved_runs.load(tmp_path)
     assert leaves_equal(again, raised)
     assert not leaves_equal(again, params)
@@ -295,8 +296,8 @@ def test_until_stops_at_the_first_batch_that_is_good_enough(tmp_path, capsys):
     assert "a mean return of -1000 was reached at update 1" in capsys.readouterr().out
     assert main([*TRAIN, "--output", str(tmp_path / "hard"), "--until", "1000"]) == 0
     rows = (tmp_path / "hard" / saved_runs.LOG).read_text("utf-8").splitlines()
-    assert len(rows) == 3
-    assert "no batch reached a mean return of 1000 in 3 updates" in capsys.readouterr().out
+    assert len(rows) == UPDATES
+    assert f"no batch reached a mean return of 1000 in {UPDATES} updates" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("value", ["nan", "much"])
