@@ -14,7 +14,6 @@ from pgjax import Problem, baselines, enumeration, exact, tabular
 from pgjax.environments import from_gymnax
 from pgjax.estimators import gradient, reward_to_go
 from pgjax.policies import MLP, ConvNet, GaussianMLP, flax_policy, tabular_softmax
-from pgjax.rollouts.episodes import rollout
 from pgjax.training import all_finite, evaluate, train, update
 from pgjax.training.networks import (
     default_critic,
@@ -34,22 +33,32 @@ def start():
     return np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]], np.float32)
 
 
-@pytest.fixture(scope="module")
+@cache
+def enumerated():
+    """All episodes of three steps, and their probabilities."""
+    return enumeration.trajectories(Problem(MDP, POLICY, start(), 3))
+
+
+@pytest.fixture
 def batch():
     """Twenty-four episodes, some of which terminate and some of which the last step cuts."""
-    key = jax.random.key(0)
-    batch = rollout(POLICY, start(), MDP, key, num_trajectories=24, num_steps=HORIZON)
-    return jax.device_get(batch)
+    return jax.tree.map(lambda x: x[:96:4], enumerated()[0])
 
 
-def run(estimator=ESTIMATOR, optimizer=None, num_updates=3, num_trajectories=16):
+RATES = [0.0] * 3 + [0.5] * 20 + [np.inf]
+"""Of the updates: at first only the batches can differ, and in the end the parameters overflow."""
+ASCENT = optax.sgd(lambda count: jnp.array(RATES)[count])
+UPDATES = len(RATES)
+
+
+def run(estimator=ESTIMATOR, num_updates=UPDATES, num_trajectories=16):
     return train(
         POLICY,
         start(),
         MDP,
         jax.random.key(0),
         estimator=estimator,
-        optimizer=optimizer or optax.adam(0.1),
+        optimizer=ASCENT,
         num_updates=num_updates,
         num_trajectories=num_trajectories,
         num_steps=HORIZON,
@@ -58,8 +67,11 @@ def run(estimator=ESTIMATOR, optimizer=None, num_updates=3, num_trajectories=16)
 
 @cache
 def trained():
-    """The parameters after each of twenty updates."""
-    return [np.asarray(params) for params, _ in run(num_updates=20)]
+    """Parameters and metrics after each update, and what the last one raised."""
+    found, loop = [], run()
+    with pytest.raises(FloatingPointError) as raised:
+        found += loop
+    return [(np.asarray(params), metrics) for params, metrics in found], str(raised.value)
 
 
 @jax.jit
@@ -71,7 +83,7 @@ def step(batch):
 
 def test_expected_sgd_step_is_the_exact_gradient():
     horizon = 3
-    batch, probability = enumeration.trajectories(Problem(MDP, POLICY, start(), horizon))
+    batch, probability = enumerated()
     optimizer, estimator = optax.sgd(1.0), reward_to_go(MDP.discount)
 
     def stepped(trajectory):
@@ -94,7 +106,8 @@ def test_sgd_step_is_the_rate_times_the_estimate_upwards(batch):
 
 def test_training_ascends_the_exact_objective():
     before = exact.objective(Problem(MDP, POLICY, start(), HORIZON))
-    assert exact.objective(Problem(MDP, POLICY, trained()[-1], HORIZON)) > before + 0.2
+    params, _ = trained()[0][-1]
+    assert exact.objective(Problem(MDP, POLICY, params, HORIZON)) > before + 0.2
 
 
 def test_one_trace_serves_every_update_and_the_same_key_gives_the_same_bits():
@@ -104,9 +117,10 @@ def test_one_trace_serves_every_update_and_the_same_key_gives_the_same_bits():
         traces.append(batch.reward.shape)
         return ESTIMATOR.weights(batch, log_prob)
 
-    first = [np.asarray(params) for params, _ in run(estimator=replace(ESTIMATOR, weights=weights))]
+    again = run(estimator=replace(ESTIMATOR, weights=weights), num_updates=UPDATES - 1)
+    again = [np.asarray(params) for params, _ in again]
     assert traces == [(16, HORIZON)]
-    np.testing.assert_array_equal(first, trained()[:3])
+    np.testing.assert_array_equal(again, [params for params, _ in trained()[0]])
 
 
 def test_metrics_are_of_the_episodes_and_garbage_after_their_end_changes_nothing():
@@ -122,16 +136,16 @@ def test_metrics_are_of_the_episodes_and_garbage_after_their_end_changes_nothing
         "mask": mask,
         "final_observation": np.zeros((2, 4)),
     }
-    batch = Trajectory(**jax.device_put(fields))
+    batch = Trajectory(**jax.device_put(jax.tree.map(lambda x: np.concatenate([x] * 12), fields)))
     params, _, metrics = step(batch)
     assert metrics.mean_return == 5
-    assert metrics.standard_error == pytest.approx(1)  # returns 6 and 4: √2 / √2
+    assert metrics.standard_error == pytest.approx(23**-0.5)  # returns 6 and 4, twelve times each
     assert metrics.mean_length == 2
-    assert metrics.steps == 4
+    assert metrics.steps == 4 * 12
     probability = np.exp(start()[0]) / np.sum(np.exp(start()[0]))
     entropy = -np.sum(probability * np.log(probability))
     assert metrics.entropy == pytest.approx(entropy, rel=1e-6)
-    clean, _, _ = step(replace(batch, reward=jax.device_put(np.nan_to_num(fields["reward"]))))
+    clean, _, _ = step(replace(batch, reward=jax.device_put(np.nan_to_num(batch.reward))))
     np.testing.assert_array_equal(params, clean)
 
 
@@ -147,16 +161,11 @@ def test_an_end_and_a_cut_differ_only_where_a_value_follows(batch):
 
 
 def test_each_batch_is_fresh_and_parameters_that_overflow_are_never_yielded():
-    # At a rate of zero only the batches can differ; an infinite one then spoils the fourth step.
-    loop = run(
-        optimizer=optax.sgd(lambda count: jnp.where(jnp.asarray(count) < 3, 0.0, jnp.inf)),
-        num_updates=5,
-    )
-    found = [next(loop) for _ in range(3)]
-    with pytest.raises(FloatingPointError, match="update 4: not finite: optimizer step"):
-        next(loop)
-    assert len({float(metrics.mean_return) for _, metrics in found}) == 3
-    for params, _ in found:
+    found, error = trained()
+    assert len(found) == UPDATES - 1
+    assert error.startswith(f"update {UPDATES}: not finite: optimizer step")
+    assert len({float(metrics.mean_return) for _, metrics in found[:3]}) == 3
+    for params, _ in found[:3]:
         np.testing.assert_array_equal(params, start())
 
 
