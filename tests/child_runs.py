@@ -28,13 +28,13 @@ def compiled_once() -> Iterator[None]:
     """Within, runs that differ in their numbers alone share one program.
 
     An environment is made once by its name, "walk" too, and an update, of one seed or of several,
-    takes the algorithm as an argument. Default networks have one hidden layer. Runs with the same
-    options even share their first state, as the functions are pure.
+    takes the algorithm as an argument. Runs with the same options even share their first state, as
+    the functions are pure. Default networks are small.
     """
     import pytest
 
-    from pgjax import MLP, environments
-    from pgjax.training import Training, networks
+    from pgjax import environments
+    from pgjax.training import Training
     from pgjax.training.runs import seeds, starting
 
     environment_named, step, update = _of_all_runs()
@@ -49,12 +49,34 @@ def compiled_once() -> Iterator[None]:
     def begin(algorithm: Any, key: Any) -> Training:
         return Training(algorithm.init(key), partial(step, algorithm), algorithm.acting)
 
-    with pytest.MonkeyPatch.context() as monkeypatch:
+    with small_networks(), pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(seeds, "_compiled", lambda algorithm: partial(update, algorithm))
         monkeypatch.setattr(environments, "make", environment_named)
         monkeypatch.setattr(starting, "_make", make)
         monkeypatch.setattr(starting, "begin", begin)
-        monkeypatch.setattr(networks, "_network", lambda outputs, _: MLP(outputs, (64,)))
+        yield
+
+
+@contextmanager
+def small_networks() -> Iterator[None]:
+    """Within, default networks have one hidden layer."""
+    import pytest
+
+    from pgjax import MLP, GaussianMLP
+    from pgjax.environments.conversion import as_environment
+    from pgjax.training import networks
+
+    def network(num_outputs: int, environment: Any) -> MLP:
+        categories = as_environment(environment).num_categories
+        return MLP(num_outputs, (64,), num_categories=categories)
+
+    def gaussian(environment: Any) -> GaussianMLP:
+        space: Any = as_environment(environment).action_space
+        return GaussianMLP(space.size, (64,))
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(networks, "_network", network)
+        monkeypatch.setattr(networks, "default_gaussian_network", gaussian)
         yield
 
 

@@ -12,6 +12,13 @@ from pgjax.cli import algorithms
 from pgjax.environments import from_gymnax
 from pgjax.training import advance
 from pgjax.types import Policy
+from tests import child_runs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_networks():
+    with child_runs.small_networks():
+        yield
 
 
 def parsed(*argv):

@@ -178,20 +178,22 @@ def test_vmap_over_seeds_and_settings_is_each_run_alone():
     names = ("learning_rate", "discount", "lambda_", "clip", "entropy_weight", "max_gradient_norm")
     rows = [0.1, 0.9, 0.9, 0.2, 0.0, 0.5], [0.02, 0.5, 0.2, 0.01, 0.3, 9.0]
     keys = jax.random.split(KEY, 2)
+    pairs = (0, 0), (1, 1), (0, 1)  # of settings and seeds
 
     def learnt(numbers, key):
         settings = replace(PPO, **dict(zip(names, numbers, strict=True)))
         return whole_run(ppo, settings, key)[0].params["policy"]
 
-    swept = jax.jit(jax.vmap(jax.vmap(learnt, (None, 0)), (0, None)))
-    every = np.asarray(swept(np.array(rows, np.float32), keys))
-    for i, j in ((0, 0), (1, 1)):
-        np.testing.assert_allclose(every[i, j], learnt(rows[i], keys[j]), rtol=0, atol=1e-5)
+    settings, seeds = np.transpose(pairs)
+    sweep = jax.jit(jax.vmap(lambda numbers, seed: learnt(numbers, keys[seed])))
+    swept = np.asarray(sweep(np.array(rows, np.float32)[settings], seeds))
+    for found, (i, j) in zip(swept, pairs, strict=True):
+        np.testing.assert_allclose(found, learnt(rows[i], keys[j]), rtol=0, atol=1e-5)
     # Controls: each setting, and the seed, changes what is learnt.
     for number, value in enumerate(rows[1]):
         other = [*rows[0][:number], value, *rows[0][number + 1 :]]
-        assert not np.allclose(learnt(other, keys[0]), every[0, 0], rtol=0, atol=1e-5)
-    assert not np.allclose(every[0, 0], every[0, 1], atol=1e-3)
+        assert not np.allclose(learnt(other, keys[0]), swept[0], rtol=0, atol=1e-5)
+    assert not np.allclose(swept[0], swept[2], atol=1e-3)
 
 
 def test_an_algorithm_is_an_argument_and_its_numbers_are_leaves():
