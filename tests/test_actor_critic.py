@@ -75,13 +75,11 @@ def one_window():
 
 
 @jax.jit
-def rows_of(window, settings):
-    return actor_critic.rows_of(AGENT, start(), window, settings)
-
-
-@jax.jit
-def with_values(window):
-    return windows.with_values(window, partial(AGENT.value, start()))
+def valued(window, settings):
+    """A window's rows, its batch with the critic's values, and the returns with them."""
+    rows = actor_critic.rows_of(AGENT, start(), window, settings)
+    batch = windows.with_values(window, partial(AGENT.value, start()))
+    return rows, batch, weights.returns_to_go(batch, settings.discount)
 
 
 returns_to_go = jax.jit(weights.returns_to_go)
@@ -89,7 +87,7 @@ returns_to_go = jax.jit(weights.returns_to_go)
 
 @pytest.fixture(scope="module")
 def rows():
-    return jax.device_get(rows_of(one_window(), SETTINGS))
+    return jax.device_get(valued(one_window(), SETTINGS)[0])
 
 
 @partial(jax.jit, static_argnums=(0, 4))
@@ -102,7 +100,7 @@ def standardised(advantage):
 
 
 def test_a2c_ascends_the_estimate_of_weights_and_score_divided_by_the_steps(rows):
-    batch = jax.device_get(with_values(one_window()))
+    batch = jax.device_get(valued(one_window(), SETTINGS)[1])
     assert (batch.terminated | batch.truncated)[:, :-1].any()  # several episodes in a row
     weigh = weights.mismatched_generalized_advantage(SETTINGS.discount, SETTINGS.lambda_)
     expected = gradient(Estimator(weigh, terms.score), POLICY, start()["policy"], batch)
@@ -140,9 +138,9 @@ def test_entropy_and_value_enter_with_their_own_gradients(rows):
 
 
 def test_targets_are_lambda_returns():
-    rows = rows_of(one_window(), replace(SETTINGS, lambda_=1.0))
-    returns = returns_to_go(with_values(one_window()), SETTINGS.discount)
-    np.testing.assert_allclose(rows.target.reshape(8, 6), returns, rtol=0, atol=1e-6)
+    rows, _, returns = valued(one_window(), replace(SETTINGS, lambda_=1.0))
+    target = np.reshape(rows.target, (8, 6))
+    np.testing.assert_allclose(target, returns, rtol=0, atol=1e-6)
 
 
 def test_a_gradient_in_chunks_is_that_of_all_rows(rows, monkeypatch):
@@ -312,7 +310,7 @@ def test_an_update_by_sgd_is_the_rate_times_the_ascent():
     returns = np.asarray(returns_to_go(window.batch, SETTINGS.discount))
     reward = window.batch.reward / np.sqrt(np.mean(returns**2))
     window = window._replace(batch=replace(window.batch, reward=reward))
-    upwards = ascent(terms.score, SETTINGS, start(), rows_of(window, SETTINGS))
+    upwards = ascent(terms.score, SETTINGS, start(), valued(window, SETTINGS)[0])
     expected = jax.tree.map(lambda x, y: x + 3.0 * np.asarray(y), start(), upwards)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-6), state.params, expected)
     assert metrics.gradient_norm == pytest.approx(np.linalg.norm(flatten(upwards)), rel=1e-5)
