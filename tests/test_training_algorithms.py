@@ -61,12 +61,6 @@ def a2c(settings=A2C, **own):
     return training.a2c(MDP, settings, agent=AGENT, **own)
 
 
-@partial(jax.jit, static_argnums=0)
-def whole_run(make, settings, key):
-    """The last state and all metrics: one program for all numbers in the settings."""
-    return training.run(make(settings), key, UPDATES)
-
-
 TRACES = []
 """One entry for each time that `one_step` was traced."""
 
@@ -78,13 +72,13 @@ def one_step(algorithm, state, measure):
     return algorithm.step(state, measure)
 
 
-def looped(bound, number=UPDATES):
-    """The last state of a loop in Python, and the metrics of each update."""
-    state, found = bound.start, []
-    for index in range(1, number + 1):
-        state, metrics = training.advance(bound, state, index)
-        found.append(metrics)
-    return state, found
+def looped(algorithm, key):
+    """The last parameters of a loop in Python, and the metrics of each update."""
+    state, found = algorithm.init(key), []
+    for _ in range(UPDATES):
+        state, metrics = one_step(algorithm, state, np.False_)
+        found.append(jax.device_get(metrics))
+    return jax.device_get(state.params), found
 
 
 def bits(tree):
@@ -104,16 +98,6 @@ def assert_same_bits(one, other):
 def reinforce_run():
     params = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]], np.float32)
     return training.begin(reinforce(), KEY, params)
-
-
-@cache
-def ppo_run():
-    return training.begin(ppo(), KEY)
-
-
-@cache
-def ppo_loop():
-    return looped(ppo_run())
 
 
 def assert_same_training(one: Any, other: Any):
@@ -161,39 +145,39 @@ def test_ppo_is_the_training_of_the_same_name_bit_by_bit():
             num_minibatches=2,
         ),
     )
-    assert_same_training(ppo_run(), theirs)
+    assert_same_training(training.begin(ppo(), KEY), theirs)
 
 
-def test_one_scan_is_the_loop():
-    state, metrics = jax.device_get(whole_run(ppo, PPO, KEY))
-    last, each = ppo_loop()
-    # One program instead of three calls may round otherwise: a few units in the last place.
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), state.params, last.params)
-    found = [float(x) for x in metrics.gradient_norm]
-    np.testing.assert_allclose(found, [x.gradient_norm for x in each], rtol=1e-5)
-    assert all(x.all() for x in metrics.finite.values())
-
-
-def test_vmap_over_seeds_and_settings_is_each_run_alone():
+def test_one_scan_mapped_over_seeds_and_settings_is_each_loop_alone():
     names = ("learning_rate", "discount", "lambda_", "clip", "entropy_weight", "max_gradient_norm")
     rows = [0.1, 0.9, 0.9, 0.2, 0.0, 0.5], [0.02, 0.5, 0.2, 0.01, 0.3, 9.0]
     keys = jax.random.split(KEY, 2)
     pairs = (0, 0), (1, 1), (0, 1)  # of settings and seeds
 
-    def learnt(numbers, key):
-        settings = replace(PPO, **dict(zip(names, numbers, strict=True)))
-        return whole_run(ppo, settings, key)[0].params["policy"]
+    def made(numbers):
+        return ppo(replace(PPO, **dict(zip(names, numbers, strict=True))))
+
+    def whole_run(numbers, seed):
+        state, metrics = training.run(made(numbers), keys[seed], UPDATES)
+        return state.params, metrics.gradient_norm, metrics.finite
 
     settings, seeds = np.transpose(pairs)
-    sweep = jax.jit(jax.vmap(lambda numbers, seed: learnt(numbers, keys[seed])))
-    swept = np.asarray(sweep(np.array(rows, np.float32)[settings], seeds))
-    for found, (i, j) in zip(swept, pairs, strict=True):
-        np.testing.assert_allclose(found, learnt(rows[i], keys[j]), rtol=0, atol=1e-5)
+    mapped = jax.jit(jax.vmap(whole_run))
+    params, norms, finite = jax.device_get(mapped(np.array(rows, np.float32)[settings], seeds))
+    # One program instead of three calls may round otherwise: a few units in the last place.
+    close = partial(np.testing.assert_allclose, rtol=1e-5)
+    for index, (i, j) in enumerate(pairs):
+        last, each = looped(made(rows[i]), keys[j])
+        jax.tree.map(lambda x, y, index=index: close(x[index], y), params, last)
+        close(norms[index], [metrics.gradient_norm for metrics in each])
+    assert all(x.all() for x in finite.values())
     # Controls: each setting, and the seed, changes what is learnt.
+    learnt = params["policy"]
     for number, value in enumerate(rows[1]):
         other = [*rows[0][:number], value, *rows[0][number + 1 :]]
-        assert not np.allclose(learnt(other, keys[0]), swept[0], rtol=0, atol=1e-5)
-    assert not np.allclose(swept[0], swept[2], atol=1e-3)
+        alone = looped(made(other), keys[0])[0]["policy"]
+        assert not np.allclose(alone, learnt[0], rtol=0, atol=1e-5)
+    assert not np.allclose(learnt[0], learnt[2], atol=1e-3)
 
 
 def test_an_algorithm_is_an_argument_and_its_numbers_are_leaves():
@@ -287,6 +271,6 @@ def test_what_one_watches_is_what_it_says_by_hand():
     close(metrics.explained_variance, 1 - np.var(error) / np.var(target))
     # The policy of the only step is the one that acted; of PPO's later steps it is another one.
     assert metrics.approximate_kl == metrics.clip_fraction == 0
-    first = ppo_loop()[1][0]
+    first = looped(ppo(), KEY)[1][0]
     assert first.approximate_kl > 0
     assert 0 < first.clip_fraction < 1
