@@ -25,18 +25,19 @@ def positions(name: str) -> dict[str, tuple[float, float]]:
     """Where every exhibit's mean is on one problem, exactly: along the truth, and across it.
 
     In units of ‖truth‖, so that a right one is at (1, 0). NaN where an exhibit has no meaning. One
-    enumeration for each batch size and way of acting.
+    enumeration for each batch size.
     """
     shown = case(name)
     found = {exhibit.name: (float("nan"), float("nan")) for exhibit in EXHIBITS}
-    groups: dict[tuple[bool, int], list[Exhibit]] = {}
+    groups: dict[int, list[Exhibit]] = {}
     for exhibit in EXHIBITS:
         if shown.tells_states or not exhibit.needs_values:
-            groups.setdefault((exhibit.acting == "stale", exhibit.batch_size), []).append(exhibit)
-    for (is_stale, batch_size), group in groups.items():
-        for exhibit, mean in zip(group, _means(shown, group, is_stale, batch_size), strict=True):
+            groups.setdefault(exhibit.batch_size, []).append(exhibit)
+    for batch_size, group in groups.items():
+        means = _means(shown, group, batch_size)
+        for exhibit in group:
             truth = shown.truth[exhibit.estimand]
-            excess = (mean - truth) / np.linalg.norm(truth)
+            excess = (means[exhibit.name] - truth) / np.linalg.norm(truth)
             along = float(excess @ truth / np.linalg.norm(truth))
             across = np.linalg.norm(excess - along * truth / np.linalg.norm(truth))
             found[exhibit.name] = (1 + along, float(across))
@@ -67,40 +68,44 @@ def _percentage(bias: float) -> str:
     return f"{float(f'{100 * bias * (1 + 1e-9):.2g}'):g}%"
 
 
-def _means(shown: Case, group: list[Exhibit], is_stale: bool, batch_size: int) -> np.ndarray:
-    """[exhibits, P] the exact expectation of each."""
-    problem = shown.problem
+def _means(shown: Case, group: list[Exhibit], batch_size: int) -> dict[str, np.ndarray]:
+    """[P] the exact expectation of each, by its name; all are sums over the same batches.
+
+    Where another acts, an estimate is multiplied by how much likelier the other makes the batch.
+    """
+    problem, made = shown.problem, {exhibit: exhibit.make(shown) for exhibit in group}
+    surrogates = [each for each in group if not isinstance(made[each], Estimator)]
+    estimators = [each for each in group if isinstance(made[each], Estimator)]
+    acting = [exhibit.acting for exhibit in (*surrogates, *estimators)]
+    others = {"stale": (shown.policy, shown.stale), "tempered": (shown.tempered, problem.params)}
 
     def gradients(params: Any, batch: Trajectory) -> Any:
-        # Who acts is enumerated over; who learns has the problem's own parameters.
-        learns = problem.params if is_stale else params
-        log_prob, scores = jax.vjp(lambda params: log_probs(shown.policy, params, batch), learns)
-        slopes = [_slopes(exhibit.make(shown), learns, batch, log_prob) for exhibit in group]
-        direct, score_weight = zip(*slopes, strict=True)
+        log_prob, scores = jax.vjp(lambda params: log_probs(shown.policy, params, batch), params)
+        acted, likelier = {"itself": batch}, {"itself": jnp.ones((), log_prob.dtype)}
+        for who in sorted(others.keys() & acting):
+            log_ratio = log_probs(*others[who], batch) - log_prob
+            acted[who] = replace(batch, log_prob=batch.log_prob + log_ratio)
+            likelier[who] = jnp.exp(jnp.sum(log_ratio))
+        # Derivatives by the parameters, log-probabilities held, and by these: so one pass over the
+        # policy serves all exhibits.
+        slopes = [
+            jax.grad(made[each], (0, 2))(params, acted[each.acting], log_prob)
+            for each in surrogates
+        ]
+        direct, score_weight = map(list, zip(*slopes, strict=True))
+        score_weight += [
+            score_weights(made[each], acted[each.acting], log_prob) for each in estimators
+        ]
         (through,) = jax.vmap(scores)(jnp.stack(score_weight))
-        stacked = jax.tree.map(lambda x, *own: x + jnp.stack(own), through, *direct)
-        flat = jax.vmap(lambda tree: ravel_pytree(tree)[0])(stacked)
-        if not (tempered := np.array([exhibit.acting == "tempered" for exhibit in group])).any():
-            return flat
-        # How much likelier the batch is under the tempered policy than under the one that acts.
-        log_ratio = log_probs(shown.tempered, learns, batch) - log_prob
-        return flat * jnp.where(tempered, jnp.exp(jnp.sum(log_ratio)), 1)[:, None]
+        flat = jax.vmap(_flat)(through)
+        own = jnp.stack([_flat(each) for each in direct])
+        flat = jnp.concatenate([flat[: len(own)] + own, flat[len(own) :]])
+        return flat * jnp.stack([likelier[who] for who in acting])[:, None]
 
-    moments = enumeration.moments(
-        gradients,
-        replace(problem, params=shown.stale) if is_stale else problem,
-        batch_size=batch_size,
-    )
-    return moments.mean.reshape(len(group), -1)
+    moments = enumeration.moments(gradients, problem, batch_size=batch_size)
+    names = [exhibit.name for exhibit in (*surrogates, *estimators)]
+    return dict(zip(names, moments.mean.reshape(len(group), -1), strict=True))
 
 
-def _slopes(
-    made: Estimator | Surrogate, params: Any, batch: Trajectory, log_prob: Any
-) -> tuple[Any, Any]:
-    """The derivatives of what is ascended by the parameters, log-probabilities held, and by these.
-
-    So that one pass over the policy serves all exhibits.
-    """
-    if isinstance(made, Estimator):
-        return jax.tree.map(jnp.zeros_like, params), score_weights(made, batch, log_prob)
-    return jax.grad(made, (0, 2))(params, batch, log_prob)
+def _flat(tree: Any) -> Any:
+    return ravel_pytree(tree)[0]
