@@ -155,6 +155,7 @@ def _information_gradients(
     }
 
 
+@jax.jit  # traced once for all that read one
 def stream_of(batch: Trajectory) -> tuple[Trajectory, Any]:
     """Two rows one after the other, as an environment that resets itself records them.
 

@@ -7,6 +7,7 @@ to ascend (or, of a KL, to descend). Its docstring is its label on the page.
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -80,6 +81,16 @@ def score(weigh: weights.Weights) -> Estimator:
     return Estimator(weigh, terms.score)
 
 
+def credit(make: Callable[[float], weights.Weights], discount: float) -> weights.Weights:
+    """The weights of a discount, traced once for all the exhibits that begin with them."""
+    return partial(_credit, make, discount)
+
+
+@partial(jax.jit, static_argnums=0)
+def _credit(make: Any, discount: Any, batch: Trajectory, log_prob: Any) -> Any:
+    return make(discount)(batch, log_prob)
+
+
 def time(batch: Trajectory) -> Any:
     return jnp.arange(batch.mask.shape[1])
 
@@ -101,7 +112,7 @@ def discount_of_states_forgotten(case: Case):
 @mutant()
 def discount_squared(case: Case):
     """γ^t is applied twice, once by hand and once by the weights: γ^(2t)."""
-    weigh = weights.reward_to_go(case.discount)
+    weigh = credit(weights.reward_to_go, case.discount)
     return score(lambda batch, log_prob: matched(case, batch, weigh(batch, log_prob)))
 
 
@@ -128,14 +139,14 @@ def reward_shifted(case: Case):
     def shift(batch: Trajectory, log_prob: Any) -> Any:
         return jnp.pad(batch.reward[:, :-1], ((0, 0), (1, 0)))
 
-    return with_reward(weights.reward_to_go(case.discount), shift)
+    return with_reward(credit(weights.reward_to_go, case.discount), shift)
 
 
 @mutant()
 def terminal_reward_dropped(case: Case):
     """The reward of entering a terminal state is never stored."""
     return with_reward(
-        weights.reward_to_go(case.discount),
+        credit(weights.reward_to_go, case.discount),
         lambda batch, log_prob: jnp.where(batch.terminated, 0, batch.reward),
     )
 
@@ -148,13 +159,13 @@ def reward_scaled_per_trajectory(case: Case):
         reward = jnp.where(batch.mask, batch.reward, 0)
         return reward / (jnp.max(jnp.abs(reward), axis=1, keepdims=True) + 1e-8)
 
-    return with_reward(weights.reward_to_go(case.discount), scale)
+    return with_reward(credit(weights.reward_to_go, case.discount), scale)
 
 
 @mutant("[pytorch/examples](https://github.com/pytorch/examples) `reinforce.py`")
 def returns_whitened_per_trajectory(case: Case):
     """Returns-to-go less their mean over the episode, divided by their spread over it."""
-    weigh = weights.reward_to_go(case.discount)
+    weigh = credit(weights.reward_to_go, case.discount)
 
     def whitened(batch: Trajectory, log_prob: Any) -> Any:
         return _whiten(weigh(batch, log_prob), batch.mask, axis=1)
@@ -166,7 +177,7 @@ def returns_whitened_per_trajectory(case: Case):
 def credit_for_eight_steps(case: Case):
     """A buffer of eight steps: rewards after them count for no action."""
     return with_reward(
-        weights.reward_to_go(case.discount),
+        credit(weights.reward_to_go, case.discount),
         lambda batch, log_prob: jnp.where(time(batch) < 8, batch.reward, 0),
     )
 
@@ -194,14 +205,14 @@ def _whiten(x: Any, mask: Any, axis: int | None) -> Any:
         + issue("huggingface/trl", 3138))  # fmt: skip
 def division_by_episode_length(case: Case):
     """Each episode's sum is divided by its own length."""
-    weigh = weights.reward_to_go(case.discount)
+    weigh = credit(weights.reward_to_go, case.discount)
     return score(lambda batch, log_prob: weigh(batch, log_prob) / batch.mask.sum(1, keepdims=True))
 
 
 @mutant("[rlax](https://github.com/google-deepmind/rlax) `policy_gradient_loss`")
 def mean_over_time(case: Case):
     """The mean over T steps replaces the sum, and padding counts as steps."""
-    weigh = weights.reward_to_go(case.discount)
+    weigh = credit(weights.reward_to_go, case.discount)
     return score(lambda batch, log_prob: weigh(batch, log_prob) / batch.mask.shape[1])
 
 
@@ -211,7 +222,7 @@ def mean_over_time(case: Case):
 )
 def token_mean_per_micro_batch(case: Case):
     """The sum is divided by the steps in this micro-batch, and multiplied by a constant."""
-    weigh = weights.reward_to_go(case.discount)
+    weigh = credit(weights.reward_to_go, case.discount)
 
     def mean(batch: Trajectory, log_prob: Any) -> Any:
         N = batch.mask.shape[0]
@@ -223,14 +234,14 @@ def token_mean_per_micro_batch(case: Case):
 @mutant()
 def batch_size_written_out(case: Case):
     """The sum over a batch is divided by a fixed 2, and here the batch has one trajectory."""
-    weigh = weights.reward_to_go(case.discount)
+    weigh = credit(weights.reward_to_go, case.discount)
     return score(lambda batch, log_prob: weigh(batch, log_prob) * (batch.mask.shape[0] / 2))
 
 
 @mutant(batch_size=2)
 def right_in_one_order_only(case: Case):
     """A pair counts only if the better of its two trajectories comes second."""
-    weigh = weights.total_return(case.discount)
+    weigh = credit(weights.total_return, case.discount)
 
     def sorted_only(batch: Trajectory, log_prob: Any) -> Any:
         total = weigh(batch, log_prob)
@@ -243,12 +254,13 @@ def right_in_one_order_only(case: Case):
 def clipped_per_trajectory(case: Case):
     """Each trajectory's gradient is clipped to the norm of ∇J before they are averaged."""
     largest = float(np.linalg.norm(case.truth["∇J"]))
-    one, weigh = pgjax.reward_to_go(case.discount), weights.reward_to_go(case.discount)
+    weigh, params = credit(weights.reward_to_go, case.discount), case.problem.params
 
     def clipped(batch: Trajectory, log_prob: Any) -> Any:
-        gradient = pgjax.gradient(one, case.policy, case.problem.params, batch)
-        norm = jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(gradient)))
-        return weigh(batch, log_prob) * jnp.minimum(1, largest / jnp.maximum(norm, 1e-8))
+        weight = weigh(batch, log_prob)
+        _, scores = jax.vjp(lambda params: pgjax.log_probs(case.policy, params, batch), params)
+        norm = jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(scores(weight))))
+        return weight * jnp.minimum(1, largest / jnp.maximum(norm, 1e-8))
 
     return score(clipped)
 
@@ -259,7 +271,7 @@ def clipped_per_trajectory(case: Case):
 @mutant("the documentation of TRL's GRPO, as an option", batch_size=2)
 def advantage_divided_by_batch_deviation(case: Case):
     """Advantages minus their mean over the batch's steps, over their standard deviation."""
-    weigh = weights.mismatched_reward_to_go(case.discount)
+    weigh = credit(weights.mismatched_reward_to_go, case.discount)
 
     def whitened(batch: Trajectory, log_prob: Any) -> Any:
         return matched(case, batch, _whiten(weigh(batch, log_prob), batch.mask, axis=None))
@@ -270,7 +282,7 @@ def advantage_divided_by_batch_deviation(case: Case):
 @mutant("Shao et al., DeepSeekMath (2024)", batch_size=2)
 def group_normalised(case: Case):
     """GRPO: a return minus its group's mean, over its group's standard deviation."""
-    weigh = weights.total_return(case.discount)
+    weigh = credit(weights.total_return, case.discount)
 
     def normalised(batch: Trajectory, log_prob: Any) -> Any:
         total = weigh(batch, log_prob)
@@ -351,7 +363,7 @@ def leave_one_out_drops_lone_samples(case: Case):
 
 
 def _grouped_leave_one_out(case: Case, batch: Trajectory, lone: float) -> Any:
-    total = weights.total_return(case.discount)(batch, batch.log_prob)
+    total = credit(weights.total_return, case.discount)(batch, batch.log_prob)
     first = batch.observation[:, 0]
     same = jnp.all(first[:, None] == first[None], axis=-1)
     others = jnp.sum(same, axis=1, keepdims=True) - 1
@@ -391,7 +403,7 @@ def actions_counted_from_one(case: Case):
     def surrogate(params: Any, batch: Trajectory, log_prob: Any) -> Any:
         last = case.problem.mdp.num_actions - 1
         shifted = replace(batch, action=jnp.minimum(batch.action + 1, last))
-        weight = weights.reward_to_go(case.discount)(batch, log_prob)
+        weight = credit(weights.reward_to_go, case.discount)(batch, log_prob)
         wrong = pgjax.log_probs(case.policy, params, shifted)
         return jnp.mean(jnp.sum(wrong * weight, axis=1))
 
@@ -439,7 +451,7 @@ def ratio_clipped_per_sample(case: Case):
 def ratios_cut_at_one(case: Case):
     """Per-decision importance sampling with min(1, ratio)."""
     return with_reward(
-        weights.reward_to_go(case.discount),
+        credit(weights.reward_to_go, case.discount),
         lambda batch, log_prob: (
             jnp.exp(jnp.cumsum(jnp.minimum(log_prob - batch.log_prob, 0), axis=1)) * batch.reward
         ),
@@ -452,7 +464,7 @@ def importance_weights_self_normalised(case: Case):
 
     def weigh(batch: Trajectory, log_prob: Any) -> Any:
         ratio = _whole_ratio(batch, log_prob)
-        total = weights.total_return(case.discount)(batch, log_prob)
+        total = credit(weights.total_return, case.discount)(batch, log_prob)
         return total * ratio / jnp.mean(ratio)
 
     return score(weigh)
@@ -527,7 +539,7 @@ def later_episodes_scored(case: Case):
 @mutant()
 def only_completed_episodes(case: Case):
     """Only episodes that terminated count."""
-    weigh = weights.reward_to_go(case.discount)
+    weigh = credit(weights.reward_to_go, case.discount)
 
     def kept(batch: Trajectory, log_prob: Any) -> Any:
         return weigh(batch, log_prob) * jnp.any(batch.terminated, axis=1, keepdims=True)
@@ -583,7 +595,7 @@ def bootstrapped(
     terminated: Callable[[Trajectory], Any],
 ) -> Estimator:
     """Reward-to-go, going on at the cut with a value, wherever `terminated` is false."""
-    weigh = weights.reward_to_go(case.discount)
+    weigh = credit(weights.reward_to_go, case.discount)
 
     def weigh_bootstrapped(batch: Trajectory, log_prob: Any) -> Any:
         opinion = replace(batch, final_value=value(batch), terminated=terminated(batch))
@@ -646,7 +658,7 @@ def k3_as_a_loss(case: Case):
 def k3_in_the_reward(case: Case):
     """k3's mean is the KL, but the mean of its derivative is not zero, and is left out."""
     return with_reward(
-        weights.reward_to_go(1.0),
+        credit(weights.reward_to_go, 1.0),
         lambda batch, log_prob: k3(log_prob - _reference(case, batch)),
     )
 
@@ -751,7 +763,7 @@ def cut_bootstrapped_with_the_right_value(case: Case):
 @control(acting="stale", batch_size=2)
 def whole_trajectory_ratio(case: Case):
     """The return times the product of all ratios."""
-    weigh = weights.total_return(case.discount)
+    weigh = credit(weights.total_return, case.discount)
     return score(lambda batch, log_prob: weigh(batch, log_prob) * _whole_ratio(batch, log_prob))
 
 
@@ -759,7 +771,7 @@ def whole_trajectory_ratio(case: Case):
 def per_decision_importance_sampling(case: Case):
     """Each reward times the ratios up to it."""
     return with_reward(
-        weights.reward_to_go(case.discount),
+        credit(weights.reward_to_go, case.discount),
         lambda batch, log_prob: (
             jnp.exp(jnp.cumsum(log_prob - batch.log_prob, axis=1)) * batch.reward
         ),
@@ -770,7 +782,7 @@ def per_decision_importance_sampling(case: Case):
 def k1_in_the_reward(case: Case):
     """log π − log π_ref as a cost in the reward; the mean of its derivative is zero."""
     return with_reward(
-        weights.reward_to_go(1.0),
+        credit(weights.reward_to_go, 1.0),
         lambda batch, log_prob: k1(log_prob - _reference(case, batch)),
     )
 
@@ -784,4 +796,4 @@ def k2_as_a_loss_on_policy(case: Case):
 @control(estimand="∇entropy")
 def entropy_in_the_reward(case: Case):
     """−log π as a reward."""
-    return with_reward(weights.reward_to_go(1.0), lambda batch, log_prob: -log_prob)
+    return with_reward(credit(weights.reward_to_go, 1.0), lambda batch, log_prob: -log_prob)

@@ -13,7 +13,7 @@ from pgjax import Estimator, Trajectory, enumeration, log_probs
 from pgjax.estimators import score_weights
 from tests.museum import samplers
 from tests.museum.cases import Case, case
-from tests.museum.exhibits import EXHIBITS, Exhibit, Surrogate
+from tests.museum.exhibits import EXHIBITS, Exhibit
 from tests.museum.samplers import ALIVE
 
 KILLED, GREEN = 1e-6, 1e-10
@@ -73,10 +73,11 @@ def _means(shown: Case, group: list[Exhibit], batch_size: int) -> dict[str, np.n
 
     Where another acts, an estimate is multiplied by how much likelier the other makes the batch.
     """
-    problem, made = shown.problem, {exhibit: exhibit.make(shown) for exhibit in group}
-    surrogates = [each for each in group if not isinstance(made[each], Estimator)]
-    estimators = [each for each in group if isinstance(made[each], Estimator)]
-    acting = [exhibit.acting for exhibit in (*surrogates, *estimators)]
+    problem, made = shown.problem, [(exhibit, exhibit.make(shown)) for exhibit in group]
+    surrogates = [(exhibit, f) for exhibit, f in made if not isinstance(f, Estimator)]
+    estimators = [(exhibit, f) for exhibit, f in made if isinstance(f, Estimator)]
+    ordered = [exhibit for exhibit, _ in (*surrogates, *estimators)]
+    acting = [exhibit.acting for exhibit in ordered]
     others = {"stale": (shown.policy, shown.stale), "tempered": (shown.tempered, problem.params)}
 
     def gradients(params: Any, batch: Trajectory) -> Any:
@@ -89,21 +90,22 @@ def _means(shown: Case, group: list[Exhibit], batch_size: int) -> dict[str, np.n
         # Derivatives by the parameters, log-probabilities held, and by these: so one pass over the
         # policy serves all exhibits.
         slopes = [
-            jax.grad(made[each], (0, 2))(params, acted[each.acting], log_prob)
-            for each in surrogates
+            jax.grad(f, (0, 2))(params, acted[exhibit.acting], log_prob)
+            for exhibit, f in surrogates
         ]
         direct, score_weight = map(list, zip(*slopes, strict=True))
         score_weight += [
-            score_weights(made[each], acted[each.acting], log_prob) for each in estimators
+            score_weights(f, acted[exhibit.acting], log_prob) for exhibit, f in estimators
         ]
         (through,) = jax.vmap(scores)(jnp.stack(score_weight))
         flat = jax.vmap(_flat)(through)
         own = jnp.stack([_flat(each) for each in direct])
         flat = jnp.concatenate([flat[: len(own)] + own, flat[len(own) :]])
-        return flat * jnp.stack([likelier[who] for who in acting])[:, None]
+        who_acts = np.array([[who == each for who in likelier] for each in acting], float)
+        return flat * (who_acts @ jnp.stack([*likelier.values()]))[:, None]
 
     moments = enumeration.moments(gradients, problem, batch_size=batch_size)
-    names = [exhibit.name for exhibit in (*surrogates, *estimators)]
+    names = [exhibit.name for exhibit in ordered]
     return dict(zip(names, moments.mean.reshape(len(group), -1), strict=True))
 
 
