@@ -25,7 +25,10 @@ class Keys(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """An MDP and a policy as arrays, in single precision: problems of one size share a program."""
+    """An MDP and a policy as arrays, in single precision; states are added that none enters.
+
+    So all problems have one size, and share a program.
+    """
 
     transition: np.ndarray  # [S, A, S]
     initial: np.ndarray  # [S]
@@ -122,15 +125,16 @@ def _verdict_on_record(batch: Trajectory, problem: Problem) -> str:
     return "record" if fields or sampling.wrong_final_observation(batch, problem) else ALIVE
 
 
-STEPS = 32
-"""Of the longest problem."""
+STEPS, STATES = 32, 5
+"""Of the longest problem, and of the largest."""
 
 
 def _tables(problem: Problem) -> Tables:
     mdp, log_prob = problem.mdp, np.log(exact.action_probabilities(problem))
-    transition, initial, log_prob = (
-        x.astype(np.float32) for x in (mdp.transition, mdp.initial, log_prob)
-    )
+    more = (0, STATES - mdp.num_states)
+    transition = np.pad(mdp.transition, (more, (0, 0), more))
+    initial, log_prob = np.pad(mdp.initial, more), np.pad(log_prob, (more, (0, 0)))
+    transition, initial, log_prob = (x.astype(np.float32) for x in (transition, initial, log_prob))
     return Tables(transition, initial, log_prob, problem.finite_horizon)
 
 
