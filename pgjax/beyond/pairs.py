@@ -19,7 +19,7 @@ from pgjax.estimators import gradient
 from pgjax.exact.dynamics import action_probabilities
 from pgjax.exact.problem import Problem, check_problem
 from pgjax.policies import tabular_softmax
-from pgjax.types import Estimator, Moments, Trajectory
+from pgjax.types import Estimator, Moments, Params, Trajectory
 
 PAIRS_AT_ONCE = 8192
 """Pairs whose estimates are held at a time."""
@@ -95,25 +95,25 @@ def antithetic_moments(estimator: Estimator | enumeration.Function, problem: Pro
     check_estimate(estimator)
     batch, joint = antithetic_pairs(problem)
     params = jax.tree.map(as_float64, problem.params)
-    batch = jax.device_put(batch)
     if isinstance(estimator, Estimator):
         estimate = partial(gradient, estimator, problem.policy)
     else:
         estimate = estimator
 
-    @jit_once
-    def estimates(members: Array) -> Array:
-        def of_pair(pair: Array) -> Array:
-            return ravel_pytree(estimate(params, jax.tree.map(lambda x: x[pair], batch)))[0]
+    def flat(params: Params, pair: Trajectory) -> Array:
+        return ravel_pytree(estimate(params, pair))[0]
 
-        return jax.vmap(of_pair)(members)
+    evaluate = jit_once(jax.vmap(flat, (None, 0)))
+
+    def estimates(members: np.ndarray) -> np.ndarray:
+        return np.asarray(evaluate(params, jax.tree.map(lambda x: x[members], batch)))
 
     members = np.argwhere(joint > 0)
     weight = joint[members[:, 0], members[:, 1]]
     missing = -len(members) % min(PAIRS_AT_ONCE, len(members))
     padded = np.pad(members, ((0, missing), (0, 0)))
     chunks = np.split(padded, max(len(padded) // PAIRS_AT_ONCE, 1))
-    values = np.concatenate([np.asarray(estimates(x)) for x in chunks])[: len(members)]
+    values = np.concatenate([estimates(x) for x in chunks])[: len(members)]
     if not np.all(np.isfinite(values)):
         raise ValueError(
             "the estimate must be finite on every pair of positive probability, got nan or "

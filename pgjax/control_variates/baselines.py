@@ -223,9 +223,11 @@ def _solve(gram: Array, moment: Array) -> Array:
     least = float(np.sqrt(jnp.finfo(gram.dtype).eps))
 
     def eliminate(k: Array, rows: Array) -> Array:
-        pivot = rows[k, k]
-        row = jnp.where(pivot > least, rows[k] / jnp.where(pivot > least, pivot, 1), 0)
-        return (rows - rows[:, k, None] * row[None]).at[k].set(row)
+        row = jax.lax.dynamic_index_in_dim(rows, k, 0)
+        column = jax.lax.dynamic_index_in_dim(rows, k, 1)
+        pivot = jax.lax.dynamic_index_in_dim(row, k, 1)
+        row = jnp.where(pivot > least, row / jnp.where(pivot > least, pivot, 1), 0)
+        return jnp.where(jnp.arange(len(rows))[:, None] == k, row, rows - column * row)
 
     rows = jnp.column_stack([gram * scale[:, None] * scale[None], scale * moment])
     return scale * jax.lax.fori_loop(0, gram.shape[0], eliminate, rows)[:, -1]
