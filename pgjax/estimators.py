@@ -420,7 +420,7 @@ def evaluate_weights(
     Bias: the estimator's.
     """
     # Their arguments are constants in θ; their settings, such as γ, can still be differentiated.
-    weight = estimator.weights(*jax.lax.stop_gradient((_without_garbage(batch), log_prob)))
+    weight = estimator.weights(*_constants(batch, log_prob))
     for leaf in jax.tree.leaves(weight):
         if leaf.shape != batch.mask.shape:
             raise ValueError(
@@ -446,23 +446,22 @@ def _trajectory_term(
     return jnp.sum(jnp.where(mask, term, 0))
 
 
-def _without_garbage(batch: Trajectory) -> Trajectory:
-    """The batch with zeros, or repeated steps, after each episode's end."""
+@jax.jit  # traced once for all the estimators of a program, and one program outside jit
+def _constants(batch: Trajectory, log_prob: Array) -> tuple[Trajectory, Array]:
+    """Both as constants; the batch with zeros, or repeated steps, after each episode's end."""
     names = ("observation", "action", "terminated", "truncated")
     names += ("reward", "log_prob", "value", "action_value", "next_value")
     names += ("reference_log_prob", "sampler_log_prob")
     given = {name: x for name in names if (x := getattr(batch, name)) is not None}
-    return replace(batch, **_cleaned(batch.mask, given))
+    mask = batch.mask
 
-
-@jax.jit  # traced once for all the estimators of a program, and one program outside jit
-def _cleaned(mask: Array, given: dict[str, Any]) -> dict[str, Any]:
     def cleaned(name: str, x: Any) -> Any:
         if name in ("observation", "action"):
             return replace_dead_steps(mask, x)
         return x & mask if name in ("terminated", "truncated") else jnp.where(mask, x, 0)
 
-    return {name: cleaned(name, x) for name, x in given.items()}
+    clean = replace(batch, **{name: cleaned(name, x) for name, x in given.items()})
+    return jax.lax.stop_gradient((clean, log_prob))
 
 
 def _check_arguments(estimator: Any, policy: Any) -> None:
