@@ -27,7 +27,7 @@ CONTINUOUS = {"Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Rea
               "Swimmer-misc"}  # fmt: skip
 DOWNLOADING = {"MNISTBandit-bsuite"}
 DISCRETE = sorted(set(gymnax.registered_envs) - CONTINUOUS - DOWNLOADING)
-N, T = 16, 60
+N, T = 4, 60
 
 
 @cache
