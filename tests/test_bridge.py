@@ -7,11 +7,10 @@ chi-square over all states and actions, at a false alarm rate of 1e-6 for each e
 """
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import gymnax
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -26,21 +25,26 @@ KEYS = 256  # draws for each state and action; a way of probability 1/6 is misse
 BATCH = 4096  # episodes, and real steps at a time: one compilation for both
 
 
-def four_rooms(**kwargs):
-    """Start and goal close by, so that few steps reach every cell of a small region."""
-    environment, params = gymnax.make("FourRooms-misc", goal_fixed=[1, 3], pos_fixed=[2, 2])
-    return environment, params.replace(**{"max_steps_in_episode": 5, **kwargs})
+# The same objects for all tables: a step is compiled once for each object.
+default = cache(bridge.make)
+other = cache(gymnax.make)
 
 
 def made(name, limit=None, **kwargs):
-    environment, params = gymnax.make(name, **kwargs)
+    environment, params = other(name, **kwargs) if kwargs else default(name)
     return environment, params if limit is None else params.replace(max_steps_in_episode=limit)
+
+
+def four_rooms(limit=5, **kwargs):
+    """Start and goal close by, so that few steps reach every cell of a small region."""
+    environment, params = made("FourRooms-misc", limit, goal_fixed=(1, 3), pos_fixed=(2, 2))
+    return environment, params.replace(**kwargs)
 
 
 CASES = {
     "FrozenLake": lambda: made("FrozenLake-misc", limit=12),
     "FourRooms": four_rooms,
-    "FourRooms, start drawn": lambda: four_rooms(max_steps_in_episode=1, resample_init_pos=True),
+    "FourRooms, start drawn": lambda: four_rooms(limit=1, resample_init_pos=True),
     "Catch": lambda: made("Catch-bsuite"),
     "DeepSea": lambda: made("DeepSea-bsuite", size=5),
     "DiscountingChain": lambda: made("DiscountingChain-bsuite", limit=11, n_actions=3),
@@ -50,17 +54,35 @@ CASES = {
 }
 
 
+def keys(random):
+    """[BATCH] keys."""
+    return jax.random.split(jax.random.key(random.integers(2**32)), BATCH)
+
+
+@partial(jax.jit, static_argnums=0)
+def real_resets(environment, keys, params):
+    return jax.vmap(environment.reset_env, (0, None))(keys, params)
+
+
+@partial(jax.jit, static_argnums=0)
+def real_steps(environment, keys, states, actions, params):
+    def step(key, state, action):
+        observation, state, reward, terminated, _ = environment.step_env(key, state, action, params)
+        return observation, state, reward, terminated | environment.is_truncated(state, params)
+
+    return jax.vmap(step)(keys, states, actions)
+
+
 class Held:
     """A table, the real environment, and which real state is which row of the table."""
 
-    def __init__(self, environment, params, keep_time=True):
-        self.environment, self.params, self.keep_time = environment, params, keep_time
+    def __init__(self, environment, params):
         self.law = laws.law_of(environment)
         self.mdp, nodes = reachable_states.reachable_mdp(
-            environment, params, discount=0.9, keep_time=keep_time
+            environment, params, discount=0.9, keep_time=True
         )
-        self.reset = jax.jit(jax.vmap(lambda key: environment.reset_env(key, params)))
-        self.step = jax.jit(jax.vmap(self._step))
+        self.reset = partial(real_resets, environment, params=params)
+        self.step = partial(real_steps, environment, params=params)
         rows = self._rounded(reachable_states._identity(nodes))
         self.index = {row.tobytes(): number for number, row in enumerate(rows)}
         assert len(self.index) == self.mdp.num_states
@@ -70,37 +92,26 @@ class Held:
         # Two compilations of one division may differ in the last bit of a float32.
         return np.round(rows, 4) + 0.0
 
-    @property
-    def _times(self):
-        return self.keep_time or self.law.reads_time
-
-    def _step(self, key, state, action):
-        observation, state, reward, terminated, _ = self.environment.step_env(
-            key, state, action, self.params
-        )
-        truncated = self._times & jnp.asarray(self.environment.is_truncated(state, self.params))
-        return observation, state, reward, terminated | truncated
-
     def numbers(self, observation, state, reward, ended):
         """[B] which rows of the table real states are; −1 for none."""
-        kept = reachable_states._kept(self.law, state, self._times)
+        kept = reachable_states._kept(self.law, jax.device_get(state), True)
         mark = reward if self.law.draws_reward else np.zeros(len(ended))
         nodes = reachable_states.Nodes(observation, kept, mark, ended)
         rows = self._rounded(reachable_states._identity(nodes))
         return np.array([self.index.get(row.tobytes(), -1) for row in rows])
 
-    def starts(self, key):
+    def starts(self, seed):
         """[BATCH] rows of the table that real resets are."""
-        observation, state = self.reset(jax.random.split(key, BATCH))
+        observation, state = self.reset(keys(np.random.default_rng(seed)))
         none = np.zeros(BATCH)
         return self.numbers(observation, state, none, none > 0)
 
-    def episodes(self, key):
+    def episodes(self, seed):
         """Real states of random play, all steps joined, and their rows; −1 after the end."""
-        reset_key, key = jax.random.split(key)
-        observation, state = self.reset(jax.random.split(reset_key, BATCH))
+        random = np.random.default_rng(seed)
+        observation, state = self.reset(keys(random))
         # Resets may differ from steps in dtype, which would compile the step twice.
-        like = jax.eval_shape(self.step, jax.random.split(key, BATCH), state, np.zeros(BATCH, int))
+        like = jax.eval_shape(self.step, keys(random), state, np.zeros(BATCH, np.int32))
         state = jax.tree.map(lambda x, y: np.asarray(x, y.dtype), state, like[1])
         reward, ended = np.zeros(BATCH), np.zeros(BATCH, bool)
         states, rows = [], []
@@ -109,20 +120,19 @@ class Held:
             assert np.all(number[~ended] >= 0), "a real state that the table lacks"
             states.append(jax.tree.map(np.asarray, state))
             rows.append(number)
-            action_key, step_key, key = jax.random.split(key, 3)
-            action = jax.random.randint(action_key, (BATCH,), 0, self.mdp.num_actions)
-            keys = jax.random.split(step_key, BATCH)
-            observation, state, reward, now = self.step(keys, state, action)
+            action = random.integers(self.mdp.num_actions, size=BATCH, dtype=np.int32)
+            observation, state, reward, now = self.step(keys(random), state, action)
             ended = ended | np.asarray(now)
         joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)
         return joined, np.concatenate(rows)
 
-    def counts(self, key, states, rows):
+    def counts(self, seed, states, rows):
         """[S, A, S] how often KEYS real steps from each living state lead where.
 
         Also checks what needs no statistics: every living row of the table is a real state, every
         step arrives in the table, and pays and shows what the table says.
         """
+        random = np.random.default_rng(seed)
         S, A = self.mdp.num_states, self.mdp.num_actions
         found = np.zeros((S, A, S), int)
         living = np.flatnonzero(~self.mdp.terminal)
@@ -134,11 +144,10 @@ class Held:
         for action in range(A):
             for part in np.split(picked, range(BATCH, len(picked), BATCH)):
                 chosen = np.resize(part, BATCH)
-                key, step_key = jax.random.split(key)
                 observation, state, reward, ended = jax.tree.map(
                     np.asarray,
                     self.step(
-                        jax.random.split(step_key, BATCH),
+                        keys(random),
                         jax.tree.map(lambda x, chosen=chosen: x[chosen], states),
                         np.full(BATCH, action, np.int32),
                     ),
@@ -175,7 +184,7 @@ def held(request):
 
 
 def test_starts_are_distributed_as_the_table_says(held):
-    rows = held.starts(jax.random.key(0))
+    rows = held.starts(0)
     assert np.all(rows >= 0)
     counts = np.bincount(rows, minlength=held.mdp.num_states)
     assert np.array_equal(counts > 0, held.mdp.initial > 0)
@@ -183,8 +192,8 @@ def test_starts_are_distributed_as_the_table_says(held):
 
 
 def test_steps_arrive_where_the_table_says_and_as_often(held):
-    states, rows = held.episodes(jax.random.key(1))
-    counts = held.counts(jax.random.key(2), states, rows)
+    states, rows = held.episodes(1)
+    counts = held.counts(2, states, rows)
     living = ~held.mdp.terminal
     counts, probability = counts[living], held.mdp.transition[living]
     assert np.array_equal(counts > 0, probability > 0)
@@ -198,9 +207,9 @@ def test_another_slip_is_rejected():
     held = held_to("FrozenLake")
     environment, params = made("FrozenLake-misc", limit=12, success_rate=0.3)
     other = Held(environment, params)
-    states, rows = other.episodes(jax.random.key(1))
+    states, rows = other.episodes(1)
     living = ~held.mdp.terminal
-    counts = other.counts(jax.random.key(2), states, rows)[living]
+    counts = other.counts(2, states, rows)[living]
     S = held.mdp.num_states
     probability = held.mdp.transition[living].reshape(-1, S)
     assert chi_square(counts.reshape(-1, S), probability) < ALPHA
@@ -210,7 +219,7 @@ def test_a_forgotten_field_that_matters_is_found(monkeypatch):
     held = held_to("Catch")
     monkeypatch.setattr(held, "law", held.law._replace(forgotten=("paddle_x",)))
     with pytest.raises(AssertionError, match="a real state that the table lacks"):
-        held.episodes(jax.random.key(0))
+        held.episodes(0)
 
 
 @cache
@@ -242,7 +251,7 @@ def test_the_table_of_an_environment_is_the_one_that_is_held_to_it():
 def test_sizes_by_default_are_small():
     sizes = {}
     for name in bridge.BRIDGED:
-        mdp, horizon = bridge.timeless_mdp(*bridge.make(name), discount=0.95)
+        mdp, horizon = bridge.timeless_mdp(*default(name), discount=0.95)
         sizes[name] = mdp.num_states, horizon
     assert sizes == {
         "FrozenLake-misc": (16, 100),
