@@ -1,6 +1,7 @@
 """Flax networks from one observation, a pytree of arrays, to what a distribution takes."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -226,14 +227,16 @@ def _orthogonal(scale: float) -> Callable[..., Array]:
     On a CPU of two cores jaxlib 0.10.2 often waits for ever in the QR decomposition of a batch of
     matrices.
     """
+    return partial(_draw_orthogonal, scale)
+
+
+# Flax asks for the shape of every parameter at each call of a network: it is traced once.
+@partial(jax.jit, static_argnums=(0, 2, 3), inline=True)
+def _draw_orthogonal(
+    scale: float, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> Array:
     make = linen.initializers.orthogonal(scale)
-
-    def initial(key: Array, shape: Sequence[int], dtype: Any = jnp.float32, **others: Any) -> Array:
-        return jax.custom_batching.sequential_vmap(lambda key: make(key, shape, dtype, **others))(
-            key
-        )
-
-    return initial
+    return jax.custom_batching.sequential_vmap(lambda key: make(key, shape, dtype))(key)
 
 
 def features(observation: Observation) -> Array:
