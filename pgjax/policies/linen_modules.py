@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import errors, linen
 from jax import Array
 
@@ -137,13 +138,16 @@ def _initial_constants(module: linen.Module, called_with: tuple) -> dict[str, An
 def _computed_once(
     module: linen.Module, structure: Any, shapes: tuple, precision: Any
 ) -> dict[str, Any]:
-    def init(key: Array) -> dict[str, Any]:
-        zeros = [jnp.zeros(*x) for x in shapes]
-        return _others(module.init(key, *jax.tree.unflatten(structure, zeros)))
+    @jax.jit
+    def init(key: Array, leaves: list[Any]) -> dict[str, Any]:
+        return _others(module.init(key, *jax.tree.unflatten(structure, leaves)))
+
+    arguments = jax.eval_shape(jax.random.key, 0), [np.zeros(*x) for x in shapes]
 
     # Fresh parameters may be narrower than the observation, although those in use are not.
     with _plain_errors(module), jax.numpy_dtype_promotion("standard"):
-        if not jax.eval_shape(init, jax.random.key(0)):
+        if not jax.eval_shape(init, *arguments):
             return {}
-        with jax.ensure_compile_time_eval():  # concrete, also in a traced function
-            return jax.jit(init)(jax.random.key(0))
+        program = init.lower(*arguments).compile()
+    with jax.ensure_compile_time_eval():  # concrete, also in a traced function
+        return program(jax.random.key(0), arguments[1])
