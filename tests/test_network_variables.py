@@ -26,6 +26,11 @@ MDP = tabular.random_mdp()
 SEEN = np.array([0.3, -0.4, 0.8, 0.1], np.float32)
 
 
+def kernel(key: Any, shape: Any, dtype: Any = np.float32, *_: Any) -> Any:
+    """Random numbers of NumPy's, the same for every key: the layers here need no program for it."""
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape).astype(dtype))
+
+
 class Linen(linen.Module):
     """A dense layer, what `last` does with its output, and a recording."""
 
@@ -35,14 +40,14 @@ class Linen(linen.Module):
     @linen.compact
     def __call__(self, x: Any) -> Any:
         self.sow("intermediates", "seen", x)
-        return self.last(self, linen.Dense(self.width)(x))
+        return self.last(self, linen.Dense(self.width, kernel_init=kernel)(x))
 
 
 class NNX(nnx.Module):
     """A linear layer, what `last` does with its output, and a recording."""
 
     def __init__(self, rngs: nnx.Rngs, last: Any = None, make: Any = None, width: int = 2) -> None:
-        self.linear = nnx.Linear(4, width, rngs=rngs)
+        self.linear = nnx.Linear(4, width, kernel_init=kernel, rngs=rngs)
         self.last = last
         self.part = None if make is None else make(rngs)
 
@@ -221,12 +226,20 @@ NAMES = "kernel", "bias", "scale", "shift"
 
 @cache
 def batch() -> pgjax.Trajectory:
-    """Eight episodes of a uniform policy, in float32."""
-    policy, logits = pgjax.tabular_softmax(4, 2), np.zeros((4, 2), np.float32)
-    with jax.enable_x64(False):
-        return pgjax.rollout(
-            policy, logits, MDP, jax.random.key(1), num_trajectories=8, num_steps=4
-        )
+    """Eight episodes of four steps of a uniform policy, in float32."""
+    random, live = np.random.default_rng(1), np.ones((8, 4), bool)
+    seen = np.eye(4, dtype=np.float32)[random.integers(4, size=(8, 5))]
+    fields: dict[str, Any] = {
+        "observation": seen[:, :-1],
+        "action": random.integers(2, size=(8, 4), dtype=np.int32),
+        "reward": random.normal(size=(8, 4)).astype(np.float32),
+        "log_prob": np.full((8, 4), np.log(0.5), np.float32),
+        "terminated": ~live,
+        "truncated": live & (np.arange(4) == 3),
+        "mask": live,
+        "final_observation": seen[:, -1],
+    }
+    return pgjax.Trajectory(**jax.device_put(fields))
 
 
 def values_by_hand() -> dict[str, np.ndarray]:
@@ -425,7 +438,7 @@ class Listed(linen.Module):
         return linen.Dense(self.widths[0])(x)
 
 
-@pytest.mark.parametrize("module", [pgjax.MLP(2, (3,)), Listed([2])])
+@pytest.mark.parametrize("module", [pgjax.MLP(2, ()), Listed([2])])
 def test_fresh_parameters_are_the_module_s_own_wherever_they_are_drawn(module: Any) -> None:
     """Outside of transformations they are drawn by one program, inside as a part of another's."""
     keys = jax.random.split(jax.random.key(3), 2)
