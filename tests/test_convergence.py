@@ -98,18 +98,16 @@ def test_a_small_bias_that_is_found_fails_too():
 
 
 def test_a_users_sampler_is_tested_with_the_estimator():
-    def rollout(params: Any, key: Any, temperature: float = 1.0) -> Any:
+    def rollout(params: Any, key: Any) -> Any:
         return pgjax.rollout(
-            CONTINUING.policy, params / temperature, CONTINUING.mdp, key,
-            num_trajectories=16, num_steps=3,
-        )  # fmt: skip
+            CONTINUING.policy, params, CONTINUING.mdp, key, num_trajectories=16, num_steps=3
+        )
 
     estimator = pgjax.reward_to_go(GAMMA)
     assert pgjax.assert_converges(estimator, CONTINUING, judge=WIDE, rollout=rollout).error < 0.1
+    colder = from_list(replace(CONTINUING, params=CONTINUING.params / 0.2))
     with pytest.raises(AssertionError, match="is not the exact gradient"):
-        pgjax.assert_converges(
-            estimator, CONTINUING, judge=WIDE, rollout=lambda params, key: rollout(params, key, 0.2)
-        )
+        pgjax.assert_converges(estimator, CONTINUING, judge=WIDE, rollout=colder)
 
 
 def test_off_policy_batches_come_from_the_behaviour_policy():

@@ -238,12 +238,13 @@ def test_an_environment_whose_step_has_another_shape_is_named() -> None:
 
 
 def test_a_limit_truncates_and_leaves_termination_alone() -> None:
-    params = jnp.array([-50.0, 50.0])
-    for limit, length in ((2, 2), (3, 3), (9, 3)):
-        batch = pgjax.rollout(constant(2), params, limited(FORWARD, limit), KEY, **SIZES)
-        np.testing.assert_array_equal(np.sum(batch.mask, axis=1), length)
-        np.testing.assert_array_equal(np.any(batch.terminated, axis=1), length == 3)
-        np.testing.assert_array_equal(np.any(batch.truncated, axis=1), limit <= 3)
+    for limit in (2, 3, 9):
+        environment = limited(FORWARD, limit)
+        state, shown = environment.init(KEY)
+        assert not shown.truncated
+        for time in (1, 2, 3):
+            state, shown = environment.step(KEY, state, jnp.int32(1))
+            assert (bool(shown.terminated), bool(shown.truncated)) == (time == 3, time >= limit)
     assert limited(FORWARD, None) is FORWARD
     assert limited(limited(FORWARD, 4), 6).time_limit == 4
     with pytest.raises(ValueError, match="time_limit must be at least 1, got 0"):
