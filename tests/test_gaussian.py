@@ -29,13 +29,6 @@ def parameters(params: Any, seen: Any) -> tuple[Any, Any]:
 
 
 @jax.jit
-def sample_500(policy: Policy, params: Any) -> Any:
-    """A policy is an argument: all that have the same bounds share a program."""
-    keys = jax.random.split(jax.random.key(3), 500)
-    return jax.vmap(policy.sample, (None, 0, None))(params, keys, SEEN)
-
-
-@jax.jit
 def score_all(policy: Policy, params: Any, actions: Any) -> Any:
     return jax.vmap(policy.log_prob, (None, None, 0))(params, SEEN, actions)
 
@@ -182,20 +175,38 @@ def test_the_raw_log_probability_of_a_squashed_action_is_caught() -> None:
     assert np.all(np.abs(wrong @ (density * weights)) > 0.1)
 
 
-@pytest.mark.parametrize(("low", "high"), [(-2.0, 1.0), (0.0, 1e-3), (-7.0, 0.0), (1e3, 1e3 + 1)])
+BOUNDS = (-2.0, 1.0), (0.0, 1e-3), (-7.0, 0.0), (1e3, 1e3 + 1)
+BOUNDED = [
+    policies.squashed_gaussian_policy(plain.init, parameters, low=low, high=high)
+    for low, high in BOUNDS
+]
+
+
+@jax.jit
+def sample_500(params: Any) -> Any:
+    """Of each bounded policy."""
+    keys = jax.random.split(jax.random.key(3), 500)
+    return [jax.vmap(each.sample, (None, 0, None))(params, keys, SEEN) for each in BOUNDED]
+
+
+@jax.jit
+def score_each(params: Any, actions: list[Any]) -> Any:
+    return [score_all(each, params, x) for each, x in zip(BOUNDED, actions, strict=True)]
+
+
 @pytest.mark.parametrize("mean", [0.0, -6.0, 8.0, 30.0, -200.0])
 def test_in_float32_a_stored_action_is_scored_as_it_was_sampled_even_at_the_bounds(
-    low: float, high: float, mean: float
+    mean: float,
 ) -> None:
-    policy = policies.squashed_gaussian_policy(plain.init, parameters, low=low, high=high)
     params = jax.tree.map(np.float32, one(mean, 0.5))
-    actions, found = jax.device_get(sample_500(policy, params))
-    assert actions.dtype == np.float32
-    assert np.all((actions > np.float32(low)) & (actions < np.float32(high)))
-    again = score_all(policy, params, actions)
-    assert np.all(np.isfinite(found))
-    # Two programs, and so a few units in the last place of the largest term: 8 · 2^−24.
-    np.testing.assert_allclose(found, again, rtol=5e-7, atol=5e-6)
+    sampled = jax.device_get(sample_500(params))
+    scored_again = jax.device_get(score_each(params, [actions for actions, _ in sampled]))
+    for (low, high), (actions, found), again in zip(BOUNDS, sampled, scored_again, strict=True):
+        assert actions.dtype == np.float32
+        assert np.all((actions > np.float32(low)) & (actions < np.float32(high)))
+        assert np.all(np.isfinite(found))
+        # Two programs, and so a few units in the last place of the largest term: 8 · 2^−24.
+        np.testing.assert_allclose(found, again, rtol=5e-7, atol=5e-6)
 
 
 def test_a_sample_and_its_log_probability_move_as_the_raw_one_even_at_the_bounds() -> None:

@@ -282,4 +282,4 @@ def test_log_probability_and_entropy_share_one_pass_over_the_network() -> None:
     assert products(policy, separately) == 2 * products(policy, log_prob_and_entropy) > 0
     assert products(by_hand, log_prob_and_entropy) == products(by_hand, separately)
     with pytest.raises(Exception, match="shape"):  # of another network, which is not left out
-        log_prob_and_entropy(other, params, observation, action)
+        products(other, log_prob_and_entropy)

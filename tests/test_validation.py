@@ -345,16 +345,17 @@ def test_rollout_refuses_what_is_no_environment_key_or_size() -> None:
 def test_every_key_is_turned_into_a_threefry_key_of_its_bits() -> None:
     bits = [1, 2], [1, 2, 1, 2], [1, 2, 2, 1], [1, 2, 0, 0]
     words = jax.device_put([np.array(x, np.uint32) for x in bits])
-    raw = [check_key(x) for x in words]
+    plain = [check_key(x) for x in words]
     typed = [check_key(jax.random.wrap_key_data(x, impl="rbg")) for x in words[1:]]
-    found = [np.asarray(jax.random.key_data(key)) for key in raw]
-    assert {jax.random.key_impl(key) for key in (*raw, *typed)} == {"threefry2x32"}
+    found = [np.asarray(jax.random.key_data(key)) for key in plain]
+    assert {jax.random.key_impl(key) for key in (*plain, *typed)} == {"threefry2x32"}
     np.testing.assert_array_equal(found[0], words[0])  # its own bits
     np.testing.assert_array_equal(found[1:], [jax.random.key_data(key) for key in typed])
     assert len({tuple(x) for x in found}) == 4
     with jax.default_prng_impl("rbg"):  # a raw threefry key is one under any default
         np.testing.assert_array_equal(jax.random.key_data(check_key(words[0])), words[0])
-        pgjax.rollout(POLICY, PARAMS, tabular.random_mdp(), jax.random.PRNGKey(0), **SIZES)
+        raw = jax.random.PRNGKey(0)
+        jax.eval_shape(lambda: pgjax.rollout(POLICY, PARAMS, tabular.random_mdp(), raw, **SIZES))
         stream = pgjax.windows.start(tabular.random_mdp(), jax.random.key(0), 2)
         assert jax.random.key_impl(stream.keys) == "threefry2x32"
     with pytest.raises(TypeError, match=r"key must be a jax.random key, got uint32\[3\]"):

@@ -284,7 +284,7 @@ def test_windows_without_their_values_are_refused_where_a_critic_is_asked() -> N
     batch = replace(example(), next_value=None)
     for name in ("GAE", "λ-return", "2-step"):
         with pytest.raises(ValueError, match=r"next_value is None.*windows\.with_values"):
-            WEIGHTS[name](batch, batch.log_prob)
+            jax.eval_shape(WEIGHTS[name], batch, batch.log_prob)
     final = replace(batch, final_value=jnp.zeros(N))
     with pytest.raises(ValueError, match=r"next_value is None.*windows\.with_values"):
-        weights.returns_to_go(final, GAMMA)
+        jax.eval_shape(partial(weights.returns_to_go, discount=GAMMA), final)
