@@ -26,7 +26,6 @@ from tests.test_training_algorithms import (
     looped,
     one_step,
     ppo,
-    ppo_loop,
     reinforce,
     reinforce_run,
 )
@@ -159,7 +158,7 @@ def test_a_loop_measures_the_first_of_every_ten_updates(monkeypatch):
 
 
 def test_the_learning_rate_is_that_of_the_last_step():
-    for (_, metrics), steps in ((looped(reinforce_run()), 1), (ppo_loop(), 4)):
+    for (_, metrics), steps in ((looped(reinforce(), KEY), 1), (looped(ppo(), KEY), 4)):
         done = steps * np.arange(1, UPDATES + 1) - 1
         expected = 0.1 * (1 - done / (steps * UPDATES))
         np.testing.assert_allclose([x.learning_rate for x in metrics], expected, rtol=1e-6)

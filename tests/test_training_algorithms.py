@@ -73,12 +73,12 @@ def one_step(algorithm, state, measure):
 
 
 def looped(algorithm, key):
-    """The last parameters of a loop in Python, and the metrics of each update."""
+    """The last state of a loop in Python, and the metrics of each update."""
     state, found = algorithm.init(key), []
     for _ in range(UPDATES):
         state, metrics = one_step(algorithm, state, np.False_)
         found.append(jax.device_get(metrics))
-    return jax.device_get(state.params), found
+    return state, found
 
 
 def bits(tree):
@@ -168,14 +168,14 @@ def test_one_scan_mapped_over_seeds_and_settings_is_each_loop_alone():
     close = partial(np.testing.assert_allclose, rtol=1e-5)
     for index, (i, j) in enumerate(pairs):
         last, each = looped(made(rows[i]), keys[j])
-        jax.tree.map(lambda x, y, index=index: close(x[index], y), params, last)
+        jax.tree.map(lambda x, y, index=index: close(x[index], y), params, last.params)
         close(norms[index], [metrics.gradient_norm for metrics in each])
     assert all(x.all() for x in finite.values())
     # Controls: each setting, and the seed, changes what is learnt.
     learnt = params["policy"]
     for number, value in enumerate(rows[1]):
         other = [*rows[0][:number], value, *rows[0][number + 1 :]]
-        alone = looped(made(other), keys[0])[0]["policy"]
+        alone = looped(made(other), keys[0])[0].params["policy"]
         assert not np.allclose(alone, learnt[0], rtol=0, atol=1e-5)
     assert not np.allclose(learnt[0], learnt[2], atol=1e-3)
 
