@@ -68,6 +68,12 @@ def split_random_draws(
 
 
 def _part(closed: ClosedJaxpr, equations: list, invars: list, outvars: list) -> Any:
-    jaxpr = closed.jaxpr
+    """The equations as a function, without those whose results nobody reads."""
+    jaxpr, kept = closed.jaxpr, []
+    read = {x for x in outvars if isinstance(x, Var)}
+    for equation in reversed(equations):
+        if equation.effects or not read.isdisjoint(equation.outvars):
+            read.update(x for x in equation.invars if isinstance(x, Var))
+            kept.insert(0, equation)
     info = jaxpr.debug_info.with_unknown_names()
-    return jaxpr.replace(eqns=equations, invars=invars, outvars=outvars, debug_info=info)
+    return jaxpr.replace(eqns=kept, invars=invars, outvars=outvars, debug_info=info)
