@@ -345,3 +345,11 @@ def test_observations_keep_their_dtype():
 def test_what_has_no_table_is_refused_by_name(build, expected):
     with pytest.raises(ValueError, match=expected):
         build()
+
+
+def test_a_table_is_of_the_object_as_it_is_now() -> None:
+    environment, params = gymnax.make("Catch-bsuite")
+    tall, _ = bridge.timeless_mdp(environment, params, discount=0.9)
+    environment.rows = 4
+    low, _ = bridge.timeless_mdp(environment, params, discount=0.9)
+    assert low.num_states < tall.num_states

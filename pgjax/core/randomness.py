@@ -68,7 +68,7 @@ def split_random_draws(
 
 
 def _part(closed: ClosedJaxpr, equations: list, invars: list, outvars: list) -> Any:
-    """The equations as a function, without those whose results nobody reads."""
+    """The equations as a function, without those that do not contribute to its results."""
     jaxpr, kept = closed.jaxpr, []
     read = {x for x in outvars if isinstance(x, Var)}
     for equation in reversed(equations):

@@ -16,7 +16,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Key
 
 from pgjax.core.validation import check_at_least, check_kind, check_positive
-from pgjax.records import Configured, as_record, configured, data, record, static
+from pgjax.records import Configured, configured, data, record, static
 from pgjax.types import MaskedObservation, Observation, check_functions, describe
 
 State: TypeAlias = Any
@@ -224,24 +224,18 @@ def _is_stable(environment: Environment) -> bool:
 
 
 def _stable_init(key: Array, *, init: Callable, kind: tuple[Any, Any]) -> tuple[State, Step]:
-    return _cast_all(_traced_once(as_record(init), key), kind)
+    return _cast_all(init(key), kind)
 
 
 def _stable_step(
     key: Array, state: State, action: Array, *, step: Callable, kind: tuple[Any, Any]
 ) -> tuple[State, Step]:
-    return _cast_all(_traced_once(as_record(step), key, state, action), kind)
-
-
-@partial(jax.jit, inline=True)
-def _traced_once(function: Callable, *arguments: Any) -> tuple[State, Step]:
-    """`init` or `step` of an environment, which are traced once for all programs."""
-    return _as_arrays(function(*arguments))
+    return _cast_all(step(key, state, action), kind)
 
 
 def _cast_all(shown: tuple[State, Step], kind: tuple[Any, Any]) -> tuple[State, Step]:
     common = _common_types(*kind, x64=jax.config.read("jax_enable_x64"))
-    return jax.tree.map(cast, shown, common)
+    return jax.tree.map(cast, _as_arrays(shown), common)
 
 
 def _type_of(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -254,9 +248,10 @@ def _common_types(structure: Any, leaves: tuple[Any, ...], *, x64: bool) -> tupl
     """Shapes and dtypes of a state and a Step at every step; cached, because tracing takes long."""
     environment = structure.unflatten(leaves)
     key, action = jax.eval_shape(jax.random.key, 0), action_example(environment.action_space)
-    start = jax.eval_shape(_traced_once, as_record(environment.init), key)
-    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), start[0])
-    following = jax.eval_shape(_traced_once, as_record(environment.step), key, state, action)
+    start = jax.eval_shape(lambda env, key: _as_arrays(env.init(key)), environment, key)
+    following = jax.eval_shape(
+        lambda env, *args: _as_arrays(env.step(*args)), environment, key, start[0], action
+    )
     _check_same_shapes(environment.name, start, following)
     return jax.tree.map(_wider, start, following)
 

@@ -284,14 +284,16 @@ def _chunk(
         blocks = flat.reshape(-1, BLOCK // K, flat.shape[1]).mean(axis=1)
         return jax.vmap(diagnostics.running_moments)(segments), blocks
 
-    found: dict[str, tuple[RunningMoments, Array]] = {}
+    found: dict[int, tuple[RunningMoments, Array]] = {}
     for K in {row.batch_size for row in rows}:
-        same = [row for row in rows if row.batch_size == K]
-        weights = jnp.stack([_score_weights(row, batch, log_prob) for row in same])
+        same = [place for place, row in enumerate(rows) if row.batch_size == K]
+        weights = jnp.stack([_score_weights(rows[place], batch, log_prob) for place in same])
         moments = jax.lax.map(partial(of_weights, K), weights)
-        for index, row in enumerate(same):
-            found[row.name] = jax.tree.map(lambda x, i=index: x[i], moments)
-    return [found[row.name][0] for row in rows], [found[row.name][1] for row in rows]
+        for index, place in enumerate(same):
+            found[place] = jax.tree.map(lambda x, i=index: x[i], moments)
+    return [found[place][0] for place in range(len(rows))], [
+        found[place][1] for place in range(len(rows))
+    ]
 
 
 def _score_weights(row: Contender, batch: Trajectory, log_prob: Array) -> Array:

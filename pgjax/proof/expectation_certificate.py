@@ -188,6 +188,7 @@ def evaluate_code(code: str, problem: Expectation) -> AnyEstimator:
 
 
 @cache
+@in_float64
 def _moving_average() -> dict[str, Any]:
     """A moving average, and its state after one value, float64."""
     average = expectations.MovingAverage(0.9)

@@ -3,17 +3,16 @@
 import copy
 import difflib
 from collections.abc import Callable
-from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from pgjax.core.validation import check_kind
 from pgjax.environments.import_gymnax import gymnax
-from pgjax.records import Configured, configured
 
 bandit, catch, deep_sea, discounting_chain, umbrella_chain = (
     getattr(gymnax.environments.bsuite, name)
@@ -23,11 +22,8 @@ frozen_lake, rooms = gymnax.environments.misc.frozen_lake, gymnax.environments.m
 
 Start = tuple[float, Any, Any]
 """Probability, observation, state."""
-Way = tuple[float, Configured]
-"""Probability, and a record of (state, action, params) -> observation, state, reward, terminated.
-
-Nothing is drawn. Equal records share one program for all tables of an environment.
-"""
+Step = Callable[[Any, Any], tuple[Any, Any, Any, Any]]
+"""State and action -> observation, state, reward, terminated; nothing is drawn."""
 
 _UNUSED = jax.random.key(0)  # where a law says that nothing is drawn, or replaces what was drawn
 
@@ -47,7 +43,7 @@ class Law(NamedTuple):
 
     kind: type
     starts: Callable[[Any, Any], list[Start]]
-    steps: Callable[[Any, Any], list[Way]]
+    steps: Callable[[Any, Any], list[tuple[float, Step]]]
     forgotten: tuple[str, ...] = ()
     reads_time: bool = False
     draws_reward: bool = False
@@ -86,84 +82,67 @@ def law_of(environment: Any) -> Law:
     )
 
 
-@partial(jax.jit, static_argnums=0)
-def _reset(environment: Any, params: Any) -> tuple[Any, Any]:
-    """A first observation and state; a law replaces what was drawn in them."""
-    return environment.reset_env(_UNUSED, params)
+def _reset(environment: Any, params: Any) -> Any:
+    """A first state; a law replaces what was drawn in it."""
+    return jax.jit(environment.reset_env)(_UNUSED, params)[1]
 
 
-@partial(jax.jit, static_argnums=0)
-def _observations(environment: Any, states: Any) -> Any:
-    return jax.vmap(environment.get_obs)(states)
+def _own_step(environment: Any, params: Any) -> list[tuple[float, Step]]:
+    """The environment's own step, as the only way to step, because it draws nothing."""
+
+    def step(state: Any, action: Any) -> tuple[Any, Any, Any, Any]:
+        return environment.step_env(_UNUSED, state, action, params)[:4]
+
+    return [(1.0, step)]
 
 
-def _equally_likely(environment: Any, states: Any) -> list[Start]:
-    """Starts from NumPy arrays of states [K, ...]."""
-    leaves, structure = jax.tree.flatten((_observations(environment, states), states))
-    leaves = [np.asarray(x) for x in leaves]
-    K = len(leaves[0])
-    return [(1 / K, *structure.unflatten(x[i] for x in leaves)) for i in range(K)]
+def _redirected(step: Step, turn: Callable[[Any], Any]) -> Step:
+    """The step with the action turn(action) in place of the chosen one."""
+    return lambda state, action: step(state, turn(action))
 
 
 def _one_start(environment: Any, params: Any) -> list[Start]:
-    return [(1.0, *_reset(environment, params))]
+    state = _reset(environment, params)
+    return [(1.0, environment.observe(_UNUSED, state, None, params), state)]
 
 
-def _own_steps(environment: Any, params: Any) -> list[Way]:
-    """The environment's own step, as the only way to step, because it draws nothing."""
-    return [(1.0, configured(_own_step, environment=environment))]
-
-
-def _own_step(state: Any, action: Any, params: Any, *, environment: Any) -> tuple:
-    return environment.step_env(_UNUSED, state, action, params)[:4]
-
-
-def _frozen_lake_steps(environment: Any, params: Any) -> list[Way]:
-    success = environment.success_rate if environment.is_slippery else 1.0
-    chances = {0: success, -1: (1 - success) / 2, 1: (1 - success) / 2}
-    return [
-        (chance, configured(_turned, environment=environment, turn=turn))
-        for turn, chance in chances.items()
-    ]
-
-
-def _turned(state: Any, action: Any, params: Any, *, environment: Any, turn: int) -> tuple:
+def _frozen_lake_steps(environment: Any, params: Any) -> list[tuple[float, Step]]:
     dry = copy.copy(environment)
     dry.is_slippery = False
-    return dry.step_env(_UNUSED, state, (action + turn) % 4, params)[:4]
+    [(_, step)] = _own_step(dry, params)
+    success = environment.success_rate if environment.is_slippery else 1.0
+    return [(success, step)] + [
+        ((1 - success) / 2, _redirected(step, lambda action, turn=turn: (action + turn) % 4))
+        for turn in (-1, 1)
+    ]
 
 
 def _four_rooms_starts(environment: Any, params: Any) -> list[Start]:
-    cells, first = np.asarray(environment.coords), _reset(environment, params)[1]
+    cells, first = np.asarray(environment.coords), _reset(environment, params)
     goals = cells if params.resample_goal_pos else [np.asarray(environment.goal_fixed)]
-    pairs = []
+    starts = []
     for goal in goals:
         elsewhere = cells[np.any(cells != goal, axis=1)]
-        places = elsewhere if params.resample_init_pos else [np.asarray(environment.pos_fixed)]
-        pairs += [(place, goal) for place in places]
-    place, goal = np.stack(pairs, axis=1)
-    time = np.full(len(pairs), first.time)
-    return _equally_likely(environment, first.replace(pos=place, goal=goal, time=time))
+        places = elsewhere if params.resample_init_pos else [environment.pos_fixed]
+        for place in places:
+            state = first.replace(pos=place, goal=goal)
+            starts.append((1 / (len(goals) * len(places)), environment.get_obs(state), state))
+    return starts
 
 
-def _four_rooms_steps(environment: Any, params: Any) -> list[Way]:
+def _four_rooms_steps(environment: Any, params: Any) -> list[tuple[float, Step]]:
+    [(_, step)] = _own_step(environment, params.replace(fail_prob=0.0))
     random = min(float(params.fail_prob) * 4 / 3, 1.0)
-    chances = {None: 1 - random, **dict.fromkeys(range(4), random / 4)}
-    return [
-        (chance, configured(_taken, environment=environment, taken=taken))
-        for taken, chance in chances.items()
+    return [(1 - random, step)] + [
+        (random / 4, _redirected(step, lambda action, taken=taken: jnp.full_like(action, taken)))
+        for taken in range(4)
     ]
 
 
-def _taken(state: Any, action: Any, params: Any, *, environment: Any, taken: int | None) -> tuple:
-    action = action if taken is None else jnp.full_like(action, taken)
-    return environment.step_env(_UNUSED, state, action, params.replace(fail_prob=0.0))[:4]
-
-
 def _catch_starts(environment: Any, params: Any) -> list[Start]:
-    columns, first = environment.columns, _reset(environment, params)[1]
-    states = jax.tree.map(lambda x: np.repeat(x, columns), jax.device_get(first))
-    return _equally_likely(environment, states.replace(ball_x=np.arange(columns, dtype=np.int32)))
+    columns, first = environment.columns, _reset(environment, params)
+    states = [first.replace(ball_x=jnp.int32(x)) for x in range(columns)]
+    return [(1 / columns, environment.get_obs(state), state) for state in states]
 
 
 def _deep_sea_starts(environment: Any, params: Any) -> list[Start]:
@@ -180,61 +159,57 @@ def _deep_sea_starts(environment: Any, params: Any) -> list[Start]:
     return _one_start(environment, params)
 
 
-def _bandit_steps(environment: Any, params: Any) -> list[Way]:
+def _bandit_steps(environment: Any, params: Any) -> list[tuple[float, Step]]:
     # An episode pulls one arm, and each entry of a random permutation is uniform: so the reward is
     # drawn when it is paid, and none of the n! permutations has to be a state.
+    [(_, step)] = _own_step(environment, params)
     n = environment.num_actions
-    rewards = np.asarray(jnp.linspace(0, 1, n))
-    return [(1 / n, configured(_pay, environment=environment, reward=x)) for x in rewards]
 
+    def pay(reward: Array) -> Step:
+        return lambda state, action: step(state.replace(rewards=jnp.full(n, reward)), action)
 
-def _pay(state: Any, action: Any, params: Any, *, environment: Any, reward: Any) -> tuple:
-    state = state.replace(rewards=jnp.full(environment.num_actions, reward))
-    return environment.step_env(_UNUSED, state, action, params)[:4]
+    return [(1 / n, pay(reward)) for reward in jnp.linspace(0, 1, n)]
 
 
 def _umbrella_starts(environment: Any, params: Any) -> list[Start]:
-    starts, (shown, first) = [], jax.device_get(_reset(environment, params))
-    for need, has in product(np.arange(2, dtype=np.int32), repeat=2):
+    starts, first = [], _reset(environment, params)
+    for need, has in product((0, 1), repeat=2):
         state = first.replace(need_umbrella=need, has_umbrella=has)
-        for bits in product((0, 1), repeat=environment.n_distractor):
+        observation = environment.get_obs(state, _UNUSED, params)
+        for bits in product((0.0, 1.0), repeat=environment.n_distractor):
             probability = 0.25 / 2**environment.n_distractor
-            observation = np.array([need, has, shown[2], *bits], shown.dtype)
-            starts.append((probability, observation, state))
+            starts.append((probability, observation.at[3:].set(jnp.array(bits)), state))
     return starts
 
 
-def _umbrella_steps(environment: Any, params: Any) -> list[Way]:
-    draws = list(product((-1, 1), product((0, 1), repeat=environment.n_distractor)))
-    return [
-        (1 / len(draws), configured(_toss, environment=environment, coin=coin, bits=bits))
-        for coin, bits in draws
-    ]
+def _umbrella_steps(environment: Any, params: Any) -> list[tuple[float, Step]]:
+    [(_, step)] = _own_step(environment, params)
 
+    def toss(coin: int, bits: tuple[float, ...]) -> Step:
+        def tossed(state: Any, action: Any) -> tuple[Any, Any, Any, Any]:
+            observation, state, reward, terminated = step(state, action)
+            # Only the end of the chain pays for the umbrella; before it a fair coin pays ±1.
+            observation = observation.at[3:].set(jnp.array(bits))
+            return observation, state, jnp.where(terminated, reward, coin), terminated
 
-def _toss(
-    state: Any, action: Any, params: Any, *, environment: Any, coin: int, bits: tuple[int, ...]
-) -> tuple:
-    observation, state, reward, terminated = _own_step(
-        state, action, params, environment=environment
-    )
-    # Only the end of the chain pays for the umbrella; before it a fair coin pays ±1.
-    observation = observation.at[3:].set(jnp.array(bits))
-    return observation, state, jnp.where(terminated, reward, coin), terminated
+        return tossed
+
+    draws = list(product((-1, 1), product((0.0, 1.0), repeat=environment.n_distractor)))
+    return [(1 / len(draws), toss(coin, bits)) for coin, bits in draws]
 
 
 LAWS = {
     "FrozenLake-misc": Law(frozen_lake.FrozenLake, _one_start, _frozen_lake_steps),
     "FourRooms-misc": Law(rooms.FourRooms, _four_rooms_starts, _four_rooms_steps),
-    "Catch-bsuite": Law(catch.Catch, _catch_starts, _own_steps),
+    "Catch-bsuite": Law(catch.Catch, _catch_starts, _own_step),
     "DeepSea-bsuite": Law(
         deep_sea.DeepSea,
         _deep_sea_starts,
-        _own_steps,
+        _own_step,
         forgotten=("bad_episode", "total_bad_episodes", "denoised_return"),
     ),
     "DiscountingChain-bsuite": Law(
-        discounting_chain.DiscountingChain, _one_start, _own_steps, reads_time=True
+        discounting_chain.DiscountingChain, _one_start, _own_step, reads_time=True
     ),
     "SimpleBandit-bsuite": Law(
         bandit.SimpleBandit,

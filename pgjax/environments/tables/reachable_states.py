@@ -1,6 +1,5 @@
 """Every state that an environment can reach, found by running its own steps under its law."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pgjax.environments.tables.laws import Law, law_of
+from pgjax.environments.tables.laws import Law, Step, law_of
 from pgjax.exact.tabular import TabularMDP
-from pgjax.records import Configured
 
 MAX_STATES = 4096
 """Larger tables are refused: at this size a float64 tensor [S, A, S] with A = 4 takes 0.5 GB."""
@@ -53,10 +51,7 @@ def reachable_mdp(
     ways = [(p, step) for p, step in law.steps(environment, params) if p > 0]
     keep_time = keep_time or law.reads_time
     starts = law.starts(environment, params)
-
-    def expand(states: Any) -> tuple[Nodes, Array]:
-        return _expanded(states, [step for _, step in ways], params, keep_time, environment)
-
+    expand = jax.jit(jax.vmap(_expansion(environment, params, law, ways, keep_time)))
     known, batch = {}, _first_nodes([start[1:] for start in starts], law, keep_time, expand)
     met: list[Nodes] = []
 
@@ -115,44 +110,42 @@ def _dense(
     return transition, np.nan_to_num(reward)
 
 
-@partial(jax.jit, static_argnames="environment")
-def _expanded(
-    states: Any, steps: list[Configured], params: Any, keep_time: Any, environment: Any
-) -> tuple[Nodes, Array]:
-    """States [B] -> the nodes [B, A, W] that they lead to, and the rewards [B, A, W]."""
-    law, space = law_of(environment), environment.action_space(params)
+def _expansion(environment: Any, params: Any, law: Law, ways: Any, keep_time: bool) -> Any:
+    """State -> the nodes [A, W] that it leads to, and the rewards [A, W]."""
+    space = environment.action_space(params)
 
-    def arrive(step: Configured, state: Any, action: Array) -> tuple[Nodes, Array]:
-        observation, following, reward, terminated = step(state, action, params)
+    def arrive(step: Step, state: Any, action: Array) -> tuple[Nodes, Array]:
+        observation, following, reward, terminated = step(state, action)
         truncated = keep_time & jnp.asarray(environment.is_truncated(following, params))
         mark = reward if law.draws_reward else jnp.zeros_like(reward)
         following = _kept(law, following, keep_time)
         return Nodes(observation, following, mark, terminated | truncated), reward
 
-    def act(state: Any, action: Array) -> Any:
-        arrivals = [arrive(step, state, action) for step in steps]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrivals)
+    def expand(state: Any) -> tuple[Nodes, Array]:
+        def act(action: Array) -> Any:
+            arrivals = [arrive(step, state, action) for _, step in ways]
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrivals)
 
-    actions = jnp.arange(int(space.n), dtype=space.dtype)
-    return jax.vmap(jax.vmap(act, (None, 0)), (0, None))(states, actions)
+        return jax.vmap(act)(jnp.arange(int(space.n), dtype=space.dtype))
+
+    return expand
 
 
 def _first_nodes(starts: Any, law: Law, keep_time: bool, expand: Any) -> Nodes:
     """The first states in the dtypes that a step returns; some environments' resets differ."""
-    observation, state = _stacked(starts)
-    state = _kept(law, state, keep_time)
-    nodes = Nodes(observation, state, np.zeros(len(starts)), np.zeros(len(starts), bool))
+    kept = [(observation, _kept(law, state, keep_time)) for observation, state in starts]
+    observation, state = _stacked(kept)
+    nodes = Nodes(observation, state, np.zeros(len(kept)), np.zeros(len(kept), bool))
     # In the shape of the chunks to come, so that the expansion is traced once.
     chunk = jax.tree.map(lambda x: jax.ShapeDtypeStruct((_CHUNK, *x.shape[1:]), x.dtype), state)
     stepped = jax.eval_shape(expand, chunk)[0]
     return jax.tree.map(lambda x, y: x.astype(np.promote_types(x.dtype, y.dtype)), nodes, stepped)
 
 
-def _kept(law: Law, state: Any, keep_time: Any) -> Any:
+def _kept(law: Law, state: Any, keep_time: bool) -> Any:
     """The state with zeros in the fields that no step reads."""
-    fields = {name: getattr(state, name) for name in law.forgotten}
-    forgotten = {name: np.zeros(x.shape, x.dtype) for name, x in fields.items()}
-    return state.replace(**forgotten, time=keep_time * state.time)
+    names = law.forgotten if keep_time else (*law.forgotten, "time")
+    return state.replace(**{name: jnp.zeros_like(getattr(state, name)) for name in names})
 
 
 def _rows(tree: Any, index: Any) -> Any:
