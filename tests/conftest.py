@@ -75,6 +75,9 @@ if TYPE_CHECKING:
 
 def pytest_collection_finish() -> None:
     """Tracing makes many small objects that live on: looking for garbage takes a tenth of it."""
+    from tests.lowering import share_context
+
+    share_context()
     gc.freeze()
     gc.set_threshold(200_000, 50, 50)
     gc.enable()
