@@ -75,9 +75,9 @@ if TYPE_CHECKING:
 
 def pytest_collection_finish() -> None:
     """Tracing makes many small objects that live on: looking for garbage takes a tenth of it."""
-    from tests.lowering import share_context
+    from tests import lowering
 
-    share_context()
+    lowering.share()
     gc.freeze()
     gc.set_threshold(200_000, 50, 50)
     gc.enable()

@@ -45,8 +45,7 @@ from pgjax import (
 from pgjax.core import chunks
 from pgjax.environments.base import Box, Environment, Step
 from pgjax.estimators import score_weights
-from tests import test_token_log_probs
-from tests.lowering import share_context
+from tests import lowering, test_token_log_probs
 
 DEVICES = 8
 WINDOWS: dict[str, Any] = {"num_environments": 16, "num_steps": 8}
@@ -838,5 +837,5 @@ def run_as_one_of_two(address: str, index: str) -> None:
 
 
 if __name__ == "__main__":
-    share_context()
+    lowering.share()
     run_as_one_of_two(*sys.argv[1:]) if sys.argv[1:] else run_laws()
