@@ -8,6 +8,7 @@ import atexit
 import gc
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,15 @@ install_import_hook([f"pgjax.{name}" for name in ANNOTATED], f"{__name__}.{check
 
 if TYPE_CHECKING:
     from pgjax.proof.certificate import Certificate
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test runs, and is prepared, in frames that do not wait for memory."""
+    from tests.frames import with_room
+
+    for item in items:
+        item.setup = partial(with_room, item.setup)
+        item.runtest = partial(with_room, item.runtest)
 
 
 def pytest_collection_finish() -> None:

@@ -46,6 +46,7 @@ from pgjax.core import chunks
 from pgjax.environments.base import Box, Environment, Step
 from pgjax.estimators import score_weights
 from tests import lowering, test_token_log_probs
+from tests.frames import with_room
 
 DEVICES = 8
 WINDOWS: dict[str, Any] = {"num_environments": 16, "num_steps": 8}
@@ -838,4 +839,4 @@ def run_as_one_of_two(address: str, index: str) -> None:
 
 if __name__ == "__main__":
     lowering.share()
-    run_as_one_of_two(*sys.argv[1:]) if sys.argv[1:] else run_laws()
+    with_room(run_as_one_of_two if sys.argv[1:] else run_laws, *sys.argv[1:])
