@@ -3,8 +3,6 @@
 gymnax runs under neither strict promotion nor, everywhere, x64: these tests use JAX's defaults.
 """
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -432,19 +430,6 @@ def test_a_memory_may_be_a_pytree_with_leaves_of_any_dtype() -> None:
 
 
 # Names and errors.
-
-
-def test_the_package_loads_no_library_of_environments_until_one_is_named() -> None:
-    code = (
-        "import sys, pgjax; pgjax.environments.make\n"
-        "print(*{name.split('.')[0] for name in sys.modules})\n"
-        "pgjax.environments.make('CartPole-v1')\n"
-        "assert 'gymnax' in sys.modules\n"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
-    )
-    assert not set(run.stdout.split()) & {"gymnax", *environments.LIBRARIES}
 
 
 def test_unknown_names_come_with_near_matches() -> None:

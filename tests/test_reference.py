@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 ENTRY = re.compile(r"^::: (?P<path>[\w.]+)\n(?P<options>(?:    .*\n)*)", re.MULTILINE)
 
 
+@cache
 def hook() -> ModuleType:
     spec = importlib.util.spec_from_file_location("reference", ROOT / "docs/hooks/reference.py")
     assert spec is not None
@@ -27,6 +29,7 @@ def hook() -> ModuleType:
     return module
 
 
+@cache
 def pages() -> dict[str, str]:
     """The text of each page of the reference, as the hook hands it to MkDocs."""
     reference = hook()

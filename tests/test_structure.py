@@ -144,11 +144,11 @@ def test_the_pure_modules_import_arrays_and_little_else() -> None:
 
 
 def loaded_after(*statements: str, folder: Path) -> list[set[str]]:
-    """The top-level modules in a fresh interpreter after each of the statements.
+    """The modules in a fresh interpreter after each of the statements.
 
     Modules in the folder are found before those that are installed.
     """
-    show = "print(*{name.split('.')[0] for name in sys.modules})"
+    show = "print(*sys.modules)"
     begin = f"import sys; sys.path.insert(0, {str(folder)!r})"
     code = "\n".join([begin, *(f"{statement}\n{show}" for statement in statements)])
     run = subprocess.run(
@@ -160,10 +160,12 @@ def loaded_after(*statements: str, folder: Path) -> list[set[str]]:
 def test_names_import_only_what_they_need(tmp_path: Path) -> None:
     # Another seaborn: the real one brings pandas, which takes longer than all the rest.
     (tmp_path / "seaborn.py").write_text("def color_palette(): ...", encoding="utf-8")
-    package, oracles, rollouts, environments, plots = loaded_after(
+    package, oracles, rollouts, proofs, environments, named, plots = loaded_after(
         "import pgjax; pgjax.__version__",
         "pgjax.gradient, pgjax.exact, pgjax.enumeration",
         "pgjax.rollout, pgjax.TabularMDP",
+        "pgjax.training.ppo, pgjax.assert_unbiased, pgjax.assert_converges",
+        "pgjax.environments.make",
         "pgjax.environments.make('CartPole-v1')",
         "from gymnax.environments.misc import pong\n"
         "import seaborn, matplotlib.pyplot\n"
@@ -175,10 +177,13 @@ def test_names_import_only_what_they_need(tmp_path: Path) -> None:
     assert not package & {"jax", "flax", "optax", "gymnax", "matplotlib", "numpy", "rich"}
     assert "jax" in oracles
     assert not oracles & {"gymnax", "matplotlib", "optax"}
-    # gymnax draws with plotting libraries: they are imported when it does, and are the real ones.
     assert "gymnax" not in rollouts
-    assert "gymnax" in environments
-    assert not environments & {"seaborn", "pandas"}
+    assert "pgjax.proof.unbiased" in proofs
+    assert "scipy.stats" not in proofs  # it takes half a second
+    assert not environments & {"gymnax", *pgjax.environments.LIBRARIES}
+    # gymnax draws with plotting libraries: they are imported when it does, and are the real ones.
+    assert "gymnax" in named
+    assert not named & {"seaborn", "pandas"}
     assert "seaborn" in plots
 
 

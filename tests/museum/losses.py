@@ -5,6 +5,7 @@ in a library, written again in a few lines, on the model of three tokens.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,6 +158,7 @@ LOSSES = [
 ]
 
 
+@cache
 def verdicts(exhibit: Exhibit) -> tuple[Verdict, Verdict]:
     """Of the loss that differs, and of the paper's."""
     setting: Any = {"group_size": exhibit.group_size, "acting": exhibit.acting}
