@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test runs, and is prepared, in frames that do not wait for memory."""
+    """Every test runs, and is prepared, with room for Python's frames."""
     from tests.frames import with_room
 
     for item in items:
@@ -84,10 +84,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Tracing makes many small objects that live on: looking for garbage takes a tenth of it."""
+    """What the tests share is set up before the first of them."""
     from tests import lowering
 
     lowering.share()
+    # Tracing makes many small objects that live on: looking for garbage takes a tenth of it.
     gc.freeze()
     gc.set_threshold(200_000, 50, 50)
     gc.enable()
