@@ -21,6 +21,8 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
     + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
 )
+# The laws of several devices need some; all else runs on the first.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # The matrices are small: threads of a product would wait for each other longer than they compute,
 # thirty times as long where another worker keeps the cores busy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -387,7 +387,8 @@ def test_process_has_no_compile_cache_unless_it_is_given_one(monkeypatch):
     assert processes.run_python(*show, settings=given).strip() == "given"
 
 
-def test_each_core_is_a_device_when_the_rows_are_imported():
+def test_each_core_is_a_device_when_the_rows_are_imported(monkeypatch):
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES")
     script = (
         "from benchmarks import __main__ as b; b._use_every_core()",
         "import pgjax.environments.import_gymnax",  # without its plotting libraries, which are slow

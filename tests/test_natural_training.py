@@ -12,7 +12,7 @@ from scipy.special import log_softmax, softmax
 import pgjax
 from pgjax import beyond, enumeration, exact, tabular, training
 from pgjax.training import ReinforceSettings, natural
-from tests.device_laws import SMOOTH
+from tests.walks import SMOOTH
 
 BANDIT = tabular.two_armed_bandit()
 POLICY = pgjax.tabular_softmax(3, 2)

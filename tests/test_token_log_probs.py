@@ -1,6 +1,6 @@
 """Token log-probabilities in chunks are those of the dense log-softmax, and so are derivatives.
 
-The laws of several devices run with others, in the process of `device_laws.py`.
+The laws of several devices are in `test_devices.py`.
 """
 
 import math
@@ -483,7 +483,7 @@ def local_outcome(values: dict[str, Any], chunk: Any = (5, 6)) -> Any:
 
 
 def check_laws_of_devices(devices: list[Any]) -> None:
-    """Of four devices, in double precision; `device_laws.py` has them."""
+    """Of four devices, in double precision; `test_devices.py` has them."""
     expected = outcome(dense, ARGUMENTS, TOKEN, COTANGENTS)
     for kind, spec in ((AxisType.Explicit, P("a")), (AxisType.Auto, P("a", "b"))):
         shape = 4 // len(spec), len(spec)

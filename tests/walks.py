@@ -1,10 +1,11 @@
-"""A walk on a line: an environment for the tests of runs, that needs no other library."""
+"""Environments that need no other library: a walk on a line, and a place in space to be pushed."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pgjax.environments.base import Discrete, Environment, Step, limited
+from pgjax.environments.base import Box, Discrete, Environment, Step, limited
 from pgjax.records import configured
 
 NAME = "walk"
@@ -28,3 +29,15 @@ def _start(key: Array) -> tuple[Array, Step]:
 def _step(key: Array, place: Array, action: Array, *, edge: float) -> tuple[Array, Step]:
     place = place + 2 * action - 1
     return place, Step(place[None], jnp.sqrt(edge - place), False, False)
+
+
+def _seen(place: Array) -> tuple[Array, Step]:
+    return place, Step(place, -jnp.sum(place**2), False, False)
+
+
+SMOOTH = Environment(
+    init=lambda key: _seen(jax.random.normal(key, (3,))),
+    step=lambda key, place, action: _seen(place + 0.1 * action),
+    action_space=Box((-np.inf,), (np.inf,), (1,)),
+)
+"""An action pushes a place; reward and next place are differentiable functions of both."""
