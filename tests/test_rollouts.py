@@ -26,7 +26,12 @@ pytestmark = pytest.mark.usefixtures("checked_annotations")
 CONTINUOUS = {"Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc",
               "Swimmer-misc"}  # fmt: skip
 DOWNLOADING = {"MNISTBandit-bsuite"}
-DISCRETE = sorted(set(gymnax.registered_envs) - CONTINUOUS - DOWNLOADING)
+# Four games of MinAtar make longer programs than all other environments together.
+LONG = {"Asterix-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar", "SpaceInvaders-MinAtar"}
+DISCRETE = [
+    pytest.param(name, marks=[pytest.mark.adapters] if name in LONG else [])
+    for name in sorted(set(gymnax.registered_envs) - CONTINUOUS - DOWNLOADING)
+]
 N, T = 4, 60
 
 
