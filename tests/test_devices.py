@@ -75,7 +75,9 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module", autouse=True)
 def eight_devices() -> None:
-    assert jax.device_count() == DEVICES, "set JAX_NUM_CPU_DEVICES to 8, or not at all"
+    """The conftest asks for them, unless the caller has decided otherwise."""
+    need = "JAX_PLATFORMS=cpu with JAX_NUM_CPU_DEVICES=8 simulates eight devices"
+    assert jax.device_count() == DEVICES, f"got {jax.device_count()} devices; {need}"
 
 
 @cache
