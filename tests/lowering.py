@@ -69,13 +69,13 @@ def share() -> None:
         return
     from jax._src import api_util
     from jax._src.interpreters import mlir
+    from jaxlib.mlir import ir
 
     # Where an operation stands in the source, and what an argument is called, no test asks.
-    mlir.source_info_to_location = lambda *_: mlir.ir.Location.unknown()
+    mlir.source_info_to_location = lambda *_: ir.Location.unknown()
     api_util._non_static_arg_names = lambda *_: None
 
     context, types, equations = mlir.make_ir_context(), {}, {}
-
     alone = unwrap(mlir.ModuleContext.__init__)
 
     @wraps(alone)
