@@ -277,9 +277,17 @@ WHOLE_PROCESSES = {*startup.ROWS, *memory.ROWS, *learning.ROWS}
 IN_PROCESS = [row for row in ROWS if row not in {*WHOLE_PROCESSES, *compilations.ROWS}]
 
 
+@pytest.fixture
+def one_device(monkeypatch):
+    """The rows are so small here that they do not divide over all devices of the tests."""
+    only = jax.devices()[:1]
+    for name, found in (("devices", only), ("local_devices", only), ("device_count", 1)):
+        monkeypatch.setattr(jax, name, lambda *_, found=found: found)
+
+
 @pytest.mark.adapters
 @pytest.mark.parametrize("row", IN_PROCESS, ids=lambda row: row.name)
-def test_contenders_of_every_row_agree_and_run(row):
+def test_contenders_of_every_row_agree_and_run(row, one_device):
     result = harness.run_row(row, TINY, repeats=1)
     assert result.measurements[0].role == "ours"
     assert result.measurements[0].name.startswith("pgjax")
