@@ -50,6 +50,7 @@ from tests.together import (
     A2C_SETTINGS,
     AGENT,
     COUPLED,
+    DEVICES,
     MDP,
     POLICY,
     STEPS,
@@ -66,7 +67,6 @@ from tests.together import (
 )
 from tests.walks import SMOOTH
 
-DEVICES = 8
 UNCOUPLED = pgjax.reward_to_go(0.9)
 SECONDS = 1800  # until a process counts as hanging; it takes some ten on a quiet machine
 PROGRAM = sys.executable, "-m", "tests.together"
@@ -585,7 +585,7 @@ def test_token_log_probabilities_are_the_dense_ones_however_they_are_spread() ->
 
 
 def test_the_page_shows_what_is_right_on_eight_devices() -> None:
-    """The block of docs/scaling.md; its own test runs it on one device."""
+    """The block of docs/scaling.md; `.ci/tests examples` runs it on one device."""
     page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text("utf-8")
     (block,) = [x for x in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "shard_map" in x]
     printed = io.StringIO()

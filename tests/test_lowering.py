@@ -57,9 +57,15 @@ def written(program: Callable) -> str:
 
 def differing(programs: list[Callable], monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Those that are written otherwise where they share than alone, or than a second time."""
+    from jax._src import api_util
     from jax._src.interpreters import mlir
 
-    monkeypatch.setattr(mlir.ModuleContext, "__init__", unwrap(mlir.ModuleContext.__init__))
+    for owner, name in (
+        (mlir.ModuleContext, "__init__"),
+        (mlir, "source_info_to_location"),
+        (api_util, "_non_static_arg_names"),
+    ):
+        monkeypatch.setattr(owner, name, unwrap(getattr(owner, name)))
     alone = [written(program) for program in programs]
     lowering.share()
     shared = [[written(program) for program in programs] for _ in range(2)]

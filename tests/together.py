@@ -20,8 +20,10 @@ from pgjax import baselines, tabular, training
 from tests import lowering
 from tests.frames import with_room
 
+DEVICES = 8
+"""Where one process has several."""
 WINDOWS: dict[str, Any] = {"num_environments": 16, "num_steps": 8}
-N, STEPS = 8 * 13, 5  # of N nothing is a multiple but what is of all trajectories
+N, STEPS = DEVICES * 13, 5  # of N nothing is a multiple but what is of all trajectories
 TABLE = np.array([[0.3, -0.4], [-0.8, 0.1], [0.5, 0.9], [0.2, -0.6]], np.float32)
 MDP = tabular.random_mdp()
 TABULAR = pgjax.tabular_softmax(4, 2)

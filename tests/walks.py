@@ -1,4 +1,4 @@
-"""Environments that need no other library: a walk on a line, and a place in space to be pushed."""
+"""Two environments that need no other library: a walk on a line, and a smooth one in space."""
 
 import jax
 import jax.numpy as jnp
