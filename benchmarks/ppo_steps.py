@@ -21,51 +21,17 @@ more than a sign that both learn.
 """
 
 import argparse
-import contextlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import ROOT
+from benchmarks.processes import Worker
 from benchmarks.report import device, versions
 
 NUM_UPDATES = {4: 400, 64: 50, 2048: 3}
 """Of a run, by N: a few seconds each."""
 STEPS = 128
-
-
-class Worker:
-    """A process that times one library, for as long as it is asked to."""
-
-    def __init__(self, *command: str) -> None:
-        self.command = " ".join(command)
-        self.process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-
-    def timed(self, num_environments: int, num_updates: int, seeds: int) -> dict[str, Any]:
-        """Seconds of a run, and of its compilation if it is the first of its size."""
-        assert self.process.stdin
-        assert self.process.stdout
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(f"{num_environments} {num_updates} {seeds}\n")
-            self.process.stdin.flush()
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                return json.loads(line)
-        raise SystemExit(f"the worker has ended: {self.command}")
-
-    def stop(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.wait()
 
 
 def main() -> None:
@@ -95,7 +61,7 @@ def main() -> None:
             found = samples[str(N)] = {name: [] for name in workers}
             for _ in range(arguments.rounds):
                 for name, each in workers.items():
-                    found[name].append(each.timed(N, updates, arguments.seeds))
+                    found[name].append(each.ask(f"{N} {updates} {arguments.seeds}"))
             print(shown(N, N * STEPS * updates * arguments.seeds, found), flush=True)
     finally:
         for each in workers.values():

@@ -1,10 +1,13 @@
-"""Fresh interpreters: what a process costs from its start can be measured from outside only."""
+"""Processes that are measured from outside: fresh interpreters, and workers that stay."""
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,8 +22,42 @@ def cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def run_python(*arguments: str, settings: Mapping[str, str] | None = None) -> str:
-    """What a fresh interpreter prints, run from the repository's root; raises if it fails.
+class Worker:
+    """A process that times one library, or one version of it, for as long as it is asked to."""
+
+    def __init__(self, *command: str, folder: Path = ROOT) -> None:
+        self.command = " ".join(command)
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+
+    def ask(self, question: str) -> dict[str, Any]:
+        """Its answer, a line of JSON, to a line; whatever else it prints is left out."""
+        assert self.process.stdin
+        assert self.process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(f"{question}\n")
+            self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise SystemExit(f"the worker has ended: {self.command}")
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+
+
+def run_python(
+    *arguments: str, settings: Mapping[str, str] | None = None, folder: Path = ROOT
+) -> str:
+    """What a fresh interpreter prints, run from a repository's root; raises if it fails.
 
     Compilation caches are off, unless `settings`, environment variables, turn one on.
     """
@@ -30,7 +67,7 @@ def run_python(*arguments: str, settings: Mapping[str, str] | None = None) -> st
     finished = subprocess.run(
         [sys.executable, *arguments],
         check=True,
-        cwd=ROOT,
+        cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
         text=True,

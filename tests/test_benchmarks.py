@@ -2,9 +2,11 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +22,7 @@ from rich.console import Console
 from benchmarks import __main__ as benchmarks_main
 from benchmarks import (
     cartpole_to_475,
+    earlier,
     first_call,
     harness,
     limits,
@@ -465,10 +468,78 @@ def test_steps_of_ppo_are_compared_by_the_best_rounds_and_a_worker_that_ends_is_
     ours, theirs = ppo_steps.shown(64, 1000, found).splitlines()
     assert "500 steps/s, compiled in 2.0 s (481 operations), mean return 50" in ours
     assert theirs.endswith("ours is 2.50x, its compilation 1.50x")
-    worker = ppo_steps.Worker(sys.executable, "-c", "")
+    worker = processes.Worker(sys.executable, "-c", "")
     with pytest.raises(SystemExit, match="has ended"):
-        worker.timed(4, 1, 1)
+        worker.ask("4 1 1")
     worker.stop()
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, Any]:
+    return {"episodes": "a", "gradient": [4.0, 1.0], "per-trajectory": [1.0, -2.0], "programs": 0}
+
+
+def test_versions_that_answer_alike_do_not_disagree(answers):
+    rounded = answers | {"gradient": [4.0 + 1e-4, 1.0], "programs": 2}
+    assert earlier.disagreements(rounded, answers) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"episodes": "b"}, "the versions sample different episodes from the same key"),
+        ({"gradient": [4.0, 1.002]}, "gradient: the versions differ by 5.0e-04 of the largest"),
+        ({"gradient": [4.0, np.nan]}, "gradient: the versions differ by nan"),
+        ({"per-trajectory": [1.0, 2.0]}, "per-trajectory: the versions differ by 2.0e"),
+        ({"programs": 3}, "a second call with new data compiles 3 programs"),
+    ],
+)
+def test_what_versions_must_agree_on_is_held_against_them(answers, changed, message):
+    (fault,) = earlier.disagreements(answers, answers | changed)
+    assert message in fault
+
+
+def test_versions_are_asked_in_turn_and_compared_round_by_round():
+    asked: list[str] = []
+    times = {"earlier": iter([4.0, 2.0, 3.0]), "now": iter([2.0, 2.0, 1.0])}
+
+    def call(name: str) -> float:
+        asked.append(name)
+        return next(times[name])
+
+    found = earlier.in_turn({name: partial(call, name) for name in times}, 3)
+    assert asked == ["earlier", "now", "now", "earlier", "earlier", "now"]
+    assert earlier.shown("rollout", found) == (
+        "rollout: 3 s earlier, 2 s now; medians 2.000, best 2.000, 3 rounds"
+    )
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs Git")
+def test_a_commit_is_checked_out_beside_what_is_being_worked_on(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    root.mkdir()
+    git = "git", "-C", str(root), "-c", "user.name=A", "-c", "user.email=a@example.org"
+    for content in ("before", "after"):
+        (root / "file").write_text(content, "utf-8")
+        for command in (("init", "-q"), ("add", "file"), ("commit", "-q", "-m", content)):
+            subprocess.run([*git, *command], check=True)
+    (root / "file").write_text("at work", "utf-8")
+    monkeypatch.setattr(earlier, "ROOT", root)
+    folder = earlier.checkout("HEAD~1", tmp_path / "one")
+    assert (folder / "file").read_text("utf-8") == "before"
+    assert (root / "file").read_text("utf-8") == "at work"
+    with pytest.raises(SystemExit, match="one that this clone holds, got nonsense; Git says"):
+        earlier.checkout("nonsense", tmp_path / "two")
+
+
+@pytest.mark.adapters
+def test_a_version_beside_itself_agrees_in_all_it_must(capsys):
+    folders = {"earlier": processes.ROOT, "now": processes.ROOT}
+    samples, faults = earlier.measured(folders, TINY, rounds=1, fresh=1)
+    assert not faults
+    assert list(samples) == [*earlier.TIMED, *earlier.WHOLE]
+    assert all(len(taken) == 1 for each in samples.values() for taken in each.values())
+    assert "programs that a second call compiles: 0, now 0" in capsys.readouterr().out
 
 
 def test_counts_of_a_program_and_of_a_balance_are_those_made_by_hand():
